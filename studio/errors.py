@@ -1,0 +1,64 @@
+"""What can go wrong, as a tree; the family ``UserError`` means "show this sentence to the user".
+
+    StudioError
+    ├── Cancelled              the user asked to stop; nothing went wrong
+    └── UserError              one sentence: what happened, what to do
+        ├── ModelError         the model's name, repository or architecture
+        ├── HubError           the Hub did not answer, or answered no
+        ├── CheckpointError    a file is missing, cut short or not what it claims to be
+        ├── SchemeError        a mode, group size, ratio or backup that cannot be
+        ├── PromptError        nothing to answer, or too much of it
+        └── ResourceError      memory or disk that this machine does not have
+
+An error carries a key of the text catalogue and the values for its places, so that each reader gets it in their language.
+"""
+
+from studio.text import DEFAULT, text
+
+
+class StudioError(Exception):
+    """Anything the studio raises on purpose."""
+
+
+class Cancelled(StudioError):
+    """The user asked for the work to stop."""
+
+
+class UserError(StudioError):
+    """A problem the user can do something about, said in one sentence of their language."""
+
+    def __init__(self, key: str, /, **values: object) -> None:
+        super().__init__(key, values)
+        self.key = key
+        self.values = values
+
+    def sentence(self, language: str = DEFAULT) -> str:
+        """Return what happened and what to do, in ``language``."""
+        return text(f"error.{self.key}", language, **self.values)
+
+    def __str__(self) -> str:
+        return self.sentence()
+
+
+class ModelError(UserError):
+    """The model's name, repository or architecture is not one the studio can work with."""
+
+
+class HubError(UserError):
+    """The Hub did not answer, or answered no."""
+
+
+class CheckpointError(UserError):
+    """A file of the model is missing, cut short or not what it claims to be."""
+
+
+class SchemeError(UserError):
+    """A mode, group size, ratio or backup mode that cannot be."""
+
+
+class PromptError(UserError):
+    """Nothing to answer, or too much of it."""
+
+
+class ResourceError(UserError):
+    """Memory or disk that this machine does not have."""

@@ -1,0 +1,92 @@
+"""The header of a safetensors file: what tensors it holds and where. Knows nothing of models.
+
+Anyone may have written a header, so every claim is checked before it is believed: shape x dtype against the offsets,
+offsets against the file's size, no gaps, no overlaps (the rules of the safetensors format).
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from studio.errors import CheckpointError
+
+DTYPE_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+"""Bytes of one element, by the dtype's name in the header."""
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+"""Dtypes whose values are weights as they stand."""
+
+MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors library itself."""
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a file: ``TensorEntry("model-00001.safetensors", "BF16", (576, 576), 0, 663552)``."""
+
+    file: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    """First byte, counted from the end of the header."""
+    end: int
+    """One past the last byte."""
+
+    @property
+    def nbytes(self) -> int:
+        return self.end - self.start
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """Return the tensors of a local safetensors file, reading nothing but its header.
+
+    Raises CheckpointError when the file is shorter than its header says, or the header is not one.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = int.from_bytes(prefix, "little") if len(prefix) == 8 else -1
+        if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
+            raise CheckpointError("damaged_file", file=path.name)
+        raw = file.read(length)
+    try:
+        claims = json.loads(raw)
+        entries = {name: _claimed(path.name, claim) for name, claim in claims.items() if name != "__metadata__"}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError("damaged_file", file=path.name) from error
+    check_entries(path.name, entries.values(), size - 8 - length)
+    return entries
+
+
+def _claimed(file: str, claim: dict[str, Any]) -> TensorEntry:
+    start, end = claim["data_offsets"]
+    shape = tuple(claim["shape"])
+    if not all(type(number) is int and number >= 0 for number in (start, end, *shape)):
+        raise ValueError("numbers of a header are not negative")
+    return TensorEntry(file, str(claim["dtype"]), shape, start, end)
+
+
+def check_entries(file: str, entries: Iterable[TensorEntry], data_bytes: int | None = None) -> None:
+    """Check one file's entries against each other and, where it is known, against the bytes behind the header.
+
+    Raises CheckpointError("damaged_file") for a lie, CheckpointError("unknown_dtype") for a dtype we cannot size.
+    """
+    position = 0
+    for entry in sorted(entries, key=lambda entry: (entry.start, entry.end)):
+        if entry.dtype not in DTYPE_BYTES:
+            raise CheckpointError("unknown_dtype", file=file, dtype=entry.dtype[:20])
+        if entry.start != position or entry.nbytes != entry.numel * DTYPE_BYTES[entry.dtype]:
+            raise CheckpointError("damaged_file", file=file)
+        position = entry.end
+    if data_bytes is not None and position != data_bytes:
+        raise CheckpointError("damaged_file", file=file)
