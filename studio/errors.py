@@ -10,7 +10,7 @@
         ├── PromptError        nothing to answer, or too much of it
         └── ResourceError      memory or disk that this machine does not have
 
-An error carries a key of the text catalogue and the values for its places, so that each reader gets it in their language.
+An error carries a key of the text catalogue and the values for its places, so that readers get it in their language.
 """
 
 from studio.text import DEFAULT, text
@@ -20,7 +20,7 @@ class StudioError(Exception):
     """Anything the studio raises on purpose."""
 
 
-class Cancelled(StudioError):
+class Cancelled(StudioError):  # noqa: N818 - an outcome, not an error
     """The user asked for the work to stop."""
 
 

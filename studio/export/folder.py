@@ -1,0 +1,130 @@
+"""The studio's own folder: packed safetensors, config, tokenizer, card and recipe; and the one file to download."""
+
+import errno
+import importlib.metadata
+import os
+import platform
+import shutil
+import zipfile
+from collections.abc import Generator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from studio import __version__
+from studio.checkpoint import WEIGHTS, Checkpoint
+from studio.compress import Compressed
+from studio.errors import ResourceError
+from studio.export.card import model_card
+from studio.plan import Assignment
+from studio.recipe import RECIPE, Choices, PackedWeight, Recipe, Source, sha256
+
+EXPORTED_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.jinja",
+    "merges.txt",
+    "vocab.json",
+    "vocab.txt",
+)
+"""What goes along with the weights, as it is: names and patterns; never code, never pickles."""
+
+COPY_BYTES = 16 << 20
+
+
+def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -> Path:
+    """Make ``folder`` a complete export around the packed file, which is moved into it, and return it.
+
+    Everything is made beside it and put in place by one rename, so that a folder under this name is always whole.
+    Raises ResourceError for a full disk or a folder that has files in it already.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise ResourceError("folder_not_empty", path=str(folder))
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        for file in sorted(checkpoint.path.iterdir()):
+            if file.is_file() and any(fnmatch(file.name, pattern) for pattern in EXPORTED_FILES):
+                shutil.copyfile(file, partial / file.name)
+        shutil.move(compressed.file, partial / WEIGHTS)
+        recipe = _recipe(checkpoint, compressed, partial)
+        (partial / RECIPE).write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
+        (partial / "README.md").write_text(model_card(recipe, compressed.plan.weights), encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        partial.replace(folder)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def archive(folder: Path, file: Path) -> Generator[tuple[int, int], None, Path]:
+    """Pack a folder into one zip, stored (packed weights do not shrink), yielding bytes done of all.
+
+    Closing the generator stops it; an unfinished file is removed. Raises ResourceError for a full disk.
+    """
+    members = sorted(path for path in folder.iterdir() if path.is_file())
+    total = sum(member.stat().st_size for member in members)
+    done = 0
+    partial = file.with_suffix(".partial")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as out:
+            for member in members:
+                with (
+                    member.open("rb") as source,
+                    out.open(f"{file.stem}/{member.name}", "w", force_zip64=True) as target,
+                ):
+                    while piece := source.read(COPY_BYTES):
+                        target.write(piece)
+                        done += len(piece)
+                        yield done, total
+        partial.replace(file)
+    except OSError as error:
+        raise disk_error(error, file) from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return file
+
+
+def disk_error(error: OSError, place: Path) -> ResourceError:
+    """Return the sentence for a failure to write at ``place``."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError("disk_full", path=str(place.parent))
+    return ResourceError("cannot_write", path=str(place), reason=error.strerror or type(error).__name__)
+
+
+def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -> Recipe:
+    plan = compressed.plan
+    choice = plan.choice
+    return Recipe(
+        source=Source(model=checkpoint.name, revision=checkpoint.revision, format=checkpoint.source_format),
+        choices=Choices(
+            mode=choice.mode.value,
+            group_size=choice.primary.group_size,
+            ratio=choice.ratio,
+            backup="none" if choice.backup is None else choice.backup.value,
+        ),
+        weights=tuple(_weight(a, compressed) for a in plan.assignments if a.scheme is not None),
+        original_bytes=plan.original_bytes,
+        compressed_bytes=plan.compressed_bytes,
+        versions={"quantization-studio": __version__, "python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in ("torch", "transformers", "safetensors")},
+        sha256={file.name: sha256(file) for file in sorted(folder.iterdir())},
+    )
+
+
+def _weight(a: Assignment, compressed: Compressed) -> PackedWeight:
+    return PackedWeight(
+        name=a.layer.name,
+        shape=a.layer.matrix,
+        scheme=str(a.scheme),
+        transposed=a.layer.transposed,
+        tied=a.layer.tied,
+        relative_error=compressed.relative_error[a.layer.name],
+    )

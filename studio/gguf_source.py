@@ -1,0 +1,111 @@
+"""GGUF -> a folder with safetensors, once. Knows of one file; transformers reads it, dequantized.
+
+Only the header is trusted enough to be parsed before transformers sees the file: magic, and the file's length against
+the tensors it promises (gguf's own reader would fail deep inside numpy).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from studio.checkpoint import Checkpoint, fingerprint, of_folder, read_json
+from studio.errors import CheckpointError, UserError
+from studio.settings import settings
+
+NOTE = "source.json"
+"""Beside the prepared files: what they were made from."""
+
+
+def prepared_folder(file: Path) -> Path:
+    """Return where the safetensors form of this .gguf file is or will be kept."""
+    return settings().cache_dir / "prepared" / f"{file.stem[:60]}-{fingerprint([file])}"
+
+
+def prepare(file: Path, name: str | None = None) -> Generator[str, None, Checkpoint]:
+    """Yield the name of each step and return the checkpoint of a .gguf file, converting it on the first visit.
+
+    The original at 16 bits is the dequantized file in fp16. Raises CheckpointError for a file that is not GGUF, is cut
+    short, or has an architecture transformers cannot read.
+    """
+    if not file.is_file():
+        raise CheckpointError("missing_file", file=file.name)
+    folder = prepared_folder(file)
+    if not (folder / NOTE).is_file():
+        formats = check(file)
+        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            yield from _in_background(file, partial)
+            (partial / NOTE).write_text(json.dumps({"format": formats, "bytes": file.stat().st_size}))
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.replace(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    note = read_json(folder / NOTE)
+    return of_folder(folder, name or str(file), str(note["format"]), int(note["bytes"]))
+
+
+def check(file: Path) -> str:
+    """Return the types of a .gguf file's weights, most bytes first. Raises CheckpointError when it is not whole."""
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(file)
+        sums: dict[str, int] = {}
+        end = 0
+        for tensor in reader.tensors:
+            end = max(end, tensor.data_offset + tensor.n_bytes)
+            if len(tensor.shape) > 1:
+                sums[tensor.tensor_type.name] = sums.get(tensor.tensor_type.name, 0) + int(tensor.n_bytes)
+    except Exception as error:  # gguf raises whatever numpy raises on a file that is cut short
+        raise CheckpointError("damaged_file", file=file.name) from error
+    if end > file.stat().st_size or not sums:
+        raise CheckpointError("damaged_file", file=file.name)
+    return "/".join(sorted(sums, key=lambda name: -sums[name]))
+
+
+def _in_background(file: Path, folder: Path) -> Generator[str, None, None]:
+    """Convert in a thread and yield twice a second, so that a page can show that it lives."""
+    from concurrent.futures import TimeoutError as NotYet
+
+    step = ["reading"]
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(_convert, file, folder, step.append)
+        while True:
+            try:
+                work.result(timeout=0.4)
+                return
+            except NotYet:
+                yield step[-1]
+
+
+def _convert(file: Path, folder: Path, say: Callable[[str], Any]) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float16,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+        say("tokenizer")
+        tokenizer = AutoTokenizer.from_pretrained(
+            file.parent, gguf_file=file.name, local_files_only=True, trust_remote_code=False
+        )
+        say("saving")
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except UserError:
+        raise
+    except Exception as error:  # transformers' reader raises many kinds; the user can do one thing about all of them
+        raise CheckpointError(
+            "gguf_unreadable", file=file.name, reason=str(error)[:120] or type(error).__name__
+        ) from error

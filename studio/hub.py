@@ -1,0 +1,377 @@
+"""The Hugging Face Hub: search, headers before weights, a download one can stop. Knows nothing of local checkpoints,
+plans or pages; alone imports huggingface_hub.
+
+What a repository says of itself is untrusted: sizes are bounded before a file is fetched, headers are checked before
+they are believed, and only names of the repository's own listing are ever asked for.
+"""
+
+import errno
+import glob
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from studio.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
+from studio.headers import MAX_HEADER_BYTES, TensorEntry, check_entries
+from studio.units import format_bytes
+
+# Set before the import below: the client reads its environment once.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+os.environ.setdefault("USE_HUB_KERNELS", "0")
+
+import huggingface_hub as client
+from huggingface_hub import constants, errors
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import build_hf_headers, http_stream_backoff, tqdm  # type: ignore[attr-defined]
+
+# Not by environment: gradio may have imported the client before us. Xet moves bytes outside Python, where no exception
+# stops it; and the client's own chunks of 10 MB take a home line seconds to notice a cancel.
+constants.HF_HUB_DISABLE_XET = True
+constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
+
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+ALLOW_PATTERNS = (
+    INDEX, CONFIG, "generation_config.json", "tokenizer*", "special_tokens_map.json", "*.jinja", "merges.txt", "vocab*",
+)  # fmt: skip
+"""What a download fetches beside the weight files that ``inspect`` found."""
+IGNORE_PATTERNS = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.safetensors", "adapter_config.json")
+"""What it never fetches: code, pickles, adapters, other variants of the weights."""
+
+MAX_CONFIG_BYTES, MAX_INDEX_BYTES = 5_000_000, 50_000_000
+FIRST_READ_BYTES = 100_000  # most headers are shorter: one request per file
+TIMEOUT_SECONDS = 10.0
+PROBE_SECONDS, REMEMBER_SECONDS = 1.5, 60.0
+REPORT_SECONDS, STOP_SECONDS = 0.2, 2.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """One answer to a search; None where the Hub does not say."""
+
+    repo: str
+    parameters: int | None
+    downloads: int | None
+    gated: bool
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A model's repository at one commit, known by its headers; ``files`` is what a download fetches, in bytes."""
+
+    repo: str
+    sha: str
+    config: dict[str, Any]
+    entries: dict[str, TensorEntry]
+    files: dict[str, int]
+
+    @property
+    def download_bytes(self) -> int:
+        return sum(self.files.values())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Bytes on this machine of all bytes; ``file`` is the first one still incomplete, empty at the end."""
+
+    done: int
+    total: int
+    file: str
+
+
+def is_repo_id(name: str) -> bool:
+    """Tell whether the Hub could know ``name``: ``owner/name``, or one of the old bare names such as ``gpt2``."""
+    try:
+        client.hf_hub_url(name, CONFIG)
+    except errors.HFValidationError:
+        return False
+    return True
+
+
+def search(query: str, limit: int = 20) -> list[Found]:
+    """Return at most ``limit`` text-generation models with safetensors whose name holds ``query``, most used first.
+
+    Raises HubError when the Hub does not answer, or answers with an error.
+    """
+    if not reachable():  # asked first, because the client itself would try for half a minute
+        raise HubError("hub_search_unreachable")
+    with _explained(query):
+        models = client.HfApi(_endpoint()).list_models(
+            search=query,
+            filter="safetensors",
+            pipeline_tag="text-generation",
+            sort="downloads",
+            expand=["safetensors", "downloads", "gated"],
+            limit=limit,
+        )
+        return [
+            Found(model.id, model.safetensors.total if model.safetensors else None, model.downloads, bool(model.gated))
+            for model in models
+        ]
+
+
+_probing = threading.Lock()
+_probed: dict[str, tuple[float, bool]] = {}  # address -> when it was asked, whether it answered
+
+
+def reachable() -> bool:
+    """Tell whether the Hub answers within about 1.5 s; an answer holds for a minute. Never raises."""
+    address = _endpoint()
+    with _probing:
+        asked, answered = _probed.get(address, (float("-inf"), False))
+        if time.monotonic() - asked > REMEMBER_SECONDS:
+            answered = _probe(f"{address}/api/models?limit=1&expand=gated")
+            _probed[address] = time.monotonic(), answered
+    return answered and not constants.is_offline_mode()
+
+
+def _probe(url: str) -> bool:
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            answers.append(client.get_session().get(url, timeout=PROBE_SECONDS).is_success)
+        except Exception:  # an address that is none is as silent as a dead line
+            answers.append(False)
+
+    # In a thread, because a name server that does not answer heeds no timeout.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answers == [True]
+
+
+def inspect(repo: str, revision: str | None = None) -> Repository:
+    """Return what ``repo`` holds at ``revision`` (default: its main branch), without fetching a weight.
+
+    Raises ModelError (unknown, gated, no safetensors, no config.json), CheckpointError (a file that is not what it
+    claims to be) or HubError (no answer, or an error).
+    """
+    if not is_repo_id(repo):
+        raise ModelError("model_not_found", model=repo)
+    with _explained(repo):
+        api = client.HfApi(_endpoint())
+        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
+        sha, sizes = str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings or ()}
+
+        def fetch_json(name: str, limit: int = MAX_INDEX_BYTES) -> dict[str, Any]:
+            if sizes[name] > limit:
+                raise CheckpointError("damaged_file", file=name)
+            path = client.hf_hub_download(repo, name, revision=sha, cache_dir=_cache(), endpoint=_endpoint())
+            return _read_json(Path(path))
+
+        weights = _weight_files(sizes, fetch_json)
+        if not weights:
+            raise ModelError("no_safetensors", model=repo)
+        if CONFIG not in sizes:
+            raise ModelError("model_no_config", model=repo)
+        config = fetch_json(CONFIG, MAX_CONFIG_BYTES)
+        entries = _fetch_entries(repo, sha, {name: sizes[name] for name in weights})
+    files = {name: size for name, size in sizes.items() if name in weights or _wanted(name)}
+    return Repository(repo, sha, config, entries, files)
+
+
+def _weight_files(names: Collection[str], read_json: Callable[[str], dict[str, Any]]) -> list[str]:
+    """Return the single file or, without it, the shards of the index; nothing where there is neither."""
+    if WEIGHTS in names or INDEX not in names:
+        return [WEIGHTS] if WEIGHTS in names else []
+    weight_map = read_json(INDEX).get("weight_map")
+    shards = list(weight_map.values()) if isinstance(weight_map, dict) else []
+    if not shards or not all(
+        isinstance(name, str) and name in names and name.endswith(".safetensors") for name in shards
+    ):
+        raise CheckpointError("damaged_file", file=INDEX)
+    return sorted(set(shards))
+
+
+def _wanted(name: str) -> bool:
+    allowed, ignored = (any(fnmatchcase(name, each) for each in some) for some in (ALLOW_PATTERNS, IGNORE_PATTERNS))
+    return allowed and not ignored
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError("damaged_file", file=path.name) from error
+    if not isinstance(content, dict):
+        raise CheckpointError("damaged_file", file=path.name)
+    return content
+
+
+def _fetch_entries(repo: str, sha: str, sizes: dict[str, int]) -> dict[str, TensorEntry]:
+    """Return the tensors of all weight files. Not by the client's get_safetensors_metadata: it trusts the names in the
+    index, multiplies shapes before anyone has looked at them, and cannot tell where a header ends."""
+    limit = MAX_HEADER_BYTES // len(sizes)  # so that many files cannot hold more than one may
+
+    def fetch(file: str) -> dict[str, TensorEntry]:
+        url = client.hf_hub_url(repo, file, revision=sha, endpoint=_endpoint())
+        raw = _fetch_range(url, 0, min(FIRST_READ_BYTES, sizes[file]))
+        end = 8 + int.from_bytes(raw[:8], "little")
+        if not 8 < end <= min(8 + limit, sizes[file]):
+            raise CheckpointError("damaged_file", file=file)
+        if end > len(raw):
+            raw += _fetch_range(url, len(raw), end)
+        try:
+            claims = json.loads(raw[8:end])
+            entries = {name: _entry(file, claim) for name, claim in claims.items() if name != "__metadata__"}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise CheckpointError("damaged_file", file=file) from error
+        check_entries(file, entries.values(), sizes[file] - end)
+        return entries
+
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(fetch, sizes))
+    entries = {name: entry for part in parts for name, entry in part.items()}
+    if len(entries) != sum(map(len, parts)):
+        raise CheckpointError("damaged_file", file=INDEX)
+    return entries
+
+
+def _entry(file: str, claim: dict[str, Any]) -> TensorEntry:
+    (start, end), shape = claim["data_offsets"], tuple(claim["shape"])
+    if not all(type(number) is int and number >= 0 for number in (start, end, *shape)):
+        raise ValueError("numbers of a header are not negative")
+    return TensorEntry(file, str(claim["dtype"]), shape, start, end)
+
+
+def _fetch_range(url: str, start: int, stop: int) -> bytes:
+    headers = build_hf_headers() | {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+    with http_stream_backoff("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, max_retries=2) as response:
+        client.hf_raise_for_status(response)
+        if response.status_code != 206:  # the whole file is on its way
+            raise ValueError("no answer to a Range request")
+        return bytes(response.read())
+
+
+def download(repository: Repository) -> Generator[Progress, None, Path]:
+    """Fetch the repository's files, yielding at least 4 times per second; return the folder that holds them.
+
+    Closing the generator stops the transfer within about a second; complete files stay and are not fetched again.
+    With every file here already, the network is not touched. Raises ResourceError (disk too small, full or not
+    writable), ModelError or HubError.
+    """
+    folder, total = _snapshots(repository.repo) / repository.sha, repository.download_bytes
+
+    def missing() -> list[str]:
+        return [name for name in repository.files if not (folder / name).is_file()]
+
+    if missing():
+        kept = total - sum(repository.files[name] for name in missing())
+        _check_disk(total - kept)
+        stop, bars = threading.Event(), list[Any]()
+        pool = ThreadPoolExecutor(1)
+        transfer = pool.submit(
+            client.snapshot_download,
+            repository.repo,
+            revision=repository.sha,
+            cache_dir=_cache(),
+            endpoint=_endpoint(),
+            allow_patterns=[glob.escape(name) for name in repository.files],
+            tqdm_class=_counting_bar(stop, bars),
+        )
+        try:
+            while not transfer.done():
+                # The client keeps one bar for the bytes off the wire and one for those on disk.
+                done = kept + max((bar.n for bar in bars), default=0)
+                yield Progress(min(done, total), total, next(iter(missing()), ""))
+                wait([transfer], REPORT_SECONDS)
+        finally:
+            stop.set()
+            wait([transfer], STOP_SECONDS)
+            pool.shutdown(wait=False)
+        with _explained(repository.repo):
+            transfer.result()
+        if missing():  # where it cannot list the files, the client is content with a folder that merely exists
+            raise HubError("hub_unreachable", model=repository.repo)
+    yield Progress(total, total, "")
+    return folder
+
+
+def _check_disk(need: int) -> None:
+    cache = _cache()
+    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
+    if free < need:
+        raise ResourceError("disk_too_small", need=format_bytes(need), free=format_bytes(free))
+
+
+def _counting_bar(stop: threading.Event, bars: list[Any]) -> type[Any]:
+    """Return a progress bar that draws nothing, joins ``bars`` if it counts bytes, and raises once ``stop`` is set."""
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]
+            if options.get("unit") == "B":
+                bars.append(self)
+
+        def update(self, count: float | None = 1) -> None:
+            if stop.is_set():
+                raise Cancelled
+            with self.get_lock():
+                self.n += count or 0
+
+    return Bar
+
+
+def local_snapshot(repo: str) -> tuple[str, Path] | None:
+    """Return commit and folder of the newest complete copy of ``repo`` on this machine; the network is not touched."""
+    folders = _snapshots(repo).glob("*/") if is_repo_id(repo) else ()
+    newest_first = sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    return next(((folder.name, folder) for folder in newest_first if _is_complete(repo, folder)), None)
+
+
+def _is_complete(repo: str, folder: Path) -> bool:
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    try:
+        weights = _weight_files(names, lambda name: _read_json(folder / name))
+        listing = client.get_cached_repo_tree(repo, revision=folder.name, cache_dir=_cache())
+    except CheckpointError:  # a shard is not here
+        return False
+    except errors.CachedRepoTreeNotFoundError:  # fetched file by file, as transformers does
+        return bool(weights) and CONFIG in names and any(name.startswith("tokenizer") for name in names)
+    return bool(weights) and all(file.path in names for file in listing if _wanted(file.path))
+
+
+def _snapshots(repo: str) -> Path:
+    return _cache() / repo_folder_name(repo_id=repo, repo_type="model") / "snapshots"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser().resolve()
+
+
+def _endpoint() -> str:
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    """Turn what the client raises into a sentence for the user."""
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ModelError("model_gated", model=model) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise ModelError("model_not_found", model=model) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.TransportError) as error:
+        raise HubError("hub_unreachable", model=model) from error
+    except errors.HfHubHTTPError as error:
+        raise HubError("hub_failed", model=model, reason=f"HTTP {error.response.status_code}") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        raise HubError("hub_failed", model=model, reason=type(error).__name__) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError("disk_full", path=_cache()) from error
+        raise ResourceError("disk_unwritable", path=_cache(), reason=error.strerror or "?") from error

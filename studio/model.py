@@ -1,0 +1,135 @@
+"""Models that run: the original at 16 bits, and a compressed folder on its packed weights. Knows nothing of chats.
+
+Both compute in bf16, the one dtype torch's packed products are fast in, so that the two differ in their weights only.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from studio.architecture import empty_model, load_config
+from studio.checkpoint import WEIGHTS, Checkpoint, read_json
+from studio.errors import CheckpointError
+from studio.kernels import Lookup, PackedEmbedding, PackedLinear, Product, lookup_for, product_for
+from studio.packing import PackedTensor
+from studio.recipe import PackedWeight, read_recipe
+from studio.scheme import Scheme
+
+COMPUTE = torch.bfloat16
+
+
+def load_original(checkpoint: Checkpoint) -> nn.Module:
+    """Return the uncompressed model in bf16. Raises CheckpointError when its files are damaged."""
+    config = load_config(read_json(checkpoint.path / "config.json"))
+    model = empty_model(config)
+    for layer in checkpoint.layers:
+        tensor = checkpoint.read(layer)
+        stored = (tensor.T if layer.transposed else tensor).to(COMPUTE, copy=True)
+        for name in (layer.name, *layer.tied):
+            _put(model, name, stored)
+    return _finished(model, checkpoint.path)
+
+
+def load_compressed(folder: Path) -> nn.Module:
+    """Return the model of an exported folder, running on its packed weights; none is ever held dequantized.
+
+    Raises CheckpointError when the folder is not whole.
+    """
+    recipe = read_recipe(folder)
+    model = empty_model(load_config(read_json(folder / "config.json")))
+    parts = {f"{weight.name}.{part}" for weight in recipe.weights for part in ("codes", "scale", "zero_point")}
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        for weight in recipe.weights:
+            _put_packed(model, weight, _packed(file, weight))
+        parameters = dict(model.state_dict(keep_vars=True))
+        for name in set(file.keys()) - parts:
+            if name not in parameters:
+                raise CheckpointError("tensor_mismatch", tensor=name[:120])
+            _put(model, name, file.get_tensor(name).to(COMPUTE))
+    _tie_kept(model)
+    return _finished(model, folder)
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Return the bytes that a model's weights take in memory, each storage once; buffers of a layout included."""
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in (*model.parameters(), *model.buffers())
+    }
+    return sum(storages.values())
+
+
+def slow_schemes(model: nn.Module) -> bool:
+    """Return whether some weights have no packed product on this machine and are dequantized tile by tile."""
+    return any(isinstance(module, Product) and not module.is_fast for module in model.modules())
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer of a model's folder. Raises CheckpointError when there is none that can be read."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_fast=True)
+    except (
+        Exception
+    ) as error:  # a tokenizer's files come from outside; whatever is wrong with them, the model cannot chat
+        raise CheckpointError("no_tokenizer", model=folder.name) from error
+
+
+def _packed(file: Any, weight: PackedWeight) -> PackedTensor:
+    """Return a weight's stored arrays, copied out of the mapped file."""
+    scheme = Scheme.parse(weight.scheme)
+    arrays: dict[str, Tensor] = {
+        part.name: file.get_tensor(f"{weight.name}.{part.name}").clone() for part in scheme.parts(weight.shape)
+    }
+    return PackedTensor(scheme, weight.shape, arrays["codes"], arrays["scale"], arrays.get("zero_point"))
+
+
+def _put_packed(model: nn.Module, weight: PackedWeight, packed: PackedTensor) -> None:
+    """Replace the module of a weight, and of those tied to it, by one on the packed weight."""
+    owners = [model.get_submodule(name.removesuffix(".weight")) for name in (weight.name, *weight.tied)]
+    is_lookup = any(isinstance(owner, nn.Embedding) for owner in owners)
+    product: Product = lookup_for(packed) if is_lookup else product_for(packed)
+    for name, owner in zip((weight.name, *weight.tied), owners, strict=True):
+        path = name.removesuffix(".weight")
+        bias = getattr(owner, "bias", None)
+        if isinstance(owner, nn.Embedding) and isinstance(product, Lookup):
+            model.set_submodule(path, PackedEmbedding(product, getattr(owner, "embed_scale", None)))
+        else:
+            model.set_submodule(path, PackedLinear(product, bias))
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Set a parameter or buffer by its full name."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    if leaf in module._buffers:
+        module._buffers[leaf] = tensor
+    else:
+        module.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
+
+
+def _tie_kept(model: nn.Module) -> None:
+    """Let parameters tied to one that was kept at 16 bits share its tensor."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for twin, owner in model.all_tied_weights_keys.items():  # type: ignore[union-attr,operator]
+        if owner in parameters and not parameters[owner].is_meta:
+            _put(model, twin, parameters[owner].data)
+
+
+def _finished(model: nn.Module, folder: Path) -> nn.Module:
+    """Check that nothing was left on the meta device, and load the generation settings."""
+    from transformers import GenerationConfig
+
+    missing = next((name for name, value in model.state_dict().items() if value.is_meta), None)
+    if missing is not None:
+        raise CheckpointError("tensor_missing", tensor=missing)
+    if (folder / "generation_config.json").is_file():
+        try:
+            model.generation_config = GenerationConfig.from_dict(read_json(folder / "generation_config.json"))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError("damaged_file", file="generation_config.json") from error
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,90 @@
+"""Models that are loaded, shared by all sessions. Knows how much memory there is, not what the models are for.
+
+One lock admits loads one at a time, so that two sessions cannot both take the last gigabytes. A model in use is never
+dropped; of the others the one unused for longest goes first.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from studio.chat import Speaker
+from studio.errors import ResourceError
+from studio.units import format_bytes
+
+HEADROOM = 0.9
+"""Share of the free memory a load may count on."""
+KEEP = 6
+"""Idle models kept for whoever comes back."""
+
+
+@dataclass
+class _Held:
+    speaker: Speaker
+    users: int = 0
+
+
+class Pool:
+    """Loaded models by key, with their users counted."""
+
+    def __init__(self) -> None:
+        self._models: OrderedDict[str, _Held] = OrderedDict()
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def borrow(self, key: str, need: int, load: Callable[[], Speaker]) -> Iterator[Speaker]:
+        """Lend the model called ``key``, loading it when it is not there.
+
+        ``need``: bytes that loading takes. Raises ResourceError with the arithmetic when they are not free.
+        """
+        with self._lock:
+            held = self._models.get(key)
+            if held is None:
+                self._make_room(need)
+                held = self._models[key] = _Held(load())
+            held.users += 1
+            self._models.move_to_end(key)
+        try:
+            yield held.speaker
+        finally:
+            with self._lock:
+                held.users -= 1
+                self._drop_idle(KEEP)
+
+    def drop(self, key: str) -> None:
+        """Forget the model called ``key`` unless someone is using it."""
+        with self._lock:
+            if key in self._models and not self._models[key].users:
+                del self._models[key]
+
+    def _make_room(self, need: int) -> None:
+        while need > available_memory() * HEADROOM:
+            idle = self._idle()
+            if not idle:
+                free = available_memory() * HEADROOM
+                raise ResourceError("memory", need=format_bytes(need), free=format_bytes(free))
+            del self._models[idle[0]]
+
+    def _drop_idle(self, keep: int) -> None:
+        idle = self._idle()
+        for key in idle[: max(0, len(idle) - keep)]:
+            del self._models[key]
+
+    def _idle(self) -> list[str]:
+        return [key for key, held in self._models.items() if not held.users]
+
+
+def available_memory() -> int:
+    """Return the bytes this process may still take: the machine's, or its control group's where that is less."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return min(free, int(limit) - used) if limit.isdecimal() else free

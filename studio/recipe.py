@@ -1,0 +1,98 @@
+"""``recipe.json``: everything needed to make a compressed folder again, and to read it. Checked as untrusted input.
+
+Knows of names, schemes and checksums; not of how a file is written or a model is built.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from studio.errors import CheckpointError
+from studio.headers import read_header
+from studio.scheme import Scheme
+
+RECIPE = "recipe.json"
+MAX_RECIPE_BYTES = 50_000_000
+Size = Annotated[int, Field(ge=1, le=1 << 40)]
+
+
+class Source(BaseModel):
+    """Where the weights came from."""
+
+    model: str
+    revision: str
+    format: str
+
+
+class Choices(BaseModel):
+    """What the user set, in NNCF's words."""
+
+    mode: str
+    group_size: int
+    ratio: float
+    backup: str
+    method: str = "nearest"
+
+
+class PackedWeight(BaseModel):
+    """One compressed weight: the parameter's name, its [N, K], its scheme, and the parameters tied to it."""
+
+    name: str
+    shape: tuple[Size, Size]
+    scheme: str
+    transposed: bool = False
+    tied: tuple[str, ...] = ()
+    relative_error: float
+
+
+class Recipe(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["quantization-studio"] = "quantization-studio"
+    format_version: Literal[1] = 1
+    source: Source
+    choices: Choices
+    weights: tuple[PackedWeight, ...]
+    original_bytes: int
+    compressed_bytes: int
+    versions: dict[str, str]
+    sha256: dict[str, str]
+    """Checksum of every other file of the folder but the card."""
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Return a compressed folder's recipe, checked against the header of its weights.
+
+    Raises CheckpointError when it is missing, not a recipe, or promises arrays that the file does not hold.
+    """
+    file = folder / RECIPE
+    if not file.is_file():
+        raise CheckpointError("missing_file", file=RECIPE)
+    try:
+        if file.stat().st_size > MAX_RECIPE_BYTES:
+            raise ValueError("too large")
+        recipe = Recipe.model_validate_json(file.read_bytes())
+    except (ValidationError, ValueError) as error:
+        raise CheckpointError("damaged_file", file=RECIPE) from error
+    entries = read_header(folder / "model.safetensors")
+    for weight in recipe.weights:
+        for part in Scheme.parse(weight.scheme).parts(weight.shape):
+            entry = entries.get(f"{weight.name}.{part.name}")
+            if entry is None or (entry.dtype, entry.shape) != (part.dtype, part.shape):
+                raise CheckpointError("tensor_mismatch", tensor=weight.name)
+    return recipe
+
+
+def is_compressed(folder: Path) -> bool:
+    """Return whether a folder is one the studio exported."""
+    return (folder / RECIPE).is_file()
+
+
+def sha256(file: Path) -> str:
+    """Return the checksum of a file, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,287 @@
+"""What one visitor holds, and the stages called in order: the only mutable object. Knows nothing of pages.
+
+Each long job is a generator of :class:`Event`; closing it cancels. What it changes, it changes at its end, so a job
+that fails or is cancelled leaves the session as it was.
+"""
+
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from studio import export, source
+from studio.chat import Reply, Sampling, Speaker, side_by_side
+from studio.checkpoint import Checkpoint
+from studio.compress import Compressed, compress
+from studio.errors import ModelError, PromptError, ResourceError, UserError
+from studio.model import load_compressed, load_original, load_tokenizer
+from studio.plan import Choice, Plan, group_sizes, make_plan
+from studio.pool import Pool
+from studio.settings import settings
+from studio.survey import recall, survey
+from studio.template import Message
+from studio.units import format_bytes
+
+POOL = Pool()
+MAX_PROMPT = 100_000
+"""Characters."""
+DISK_MARGIN = 64 << 20
+"""Bytes left free beside what a job writes."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Where a job stands: ``Event("compress", 0.42, "model.layers.3.mlp.up_proj.weight")``."""
+
+    stage: str
+    """A key of the catalogue's ``stage`` table."""
+    fraction: float | None = None
+    """0 to 1, None where nothing can be counted."""
+    detail: str = ""
+
+
+@dataclass
+class Session:
+    """One visitor's model, plan, compressed copy and conversation."""
+
+    paths: bool = False
+    """Whether a local path is accepted as a model's name."""
+    workspace: Path = field(default_factory=lambda: settings().cache_dir / "sessions" / uuid.uuid4().hex)
+    checkpoint: Checkpoint | None = None
+    sensitivities: dict[str, float] | None = None
+    choice: Choice = field(default_factory=Choice)
+    plan: Plan | None = None
+    compressed: Compressed | None = None
+    folder: Path | None = None
+    """The compressed model as it would be exported."""
+    conversations: tuple[list[Message], list[Message]] = field(default_factory=lambda: ([], []))
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    # model
+
+    def open(self, name: str) -> Generator[Event, None, Checkpoint]:
+        """Make ``name`` the session's model: from headers alone where it is on the Hub.
+
+        Raises ModelError, HubError or CheckpointError; the model before it then stays.
+        """
+        checkpoint = yield from _relay(source.open_model(name, self.paths), _source_event)
+        sensitivities = recall(checkpoint)
+        choice = _fitting(self.choice, checkpoint)
+        self._forget_compressed()
+        self.checkpoint, self.sensitivities, self.choice = checkpoint, sensitivities, choice
+        self.plan = make_plan(checkpoint.layers, choice, sensitivities)
+        self.conversations = ([], [])
+        return checkpoint
+
+    def survey(self) -> Generator[Event, None, None]:
+        """Find out how sensitive each layer is, which makes plans with a ratio exact; only where the files are here."""
+        checkpoint = self._model()
+        if self.sensitivities is not None or checkpoint.folder is None:
+            return
+        self.sensitivities = yield from _relay(
+            survey(checkpoint), lambda step: Event("survey", step.done / step.total, step.layer)
+        )
+        self.choose(self.choice)
+
+    def choose(self, choice: Choice) -> Plan:
+        """Set the choice and return its plan. Raises SchemeError; the plan before it then stays."""
+        plan = make_plan(self._model().layers, choice, self.sensitivities)
+        self.choice, self.plan = choice, plan
+        return plan
+
+    # compress
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the compressed copy is that of the plan on show."""
+        return self.compressed is not None and self.compressed.plan.choice == self.choice
+
+    def compress(self) -> Generator[Event, None, Compressed]:
+        """Carry the plan out into a folder ready for export, fetching the model first where it is not here.
+
+        Raises UserError; the compressed copy before it then stays.
+        """
+        checkpoint = yield from _relay(source.fetch(self._model()), _source_event)
+        self.checkpoint = checkpoint
+        if self.choice.is_mixed:
+            yield from self.survey()
+        plan = self.choose(self.choice)
+        self._check_disk(plan.compressed_bytes)
+        file = self.workspace / f"{uuid.uuid4().hex}.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        compressed = yield from _relay(
+            compress(checkpoint, plan, file), lambda step: Event("compress", step.done / step.total, step.layer)
+        )
+        yield Event("finish", 1.0)
+        folder = export.write_folder(checkpoint, compressed, self.workspace / uuid.uuid4().hex / self.export_name(plan))
+        self._forget_compressed()
+        self.compressed, self.folder = compressed, folder
+        self.conversations = ([], [])
+        return compressed
+
+    def export_name(self, plan: Plan) -> str:
+        """Return the name of the exported folder: the model's and the scheme's."""
+        base = Path(self._model().name).stem if self.paths else self._model().name.rsplit("/", 1)[-1]
+        safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in base)[:80].strip(".-") or "model"
+        return f"{safe}-{plan.choice.primary}"
+
+    def archive(self, file: Path) -> Generator[Event, None, Path]:
+        """Pack the compressed folder into one file for download. Raises ResourceError for a full disk."""
+        if self.folder is None:
+            raise ModelError("nothing_compressed")
+        self._check_disk(sum(member.stat().st_size for member in self.folder.iterdir()))
+        return (yield from _relay(export.archive(self.folder, file), lambda step: Event("export", step[0] / step[1])))
+
+    # chat
+
+    def chat(self, prompt: str, sampling: Sampling, system: str = "") -> Iterator[Event | tuple[Reply, ...]]:
+        """Yield the answers of the original and of the compressed model, side by side, as they grow.
+
+        Without a compressed copy the original answers alone. The turn joins the conversations when it ends, also when
+        it was stopped. Raises PromptError for an empty or endless prompt.
+        """
+        checkpoint = self._model()
+        if not prompt.strip():
+            raise PromptError("empty_prompt")
+        if len(prompt) + len(system) > MAX_PROMPT:
+            raise PromptError("prompt_too_many_characters", count=f"{len(prompt):,}", limit=f"{MAX_PROMPT:,}")
+        if checkpoint.folder is None:
+            raise ModelError("compress_first")
+        self._stop.clear()
+        columns = self._columns()
+        turns: list[list[Message]] = [
+            ([{"role": "system", "content": system}] if system.strip() else [])
+            + conversation
+            + [{"role": "user", "content": prompt}]
+            for conversation in self.conversations
+        ]
+        yield Event("load")
+        replies: tuple[Reply, ...] = ()
+        with _borrowed(columns) as (speakers, failures):
+            awake = [i for i, speaker in enumerate(speakers) if speaker is not None]
+            replies = tuple(Reply(ended="error", error=failure) if failure else Reply() for failure in failures)
+            yield replies
+            steps = side_by_side([s for s in speakers if s is not None], [turns[i] for i in awake], sampling)
+            try:
+                for step in steps:
+                    replies = tuple(step[awake.index(i)] if i in awake else reply for i, reply in enumerate(replies))
+                    yield replies
+                    if self._stop.is_set():
+                        break
+            finally:
+                self._remember(prompt, replies)
+
+    def stop(self) -> None:
+        """Ask the running chat to end after its next token."""
+        self._stop.set()
+
+    # the end
+
+    def close(self) -> None:
+        """Give back what the session holds on disk and in memory."""
+        self.stop()
+        self._forget_compressed()
+        shutil.rmtree(self.workspace, ignore_errors=True)
+
+    def _model(self) -> Checkpoint:
+        if self.checkpoint is None:
+            raise ModelError("choose_a_model")
+        return self.checkpoint
+
+    def _forget_compressed(self) -> None:
+        if self.folder is not None:
+            POOL.drop(str(self.folder))
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.compressed = self.folder = None
+
+    def _check_disk(self, need: int) -> None:
+        self.workspace.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.workspace).free
+        if need + DISK_MARGIN > free:
+            raise ResourceError("disk_too_small", need=format_bytes(need + DISK_MARGIN), free=format_bytes(free))
+
+    def _columns(self) -> "list[_Column]":
+        checkpoint = self._model()
+        columns = [original_column(checkpoint)]
+        if self.folder is not None and self.compressed is not None:
+            columns.append(compressed_column(self.folder, self.compressed.plan.compressed_bytes))
+        return columns
+
+    def _remember(self, prompt: str, replies: tuple[Reply, ...]) -> None:
+        for conversation, reply in zip(self.conversations, replies, strict=False):
+            if reply.tokens:
+                turn = ({"role": "user", "content": prompt}, {"role": "assistant", "content": reply.text})
+                conversation.extend(turn)
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A model to be borrowed from the pool."""
+
+    key: str
+    need: int
+    """Bytes that loading it takes."""
+    load: Callable[[], Speaker]
+
+
+def original_column(checkpoint: Checkpoint) -> _Column:
+    """Return the uncompressed model as a column of the chat."""
+    return _Column(
+        f"{checkpoint.name}@{checkpoint.revision}",
+        2 * checkpoint.weights,
+        lambda: Speaker(load_original(checkpoint), load_tokenizer(checkpoint.path)),
+    )
+
+
+def compressed_column(folder: Path, nbytes: int) -> _Column:
+    """Return an exported folder as a column of the chat; while loading, its largest weight is there twice."""
+    return _Column(str(folder), nbytes * 2, lambda: Speaker(load_compressed(folder), load_tokenizer(folder)))
+
+
+@contextmanager
+def _borrowed(columns: list[_Column]) -> Iterator[tuple[list[Speaker | None], list[UserError | None]]]:
+    """Lend the models of ``columns``; one that cannot be had is None, and its reason stands in the second list."""
+    with ExitStack() as stack:
+        speakers: list[Speaker | None] = []
+        failures: list[UserError | None] = []
+        for column in columns:
+            try:
+                speakers.append(stack.enter_context(POOL.borrow(column.key, column.need, column.load)))
+                failures.append(None)
+            except UserError as error:
+                speakers.append(None)
+                failures.append(error)
+        yield speakers, failures
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _relay(steps: Generator[Item, None, Result], event: Callable[[Item], Event]) -> Generator[Event, None, Result]:
+    """Yield a stage's steps as events and return its result; closing this closes the stage."""
+    try:
+        while True:
+            yield event(next(steps))
+    except StopIteration as finished:
+        result: Result = finished.value
+        return result
+    finally:
+        steps.close()
+
+
+def _source_event(step: source.Step) -> Event:
+    detail = f"{format_bytes(step.done)} / {format_bytes(step.total)}" if step.total else ""
+    return Event(step.name, step.done / step.total if step.total else None, detail)
+
+
+def _fitting(choice: Choice, checkpoint: Checkpoint) -> Choice:
+    """Return ``choice`` with a group size that fits the model: 64 if it can be, else the largest up to 128."""
+    sizes = group_sizes(checkpoint.layers)
+    if choice.group_size in sizes:
+        return choice
+    return replace(choice, group_size=64 if 64 in sizes else max((s for s in sizes if s <= 128), default=-1))

@@ -1,0 +1,249 @@
+"""A Hub on this machine: a real HTTP server for the real client, serving folders as model repositories.
+
+    with LocalHub() as hub:
+        hub.add("owner/model", folder)
+        # HF_ENDPOINT=hub.url
+
+It answers the routes that search, inspection and download use, and keeps a list of what it was asked and what it sent.
+"""
+
+import hashlib
+import json
+import math
+import re
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+PIECE_BYTES = 64 * 1024
+
+
+@dataclass
+class Request:
+    """One line of the log; ``sent`` grows while the body is on its way, in bytes."""
+
+    method: str
+    path: str
+    range: str | None
+    sent: int = 0
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One file of a repository; weights are kept as LFS objects, as on the Hub."""
+
+    path: Path
+    size: int
+    sha256: str
+    git: str
+    lfs: bool
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        content = path.read_bytes()
+        git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        return cls(path, len(content), hashlib.sha256(content).hexdigest(), git, path.suffix == ".safetensors")
+
+    @property
+    def pointer(self) -> dict[str, Any]:
+        return {"lfs": {"sha256": self.sha256, "size": self.size, "pointerSize": 135}} if self.lfs else {}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One repository at its only commit."""
+
+    repo: str
+    blobs: dict[str, Blob]
+    sha: str
+    gated: bool
+    downloads: int
+    pipeline_tag: str
+
+    def siblings(self) -> list[dict[str, Any]]:
+        return [
+            {"rfilename": name, "size": blob.size, "blobId": blob.git} | blob.pointer
+            for name, blob in self.blobs.items()
+        ]
+
+    def tree(self) -> list[dict[str, Any]]:
+        return [
+            {"type": "file", "path": name, "size": blob.size, "oid": blob.git}
+            | ({"lfs": {"oid": blob.sha256, "size": blob.size, "pointerSize": 135}} if blob.lfs else {})
+            for name, blob in self.blobs.items()
+        ]
+
+    def parameters(self) -> int:
+        """All elements of all weights, as the headers claim them."""
+        return sum(
+            math.prod(claim["shape"])
+            for name, blob in self.blobs.items()
+            if name.endswith(".safetensors")
+            for tensor, claim in _claims(blob.path).items()
+            if tensor != "__metadata__"
+        )
+
+
+def _claims(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        claims: dict[str, Any] = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return claims
+
+
+@dataclass
+class LocalHub:
+    """The server; ``bytes_per_second`` slows every file down, ``status`` answers everything with that error."""
+
+    bytes_per_second: float = math.inf
+    status: int | None = None
+    models: dict[str, Model] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server.daemon_threads = False  # so that closing waits for them, and no socket outlives the server
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def add(
+        self,
+        repo: str,
+        folder: Path,
+        gated: bool = False,
+        downloads: int = 0,
+        pipeline_tag: str = "text-generation",
+    ) -> Model:
+        """Serve what ``folder`` holds now as the repository ``repo``."""
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        blobs = {path.relative_to(folder).as_posix(): Blob.of(path) for path in paths}
+        sha = hashlib.sha1(repr([(name, blob.git) for name, blob in blobs.items()]).encode()).hexdigest()
+        self.models[repo] = Model(repo, blobs, sha, gated, downloads, pipeline_tag)
+        return self.models[repo]
+
+    def sent(self, name: str) -> int:
+        """Return the bytes of bodies sent for the file ``name``, over all repositories."""
+        return sum(request.sent for request in self.requests if request.path.endswith(f"/{name}"))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request per connection (HTTP/1.0), so that nothing is left open."""
+
+    hub: LocalHub
+
+    def log_message(self, *_: object) -> None:
+        """Keep the terminal clean; the log is ``LocalHub.requests``."""
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        path, query = unquote(url.path), parse_qs(url.query)
+        self.request_log = Request(self.command, path, self.headers.get("Range"))
+        self.hub.requests.append(self.request_log)
+        if self.hub.status is not None:
+            self._fail(self.hub.status)
+        elif path == "/api/models":
+            self._json([_listed(model, query) for model in self._search(query)])
+        elif match := re.fullmatch(r"/api/models/(.+?)(?:/revision/([^/]+))?", path.partition("/tree/")[0]):
+            self._describe(match[1], match[2] or path.partition("/tree/")[2] or "main", tree="/tree/" in path)
+        elif match := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
+            self._resolve(match[1], match[2], match[3])
+        else:
+            self._fail(404)
+
+    def _search(self, query: dict[str, list[str]]) -> list[Model]:
+        (words,), (limit,) = query.get("search", [""]), query.get("limit", ["1000"])
+        found = [
+            model
+            for model in self.hub.models.values()
+            if words.lower() in model.repo.lower()
+            and query.get("pipeline_tag", [model.pipeline_tag]) == [model.pipeline_tag]
+            and ("safetensors" not in query.get("filter", []) or any(blob.lfs for blob in model.blobs.values()))
+        ]
+        return sorted(found, key=lambda model: -model.downloads)[: int(limit)]
+
+    def _describe(self, repo: str, revision: str, tree: bool) -> None:
+        """Answer model_info, or the listing of all files."""
+        if model := self._model(repo, revision):
+            self._json(model.tree() if tree else {"id": model.repo, "sha": model.sha, "siblings": model.siblings()})
+
+    def _resolve(self, repo: str, revision: str, name: str) -> None:
+        """Answer one file, or the asked range of it."""
+        model = self._model(repo, revision)
+        if model is None:
+            return
+        if model.gated:
+            self._fail(403, "GatedRepo")
+        elif name not in model.blobs:
+            self._fail(404, "EntryNotFound", {"X-Repo-Commit": model.sha})
+        else:
+            self._file(model, model.blobs[name])
+
+    def _model(self, repo: str, revision: str) -> Model | None:
+        model = self.hub.models.get(repo)
+        if model is None:
+            self._fail(404, "RepoNotFound")
+        elif revision not in ("main", model.sha):
+            self._fail(404, "RevisionNotFound")
+            return None
+        return model
+
+    def _file(self, model: Model, blob: Blob) -> None:
+        headers = {"X-Repo-Commit": model.sha, "Accept-Ranges": "bytes"}
+        if blob.lfs:
+            headers |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size), "ETag": '"of-the-cdn"'}
+        else:
+            headers |= {"ETag": f'"{blob.git}"'}
+        start, stop = 0, blob.size
+        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.request_log.range or ""):
+            start, stop = int(match[1]), min(int(match[2] or stop) + 1, blob.size)
+            headers |= {"Content-Range": f"bytes {start}-{stop - 1}/{blob.size}"}
+        content = blob.path.read_bytes()[start:stop]
+        self._send(206 if match else 200, content, headers)
+
+    def _json(self, content: object) -> None:
+        self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+
+    def _fail(self, status: int, code: str | None = None, headers: dict[str, str] | None = None) -> None:
+        self._send(status, b"", ({"X-Error-Code": code} if code else {}) | (headers or {}))
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(content))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        try:
+            for start in range(0, len(content), PIECE_BYTES):
+                piece = content[start : start + PIECE_BYTES]
+                self.wfile.write(piece)
+                self.request_log.sent += len(piece)
+                time.sleep(len(piece) / self.hub.bytes_per_second)
+        except ConnectionError:
+            self.close_connection = True  # the client has heard enough
+
+
+def _listed(model: Model, query: dict[str, list[str]]) -> dict[str, Any]:
+    """One answer of a search: its name, and what ``expand`` asks for."""
+    known = {"downloads": model.downloads, "gated": "manual" if model.gated else False}
+    if "safetensors" in query.get("expand", []) and any(blob.lfs for blob in model.blobs.values()):
+        known["safetensors"] = {"parameters": {"F16": model.parameters()}, "total": model.parameters()}
+    return {"id": model.repo} | {key: value for key, value in known.items() if key in query.get("expand", [])}
