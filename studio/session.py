@@ -4,21 +4,24 @@ Each long job is a generator of :class:`Event`; closing it cancels. What it chan
 that fails or is cancelled leaves the session as it was.
 """
 
+import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 from studio import export, source
 from studio.chat import Reply, Sampling, Speaker, side_by_side
 from studio.checkpoint import Checkpoint
 from studio.compress import Compressed, compress
-from studio.errors import ModelError, PromptError, ResourceError, UserError
-from studio.model import load_compressed, load_original, load_tokenizer
+from studio.errors import Cancelled, ModelError, PromptError, ResourceError, UserError
+from studio.model import load_compressed, load_original, load_tokenizer, slow_schemes
 from studio.plan import Choice, Plan, group_sizes, make_plan
 from studio.pool import Pool
 from studio.settings import settings
@@ -26,11 +29,27 @@ from studio.survey import recall, survey
 from studio.template import Message
 from studio.units import format_bytes
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 POOL = Pool()
 MAX_PROMPT = 100_000
 """Characters."""
 DISK_MARGIN = 64 << 20
 """Bytes left free beside what a job writes."""
+
+
+def sessions_folder() -> Path:
+    """Return where all sessions of this machine keep their files, each in a folder that begins with its process."""
+    return settings().cache_dir / "sessions"
+
+
+def sweep() -> None:
+    """Remove what sessions of programs that were killed left on the disk."""
+    for folder in sessions_folder().glob("*-*"):
+        process = folder.name.partition("-")[0]
+        if not (process.isdecimal() and psutil.pid_exists(int(process))):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -44,13 +63,24 @@ class Event:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Answers:
+    """Every column of the chat as far as it has come: the original's first, then the compressed model's."""
+
+    replies: tuple[Reply, ...]
+    weight_bytes: tuple[int | None, ...]
+    """Memory the weights take; None for a model that could not be loaded."""
+    is_slow: tuple[bool, ...]
+    """Whether a column has no packed product on this machine for some of its weights."""
+
+
 @dataclass
 class Session:
     """One visitor's model, plan, compressed copy and conversation."""
 
     paths: bool = False
     """Whether a local path is accepted as a model's name."""
-    workspace: Path = field(default_factory=lambda: settings().cache_dir / "sessions" / uuid.uuid4().hex)
+    workspace: Path = field(default_factory=lambda: sessions_folder() / f"{os.getpid()}-{uuid.uuid4().hex}")
     checkpoint: Checkpoint | None = None
     sensitivities: dict[str, float] | None = None
     choice: Choice = field(default_factory=Choice)
@@ -68,7 +98,8 @@ class Session:
 
         Raises ModelError, HubError or CheckpointError; the model before it then stays.
         """
-        checkpoint = yield from _relay(source.open_model(name, self.paths), _source_event)
+        self._stop.clear()
+        checkpoint = yield from self._relay(source.open_model(name, self.paths), _source_event)
         sensitivities = recall(checkpoint)
         choice = _fitting(self.choice, checkpoint)
         self._forget_compressed()
@@ -79,10 +110,10 @@ class Session:
 
     def survey(self) -> Generator[Event, None, None]:
         """Find out how sensitive each layer is, which makes plans with a ratio exact; only where the files are here."""
-        checkpoint = self._model()
-        if self.sensitivities is not None or checkpoint.folder is None:
+        checkpoint = self.checkpoint
+        if checkpoint is None or checkpoint.folder is None or self.sensitivities is not None:
             return
-        self.sensitivities = yield from _relay(
+        self.sensitivities = yield from self._relay(
             survey(checkpoint), lambda step: Event("survey", step.done / step.total, step.layer)
         )
         self.choose(self.choice)
@@ -105,7 +136,8 @@ class Session:
 
         Raises UserError; the compressed copy before it then stays.
         """
-        checkpoint = yield from _relay(source.fetch(self._model()), _source_event)
+        self._stop.clear()
+        checkpoint = yield from self._relay(source.fetch(self._model()), _source_event)
         self.checkpoint = checkpoint
         if self.choice.is_mixed:
             yield from self.survey()
@@ -113,7 +145,7 @@ class Session:
         self._check_disk(plan.compressed_bytes)
         file = self.workspace / f"{uuid.uuid4().hex}.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True)
-        compressed = yield from _relay(
+        compressed = yield from self._relay(
             compress(checkpoint, plan, file), lambda step: Event("compress", step.done / step.total, step.layer)
         )
         yield Event("finish", 1.0)
@@ -129,16 +161,18 @@ class Session:
         safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in base)[:80].strip(".-") or "model"
         return f"{safe}-{plan.choice.primary}"
 
-    def archive(self, file: Path) -> Generator[Event, None, Path]:
-        """Pack the compressed folder into one file for download. Raises ResourceError for a full disk."""
+    def archive(self, folder: Path) -> Generator[Event, None, Path]:
+        """Pack the compressed model into one new file in ``folder``. Raises ResourceError for a full disk."""
         if self.folder is None:
             raise ModelError("nothing_compressed")
         self._check_disk(sum(member.stat().st_size for member in self.folder.iterdir()))
-        return (yield from _relay(export.archive(self.folder, file), lambda step: Event("export", step[0] / step[1])))
+        folder.mkdir(parents=True, exist_ok=True)
+        packing = export.archive(self.folder, folder / f"{self.folder.name}.zip")
+        return (yield from self._relay(packing, lambda step: Event("export", step[0] / step[1])))
 
     # chat
 
-    def chat(self, prompt: str, sampling: Sampling, system: str = "") -> Iterator[Event | tuple[Reply, ...]]:
+    def chat(self, prompt: str, sampling: Sampling, system: str = "") -> Iterator[Event | Answers]:
         """Yield the answers of the original and of the compressed model, side by side, as they grow.
 
         Without a compressed copy the original answers alone. The turn joins the conversations when it ends, also when
@@ -148,35 +182,37 @@ class Session:
         if not prompt.strip():
             raise PromptError("empty_prompt")
         if len(prompt) + len(system) > MAX_PROMPT:
-            raise PromptError("prompt_too_many_characters", count=f"{len(prompt):,}", limit=f"{MAX_PROMPT:,}")
+            raise PromptError(
+                "prompt_too_many_characters", count=f"{len(prompt) + len(system):,}", limit=f"{MAX_PROMPT:,}"
+            )
         if checkpoint.folder is None:
             raise ModelError("compress_first")
         self._stop.clear()
-        columns = self._columns()
-        turns: list[list[Message]] = [
-            ([{"role": "system", "content": system}] if system.strip() else [])
-            + conversation
-            + [{"role": "user", "content": prompt}]
-            for conversation in self.conversations
-        ]
+        before: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
+        turns = [[*before, *said, {"role": "user", "content": prompt}] for said in self.conversations]
         yield Event("load")
-        replies: tuple[Reply, ...] = ()
-        with _borrowed(columns) as (speakers, failures):
+        with _borrowed(self._columns()) as (speakers, failures):
+            memory = tuple(None if s is None else s.weight_bytes for s in speakers)
+            slow = tuple(s is not None and slow_schemes(s.model) for s in speakers)
+            replies = [Reply() if failure is None else Reply(ended="error", error=failure) for failure in failures]
             awake = [i for i, speaker in enumerate(speakers) if speaker is not None]
-            replies = tuple(Reply(ended="error", error=failure) if failure else Reply() for failure in failures)
-            yield replies
-            steps = side_by_side([s for s in speakers if s is not None], [turns[i] for i in awake], sampling)
+            yield Answers(tuple(replies), memory, slow)
             try:
-                for step in steps:
-                    replies = tuple(step[awake.index(i)] if i in awake else reply for i, reply in enumerate(replies))
-                    yield replies
+                for step in side_by_side([s for s in speakers if s is not None], [turns[i] for i in awake], sampling):
+                    for i, reply in zip(awake, step, strict=True):
+                        replies[i] = reply
+                    yield Answers(tuple(replies), memory, slow)
                     if self._stop.is_set():
                         break
             finally:
                 self._remember(prompt, replies)
 
+    def clear_chat(self) -> None:
+        """Forget what was said."""
+        self.conversations = ([], [])
+
     def stop(self) -> None:
-        """Ask the running chat to end after its next token."""
+        """Ask the job that runs to end at its next step."""
         self._stop.set()
 
     # the end
@@ -186,6 +222,25 @@ class Session:
         self.stop()
         self._forget_compressed()
         shutil.rmtree(self.workspace, ignore_errors=True)
+
+    def _relay(
+        self, steps: Generator[Item, None, Result], event: Callable[[Item], Event]
+    ) -> Generator[Event, None, Result]:
+        """Yield a stage's steps as events and return its result; closing this closes the stage.
+
+        Raises Cancelled, with the stage closed, once :meth:`stop` was called.
+        """
+        try:
+            while True:
+                step = next(steps)
+                if self._stop.is_set():
+                    raise Cancelled
+                yield event(step)
+        except StopIteration as finished:
+            result: Result = finished.value
+            return result
+        finally:
+            steps.close()
 
     def _model(self) -> Checkpoint:
         if self.checkpoint is None:
@@ -202,7 +257,7 @@ class Session:
         self.workspace.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.workspace).free
         if need + DISK_MARGIN > free:
-            raise ResourceError("disk_too_small", need=format_bytes(need + DISK_MARGIN), free=format_bytes(free))
+            raise ResourceError("export_disk_too_small", need=format_bytes(need + DISK_MARGIN), free=format_bytes(free))
 
     def _columns(self) -> "list[_Column]":
         checkpoint = self._model()
@@ -211,7 +266,7 @@ class Session:
             columns.append(compressed_column(self.folder, self.compressed.plan.compressed_bytes))
         return columns
 
-    def _remember(self, prompt: str, replies: tuple[Reply, ...]) -> None:
+    def _remember(self, prompt: str, replies: Sequence[Reply]) -> None:
         for conversation, reply in zip(self.conversations, replies, strict=False):
             if reply.tokens:
                 turn = ({"role": "user", "content": prompt}, {"role": "assistant", "content": reply.text})
@@ -256,22 +311,6 @@ def _borrowed(columns: list[_Column]) -> Iterator[tuple[list[Speaker | None], li
                 speakers.append(None)
                 failures.append(error)
         yield speakers, failures
-
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def _relay(steps: Generator[Item, None, Result], event: Callable[[Item], Event]) -> Generator[Event, None, Result]:
-    """Yield a stage's steps as events and return its result; closing this closes the stage."""
-    try:
-        while True:
-            yield event(next(steps))
-    except StopIteration as finished:
-        result: Result = finished.value
-        return result
-    finally:
-        steps.close()
 
 
 def _source_event(step: source.Step) -> Event:

@@ -39,7 +39,7 @@ class Slot:
 class TensorFile:
     """Writes the tensors that ``slots`` promises; use as a context manager.
 
-    Raises ResourceError("disk_full") when the disk cannot hold the file; removing it is the caller's.
+    Raises ResourceError("export_disk_full") when the disk cannot hold the file; removing it is the caller's.
     """
 
     def __init__(self, path: Path, slots: Mapping[str, Slot], metadata: Mapping[str, str]) -> None:
@@ -108,4 +108,4 @@ class _disk_errors:  # noqa: N801 - reads as a statement
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ResourceError("disk_full", path=str(self.path.parent)) from error
+            raise ResourceError("export_disk_full", path=str(self.path.parent)) from error

@@ -243,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _listed(model: Model, query: dict[str, list[str]]) -> dict[str, Any]:
     """One answer of a search: its name, and what ``expand`` asks for."""
-    known = {"downloads": model.downloads, "gated": "manual" if model.gated else False}
+    known: dict[str, Any] = {"downloads": model.downloads, "gated": "manual" if model.gated else False}
     if "safetensors" in query.get("expand", []) and any(blob.lfs for blob in model.blobs.values()):
         known["safetensors"] = {"parameters": {"F16": model.parameters()}, "total": model.parameters()}
     return {"id": model.repo} | {key: value for key, value in known.items() if key in query.get("expand", [])}

@@ -95,7 +95,7 @@ def archive(folder: Path, file: Path) -> Generator[tuple[int, int], None, Path]:
 def disk_error(error: OSError, place: Path) -> ResourceError:
     """Return the sentence for a failure to write at ``place``."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ResourceError("disk_full", path=str(place.parent))
+        return ResourceError("export_disk_full", path=str(place.parent))
     return ResourceError("cannot_write", path=str(place), reason=error.strerror or type(error).__name__)
 
 

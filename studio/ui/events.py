@@ -1,0 +1,64 @@
+"""The wiring of all events, in one place."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from studio.ui import show
+from studio.ui.handlers import Handlers
+from studio.ui.page import Page
+
+WORK = "work"
+"""Loading, compressing, chatting and exporting wait for each other: they share one machine."""
+
+
+def wire(page: Page, blocks: gr.Blocks) -> None:
+    """Attach every handler to its component."""
+    who = [page.session, page.header.language]
+    plan, chat = page.plan, page.chat
+    choices = [plan.mode, plan.group_size, plan.ratio, plan.backup]
+    sampling = [
+        chat.max_new_tokens, chat.temperature, chat.top_p, chat.top_k, chat.repetition_penalty, chat.seed,
+    ]  # fmt: skip
+    do = Handlers(page)
+    everything = show.components(page)
+    quick: dict[str, Any] = {
+        "concurrency_limit": None,
+        "api_visibility": "private",
+        "show_progress": "hidden",
+        "queue": True,
+    }
+    last = quick | {"trigger_mode": "always_last"}
+    slow = quick | {"concurrency_limit": 1, "concurrency_id": WORK}
+
+    def on(trigger: Callable[..., Any], handler: Callable[..., Any], inputs: list[Any], how: dict[str, Any]) -> Any:
+        return trigger(handler, inputs=inputs, outputs=everything, **how)
+
+    loaded = on(blocks.load, do.visit, [], quick)
+    opened = loaded.then(do.open_model, [*who, page.model.name], everything, **slow)
+    opened.then(do.survey, who, everything, **slow)
+    on(page.header.language.input, do.speak, who, quick)
+    page.header.theme.click(None, js="() => document.body.classList.toggle('dark')", api_visibility="private")
+
+    picked = on(page.model.name.input, do.open_model, [*who, page.model.name], slow)
+    picked.then(do.survey, who, everything, **slow)
+    page.model.name.key_up(do.suggest, [page.header.language], page.model.name, **last)
+
+    for control in (plan.mode, plan.group_size, plan.backup, plan.ratio):
+        on(control.input, do.choose, [*who, *choices], last)
+    on(plan.compress.click, do.compress, who, slow)
+    on(plan.cancel.click, do.cancel, who, quick)
+
+    for trigger in (chat.send.click, chat.prompt.submit):
+        on(trigger, do.talk, [*who, chat.prompt, chat.system, *sampling], slow)
+    on(chat.stop.click, do.stop, who, quick)
+    on(chat.clear.click, do.clear, who, quick)
+
+    exported = on(page.export.button.click, do.export, who, slow)
+    exported.success(
+        None,
+        inputs=[page.export.file],
+        js="(file) => { if (file) setTimeout(() => document.querySelector('#export-file')?.click(), 100) }",
+        api_visibility="private",
+    )

@@ -1,0 +1,248 @@
+"""What each event does: read -> session method -> present. Wires nothing; every handler is a few lines."""
+
+import functools
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+from gradio.blocks import Block
+from gradio.utils import get_upload_folder
+
+from studio import hub, source
+from studio.chat import Sampling
+from studio.errors import Cancelled, UserError
+from studio.plan import Choice
+from studio.session import Answers, Event, Session
+from studio.settings import settings
+from studio.text import preferred, text
+from studio.ui import present, show
+from studio.ui.page import Page
+from studio.ui.show import Updates
+from studio.units import format_bytes
+
+Step = TypeVar("Step")
+PACE = 0.1
+"""Seconds between repaints while something runs: often enough to live, seldom enough to cost nothing."""
+LOG = logging.getLogger(__name__)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a page served on ``host`` is seen by this machine only."""
+    return host in ("127.0.0.1", "localhost", "::1")
+
+
+def paced(steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield the first step, then the newest one at most every ``PACE`` seconds, and the last."""
+    shown = float("-inf")
+    waiting: Step | None = None
+    for step in steps:
+        waiting = step
+        if time.monotonic() - shown >= PACE:
+            yield step
+            shown, waiting = time.monotonic(), None
+    if waiting is not None:
+        yield waiting
+
+
+def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator[Updates]]:
+    """Turn whatever a handler raises into a sentence where the visitor is looking; a stack trace goes to the log."""
+
+    @functools.wraps(handler)
+    def safe(self: "Handlers", session: Session | None, language: str, *inputs: Any) -> Iterator[Updates]:
+        page = self.page
+        if session is None:
+            yield {page.model.notice: present.notice(text("error.choose_a_model", language), "error")}
+            return
+        place = _PLACES[handler.__name__](page)
+        try:
+            yield from handler(self, session, language, *inputs)
+        except Cancelled:
+            yield {**show.resting(page, session), place: present.notice(text("stage.cancelled", language))}
+        except UserError as error:
+            yield {**show.resting(page, session), place: present.notice(error.sentence(language), "error")}
+        except Exception:
+            LOG.exception("%s failed", handler.__name__)
+            yield {**show.resting(page, session), place: present.notice(text("error.unexpected", language), "error")}
+
+    return safe
+
+
+_PLACES: dict[str, Callable[[Page], Block]] = {
+    "open_model": lambda page: page.model.notice,
+    "survey": lambda page: page.model.notice,
+    "speak": lambda page: page.model.notice,
+    "choose": lambda page: page.plan.progress,
+    "compress": lambda page: page.plan.progress,
+    "cancel": lambda page: page.plan.progress,
+    "talk": lambda page: page.chat.notice,
+    "stop": lambda page: page.chat.notice,
+    "clear": lambda page: page.chat.notice,
+    "export": lambda page: page.export.progress,
+}
+"""Where each handler's errors are shown: beside what was pressed."""
+
+
+class Handlers:
+    """The handlers of one page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def visit(self, request: gr.Request) -> Iterator[Updates]:
+        """A page was opened: make its session, in the browser's language, with the default model chosen."""
+        paths = settings().local_files and is_loopback(settings().host)
+        session = Session(paths=paths)
+        language = preferred(request.headers.get("accept-language", ""))
+        yield show.merged(
+            show.spoken(self.page, session, language),
+            {
+                self.page.session: session,
+                self.page.header.language: gr.update(value=language),
+                self.page.model.name: gr.update(value=source.default_model()),
+                self.page.chat.prompt: gr.update(value=text("chat.prompt_example", language)),
+            },
+        )
+
+    @guarded
+    def open_model(self, session: Session, language: str, name: str) -> Iterator[Updates]:
+        """Open the chosen model from its headers."""
+        yield {self.page.model.notice: present.notice(text("stage.headers", language))}
+        for event in paced(session.open(str(name or ""))):
+            yield {self.page.model.notice: present.progress(event, language)}
+        yield {
+            **show.dynamic(self.page, session, language),
+            **show.conversation(self.page, session, language),
+            self.page.model.notice: "",
+            **show.no_file(self.page),
+            self.page.plan.progress: "",
+            self.page.chat.notice: "",
+        }
+
+    @guarded
+    def survey(self, session: Session, language: str) -> Iterator[Updates]:
+        """Learn the sensitivities in the background, so that a ratio below 1 is exact."""
+        for event in paced(session.survey()):
+            yield {self.page.model.notice: present.progress(event, language)}
+        if session.sensitivities is not None:
+            yield {**show.dynamic(self.page, session, language), self.page.model.notice: ""}
+        else:  # a handler that yields nothing would empty every component
+            yield {self.page.model.notice: gr.skip()}
+
+    @guarded
+    def speak(self, session: Session, language: str) -> Iterator[Updates]:
+        """Say everything in another language."""
+        notices = (self.page.model.notice, self.page.plan.progress, self.page.chat.notice, self.page.export.progress)
+        yield show.spoken(self.page, session, language) | dict.fromkeys(notices, "")
+
+    @guarded
+    def choose(
+        self, session: Session, language: str, mode: str, group_size: int, ratio: float, backup: str
+    ) -> Iterator[Updates]:
+        """A control moved: plan again."""
+        session.choose(Choice.of(mode, int(group_size), round(float(ratio), 4), backup))
+        note = session.compressed is not None and not session.is_current
+        yield {
+            **show.dynamic(self.page, session, language),
+            self.page.plan.progress: present.notice(text("plan.stale", language)) if note else "",
+        }
+
+    @guarded
+    def compress(self, session: Session, language: str) -> Iterator[Updates]:
+        """Compress, with progress; Cancel ends it between two steps."""
+        yield {
+            self.page.plan.compress: gr.update(interactive=False),
+            self.page.plan.cancel: gr.update(interactive=True),
+        }
+        for event in paced(session.compress()):
+            yield {self.page.plan.progress: present.progress(event, language)}
+        assert session.compressed is not None
+        done = text("stage.done", language, seconds=f"{session.compressed.seconds:.1f}")
+        yield {
+            **show.resting(self.page, session),
+            **show.dynamic(self.page, session, language),
+            **show.conversation(self.page, session, language),
+            **show.no_file(self.page),
+            self.page.plan.progress: present.notice(done, "good"),
+        }
+
+    @guarded
+    def cancel(self, session: Session, language: str) -> Iterator[Updates]:
+        """Ask the compression to end."""
+        session.stop()
+        yield {self.page.plan.cancel: gr.update(interactive=False)}
+
+    @guarded
+    def talk(
+        self,
+        session: Session,
+        language: str,
+        prompt: str,
+        system: str,
+        max_new_tokens: int,
+        temperature: float,
+        top_p: float,
+        top_k: int,
+        repetition_penalty: float,
+        seed: int | None,
+    ) -> Iterator[Updates]:
+        """Both models answer; each token is painted as it comes."""
+        sampling = Sampling(
+            int(max_new_tokens), float(temperature), float(top_p), int(top_k), float(repetition_penalty), int(seed or 0)
+        )
+        chat = self.page.chat
+        before = [show.bubbles(said) for said in session.conversations]
+        steps = session.chat(prompt or "", sampling, system or "")
+        first = next(steps)
+        yield {
+            chat.send: gr.update(interactive=False),
+            chat.stop: gr.update(interactive=True),
+            chat.notice: present.progress(first, language) if isinstance(first, Event) else "",
+        }
+        for item in paced(steps):
+            if isinstance(item, Answers):
+                yield {**show.answers(self.page, session, before, prompt, item, language), chat.notice: ""}
+        yield {**show.resting(self.page, session), chat.prompt: gr.update(value="")}
+
+    @guarded
+    def stop(self, session: Session, language: str) -> Iterator[Updates]:
+        """Ask the answers to end."""
+        session.stop()
+        yield {self.page.chat.stop: gr.update(interactive=False)}
+
+    @guarded
+    def clear(self, session: Session, language: str) -> Iterator[Updates]:
+        """Forget the conversation."""
+        session.stop()
+        session.clear_chat()
+        yield {**show.conversation(self.page, session, language), self.page.chat.notice: ""}
+
+    @guarded
+    def export(self, session: Session, language: str) -> Iterator[Updates]:
+        """Make the one file and hand it to the browser."""
+        yield {self.page.export.button: gr.update(interactive=False)}
+        folder = Path(get_upload_folder()) / uuid.uuid4().hex
+        steps = session.archive(folder)
+        for event in paced(steps):
+            yield {self.page.export.progress: present.progress(event, language)}
+        file = next(folder.iterdir())
+        size = format_bytes(file.stat().st_size)
+        yield {
+            **show.resting(self.page, session),
+            self.page.export.file: gr.update(value=str(file), visible=True, label=f"{file.name} ({size})"),
+            self.page.export.progress: present.notice(text("stage.ready", language, size=size, name=file.name), "good"),
+        }
+
+    def suggest(self, language: str, typed: gr.KeyUpData) -> Any:
+        """Search the Hub for what is being typed."""
+        query = typed.input_value.strip()
+        if len(query) < 2 or not hub.reachable():
+            return gr.skip()
+        try:
+            found = hub.search(query)
+        except UserError:
+            return gr.skip()
+        return gr.update(choices=show.model_choices(language) + [(model.repo, model.repo) for model in found])

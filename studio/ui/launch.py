@@ -1,0 +1,67 @@
+"""The server: one call that prepares the built-in model, builds the page and serves it."""
+
+import contextlib
+from pathlib import Path
+
+import gradio as gr
+
+from studio import source
+from studio.chat import RENDERER
+from studio.session import Session, sweep
+from studio.settings import settings
+from studio.ui.events import wire
+from studio.ui.page import build
+
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
+
+
+def launch(host: str | None = None, port: int | None = None, block: bool = True) -> str:
+    """Serve the page and return its address; ``block`` waits until the server ends.
+
+    ``host`` and ``port`` override the settings; port 0 takes a free one.
+    """
+    settings().cache_dir.mkdir(parents=True, exist_ok=True)
+    sweep()
+    if source.builtin_file() is not None:
+        with contextlib.suppress(Exception):  # the page says what is wrong when someone picks it
+            for _ in source.open_model(source.BUILTIN, paths=False):
+                pass
+    RENDERER.start()
+    blocks, page = build(_close)
+    with blocks:
+        wire(page, blocks)
+    blocks.queue(default_concurrency_limit=1, max_size=64)
+    _, address, _ = blocks.launch(
+        server_name=host or settings().host,
+        server_port=settings().port if port is None else port,
+        theme=_theme(),
+        css_paths=[ASSETS / "style.css"],
+        favicon_path=ASSETS / "logo.png" if (ASSETS / "logo.png").exists() else None,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        share=False,
+        quiet=True,
+        show_error=False,
+        max_file_size="1mb",
+        prevent_thread_lock=True,
+    )
+    print(f"Quantization Studio: {address}", flush=True)
+    if block:
+        blocks.block_thread()
+    return address
+
+
+def _close(session: Session | None) -> None:
+    """Give back what a visitor who left was holding."""
+    if session is not None:
+        session.close()
+
+
+def _theme() -> gr.themes.Base:
+    """Return the look: the system's fonts, so that nothing is fetched, and one accent colour."""
+    fonts = ("system-ui", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "sans-serif")
+    return gr.themes.Base(
+        primary_hue="blue", neutral_hue="slate", font=fonts, font_mono=("ui-monospace", "monospace"), radius_size="md"
+    )

@@ -1,0 +1,43 @@
+"""The page as a whole: where each panel stands. On a phone the style sheet reorders them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from studio.text import DEFAULT, text
+from studio.ui import panels
+from studio.ui.words import Words
+
+
+@dataclass(frozen=True)
+class Page:
+    """Every component of the page that an event reads or writes."""
+
+    words: Words
+    session: gr.State
+    header: panels.Header
+    model: panels.ModelPanel
+    map: panels.MapPanel
+    plan: panels.PlanPanel
+    chat: panels.ChatPanel
+    export: panels.ExportPanel
+
+
+def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
+    """Return the page with its components; ``close`` is called with the session of a visitor who left."""
+    words = Words()
+    with gr.Blocks(title=text("page.title", DEFAULT), analytics_enabled=False) as blocks:
+        session = gr.State(value=None, time_to_live=3600, delete_callback=close)
+        header = panels.header(words)
+        model = panels.model_panel(words)
+        with gr.Row(elem_id="surface"):
+            with gr.Column(elem_id="left", scale=1, min_width=320):
+                map_ = panels.map_panel(words)
+                plan = panels.plan_panel(words)
+            with gr.Column(elem_id="right", scale=1, min_width=320):
+                chat = panels.chat_panel(words)
+                export = panels.export_panel(words)
+        page = Page(words, session, header, model, map_, plan, chat, export)
+    return blocks, page

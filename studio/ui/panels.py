@@ -1,0 +1,246 @@
+"""The panels of the page: each builds its components and returns them as a frozen dataclass. Wires no events."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from studio.plan import MIN_RATIO, Choice
+from studio.scheme import GROUP_SIZES
+from studio.text import DEFAULT, LANGUAGES, text
+from studio.ui.present import backup_choices, group_choices, mode_choices
+from studio.ui.words import Words, heading
+
+
+@dataclass(frozen=True)
+class Header:
+    language: gr.Radio
+    theme: gr.Button
+
+
+def header(words: Words) -> Header:
+    with gr.Row(elem_id="header"):
+        words.on(
+            gr.HTML,
+            {"value": lambda lang: f"<h1>{text('page.title', lang)}</h1><p>{text('page.tagline', lang)}</p>"},
+            elem_id="title",
+        )
+        language = words.on(
+            gr.Radio,
+            {"label": "page.language"},
+            choices=[(name, tag) for tag, name in LANGUAGES.items()],
+            value=DEFAULT,
+            elem_id="language",
+            container=False,
+        )
+        theme = words.on(gr.Button, {"value": "page.theme"}, elem_id="theme", size="sm", min_width=0)
+    return Header(language, theme)
+
+
+@dataclass(frozen=True)
+class ModelPanel:
+    name: gr.Dropdown
+    facts: gr.HTML
+    notice: gr.HTML
+    strip: gr.HTML
+
+
+def model_panel(words: Words) -> ModelPanel:
+    with gr.Column(elem_id="model"):
+        with gr.Row(elem_classes="tight"):
+            name = words.on(
+                gr.Dropdown,
+                {"label": "model.label", "info": "model.info"},
+                allow_custom_value=True,
+                filterable=True,
+                elem_id="model-name",
+                scale=3,
+            )
+            with gr.Column(scale=4, min_width=280):
+                facts = gr.HTML(elem_id="model-facts")
+                notice = gr.HTML(elem_id="model-notice")
+        strip = gr.HTML(elem_id="strip")
+    return ModelPanel(name, facts, notice, strip)
+
+
+@dataclass(frozen=True)
+class MapPanel:
+    legend: gr.HTML
+    plot: gr.Plot
+    table: gr.HTML
+    sizes: gr.Plot
+    distribution: gr.HTML
+
+
+def map_panel(words: Words) -> MapPanel:
+    with gr.Column(elem_id="map", elem_classes="panel"):
+        words.on(gr.HTML, {"value": heading("map.heading")})
+        legend = gr.HTML(elem_id="map-legend")
+        plot = words.on(gr.Plot, {"label": "map.label"}, show_label=False, elem_id="map-plot", container=False)
+        with words.on(gr.Accordion, {"label": "map.table"}, open=False):
+            table = gr.HTML(elem_id="layer-table")
+        words.on(gr.HTML, {"value": heading("size.heading")})
+        sizes = words.on(gr.Plot, {"label": "size.label"}, show_label=False, elem_id="size-plot", container=False)
+        with words.on(gr.Accordion, {"label": "size.distribution"}, open=False):
+            distribution = gr.HTML(elem_id="distribution")
+    return MapPanel(legend, plot, table, sizes, distribution)
+
+
+@dataclass(frozen=True)
+class PlanPanel:
+    mode: gr.Dropdown
+    group_size: gr.Radio
+    ratio: gr.Slider
+    backup: gr.Radio
+    compress: gr.Button
+    cancel: gr.Button
+    progress: gr.HTML
+
+
+def plan_panel(words: Words) -> PlanPanel:
+    start = Choice()
+    with gr.Column(elem_id="plan", elem_classes="panel"):
+        words.on(gr.HTML, {"value": heading("plan.heading")})
+        with gr.Row(elem_classes="tight"):
+            mode = words.on(
+                gr.Dropdown,
+                {"label": "plan.mode", "info": "plan.mode_info", "choices": mode_choices},
+                value=start.mode.value,
+                filterable=False,
+                elem_id="mode",
+                min_width=240,
+            )
+            group_size = words.on(
+                gr.Radio,
+                {"label": "plan.group_size", "info": "plan.group_size_info"},
+                choices=group_choices(GROUP_SIZES, DEFAULT),
+                value=start.group_size,
+                elem_id="group-size",
+                min_width=240,
+            )
+        with gr.Row(elem_classes="tight"):
+            ratio = words.on(
+                gr.Slider,
+                {"label": "plan.ratio", "info": "plan.ratio_info"},
+                minimum=MIN_RATIO,
+                maximum=1,
+                step=0.05,
+                value=start.ratio,
+                elem_id="ratio",
+                min_width=240,
+            )
+            backup = words.on(
+                gr.Radio,
+                {"label": "plan.backup", "info": "plan.backup_info", "choices": backup_choices},
+                value="int8_asym",
+                elem_id="backup",
+                min_width=240,
+            )
+        with gr.Row(elem_classes="tight"):
+            compress = words.on(gr.Button, {"value": "plan.compress"}, variant="primary", elem_id="compress", scale=3)
+            cancel = words.on(gr.Button, {"value": "plan.cancel"}, interactive=False, elem_id="cancel", scale=1)
+        progress = gr.HTML(elem_id="progress")
+    return PlanPanel(mode, group_size, ratio, backup, compress, cancel, progress)
+
+
+@dataclass(frozen=True)
+class ChatPanel:
+    original: gr.Chatbot
+    original_stats: gr.HTML
+    compressed: gr.Chatbot
+    compressed_stats: gr.HTML
+    prompt: gr.Textbox
+    send: gr.Button
+    stop: gr.Button
+    clear: gr.Button
+    notice: gr.HTML
+    system: gr.Textbox
+    max_new_tokens: gr.Slider
+    temperature: gr.Slider
+    top_p: gr.Slider
+    top_k: gr.Slider
+    repetition_penalty: gr.Slider
+    seed: gr.Number
+
+
+def chat_panel(words: Words) -> ChatPanel:
+    with gr.Column(elem_id="chat", elem_classes="panel"):
+        words.on(gr.HTML, {"value": heading("chat.heading")})
+        with gr.Row(elem_classes="tight", elem_id="columns"):
+            with gr.Column(min_width=150):
+                original = words.on(
+                    gr.Chatbot, {"label": "chat.original"}, height=330, elem_id="original", buttons=["copy"]
+                )
+                original_stats = gr.HTML(elem_id="original-stats")
+            with gr.Column(min_width=150):
+                compressed = words.on(
+                    gr.Chatbot,
+                    {"label": "chat.compressed", "placeholder": "chat.nothing_compressed"},
+                    height=330,
+                    elem_id="compressed",
+                    buttons=["copy"],
+                )
+                compressed_stats = gr.HTML(elem_id="compressed-stats")
+        prompt = words.on(
+            gr.Textbox,
+            {"label": "chat.prompt", "info": "chat.prompt_info"},
+            lines=1,
+            max_lines=6,
+            elem_id="prompt",
+            max_length=100_000,
+        )
+        with gr.Row(elem_classes="tight"):
+            send = words.on(gr.Button, {"value": "chat.send"}, variant="primary", elem_id="send", min_width=90)
+            stop = words.on(gr.Button, {"value": "chat.stop"}, interactive=False, elem_id="stop", min_width=90)
+            clear = words.on(gr.Button, {"value": "chat.clear"}, elem_id="clear", min_width=90)
+        notice = gr.HTML(elem_id="chat-notice")
+        with words.on(gr.Accordion, {"label": "chat.settings"}, open=False):
+            system = words.on(
+                gr.Textbox, {"label": "chat.system", "info": "chat.system_info"}, lines=2, elem_id="system"
+            )
+            with gr.Row(elem_classes="tight"):
+                longest = _slider(words, "max_new_tokens", 1, 1024, 1, 256)
+                temperature = _slider(words, "temperature", 0, 2, 0.05, 0)
+                top_p = _slider(words, "top_p", 0.05, 1, 0.05, 1)
+                top_k = _slider(words, "top_k", 0, 200, 1, 0)
+                penalty = _slider(words, "repetition_penalty", 1, 2, 0.05, 1)
+                seed = words.on(
+                    gr.Number,
+                    {"label": "chat.seed", "info": "chat.seed_info"},
+                    value=0,
+                    precision=0,
+                    minimum=0,
+                    maximum=2**31,
+                    min_width=160,
+                )
+    return ChatPanel(
+        original, original_stats, compressed, compressed_stats, prompt, send, stop, clear, notice,
+        system, longest, temperature, top_p, top_k, penalty, seed,
+    )  # fmt: skip
+
+
+def _slider(words: Words, name: str, low: float, high: float, step: float, value: float) -> gr.Slider:
+    keys = {"label": f"chat.{name}", "info": f"chat.{name}_info"}
+    return words.on(
+        gr.Slider, dict(keys), minimum=low, maximum=high, step=step, value=value, min_width=160, elem_id=name
+    )
+
+
+@dataclass(frozen=True)
+class ExportPanel:
+    summary: gr.HTML
+    button: gr.Button
+    progress: gr.HTML
+    file: gr.DownloadButton
+
+
+def export_panel(words: Words) -> ExportPanel:
+    with gr.Column(elem_id="export", elem_classes="panel"):
+        words.on(gr.HTML, {"value": heading("export.heading")})
+        summary = gr.HTML(elem_id="export-summary")
+        with gr.Row(elem_classes="tight"):
+            button = words.on(
+                gr.Button, {"value": "export.button"}, variant="primary", interactive=False, elem_id="export-button"
+            )
+            file = words.on(gr.DownloadButton, {"label": "export.file"}, visible=False, elem_id="export-file")
+        progress = gr.HTML(elem_id="export-progress")
+    return ExportPanel(summary, button, progress, file)

@@ -1,0 +1,139 @@
+"""Session -> what changes on which component. Pure but for asking whether the Hub answers; handles no events."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+
+from studio import hub, source
+from studio.plan import group_sizes
+from studio.session import Answers, Session
+from studio.template import Message
+from studio.text import text
+from studio.ui import present
+from studio.ui.charts import map_figure, size_figure
+from studio.ui.page import Page
+
+Updates = dict[Block, Any]
+Bubble = dict[str, str]
+"""``{"role": "user", "content": "…"}``"""
+
+
+def dynamic(page: Page, session: Session, language: str) -> Updates:
+    """Return everything that follows from the session's model, plan and compressed copy."""
+    plan, choice = session.plan, session.choice
+    errors = present.errors_on_show(session)
+    fitting = group_sizes(session.checkpoint.layers) if session.checkpoint is not None else ()
+    grouped = choice.mode.is_grouped
+    shown: Updates = {
+        page.model.facts: present.model_facts(session, language),
+        page.model.strip: present.strip(session, language),
+        page.plan.group_size: gr.update(
+            choices=present.group_choices(fitting, language),
+            value=choice.group_size,
+            interactive=grouped,
+            info=present.group_info(session, fitting, language),
+        ),
+        page.plan.ratio: gr.update(interactive=grouped),
+        page.plan.backup: gr.update(interactive=grouped),
+        page.chat.compressed: gr.update(label=compressed_label(session, language)),
+        page.export.summary: present.export_summary(session, language),
+        page.export.button: gr.update(interactive=session.folder is not None),
+    }
+    if not fitting:
+        del shown[page.plan.group_size]
+    if plan is None:
+        return shown
+    return shown | {
+        page.map.legend: present.map_legend(plan, errors, language),
+        page.map.plot: map_figure(plan, errors, language),
+        page.map.table: present.layer_table(plan, errors, language),
+        page.map.sizes: size_figure(plan, language),
+        page.map.distribution: present.distribution_table(plan, language),
+    }
+
+
+def merged(*parts: Updates) -> Updates:
+    """Return all updates as one; of one component the properties are joined, the later ones winning."""
+    whole: Updates = {}
+    for part in parts:
+        for component, change in part.items():
+            before = whole.get(component)
+            both = isinstance(before, dict) and isinstance(change, dict)
+            whole[component] = {**before, **change} if both else change  # type: ignore[dict-item]
+    return whole
+
+
+def resting(page: Page, session: Session) -> Updates:
+    """Return the buttons as they are while nothing runs."""
+    return {
+        page.plan.compress: gr.update(interactive=True),
+        page.plan.cancel: gr.update(interactive=False),
+        page.chat.send: gr.update(interactive=True),
+        page.chat.stop: gr.update(interactive=False),
+        page.export.button: gr.update(interactive=session.folder is not None),
+    }
+
+
+def conversation(page: Page, session: Session, language: str) -> Updates:
+    """Return both columns as the session remembers them, without figures of an answer."""
+    original, compressed = (bubbles(said) for said in session.conversations)
+    return {
+        page.chat.original: original,
+        page.chat.compressed: gr.update(value=compressed, label=compressed_label(session, language)),
+        page.chat.original_stats: "",
+        page.chat.compressed_stats: "",
+    }
+
+
+def compressed_label(session: Session, language: str) -> str:
+    """Return the compressed column's heading, with the scheme that answers in it."""
+    if session.compressed is None:
+        return text("chat.compressed", language)
+    return text("chat.compressed_scheme", language, scheme=session.compressed.plan.choice.primary)
+
+
+def model_choices(language: str) -> list[tuple[str, str]]:
+    """Return the models to start with: the built-in one, and small ones on the Hub."""
+    return [(text("model.builtin", language), source.BUILTIN)] + [(name, name) for name in source.SUGGESTIONS]
+
+
+def answers(
+    page: Page, session: Session, before: list[list[Bubble]], prompt: str, given: Answers, language: str
+) -> Updates:
+    chat = page.chat
+    columns = ((chat.original, chat.original_stats), (chat.compressed, chat.compressed_stats))
+    shown: Updates = {}
+    for i, reply in enumerate(given.replies):
+        column, line = columns[i]
+        said = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply.text}]
+        shown[column] = before[i] + (said if reply.text else said[:1])
+        shown[line] = present.stats(reply, given.weight_bytes[i], given.is_slow[i], language)
+    return shown
+
+
+def bubbles(said: Iterable[Message]) -> list[Bubble]:
+    return [{"role": turn["role"], "content": turn["content"]} for turn in said]
+
+
+def no_file(page: Page) -> Updates:
+    return {page.export.progress: "", page.export.file: gr.update(visible=False, value=None)}
+
+
+def spoken(page: Page, session: Session, language: str) -> Updates:
+    """Return every text of the page in ``language``; what a visitor typed stays."""
+    model = gr.update(choices=model_choices(language), info=model_info(language))
+    return merged(page.words.updates(language), dynamic(page, session, language), {page.model.name: model})
+
+
+def model_info(language: str) -> str:
+    return text("model.info" if hub.reachable() else "model.info_offline", language)
+
+
+def components(page: Page) -> list[Block]:
+    """Return every component a handler may change."""
+    listed: dict[Block, None] = dict.fromkeys([page.session, *page.words.components])
+    for panel in (page.header, page.model, page.map, page.plan, page.chat, page.export):
+        listed.update(dict.fromkeys(vars(panel).values()))
+    return list(listed)

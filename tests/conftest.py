@@ -1,0 +1,109 @@
+"""What all tests share: a world without a Hub, the built-in model, and tiny ones of five architectures."""
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+# Before the studio or the Hub's client is imported: both read their environment once.
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("STUDIO_CACHE_DIR", str(ROOT / ".pytest_cache" / "studio"))  # kept: preparing takes 20 s
+os.environ["HF_HOME"] = str(Path(os.environ["STUDIO_CACHE_DIR"]) / "huggingface")
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:1"  # nobody listens there, so no test reaches out by accident
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+os.environ["LC_ALL"] = "C.UTF-8"
+for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HOST", "PORT"):
+    os.environ.pop(name, None)
+
+from studio import source
+from studio.checkpoint import Checkpoint
+
+ARCHITECTURES = ("llama", "qwen3", "gemma3_text", "phi3", "gpt2")
+
+SENTENCES = (
+    "The capital of France is Paris, and that of Italy is Rome.",
+    "A model of language is asked a question, and answers it word by word.",
+    "What is the capital of France? Count from one to ten: one, two, three.",
+)
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+
+
+@pytest.fixture(scope="session")
+def builtin() -> Checkpoint:
+    """The built-in model, prepared. Where its package is missing, this fails with the command that installs it."""
+    steps = source.open_model(source.BUILTIN, paths=False)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            checkpoint: Checkpoint = finished.value
+            return checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with a tiny random model, by architecture: ``tiny_model("llama")``.
+
+    All tests see the same folder: copy it before you change it.
+    """
+
+    @cache
+    def make(architecture: str) -> Path:
+        folder = tmp_path_factory.mktemp(architecture) / f"tiny-{architecture}"
+        save_tiny_model(architecture, folder)
+        return folder
+
+    return make
+
+
+def save_tiny_model(architecture: str, folder: Path) -> None:
+    """Save two blocks of 64 channels with random weights in bf16, and a tokenizer trained on three sentences."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config(architecture, len(tokenizer)), dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def tiny_config(architecture: str, vocabulary: int):  # type: ignore[no-untyped-def]
+    """Return a config of 64 channels whose token 0 begins a text, 1 ends it, and 2 fills up."""
+    from transformers import Gemma3TextConfig, GPT2Config, LlamaConfig, Phi3Config, Qwen3Config
+
+    tokens = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    if architecture == "gpt2":
+        return GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=256, **tokens)
+    kinds = {"llama": LlamaConfig, "qwen3": Qwen3Config, "gemma3_text": Gemma3TextConfig, "phi3": Phi3Config}
+    shape = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+    }
+    if architecture in ("qwen3", "gemma3_text"):
+        shape["head_dim"] = 16
+    return kinds[architecture](**shape, **tokens)
+
+
+def tiny_tokenizer():  # type: ignore[no-untyped-def]
+    """Return a byte-level BPE tokenizer with a chat template; it can write anything."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "</s>", "<pad>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+    fast.chat_template = TEMPLATE
+    return fast

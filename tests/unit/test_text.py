@@ -1,0 +1,134 @@
+"""The catalogues say the same things in every language, and every error the studio raises has its sentence."""
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+from studio import errors
+from studio.text import DEFAULT, LANGUAGES, catalogue, preferred, text
+
+STUDIO = Path(errors.__file__).parent
+USER_ERRORS = {
+    name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.UserError)
+}
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A call that makes a UserError: where it stands, the key it gives, the values it gives."""
+
+    place: str
+    key: str
+    values: frozenset[str]
+
+
+def raised_in(path: Path) -> list[Raised]:
+    """Return every UserError made in a file. A key that cannot be read off the source is ``"?"``."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assigned = {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+    def keys(node: ast.expr) -> list[str]:
+        if isinstance(node, ast.Constant):
+            return [str(node.value)]
+        if isinstance(node, ast.IfExp):
+            return keys(node.body) + keys(node.orelse)
+        if isinstance(node, ast.Name) and node.id in assigned:
+            return keys(assigned[node.id])
+        return ["?"]
+
+    return [
+        Raised(
+            f"{path.relative_to(STUDIO.parent)}:{call.lineno}",
+            key,
+            frozenset(keyword.arg or "**" for keyword in call.keywords),
+        )
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and call.args and _called(call) in USER_ERRORS
+        for key in keys(call.args[0])
+    ]
+
+
+def _called(call: ast.Call) -> str:
+    return getattr(call.func, "attr", "") or getattr(call.func, "id", "")
+
+
+def places(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in Formatter().parse(sentence) if name is not None}
+
+
+RAISED = sorted(
+    {raised for path in STUDIO.rglob("*.py") for raised in raised_in(path)},
+    key=lambda raised: (raised.place, raised.key),
+)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_has_the_same_keys(language: str) -> None:
+    assert catalogue(language).keys() == catalogue(DEFAULT).keys()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_has_the_same_places_in_a_sentence(language: str) -> None:
+    assert {key: places(sentence) for key, sentence in catalogue(language).items()} == {
+        key: places(sentence) for key, sentence in catalogue(DEFAULT).items()
+    }
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_text_is_blank(language: str) -> None:
+    blank = [key for key, sentence in catalogue(language).items() if not sentence.strip()]
+    assert blank == []
+
+
+@pytest.mark.parametrize("raised", RAISED, ids=lambda raised: f"{raised.place}-{raised.key}")
+def test_every_error_raised_has_a_sentence_whose_places_it_fills(raised: Raised) -> None:
+    sentence = catalogue(DEFAULT)[f"error.{raised.key}"]
+    assert places(sentence) <= raised.values
+
+
+def test_an_error_says_its_sentence_with_its_values() -> None:
+    error = errors.CheckpointError("damaged_file", file="model.safetensors")
+    assert "model.safetensors" in str(error)
+    assert "{" not in str(error)
+
+
+def test_a_missing_text_is_an_error_not_a_blank() -> None:
+    with pytest.raises(KeyError):
+        text("error.no_such_key")
+
+
+@pytest.mark.parametrize(
+    ("header", "language"),
+    [
+        ("en-US,en;q=0.9", "en"),
+        ("zh-CN,zh;q=0.9,en-US;q=0.8,en;q=0.7", "zh-Hans"),
+        ("zh-TW,zh;q=0.9,en-US;q=0.8,en;q=0.7", "zh-Hant"),
+        ("zh-CN,zh;q=0.8,zh-TW;q=0.7,zh-HK;q=0.5,en-US;q=0.3,en;q=0.2", "zh-Hans"),
+        ("zh-HK", "zh-Hant"),
+        ("zh-MO", "zh-Hant"),
+        ("zh-SG", "zh-Hans"),
+        ("zh", "zh-Hans"),
+        ("zh-Hant-TW,en", "zh-Hant"),
+        ("en-GB,en;q=0.9,zh-CN;q=0.8", "en"),
+        ("fr-FR,fr;q=0.9,zh-TW;q=0.5,en;q=0.3", "zh-Hant"),
+        ("en;q=0.3,zh-CN;q=0.9", "zh-Hans"),
+        ("en; q=0.3, zh-CN; q=0.9", "zh-Hans"),
+        ("zh-Hans-HK", "zh-Hans"),
+        ("fr, zh;q=0", "en"),
+        ("de-DE,de;q=0.9", "en"),
+        ("*", "en"),
+        ("", "en"),
+        (";;q=,,q", "en"),
+    ],
+)
+def test_the_language_is_the_first_wish_we_have(header: str, language: str) -> None:
+    assert preferred(header) == language
