@@ -45,6 +45,13 @@ class Checkpoint:
         return sum(layer.numel for layer in self.layers)
 
     @property
+    def title(self) -> str:
+        """What to call the model where its origin does not matter: ``SmolLM2-135M-Instruct``."""
+        if self.name == "builtin" and self.folder is not None:
+            return self.folder.name.partition(".")[0]
+        return Path(self.name).stem if Path(self.name).suffix == ".gguf" else Path(self.name).name
+
+    @property
     def path(self) -> Path:
         """The folder with the files. Raises CheckpointError while they are not here."""
         if self.folder is None:

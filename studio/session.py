@@ -157,7 +157,7 @@ class Session:
 
     def export_name(self, plan: Plan) -> str:
         """Return the name of the exported folder: the model's and the scheme's."""
-        base = Path(self._model().name).stem if self.paths else self._model().name.rsplit("/", 1)[-1]
+        base = self._model().title
         safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in base)[:80].strip(".-") or "model"
         return f"{safe}-{plan.choice.primary}"
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,8 @@ os.environ["LC_ALL"] = "C.UTF-8"
 for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HOST", "PORT"):
     os.environ.pop(name, None)
 
-from studio import source
-from studio.checkpoint import Checkpoint
+from studio import source  # noqa: E402
+from studio.checkpoint import Checkpoint  # noqa: E402
 
 ARCHITECTURES = ("llama", "qwen3", "gemma3_text", "phi3", "gpt2")
 
@@ -28,7 +29,10 @@ SENTENCES = (
     "What is the capital of France? Count from one to ten: one, two, three.",
 )
 
-TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 @pytest.fixture(scope="session")
@@ -59,25 +63,28 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return make
 
 
-def save_tiny_model(architecture: str, folder: Path) -> None:
-    """Save two blocks of 64 channels with random weights in bf16, and a tokenizer trained on three sentences."""
+def save_tiny_model(architecture: str, folder: Path, **changes: Any) -> None:
+    """Save two blocks of 64 channels with random weights in bf16, and a tokenizer trained on three sentences.
+
+    ``changes`` are settings of the config.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     tokenizer = tiny_tokenizer()
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(tiny_config(architecture, len(tokenizer)), dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_config(tiny_config(architecture, len(tokenizer), **changes), dtype=torch.bfloat16)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def tiny_config(architecture: str, vocabulary: int):  # type: ignore[no-untyped-def]
+def tiny_config(architecture: str, vocabulary: int, **changes: Any) -> Any:
     """Return a config of 64 channels whose token 0 begins a text, 1 ends it, and 2 fills up."""
     from transformers import Gemma3TextConfig, GPT2Config, LlamaConfig, Phi3Config, Qwen3Config
 
     tokens = {"vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     if architecture == "gpt2":
-        return GPT2Config(n_embd=64, n_layer=2, n_head=4, n_positions=256, **tokens)
+        return GPT2Config(**{"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, **tokens, **changes})
     kinds = {"llama": LlamaConfig, "qwen3": Qwen3Config, "gemma3_text": Gemma3TextConfig, "phi3": Phi3Config}
     shape = {
         "hidden_size": 64,
@@ -89,10 +96,10 @@ def tiny_config(architecture: str, vocabulary: int):  # type: ignore[no-untyped-
     }
     if architecture in ("qwen3", "gemma3_text"):
         shape["head_dim"] = 16
-    return kinds[architecture](**shape, **tokens)
+    return kinds[architecture](**{**shape, **tokens, **changes})
 
 
-def tiny_tokenizer():  # type: ignore[no-untyped-def]
+def tiny_tokenizer() -> Any:
     """Return a byte-level BPE tokenizer with a chat template; it can write anything."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -102,7 +109,9 @@ def tiny_tokenizer():  # type: ignore[no-untyped-def]
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(SENTENCES, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     fast.chat_template = TEMPLATE

@@ -13,8 +13,8 @@ from studio.units import format_bytes
 
 INK = "#8a8f98"
 """Text and lines: readable on white and on black alike."""
-ERROR_COLOURS = "Cividis"
-"""Rises evenly in brightness, and looks the same to people who are colour-blind."""
+ERROR_COLOURS = [[0.0, "#e6eef7"], [0.45, "#9dbfe0"], [0.75, "#eaa45f"], [1.0, "#a83a1e"]]
+"""From blue to red through orange, which people who are colour-blind tell apart."""
 BITS_COLOURS = [
     [0.0, "#7cc0b5"],
     [0.5, "#7cc0b5"],
@@ -91,6 +91,7 @@ def map_figure(plan: Plan, errors: Mapping[str, float] | None, language: str) ->
     else:
         heat.update(
             colorscale=ERROR_COLOURS,
+            zmax=max(errors.values(), default=1) or 1,
             colorbar={"tickformat": ".0%", "thickness": 10, "outlinewidth": 0, "xpad": 4, "len": 1},
         )
     figure = go.Figure(heat)

@@ -19,9 +19,10 @@ class Page:
     session: gr.State
     header: panels.Header
     model: panels.ModelPanel
-    map: panels.MapPanel
     plan: panels.PlanPanel
+    map: panels.MapPanel
     chat: panels.ChatPanel
+    sizes: panels.SizePanel
     export: panels.ExportPanel
 
 
@@ -34,10 +35,11 @@ def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
         model = panels.model_panel(words)
         with gr.Row(elem_id="surface"):
             with gr.Column(elem_id="left", scale=1, min_width=320):
-                map_ = panels.map_panel(words)
                 plan = panels.plan_panel(words)
+                map_ = panels.map_panel(words)
+                sizes = panels.size_panel(words)
             with gr.Column(elem_id="right", scale=1, min_width=320):
                 chat = panels.chat_panel(words)
                 export = panels.export_panel(words)
-        page = Page(words, session, header, model, map_, plan, chat, export)
+        page = Page(words, session, header, model, plan, map_, chat, sizes, export)
     return blocks, page

@@ -67,22 +67,31 @@ class MapPanel:
     legend: gr.HTML
     plot: gr.Plot
     table: gr.HTML
-    sizes: gr.Plot
-    distribution: gr.HTML
 
 
 def map_panel(words: Words) -> MapPanel:
-    with gr.Column(elem_id="map", elem_classes="panel"):
+    with gr.Column(elem_id="map"):
         words.on(gr.HTML, {"value": heading("map.heading")})
         legend = gr.HTML(elem_id="map-legend")
         plot = words.on(gr.Plot, {"label": "map.label"}, show_label=False, elem_id="map-plot", container=False)
         with words.on(gr.Accordion, {"label": "map.table"}, open=False):
             table = gr.HTML(elem_id="layer-table")
+    return MapPanel(legend, plot, table)
+
+
+@dataclass(frozen=True)
+class SizePanel:
+    plot: gr.Plot
+    distribution: gr.HTML
+
+
+def size_panel(words: Words) -> SizePanel:
+    with gr.Column(elem_id="size"):
         words.on(gr.HTML, {"value": heading("size.heading")})
-        sizes = words.on(gr.Plot, {"label": "size.label"}, show_label=False, elem_id="size-plot", container=False)
+        plot = words.on(gr.Plot, {"label": "size.label"}, show_label=False, elem_id="size-plot", container=False)
         with words.on(gr.Accordion, {"label": "size.distribution"}, open=False):
             distribution = gr.HTML(elem_id="distribution")
-    return MapPanel(legend, plot, table, sizes, distribution)
+    return SizePanel(plot, distribution)
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,7 @@ class PlanPanel:
 
 def plan_panel(words: Words) -> PlanPanel:
     start = Choice()
-    with gr.Column(elem_id="plan", elem_classes="panel"):
+    with gr.Column(elem_id="plan"):
         words.on(gr.HTML, {"value": heading("plan.heading")})
         with gr.Row(elem_classes="tight"):
             mode = words.on(
@@ -163,7 +172,7 @@ class ChatPanel:
 
 
 def chat_panel(words: Words) -> ChatPanel:
-    with gr.Column(elem_id="chat", elem_classes="panel"):
+    with gr.Column(elem_id="chat"):
         words.on(gr.HTML, {"value": heading("chat.heading")})
         with gr.Row(elem_classes="tight", elem_id="columns"):
             with gr.Column(min_width=150):
@@ -234,7 +243,7 @@ class ExportPanel:
 
 
 def export_panel(words: Words) -> ExportPanel:
-    with gr.Column(elem_id="export", elem_classes="panel"):
+    with gr.Column(elem_id="export"):
         words.on(gr.HTML, {"value": heading("export.heading")})
         summary = gr.HTML(elem_id="export-summary")
         with gr.Row(elem_classes="tight"):

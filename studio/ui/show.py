@@ -49,8 +49,8 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
         page.map.legend: present.map_legend(plan, errors, language),
         page.map.plot: map_figure(plan, errors, language),
         page.map.table: present.layer_table(plan, errors, language),
-        page.map.sizes: size_figure(plan, language),
-        page.map.distribution: present.distribution_table(plan, language),
+        page.sizes.plot: size_figure(plan, language),
+        page.sizes.distribution: present.distribution_table(plan, language),
     }
 
 
@@ -134,6 +134,6 @@ def model_info(language: str) -> str:
 def components(page: Page) -> list[Block]:
     """Return every component a handler may change."""
     listed: dict[Block, None] = dict.fromkeys([page.session, *page.words.components])
-    for panel in (page.header, page.model, page.map, page.plan, page.chat, page.export):
+    for panel in (page.header, page.model, page.plan, page.map, page.chat, page.sizes, page.export):
         listed.update(dict.fromkeys(vars(panel).values()))
     return list(listed)
