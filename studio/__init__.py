@@ -1,3 +1,12 @@
 """hub -> checkpoint -> model -> survey -> plan -> compress -> chat -> export: one direction, no going back."""
 
+import os
+
 __version__ = "0.1.0"
+
+# The Hub's client and transformers read these once, whoever imports them first: no telemetry, no bars on our output, no
+# conversion of pickles by a service, no attention kernels from the Hub.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
+os.environ.setdefault("USE_HUB_KERNELS", "0")

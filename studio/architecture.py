@@ -83,7 +83,13 @@ def load_config(config: Mapping[str, Any]) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
 
     kind = str(config.get("model_type", ""))
-    if kind not in DECODERS or config.get("is_encoder_decoder") or "vision_config" in config:
+    named = config.get("architectures") or [DECODERS.get(kind)]
+    if (
+        kind not in DECODERS
+        or DECODERS[kind] not in named
+        or config.get("is_encoder_decoder")
+        or "vision_config" in config
+    ):
         reason = "needs_remote_code" if "auto_map" in config and kind not in CONFIG_MAPPING else "unknown_architecture"
         raise ModelError(reason, architecture=kind[:40] or "?")
     if "quantization_config" in config:

@@ -26,6 +26,10 @@ MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library itself."""
 
 
+MAX_AXES = 8
+"""No weight has more, and the product of a million numbers is a long time coming."""
+
+
 @dataclass(frozen=True)
 class TensorEntry:
     """One tensor of a file: ``TensorEntry("model-00001.safetensors", "BF16", (576, 576), 0, 663552)``."""
@@ -59,20 +63,28 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
             raise CheckpointError("damaged_file", file=path.name)
         raw = file.read(length)
+    return parse_header(path.name, raw, size - 8 - length)
+
+
+def parse_header(file: str, raw: bytes, data_bytes: int) -> dict[str, TensorEntry]:
+    """Return the tensors that a header's bytes promise, checked against the ``data_bytes`` behind it.
+
+    Raises CheckpointError when it is no header or promises what cannot be.
+    """
     try:
         claims = json.loads(raw)
-        entries = {name: _claimed(path.name, claim) for name, claim in claims.items() if name != "__metadata__"}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError("damaged_file", file=path.name) from error
-    check_entries(path.name, entries.values(), size - 8 - length)
+        entries = {name: _claimed(file, claim) for name, claim in claims.items() if name != "__metadata__"}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError("damaged_file", file=file) from error
+    check_entries(file, entries.values(), data_bytes)
     return entries
 
 
 def _claimed(file: str, claim: dict[str, Any]) -> TensorEntry:
     start, end = claim["data_offsets"]
     shape = tuple(claim["shape"])
-    if not all(type(number) is int and number >= 0 for number in (start, end, *shape)):
-        raise ValueError("numbers of a header are not negative")
+    if len(shape) > MAX_AXES or not all(type(number) is int and number >= 0 for number in (start, end, *shape)):
+        raise ValueError("a shape is a few numbers, none negative")
     return TensorEntry(file, str(claim["dtype"]), shape, start, end)
 
 

@@ -21,21 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-
-from studio.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
-from studio.headers import MAX_HEADER_BYTES, TensorEntry, check_entries
-from studio.units import format_bytes
-
-# Set before the import below: the client reads its environment once.
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-os.environ.setdefault("USE_HUB_KERNELS", "0")
-
 import huggingface_hub as client
 from huggingface_hub import constants, errors
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import build_hf_headers, http_stream_backoff, tqdm  # type: ignore[attr-defined]
+
+from studio.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
+from studio.headers import MAX_HEADER_BYTES, TensorEntry, parse_header
+from studio.settings import settings
+from studio.units import format_bytes
 
 # Not by environment: gradio may have imported the client before us. Xet moves bytes outside Python, where no exception
 # stops it; and the client's own chunks of 10 MB take a home line seconds to notice a cancel.
@@ -51,7 +45,6 @@ IGNORE_PATTERNS = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.safet
 """What it never fetches: code, pickles, adapters, other variants of the weights."""
 
 MAX_CONFIG_BYTES, MAX_INDEX_BYTES = 5_000_000, 50_000_000
-MAX_AXES = 8  # the product of a million is a long time coming
 FIRST_READ_BYTES = 100_000  # most headers are shorter: one request per file
 TIMEOUT_SECONDS = 10.0
 PROBE_SECONDS, REMEMBER_SECONDS = 1.5, 60.0
@@ -109,7 +102,7 @@ def search(query: str, limit: int = 20) -> list[Found]:
     if not reachable():  # asked first, because the client itself would try for half a minute
         raise HubError("hub_search_unreachable")
     with _explained(query):
-        models = client.HfApi(_endpoint()).list_models(
+        models = client.HfApi(_endpoint(), token=_token()).list_models(
             search=query,
             filter="safetensors",
             pipeline_tag="text-generation",
@@ -163,14 +156,16 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
     if not is_repo_id(repo):
         raise ModelError("model_not_found", model=repo)
     with _explained(repo):
-        api = client.HfApi(_endpoint())
+        api = client.HfApi(_endpoint(), token=_token())
         info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
         sha, sizes = str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
         def fetch_json(name: str, limit: int = MAX_INDEX_BYTES) -> dict[str, Any]:
             if sizes[name] > limit:
                 raise CheckpointError("damaged_file", file=name)
-            path = client.hf_hub_download(repo, name, revision=sha, cache_dir=_cache(), endpoint=_endpoint())
+            path = client.hf_hub_download(
+                repo, name, revision=sha, cache_dir=_cache(), endpoint=_endpoint(), token=_token()
+            )
             return _read_json(Path(path))
 
         weights = _weight_files(sizes, fetch_json)
@@ -225,13 +220,7 @@ def _fetch_entries(repo: str, sha: str, sizes: dict[str, int]) -> dict[str, Tens
             raise CheckpointError("damaged_file", file=file)
         if end > len(raw):
             raw += _fetch_range(url, len(raw), end)
-        try:
-            claims = json.loads(raw[8:end])
-            entries = {name: _entry(file, claim) for name, claim in claims.items() if name != "__metadata__"}
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise CheckpointError("damaged_file", file=file) from error
-        check_entries(file, entries.values(), sizes[file] - end)
-        return entries
+        return parse_header(file, raw[8:end], sizes[file] - end)
 
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(fetch, sizes))
@@ -241,15 +230,8 @@ def _fetch_entries(repo: str, sha: str, sizes: dict[str, int]) -> dict[str, Tens
     return entries
 
 
-def _entry(file: str, claim: dict[str, Any]) -> TensorEntry:
-    (start, end), shape = claim["data_offsets"], tuple(claim["shape"])
-    if len(shape) > MAX_AXES or not all(type(number) is int and number >= 0 for number in (start, end, *shape)):
-        raise ValueError("a shape is a few numbers, none negative")
-    return TensorEntry(file, str(claim["dtype"]), shape, start, end)
-
-
 def _fetch_range(url: str, start: int, stop: int) -> bytes:
-    headers = build_hf_headers() | {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+    headers = build_hf_headers(token=_token()) | {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
     with http_stream_backoff("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, max_retries=2) as response:
         client.hf_raise_for_status(response)
         if response.status_code != 206:  # the whole file is on its way
@@ -280,6 +262,7 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
             revision=repository.sha,
             cache_dir=_cache(),
             endpoint=_endpoint(),
+            token=_token(),
             allow_patterns=[glob.escape(name) for name in repository.files],
             tqdm_class=_counting_bar(stop, bars),
         )
@@ -351,6 +334,11 @@ def _snapshots(repo: str) -> Path:
 
 def _cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser().resolve()
+
+
+def _token() -> bool | None:
+    """Return whose login is used: the owner's own (None: if there is one), but nobody's for a page open to others."""
+    return None if settings().is_private else False
 
 
 def _endpoint() -> str:

@@ -4,24 +4,27 @@ from functools import cache
 from pathlib import Path
 
 from platformdirs import user_cache_path
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Every environment variable the studio listens to, with the prefix ``STUDIO_`` but for ``PORT`` and ``HOST``."""
+    """Every environment variable the studio listens to, with the prefix ``STUDIO_`` but for ``PORT``."""
 
     model_config = SettingsConfigDict(env_prefix="STUDIO_", extra="ignore")
 
-    host: str = Field(default="127.0.0.1", validation_alias="HOST")
-    """Address the page is served on."""
-    port: int = Field(default=7860, validation_alias="PORT", ge=0, le=65535)
+    host: str = Field(default="127.0.0.1", validation_alias=AliasChoices("STUDIO_HOST", "GRADIO_SERVER_NAME"))
+    """Address the page is served on; a Hugging Face Space sets the second name."""
+    port: int = Field(default=7860, validation_alias=AliasChoices("PORT", "GRADIO_SERVER_PORT"), ge=0, le=65535)
     local_files: bool = False
     """Accept folders and .gguf files as models on a page bound to loopback."""
     cache_dir: Path = user_cache_path("quantization-studio")
     """Where prepared models, sensitivities and compressed folders are kept."""
-    threads: int = Field(default=0, ge=0)
-    """CPU threads of torch; 0 leaves torch's own choice."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the page is seen by this machine alone: only then may it use the owner's files and Hub login."""
+        return self.host in ("127.0.0.1", "localhost", "::1")
 
 
 @cache

@@ -48,16 +48,17 @@ def preferred(accept_language: str) -> str:
     """
     wishes = []
     for part in accept_language.split(","):
-        tag, _, quality = part.strip().partition(";q=")
+        tag, _, quality = part.partition(";")
         try:
-            weight = float(quality or 1)
+            weight = float(quality.replace(" ", "").removeprefix("q=") or 1)
         except ValueError:
             weight = 0.0
-        wishes.append((-weight, tag.lower()))
-    for _, tag in sorted(wishes, key=lambda wish: wish[0]):
-        if tag.startswith("zh"):
-            traditional = any(part in tag for part in ("hant", "tw", "hk", "mo"))
+        if weight > 0:
+            wishes.append((-weight, tag.strip().lower().split("-")))
+    for _, (language, *details) in sorted(wishes, key=lambda wish: wish[0]):
+        if language == "zh":
+            traditional = "hant" in details or ("hans" not in details and not {"tw", "hk", "mo"}.isdisjoint(details))
             return "zh-Hant" if traditional else "zh-Hans"
-        if tag.startswith("en"):
+        if language == "en":
             return "en"
     return DEFAULT

@@ -30,11 +30,6 @@ PACE = 0.1
 LOG = logging.getLogger(__name__)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a page served on ``host`` is seen by this machine only."""
-    return host in ("127.0.0.1", "localhost", "::1")
-
-
 def paced(steps: Iterable[Step]) -> Iterator[Step]:
     """Yield the first step, then the newest one at most every ``PACE`` seconds, and the last."""
     shown = float("-inf")
@@ -94,8 +89,7 @@ class Handlers:
 
     def visit(self, request: gr.Request) -> Iterator[Updates]:
         """A page was opened: make its session, in the browser's language, with the default model chosen."""
-        paths = settings().local_files and is_loopback(settings().host)
-        session = Session(paths=paths)
+        session = Session(paths=settings().local_files and settings().is_private)
         language = preferred(request.headers.get("accept-language", ""))
         yield show.merged(
             show.spoken(self.page, session, language),

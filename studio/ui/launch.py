@@ -20,6 +20,8 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
 
     ``host`` and ``port`` override the settings; port 0 takes a free one.
     """
+    if host is not None:
+        settings().host = host
     settings().cache_dir.mkdir(parents=True, exist_ok=True)
     sweep()
     if source.builtin_file() is not None:
@@ -32,7 +34,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         wire(page, blocks)
     blocks.queue(default_concurrency_limit=1, max_size=64)
     _, address, _ = blocks.launch(
-        server_name=host or settings().host,
+        server_name=settings().host,
         server_port=settings().port if port is None else port,
         theme=_theme(),
         css_paths=[ASSETS / "style.css"],

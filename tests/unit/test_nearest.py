@@ -4,6 +4,7 @@ The yardstick below is written from NNCF's formulas alone, in numpy's fp32, one 
 """
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -151,10 +152,13 @@ def test_nf4_picks_the_nearest_of_its_16_levels() -> None:
     assert len(chosen.unique()) == 16
 
 
-def test_nf4_levels_are_ordered_and_hold_zero_and_both_ends() -> None:
-    assert list(NF4_LEVELS) == sorted(set(NF4_LEVELS))
-    assert len(NF4_LEVELS) == 16
-    assert {-1.0, 0.0, 1.0} <= set(NF4_LEVELS)
+def test_nf4_levels_are_quantiles_of_the_normal_distribution() -> None:
+    """QLoRA's construction: 8 quantiles above zero, 7 below, zero itself, all over the largest."""
+    quantile, outermost = NormalDist().inv_cdf, 0.9677083
+    above = [quantile(p) for p in np.linspace(outermost, 0.5, 9)[:-1]]
+    below = [-quantile(p) for p in np.linspace(outermost, 0.5, 8)[:-1]]
+    expected = sorted(value / above[0] for value in (*below, 0.0, *above))
+    assert pytest.approx(expected, abs=1e-6) == list(NF4_LEVELS)
 
 
 @in_every_scheme
