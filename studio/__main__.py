@@ -55,6 +55,8 @@ def serve(
             with redirect_stdout(here.out):
                 launch(host, port)
         except OSError as error:
+            if error.filename is not None:  # a file's fault, not the port's
+                raise
             where = f"{host or settings().host}:{settings().port if port is None else port}"
             raise ResourceError("cannot_serve", where=where) from error
 

@@ -16,6 +16,12 @@ from torch import nn
 from studio.errors import CheckpointError, ModelError
 from studio.headers import FLOATS, TensorEntry
 
+IGNORED_KEYS = frozenset(
+    {"attn_implementation", "attn_implementation_internal", "experts_implementation", "experts_implementation_internal"}
+    | {"num_labels", "id2label", "label2id"}
+)
+"""What a config may not say: the first can name code on the Hub; no decoder has labels, but millions can be asked for."""
+
 
 class Kind(StrEnum):
     """The part a tensor plays."""
@@ -81,21 +87,16 @@ def load_config(config: Mapping[str, Any]) -> Any:
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS
 
     kind = str(config.get("model_type", ""))
-    named = config.get("architectures") or [DECODERS.get(kind)]
-    if (
-        kind not in DECODERS
-        or DECODERS[kind] not in named
-        or config.get("is_encoder_decoder")
-        or "vision_config" in config
-    ):
+    is_encoder = kind in ENCODERS and not config.get("is_decoder")
+    if kind not in DECODERS or is_encoder or config.get("is_encoder_decoder") or "vision_config" in config:
         reason = "needs_remote_code" if "auto_map" in config and kind not in CONFIG_MAPPING else "unknown_architecture"
         raise ModelError(reason, architecture=kind[:40] or "?")
     if "quantization_config" in config:
         raise ModelError("already_quantized")
-    # A config can name a kernel on the Hub as its attention: only torch's own is ever used.
-    allowed = {key: value for key, value in config.items() if not key.lstrip("_").startswith("attn_implementation")}
+    allowed = {key: value for key, value in config.items() if key.lstrip("_") not in IGNORED_KEYS}
     try:
         return CONFIG_MAPPING[kind].from_dict(allowed)
     except Exception as error:  # whatever a hostile or broken config makes transformers raise
@@ -104,16 +105,19 @@ def load_config(config: Mapping[str, Any]) -> Any:
 
 def empty_model(config: Any) -> nn.Module:
     """Return the model with its parameters on the meta device and its buffers real."""
+    try:
+        return _built(config, "sdpa")
+    except ValueError:  # an architecture without torch's fused attention
+        return _built(config, "eager")
+
+
+def _built(config: Any, attention: str) -> nn.Module:
     from transformers import AutoModelForCausalLM
 
-    try:
-        with init_empty_weights(include_buffers=False):
-            model: nn.Module = AutoModelForCausalLM.from_config(
-                config, attn_implementation="sdpa", trust_remote_code=False
-            )
-    except ValueError:  # an architecture without torch's fused attention
-        with init_empty_weights(include_buffers=False):
-            model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", trust_remote_code=False)
+    with init_empty_weights(include_buffers=False):
+        model: nn.Module = AutoModelForCausalLM.from_config(
+            config, attn_implementation=attention, trust_remote_code=False
+        )
     return model.eval()
 
 
@@ -122,7 +126,12 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, .
 
     Raises CheckpointError when a tensor is missing or of another shape than the config promises.
     """
-    model = empty_model(config)
+    if (getattr(config, "num_hidden_layers", 0) or 0) > len(entries):
+        raise CheckpointError("damaged_file", file="config.json")
+    try:
+        model = empty_model(config)
+    except Exception as error:  # impossible sizes and names raise whatever the model's own code does
+        raise CheckpointError("damaged_file", file="config.json") from error
     modules = dict(model.named_modules())
     tied = _tied(model)
     head = model.get_output_embeddings()  # type: ignore[operator]

@@ -82,7 +82,10 @@ class Scheme:
             size = WHOLE_CHANNEL if group in ("", "all") else int(group)
         except ValueError as error:
             raise SchemeError("unknown_scheme", name=name[:40]) from error
-        return cls(parse_mode(mode), size)
+        scheme = cls(parse_mode(mode), size)
+        if str(scheme) != name:
+            raise SchemeError("unknown_scheme", name=name[:40])
+        return scheme
 
     def fits(self, in_features: int) -> bool:
         """Return whether the groups divide the input channels exactly."""

@@ -4,6 +4,7 @@ An answer is one JSON object or a few lines to read. What goes wrong is one sent
 an exit code: 2 when the user can do something about it, 1 for a bug, 130 when interrupted.
 """
 
+import errno
 import json
 import os
 import sys
@@ -27,6 +28,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
+
+SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+"""What the system refuses because of a disk or a permission, not because of the studio."""
 
 
 def language() -> str:
@@ -106,6 +110,9 @@ def terminal(as_json: bool) -> Iterator[Terminal]:
     except (BrokenPipeError, typer.Exit):  # the reader went away; typer knows what to do
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in SURROUNDINGS:
+            refused = UserError("cannot_use", path=error.filename or settings().cache_dir, reason=error.strerror)
+            raise here.fail(refused.key, refused.sentence(language()), USER_ERROR) from error
         raise here.fail("unexpected", say("bug", error=type(error).__name__, log=_log(error)), BUG) from error
 
 

@@ -7,6 +7,8 @@ from studio.kernels.product import Lookup
 from studio.packing import PackedTensor
 
 CENTRE = 128
+WIDTH_MULTIPLE = 16
+"""torch 2.13's operator reads past the end of rows of any other width: wrong numbers, or a crash."""
 
 
 class Int8Product(Lookup):
@@ -32,7 +34,7 @@ class Int8Product(Lookup):
 
     @classmethod
     def takes(cls, packed: PackedTensor) -> bool:
-        return packed.scheme.mode.bits == 8
+        return packed.scheme.mode.bits == 8 and packed.shape[1] % WIDTH_MULTIPLE == 0
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.aten._weight_int8pack_mm(x, self.codes, self.scale)

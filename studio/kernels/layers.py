@@ -16,7 +16,7 @@ class PackedLinear(nn.Module):
     bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.product(x.reshape(-1, x.shape[-1]))
+        y: Tensor = self.product(x.reshape(-1, x.shape[-1]).contiguous())
         if self.bias is not None:
             y = y + self.bias
         return y.reshape(*x.shape[:-1], -1)

@@ -90,7 +90,7 @@ def _nearest_level(grouped: Tensor) -> Rounded:
     """[N, G, g] fp32 -> indices of the nearest NF4 level of w / max|w|."""
     scale = grouped.abs().amax(2, keepdim=True).clamp_(min=EPSILON)
     _, midpoints = _nf4_tables(grouped.device)
-    codes = torch.bucketize(grouped / scale, midpoints)
+    codes = torch.bucketize((grouped / scale).contiguous(), midpoints)
     return Rounded(_flat(codes), scale.squeeze(2), None)
 
 
