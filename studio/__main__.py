@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.errors import PromptError, ResourceError
+from studio.settings import settings
 from studio.terminal import Terminal, say, terminal
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help=say("help_port"), show_default=False)] = None,
 ) -> None:
     with terminal(as_json=False) as here:
-        from studio.settings import settings
         from studio.source import builtin_file
 
         if builtin_file() is not None:
@@ -248,6 +248,7 @@ def _move_in(folder: Path, target: Path) -> None:
 def main() -> None:
     """Run a command with nothing on the screen but what the studio says."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -20,7 +20,7 @@ IGNORED_KEYS = frozenset(
     {"attn_implementation", "attn_implementation_internal", "experts_implementation", "experts_implementation_internal"}
     | {"num_labels", "id2label", "label2id"}
 )
-"""What a config may not say: the first can name code on the Hub; no decoder has labels, but millions can be asked for."""
+"""What a config may not say: the first can name code on the Hub; labels, which no decoder has, can be millions."""
 
 
 class Kind(StrEnum):

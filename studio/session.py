@@ -40,13 +40,18 @@ DISK_MARGIN = 64 << 20
 
 
 def sessions_folder() -> Path:
-    """Return where all sessions of this machine keep their files, each in a folder that begins with its process."""
+    """Return where all sessions of this machine keep their files."""
     return settings().cache_dir / "sessions"
 
 
-def sweep() -> None:
-    """Remove what sessions of programs that were killed left on the disk."""
-    for folder in sessions_folder().glob("*-*"):
+def own_folder(parent: Path) -> Path:
+    """Return a new name in ``parent`` that begins with this process, for :func:`sweep` to know whose it is."""
+    return parent / f"{os.getpid()}-{uuid.uuid4().hex}"
+
+
+def sweep(parent: Path) -> None:
+    """Remove what programs that were killed left in ``parent`` under names of :func:`own_folder`."""
+    for folder in parent.glob("*-*"):
         process = folder.name.partition("-")[0]
         if not (process.isdecimal() and psutil.pid_exists(int(process))):
             shutil.rmtree(folder, ignore_errors=True)
@@ -80,7 +85,7 @@ class Session:
 
     paths: bool = False
     """Whether a local path is accepted as a model's name."""
-    workspace: Path = field(default_factory=lambda: sessions_folder() / f"{os.getpid()}-{uuid.uuid4().hex}")
+    workspace: Path = field(default_factory=lambda: own_folder(sessions_folder()))
     checkpoint: Checkpoint | None = None
     sensitivities: dict[str, float] | None = None
     choice: Choice = field(default_factory=Choice)
@@ -89,6 +94,7 @@ class Session:
     folder: Path | None = None
     """The compressed model as it would be exported."""
     conversations: tuple[list[Message], list[Message]] = field(default_factory=lambda: ([], []))
+    _archive: Path | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     # model
@@ -162,11 +168,16 @@ class Session:
         return f"{safe}-{plan.choice.primary}"
 
     def archive(self, folder: Path) -> Generator[Event, None, Path]:
-        """Pack the compressed model into one new file in ``folder``. Raises ResourceError for a full disk."""
+        """Pack the compressed model into one file in the new ``folder``, which goes with the next one or the session.
+
+        Raises ModelError while nothing is compressed, ResourceError for a full disk.
+        """
         if self.folder is None:
             raise ModelError("nothing_compressed")
         self._check_disk(sum(member.stat().st_size for member in self.folder.iterdir()))
-        folder.mkdir(parents=True, exist_ok=True)
+        self._forget_archive()
+        self._archive = folder
+        folder.mkdir(parents=True)
         packing = export.archive(self.folder, folder / f"{self.folder.name}.zip")
         return (yield from self._relay(packing, lambda step: Event("export", step[0] / step[1])))
 
@@ -221,6 +232,7 @@ class Session:
         """Give back what the session holds on disk and in memory."""
         self.stop()
         self._forget_compressed()
+        self._forget_archive()
         shutil.rmtree(self.workspace, ignore_errors=True)
 
     def _relay(
@@ -252,6 +264,11 @@ class Session:
             POOL.drop(str(self.folder))
             shutil.rmtree(self.folder, ignore_errors=True)
         self.compressed = self.folder = None
+
+    def _forget_archive(self) -> None:
+        if self._archive is not None:
+            shutil.rmtree(self._archive, ignore_errors=True)
+        self._archive = None
 
     def _check_disk(self, need: int) -> None:
         self.workspace.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def builtin_file() -> Path | None:
 
 def default_model() -> str:
     """Return what the page starts with: the Hub's SmolLM2 where it answers, else the built-in copy."""
-    return HUB_DEFAULT if builtin_file() is None or hub.reachable() else BUILTIN
+    return HUB_DEFAULT if hub.reachable() else BUILTIN
 
 
 def open_model(name: str, paths: bool) -> Generator[Step, None, Checkpoint]:

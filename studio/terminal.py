@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import typer
+from pydantic import ValidationError
 
 from studio.errors import UserError
+from studio.settings import settings
 from studio.text import DEFAULT, catalogue, preferred, text
 
 if TYPE_CHECKING:  # the session brings torch along, and help must not wait for it
@@ -103,37 +105,34 @@ def terminal(as_json: bool) -> Iterator[Terminal]:
         with redirect_stdout(sys.stderr):  # what libraries print must not mix with the answer
             _check_settings()
             yield here
-    except UserError as error:
-        raise here.fail(error.key, error.sentence(language()), USER_ERROR) from error
     except KeyboardInterrupt as interrupt:
         raise here.fail("interrupted", say("interrupted"), INTERRUPTED) from interrupt
     except (BrokenPipeError, typer.Exit):  # the reader went away; typer knows what to do
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in SURROUNDINGS:
-            refused = UserError("cannot_use", path=error.filename or settings().cache_dir, reason=error.strerror)
-            raise here.fail(refused.key, refused.sentence(language()), USER_ERROR) from error
-        raise here.fail("unexpected", say("bug", error=type(error).__name__, log=_log(error)), BUG) from error
+        raise here.fail(*_explained(error)) from error
 
 
 def _check_settings() -> None:
     """Raise UserError for an environment variable that cannot be used."""
-    from pydantic import ValidationError
-
-    from studio.settings import settings
-
     try:
         settings()
     except ValidationError as error:
         fault = error.errors()[0]
-        name = str(fault["loc"][0])
-        raise UserError("bad_setting", name=name, reason=fault["msg"]) from error
+        raise UserError("bad_setting", name=fault["loc"][0], reason=fault["msg"]) from error
+
+
+def _explained(error: Exception) -> tuple[str, str, int]:
+    """Return the key, the sentence and the exit code of what went wrong; a bug's traceback is kept in a file."""
+    if isinstance(error, OSError) and error.errno in SURROUNDINGS:
+        error = UserError("cannot_use", path=error.filename or settings().cache_dir, reason=error.strerror)
+    if isinstance(error, UserError):
+        return error.key, error.sentence(language()), USER_ERROR
+    return "unexpected", say("bug", error=type(error).__name__, log=_log(error)), BUG
 
 
 def _log(error: Exception) -> Path:
     """Keep the traceback for whoever reports the bug, and return where."""
-    from studio.settings import settings
-
     name = f"studio-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     report = "".join(traceback.format_exception(error))
     try:

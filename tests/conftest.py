@@ -15,7 +15,15 @@ os.environ["HF_HOME"] = str(Path(os.environ["STUDIO_CACHE_DIR"]) / "huggingface"
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:1"  # nobody listens there, so no test reaches out by accident
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ["LC_ALL"] = "C.UTF-8"
-for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "STUDIO_HOST", "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "PORT"):
+for name in (
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "HF_TOKEN",
+    "STUDIO_HOST",
+    "GRADIO_SERVER_NAME",
+    "GRADIO_SERVER_PORT",
+    "PORT",
+):
     os.environ.pop(name, None)
 
 from studio import source  # noqa: E402

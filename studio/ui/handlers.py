@@ -3,7 +3,6 @@
 import functools
 import logging
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from studio import hub, source
 from studio.chat import Sampling
 from studio.errors import Cancelled, UserError
 from studio.plan import Choice
-from studio.session import Answers, Event, Session
+from studio.session import Answers, Event, Session, own_folder
 from studio.settings import settings
 from studio.text import preferred, text
 from studio.ui import present, show
@@ -160,7 +159,9 @@ class Handlers:
             **show.dynamic(self.page, session, language),
             **show.conversation(self.page, session, language),
             **show.no_file(self.page),
-            self.page.plan.progress: present.notice(done, "good"),
+            self.page.plan.progress: present.notice(done, "good")
+            if session.is_current
+            else present.notice(text("plan.stale", language)),
         }
 
     @guarded
@@ -218,7 +219,7 @@ class Handlers:
     def export(self, session: Session, language: str) -> Iterator[Updates]:
         """Make the one file and hand it to the browser."""
         yield {self.page.export.button: gr.update(interactive=False)}
-        folder = Path(get_upload_folder()) / uuid.uuid4().hex
+        folder = own_folder(Path(get_upload_folder()))
         steps = session.archive(folder)
         for event in paced(steps):
             yield {self.page.export.progress: present.progress(event, language)}

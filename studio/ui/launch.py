@@ -4,10 +4,11 @@ import contextlib
 from pathlib import Path
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from studio import source
 from studio.chat import RENDERER
-from studio.session import Session, sweep
+from studio.session import Session, sessions_folder, sweep
 from studio.settings import settings
 from studio.ui.events import wire
 from studio.ui.page import build
@@ -23,7 +24,8 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
     if host is not None:
         settings().host = host
     settings().cache_dir.mkdir(parents=True, exist_ok=True)
-    sweep()
+    for folder in (sessions_folder(), Path(get_upload_folder())):
+        sweep(folder)
     if source.builtin_file() is not None:
         with contextlib.suppress(Exception):  # the page says what is wrong when someone picks it
             for _ in source.open_model(source.BUILTIN, paths=False):

@@ -8,8 +8,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +147,26 @@ def test_a_disk_that_fills_up_is_one_sentence_and_leaves_nothing(builtin: Checkp
     assert_refused(answer, "export_disk_full")
     assert f"“{out}”" in answer.json["error"]["message"]
     assert names(tmp_path) == set()
+
+
+@pytest.mark.real
+def test_the_page_is_served_until_interrupted_and_a_port_only_once(builtin: Checkpoint) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = start("serve", "--port", port)
+    try:
+        assert server.stdout is not None
+        assert f"http://127.0.0.1:{port}" in server.stdout.readline()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as page:
+            assert page.status == 200
+        second = run_process("serve", "--port", port)
+        assert second.code == 2
+        assert second.stderr.splitlines()[-1] == text("error.cannot_serve", where=f"127.0.0.1:{port}")
+    finally:
+        server.send_signal(signal.SIGINT)
+        _, stderr = server.communicate(timeout=60)
+    assert "Traceback" not in stderr
 
 
 # estimate
@@ -500,6 +522,15 @@ def test_a_bug_is_one_sentence_with_the_place_of_its_log(monkeypatch: pytest.Mon
     assert answer.stderr == answer.json["error"]["message"] + "\n"
     assert str(log) in answer.stderr
     assert "RuntimeError: the reason" in log.read_text()
+
+
+def test_a_cache_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, fresh_settings: None, tiny_model: TinyModel, tmp_path: Path
+) -> None:
+    (tmp_path / "cache").write_text("a file")
+    answer = run("estimate", tiny_model("llama"), "--ratio", "0.5", "--json")
+    assert_refused(answer, "cannot_use")
+    assert str(tmp_path / "cache") in answer.stderr
 
 
 @pytest.mark.usefixtures("fresh_settings")

@@ -250,7 +250,9 @@ def test_the_file_holds_exactly_the_bytes_of_the_plan(
     assert tensor_bytes(one.folder / WEIGHTS) == planned.compressed_bytes
     assert sum(planned.breakdown().values()) == planned.compressed_bytes
     assert read_recipe(one.folder).compressed_bytes == planned.compressed_bytes
-    assert planned.original_bytes == sum(2 * value.numel() for value in transformers_model(one.source.path).parameters())
+    assert planned.original_bytes == sum(
+        2 * value.numel() for value in transformers_model(one.source.path).parameters()
+    )
 
 
 @of_every_architecture
@@ -390,8 +392,7 @@ def test_the_likeliest_answer_is_always_the_same(
     texts = []
     for _ in range(2):
         session.clear_chat()
-        answers = ask(session, "Count from one to ten.", Sampling(max_new_tokens=24))
-        texts.append([reply.text for reply in answers.replies])
+        texts.append([reply.text for reply in ask(session, "Count from one to ten.").replies])
     assert texts[0] == texts[1]
     assert all(texts[0])
 
@@ -604,3 +605,552 @@ def test_a_session_that_ends_takes_its_files_and_its_model_along(
     opened.close()
     assert not workspace.exists()
     assert len(pool._models) == 1  # the original is anyone's
+
+
+def test_a_stopped_answer_does_not_stop_the_download_after_it(opened: Session, tmp_path: Path) -> None:
+    finish(opened.compress())
+    opened.stop()
+    assert finish(opened.archive(tmp_path)).is_file()
+
+
+# sources that are damaged
+
+
+def cut_short(folder: Path) -> None:
+    os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size - 1000)
+
+
+def flipped_header(folder: Path) -> None:
+    content = bytearray((folder / WEIGHTS).read_bytes())
+    content[8:40] = bytes(byte ^ 0x80 for byte in content[8:40])
+    (folder / WEIGHTS).write_bytes(content)
+
+
+def changed_offsets(folder: Path) -> None:
+    """A header that is JSON, but lies: one tensor begins where another does."""
+    content = (folder / WEIGHTS).read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["model.norm.weight"]["data_offsets"] = [0, 128]
+    changed = json.dumps(header).encode()
+    (folder / WEIGHTS).write_bytes(len(changed).to_bytes(8, "little") + changed + content[8 + length :])
+
+
+def in_shards(folder: Path) -> dict[str, str]:
+    """Split the weights into two shards and return the map from tensors to shards."""
+    weights = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    names = sorted(weights)
+    shards = {name: f"model-0000{1 + (name > names[len(names) // 2])}-of-00002.safetensors" for name in names}
+    for shard in set(shards.values()):
+        save_file({name: weights[name] for name in names if shards[name] == shard}, folder / shard)
+    write_index(folder, shards)
+    return shards
+
+
+def write_index(folder: Path, shards: object) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+
+
+def shard_deleted(folder: Path) -> None:
+    (folder / max(in_shards(folder).values())).unlink()
+
+
+def shard_not_in_the_index(folder: Path) -> None:
+    shards = in_shards(folder)
+    write_index(folder, {name: shard for name, shard in shards.items() if shard == min(shards.values())})
+
+
+def shard_elsewhere(folder: Path) -> None:
+    write_index(folder, in_shards(folder) | {"model.norm.weight": "../model.safetensors"})
+
+
+def index_without_a_map(folder: Path) -> None:
+    in_shards(folder)
+    write_index(folder, ["model.norm.weight"])
+
+
+def config_not_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{'model_type': 'llama'}")
+
+
+def config_a_list(folder: Path) -> None:
+    (folder / "config.json").write_text("[1, 2]")
+
+
+def config_in_another_encoding(folder: Path) -> None:
+    (folder / "config.json").write_bytes(b'{"model_type": "llama\xff"}')
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+def config_of_another_size(folder: Path) -> None:
+    change_config(folder, intermediate_size=256)
+
+
+def config_with_more_layers(folder: Path) -> None:
+    change_config(folder, num_hidden_layers=3)
+
+
+def config_of_words(folder: Path) -> None:
+    change_config(folder, hidden_size="wide")
+
+
+def architecture_unknown(folder: Path) -> None:
+    change_config(folder, model_type="clairvoyant")
+
+
+def architecture_with_code(folder: Path) -> None:
+    change_config(folder, model_type="own", auto_map={"AutoModelForCausalLM": "modeling_own.Model"})
+
+
+def quantized_already(folder: Path) -> None:
+    change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+
+
+DAMAGES: dict[Callable[[Path], object], str] = {
+    cut_short: "damaged_file",
+    flipped_header: "damaged_file",
+    changed_offsets: "damaged_file",
+    shard_deleted: "missing_file",
+    shard_not_in_the_index: "tensor_missing",
+    shard_elsewhere: "missing_file",
+    index_without_a_map: "damaged_file",
+    config_not_json: "damaged_file",
+    config_a_list: "damaged_file",
+    config_in_another_encoding: "damaged_file",
+    config_of_another_size: "tensor_mismatch",
+    config_with_more_layers: "tensor_missing",
+    config_of_words: "damaged_file",
+    architecture_unknown: "unknown_architecture",
+    architecture_with_code: "needs_remote_code",
+    quantized_already: "already_quantized",
+}
+
+
+@pytest.mark.parametrize(("damage", "key"), DAMAGES.items(), ids=[damage.__name__ for damage in DAMAGES])
+def test_a_damaged_model_is_refused_when_it_is_chosen(
+    session: Session, model: Path, workspace: Path, damage: Callable[[Path], object], key: str
+) -> None:
+    damage(model)
+    with pytest.raises(UserError) as caught:
+        finish(session.open(str(model)))
+    assert caught.value.key == key
+    assert "{" not in caught.value.sentence()
+    assert session.checkpoint is None
+    assert not workspace.exists()
+
+
+def test_a_model_in_shards_is_the_same_model(session: Session, model: Path, tiny_model: TinyModel) -> None:
+    in_shards(model)
+    whole, sharded = of_folder(tiny_model("llama")), finish(session.open(str(model)))
+    assert torch.equal(logits(load_original(sharded)), logits(load_original(whole)))
+    finish(session.compress())
+    assert all(reply.tokens for reply in ask(session).replies)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3e38], ids=["nan", "inf", "too-large"])
+def test_weights_that_are_no_numbers_are_refused(
+    session: Session, model: Path, workspace: Path, choice: str, value: float
+) -> None:
+    """Also a number whose scale is beyond fp16."""
+    name = "model.layers.1.mlp.down_proj.weight"
+    weights = load_file(model / WEIGHTS)
+    weights[name][3, 5] = value
+    save_file(weights, model / WEIGHTS)
+    finish(session.open(str(model)))
+    session.choose(Choice.of(*CHOICES[choice]))
+    with pytest.raises(CheckpointError) as caught:
+        finish(session.compress())
+    assert (caught.value.key, caught.value.values) == ("not_finite", {"tensor": name})
+    assert files(workspace) == set()
+
+
+def test_a_file_that_vanishes_is_one_sentence(opened: Session, model: Path, workspace: Path) -> None:
+    (model / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError) as caught:
+        finish(opened.compress())
+    assert caught.value.key == "damaged_file"
+    assert files(workspace) == set()
+
+
+# compressed folders that were tampered with
+
+Change = Callable[[dict[str, Any]], object]
+
+TAMPERED: dict[str, tuple[Change, str]] = {
+    "another-scheme": (lambda r: r["weights"][3].update(scheme="int4_sym-g32"), "tensor_mismatch"),
+    "another-mode": (lambda r: r["weights"][3].update(scheme="int3_asym-g32"), "damaged_file"),
+    "scheme-of-words": (lambda r: r["weights"][3].update(scheme="int4_asym-gmany"), "damaged_file"),
+    "another-shape": (lambda r: r["weights"][3].update(shape=[32, 128]), "tensor_mismatch"),
+    "a-huge-shape": (lambda r: r["weights"][3].update(shape=[1 << 40, 1 << 40]), "tensor_mismatch"),
+    "a-path-for-a-name": (lambda r: r["weights"][3].update(name="../../etc/passwd"), "tensor_mismatch"),
+    "a-path-for-a-twin": (lambda r: r["weights"][3].update(tied=["../../etc/passwd.weight"]), "tensor_mismatch"),
+    "a-twin-of-another-shape": (lambda r: r["weights"][3].update(tied=["model.norm.weight"]), "tensor_mismatch"),
+    "a-twin-that-is-python": (lambda r: r["weights"][3].update(tied=["__class__.weight"]), "tensor_mismatch"),
+    "a-weight-left-out": (lambda r: r["weights"].pop(3), "tensor_mismatch"),
+    "no-weights": (lambda r: r.pop("weights"), "damaged_file"),
+    "another-format": (lambda r: r.update(format_version=2), "damaged_file"),
+    "a-key-of-its-own": (lambda r: r.update(run="rm -rf /"), "damaged_file"),
+}
+
+
+@pytest.fixture
+def exported(opened: Session, tmp_path: Path) -> Path:
+    """A copy of what a session exports."""
+    opened.choose(INT4)
+    finish(opened.compress())
+    assert opened.folder is not None
+    return Path(shutil.copytree(opened.folder, tmp_path / "exported"))
+
+
+@pytest.mark.parametrize(("change", "key"), TAMPERED.values(), ids=TAMPERED.keys())
+def test_a_recipe_that_was_changed_is_refused(exported: Path, change: Change, key: str) -> None:
+    assert load_compressed(exported)
+    recipe = json.loads((exported / "recipe.json").read_text())
+    change(recipe)
+    (exported / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(UserError) as caught:
+        load_compressed(exported)
+    assert caught.value.key == key
+
+
+def test_a_module_that_the_model_lacks_is_refused(exported: Path) -> None:
+    """The recipe and the file agree with each other, but not with the model."""
+    name, other = "model.layers.0.mlp.up_proj.weight", "../../../etc/passwd.weight"
+    recipe = (exported / "recipe.json").read_text()
+    assert name in recipe
+    (exported / "recipe.json").write_text(recipe.replace(name, other))
+    arrays = load_file(exported / WEIGHTS)
+    save_file({key.replace(name, other): array for key, array in arrays.items()}, exported / WEIGHTS)
+    with pytest.raises(CheckpointError) as caught:
+        load_compressed(exported)
+    assert caught.value.key == "tensor_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("file", "key"), [(WEIGHTS, "missing_file"), ("recipe.json", "missing_file"), ("config.json", "missing_file")]
+)
+def test_a_compressed_folder_that_lacks_a_file_is_refused(exported: Path, file: str, key: str) -> None:
+    (exported / file).unlink()
+    with pytest.raises(CheckpointError) as caught:
+        load_compressed(exported)
+    assert (caught.value.key, caught.value.values["file"]) == (key, file)
+
+
+def test_weights_that_are_missing_from_a_compressed_folder_are_named(exported: Path) -> None:
+    arrays = load_file(exported / WEIGHTS)
+    del arrays["model.norm.weight"]
+    save_file(arrays, exported / WEIGHTS)
+    with pytest.raises(CheckpointError) as caught:
+        load_compressed(exported)
+    assert (caught.value.key, caught.value.values) == ("tensor_missing", {"tensor": "model.norm.weight"})
+
+
+# chat
+
+
+def errors(answers: Answers) -> list[str | None]:
+    """Return why each column did not answer."""
+    return [None if reply.error is None else reply.error.key for reply in answers.replies]
+
+
+@pytest.fixture
+def talking(opened: Session) -> Session:
+    """A session with both columns ready."""
+    opened.choose(INT8)
+    finish(opened.compress())
+    return opened
+
+
+def with_template(model: Path, template: str) -> None:
+    (model / "chat_template.jinja").write_text(template)
+
+
+ENDLESS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def test_the_original_answers_alone_before_there_is_a_copy(opened: Session) -> None:
+    answers = ask(opened)
+    assert len(answers.replies) == 1
+    assert answers.replies[0].tokens == SHORT.max_new_tokens
+
+
+@pytest.mark.parametrize("prompt", ["", " \n\t "], ids=["empty", "blank"])
+def test_a_prompt_with_nothing_in_it_is_refused(talking: Session, prompt: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        ask(talking, prompt)
+    assert caught.value.key == "empty_prompt"
+    assert talking.conversations == ([], [])
+
+
+def test_a_prompt_of_a_book_is_refused_before_it_is_read(talking: Session) -> None:
+    with pytest.raises(PromptError) as caught:
+        ask(talking, "x" * 100_001)
+    assert caught.value.key == "prompt_too_many_characters"
+
+
+def test_a_prompt_longer_than_the_context_is_refused_and_a_shorter_one_answered(
+    session: Session, tmp_path: Path
+) -> None:
+    save_tiny_model("llama", tmp_path / "short", max_position_embeddings=64)
+    finish(session.open(str(tmp_path / "short")))
+    finish(session.compress())
+    answers = ask(session, "one " * 100)
+    assert errors(answers) == ["prompt_too_long"] * 2
+    assert answers.replies[0].error is not None
+    assert answers.replies[0].error.values["context"] == 64
+    assert int(str(answers.replies[0].error.values["tokens"])) > 100
+    assert session.conversations == ([], [])
+    assert errors(ask(session, "one")) == [None, None]
+
+
+def test_an_answer_ends_where_the_context_does(session: Session, tmp_path: Path) -> None:
+    save_tiny_model("llama", tmp_path / "short", max_position_embeddings=64, eos_token_id=None)
+    finish(session.open(str(tmp_path / "short")))
+    [reply] = ask(session, "one", Sampling(max_new_tokens=1000)).replies
+    assert reply.prompt_tokens + reply.tokens == 64
+    assert reply.ended == "length"
+
+
+def test_a_template_without_end_is_stopped_and_the_next_prompt_answered(
+    session: Session, model: Path, tiny_model: TinyModel
+) -> None:
+    """Its time is waited for once, not once a column; what is beyond it starts the process that renders again."""
+    good = tiny_model("llama")
+    finish(session.open(str(good)))
+    ask(session)  # the rendering process is up, transformers imported
+    with_template(model, ENDLESS)
+    finish(session.open(str(model)))
+    finish(session.compress())
+    began = time.monotonic()
+    assert errors(ask(session)) == ["template_endless"] * 2
+    assert TIMEOUT <= time.monotonic() - began < 2 * TIMEOUT
+    assert session.conversations == ([], [])
+    finish(session.open(str(good)))
+    assert errors(ask(session)) == [None]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('only pirates may speak') }}",
+        "{% for i in range(10**9) %}{% endfor %}",
+        "{{ 'x' * 10**8 }}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{% if %}",
+        "{{ messages[7].content }}",
+    ],
+    ids=["raises", "huge-range", "huge-text", "reaches-out", "no-template", "index-error"],
+)
+def test_a_template_that_fails_is_one_sentence(opened: Session, model: Path, template: str) -> None:
+    with_template(model, template)
+    [reply] = ask(opened).replies
+    assert reply.error is not None
+    assert reply.error.key == "template_failed"
+    assert "Traceback" not in reply.error.sentence()
+    assert opened.conversations == ([], [])
+
+
+def test_without_a_template_the_prompt_is_completed(talking: Session, model: Path) -> None:
+    templated = ask(talking).replies[0].prompt_tokens
+    (model / "chat_template.jinja").unlink()
+    finish(talking.open(str(model)))
+    finish(talking.compress())
+    plain = len(load_tokenizer(model)(QUESTION)["input_ids"])
+    answers = ask(talking)
+    assert [reply.prompt_tokens for reply in answers.replies] == [plain, plain]
+    assert plain < templated
+    assert all(reply.tokens for reply in answers.replies)
+
+
+def test_without_a_tokenizer_each_column_says_so(opened: Session, model: Path, workspace: Path) -> None:
+    for file in model.glob("*token*"):
+        file.unlink()
+    finish(opened.compress())
+    assert errors(ask(opened)) == ["no_tokenizer"] * 2
+    assert opened.conversations == ([], [])
+    assert all("tiny-" in str(path) for path in files(workspace))
+
+
+def test_a_column_that_fails_says_why_and_the_other_answers(talking: Session) -> None:
+    assert talking.folder is not None
+    (talking.folder / WEIGHTS).unlink()
+    answers = ask(talking)
+    assert errors(answers) == [None, "missing_file"]
+    assert answers.replies[0].tokens == SHORT.max_new_tokens
+    assert answers.weight_bytes[1] is None
+    assert [len(said) for said in talking.conversations] == [2, 0]
+
+
+def test_stop_ends_an_answer_early_and_the_conversation_keeps_the_part(talking: Session) -> None:
+    steps = talking.chat(QUESTION, Sampling(max_new_tokens=200, repetition_penalty=1.5))
+    for item in steps:
+        if isinstance(item, Answers) and item.replies[1].tokens >= 3:
+            talking.stop()
+            last = item
+    parts = [reply.text for reply in last.replies]
+    assert all(reply.tokens < 6 and not reply.ended for reply in last.replies)
+    assert [[turn["content"] for turn in said] for said in talking.conversations] == [
+        [QUESTION, part] for part in parts
+    ]
+    assert errors(ask(talking)) == [None, None]
+
+
+def test_a_visitor_who_leaves_ends_the_answers(talking: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool()
+    monkeypatch.setattr(session_module, "POOL", pool)
+    steps = talking.chat(QUESTION, SHORT)
+    until_answers(steps)
+    assert {held.users for held in pool._models.values()} == {1}
+    steps.close()  # type: ignore[attr-defined]
+    assert {held.users for held in pool._models.values()} == {0}
+
+
+def until_answers(steps: Iterator[Event | Answers]) -> Answers:
+    return next(item for item in steps if isinstance(item, Answers) and all(reply.tokens for reply in item.replies))
+
+
+def test_the_second_prompt_sees_the_first_and_each_columns_own_answer(talking: Session, model: Path) -> None:
+    tokenizer = load_tokenizer(model)
+    first = ask(talking)
+    second = ask(talking, "And of Italy?")
+    for before, after in zip(first.replies, second.replies, strict=True):
+        said = [(QUESTION, before.text), ("And of Italy?", after.text)]
+        whole = [
+            {"role": role, "content": content} for turn in said for role, content in zip(("user", "assistant"), turn)
+        ]
+        assert after.prompt_tokens == len(prompt_ids(tokenizer, whole[:3]))
+        assert whole in talking.conversations
+    talking.clear_chat()
+    assert ask(talking).replies == first.replies or [r.text for r in ask(talking).replies]
+
+
+def test_a_system_prompt_comes_first_in_both_columns(talking: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def remember(tokenizer: Any, messages: Any, *rest: Any) -> list[int]:
+        seen.append([dict(message) for message in messages])
+        return prompt_ids(tokenizer, messages, *rest)
+
+    monkeypatch.setattr(chat_module, "prompt_ids", remember)
+    *_, last = talking.chat(QUESTION, SHORT, "Be brief.")
+    assert seen == [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]] * 2
+
+
+def test_a_seed_repeats_a_sampled_answer(talking: Session) -> None:
+    def said(seed: int) -> list[str]:
+        talking.clear_chat()
+        return [reply.text for reply in ask(talking, QUESTION, Sampling(16, 1.5, seed=seed)).replies]
+
+    assert said(1) == said(1) != said(2)
+
+
+def test_a_new_model_begins_a_new_conversation(talking: Session, tiny_model: TinyModel) -> None:
+    ask(talking)
+    finish(talking.open(str(tiny_model("gpt2"))))
+    assert talking.conversations == ([], [])
+    assert len(ask(talking).replies) == 1
+
+
+# models in memory
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
+    """A pool with nothing in it."""
+    empty = Pool()
+    monkeypatch.setattr(session_module, "POOL", empty)
+    return empty
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the originals that were loaded."""
+    names: list[str] = []
+
+    def load(checkpoint: Checkpoint) -> nn.Module:
+        names.append(checkpoint.name)
+        return load_original(checkpoint)
+
+    monkeypatch.setattr(session_module, "load_original", load)
+    return names
+
+
+@pytest.mark.usefixtures("pool")
+def test_two_sessions_share_one_original(opened: Session, tmp_path: Path, loads: list[str]) -> None:
+    other = Session(paths=True, workspace=tmp_path / "other")
+    finish(other.open(opened.checkpoint.name))  # type: ignore[union-attr]
+    for session in (opened, other):
+        finish(session.compress())
+    ours, theirs = opened.chat(QUESTION, SHORT), other.chat("one two", SHORT)
+    until_answers(ours)
+    until_answers(theirs)
+    assert len(loads) == 1
+    for last in ours, theirs:
+        *_, answers = last
+        assert isinstance(answers, Answers)
+        assert errors(answers) == [None, None]
+    assert opened.conversations[0][0]["content"] == QUESTION
+    assert other.conversations[0][0]["content"] == "one two"
+    other.close()
+    assert errors(ask(opened)) == [None, None]
+    assert len(loads) == 1
+
+
+def free_memory(nbytes: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "available_memory", lambda: int(nbytes))
+
+
+@pytest.mark.usefixtures("pool")
+def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic(
+    talking: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert talking.plan is not None
+    free_memory(1000, monkeypatch)
+    answers = ask(talking)
+    assert errors(answers) == ["memory", "memory"]
+    first, second = (reply.error for reply in answers.replies)
+    assert isinstance(first, ResourceError)
+    assert first.values == {"need": format_bytes(talking.plan.original_bytes), "free": "900 B"}
+    assert isinstance(second, ResourceError)
+    assert second.values["free"] == "900 B"
+    assert talking.conversations == ([], [])
+    monkeypatch.undo()
+    assert errors(ask(talking)) == [None, None]
+
+
+@pytest.mark.usefixtures("pool")
+def test_where_only_the_compressed_model_fits_it_answers_alone(
+    opened: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.choose(INT4)
+    plan = finish(opened.compress()).plan
+    free_memory((plan.original_bytes + 2 * plan.compressed_bytes) / 2 / pool_module.HEADROOM, monkeypatch)
+    answers = ask(opened)
+    assert errors(answers) == ["memory", None]
+    assert answers.replies[1].tokens == SHORT.max_new_tokens
+
+
+def test_an_idle_model_makes_room_and_one_in_use_does_not(
+    opened: Session, tiny_model: TinyModel, tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Session(paths=True, workspace=tmp_path / "other")
+    finish(other.open(str(tiny_model("gpt2"))))
+    steps = opened.chat(QUESTION, SHORT)
+    until_answers(steps)
+
+    def available() -> int:
+        """Room for one model."""
+        return 0 if pool._models else 1 << 30
+
+    monkeypatch.setattr(pool_module, "available_memory", available)
+    assert errors(ask(other)) == ["memory"]
+    *_, last = steps
+    assert errors(last) == [None]  # type: ignore[arg-type]
+    assert errors(ask(other)) == [None]
+    assert len(pool._models) == 1

@@ -235,8 +235,9 @@ def test_an_encoder_trained_as_a_decoder_is_one() -> None:
     "kernel", ["evil/kernel", {"": "evil/kernel"}, "flash_attention_2"], ids=["hub", "dict", "own"]
 )
 def test_the_attention_a_config_names_is_ignored(key: str, kernel: object) -> None:
-    model = empty_model(load_config(CONFIGS["llama"].to_dict() | {key: kernel}))
-    assert model.config._attn_implementation == "sdpa"
+    config = load_config(CONFIGS["llama"].to_dict() | {key: kernel})
+    assert config._attn_implementation is None
+    assert empty_model(config).config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("key", ["experts_implementation", "_experts_implementation"])
