@@ -104,11 +104,17 @@ def load_config(config: Mapping[str, Any]) -> Any:
 
 
 def empty_model(config: Any) -> nn.Module:
-    """Return the model with its parameters on the meta device and its buffers real."""
+    """Return the model with its parameters on the meta device and its buffers real.
+
+    Raises CheckpointError when the config makes no model.
+    """
     try:
-        return _built(config, "sdpa")
-    except ValueError:  # an architecture without torch's fused attention
-        return _built(config, "eager")
+        try:
+            return _built(config, "sdpa")
+        except ValueError:  # an architecture without torch's fused attention
+            return _built(config, "eager")
+    except Exception as error:  # impossible sizes and names raise whatever the model's own code does
+        raise CheckpointError("damaged_file", file="config.json") from error
 
 
 def _built(config: Any, attention: str) -> nn.Module:
@@ -128,10 +134,7 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, .
     """
     if (getattr(config, "num_hidden_layers", 0) or 0) > len(entries):
         raise CheckpointError("damaged_file", file="config.json")
-    try:
-        model = empty_model(config)
-    except Exception as error:  # impossible sizes and names raise whatever the model's own code does
-        raise CheckpointError("damaged_file", file="config.json") from error
+    model = empty_model(config)
     modules = dict(model.named_modules())
     tied = _tied(model)
     head = model.get_output_embeddings()  # type: ignore[operator]

@@ -143,7 +143,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError("missing_file", file=path.name)
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < MAX_JSON_BYTES else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError("damaged_file", file=path.name) from error
     if not isinstance(content, dict):
         raise CheckpointError("damaged_file", file=path.name)
