@@ -174,17 +174,18 @@ def _progress() -> "Iterator[Callable[[Event], None]]":
 
 
 class _Lines:
-    """A line for each stage, and for each quarter of one that can be counted."""
+    """A line for each stage, and for each quarter of one that takes its time."""
 
     def __init__(self) -> None:
-        self._last: tuple[str, int] | None = None
+        self._stage, self._quarter, self._said = "", 0, 0.0
 
     def __call__(self, event: "Event") -> None:
-        quarter = -1 if event.fraction is None else int(4 * event.fraction)
-        if (event.stage, quarter) != self._last:
-            share = "" if quarter < 0 else f" {25 * quarter} %"
+        quarter = int(4 * (event.fraction or 0))
+        is_new = event.stage != self._stage
+        if is_new or (quarter != self._quarter and time.monotonic() - self._said > 2):
+            share = f" {25 * quarter} %" if quarter else ""
             print(text(f"stage.{event.stage}", language()) + share, file=sys.stderr, flush=True)
-        self._last = event.stage, quarter
+            self._stage, self._quarter, self._said = event.stage, quarter, time.monotonic()
 
 
 class _Bar:

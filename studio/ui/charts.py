@@ -75,10 +75,10 @@ def map_figure(plan: Plan, errors: Mapping[str, float] | None, language: str) ->
     heat = go.Heatmap(
         z=z,
         x=columns,
-        y=[escape(row) for row in rows],
+        y=[escape(label) for label in short_names(rows)],
         text=digits,
         texttemplate="%{text}" if len(columns) <= DIGITS_UP_TO else None,
-        textfont={"size": 11},
+        textfont={"size": 10},
         customdata=hover,
         hovertemplate="%{customdata}<extra></extra>",
         xgap=1,
@@ -92,11 +92,18 @@ def map_figure(plan: Plan, errors: Mapping[str, float] | None, language: str) ->
         heat.update(
             colorscale=ERROR_COLOURS,
             zmax=max(errors.values(), default=1) or 1,
-            colorbar={"tickformat": ".0%", "thickness": 10, "outlinewidth": 0, "xpad": 4, "len": 1},
+            colorbar={
+                "tickformat": ".0%",
+                "thickness": 8,
+                "outlinewidth": 0,
+                "orientation": "h",
+                "y": -0.42,
+                "ypad": 0,
+            },
         )
     figure = go.Figure(heat)
-    height = min(MAX_MAP_HEIGHT, 76 + ROW_HEIGHT * len(rows))
-    figure.update_layout(**_layout(height), xaxis_title=text("map.block", language))
+    height = min(MAX_MAP_HEIGHT, 100 + ROW_HEIGHT * len(rows))
+    figure.update_layout(**_layout(height, bottom=74), xaxis_title=text("map.block", language))
     figure.update_xaxes(showgrid=False, zeroline=False, ticks="", dtick=5 if len(columns) > 12 else 1)
     figure.update_yaxes(autorange="reversed", showgrid=False, zeroline=False, ticks="", automargin=True)
     return figure
@@ -122,21 +129,17 @@ def size_figure(plan: Plan, language: str) -> go.Figure:
             hovertemplate="%{customdata}<extra></extra>",
         )
     figure.update_layout(
-        **_layout(190),
-        barmode="stack",
-        bargap=0.35,
-        legend={"orientation": "h", "y": 1.35, "x": 0, "traceorder": "normal", "font": {"size": 11}},
-        xaxis_title=text("size.axis", language),
+        **_layout(150), barmode="stack", bargap=0.3, showlegend=False, xaxis_title=text("size.axis", language)
     )
     figure.update_xaxes(gridcolor="rgba(138,143,152,0.25)", zeroline=False)
     figure.update_yaxes(showgrid=False, automargin=True)
     return figure
 
 
-def _layout(height: int) -> dict[str, Any]:
+def _layout(height: int, bottom: int = 40) -> dict[str, Any]:
     return {
         "height": height,
-        "margin": {"l": 8, "r": 8, "t": 8, "b": 36},
+        "margin": {"l": 8, "r": 8, "t": 8, "b": bottom},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": INK, "size": 12, "family": "system-ui, sans-serif"},
@@ -161,6 +164,12 @@ def _hover(a: Assignment, errors: Mapping[str, float] | None, language: str) -> 
     if errors is None or a.layer.name not in errors:
         return words
     return words + text("map.hover_error", language, error=f"{errors[a.layer.name]:.2%}")
+
+
+def short_names(projections: Sequence[str]) -> list[str]:
+    """Return the last parts of ``self_attn.q_proj`` and its like, or the whole names where two would look the same."""
+    short = [name.rpartition(".")[2] for name in projections]
+    return short if len(set(short)) == len(short) else list(projections)
 
 
 def shape_name(shape: Sequence[int]) -> str:

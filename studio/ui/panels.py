@@ -82,6 +82,7 @@ def map_panel(words: Words) -> MapPanel:
 @dataclass(frozen=True)
 class SizePanel:
     plot: gr.Plot
+    legend: gr.HTML
     distribution: gr.HTML
 
 
@@ -89,9 +90,10 @@ def size_panel(words: Words) -> SizePanel:
     with gr.Column(elem_id="size"):
         words.on(gr.HTML, {"value": heading("size.heading")})
         plot = words.on(gr.Plot, {"label": "size.label"}, show_label=False, elem_id="size-plot", container=False)
+        legend = gr.HTML(elem_id="size-legend")
         with words.on(gr.Accordion, {"label": "size.distribution"}, open=False):
             distribution = gr.HTML(elem_id="distribution")
-    return SizePanel(plot, distribution)
+    return SizePanel(plot, legend, distribution)
 
 
 @dataclass(frozen=True)

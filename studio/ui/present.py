@@ -10,7 +10,7 @@ from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode
 from studio.session import Event, Session
 from studio.source import BUILTIN, BUILTIN_PACKAGE
 from studio.text import text
-from studio.ui.charts import scheme_name, shape_name
+from studio.ui.charts import SIZE_COLOURS, scheme_name, shape_name
 from studio.units import format_bytes, format_count
 
 MODES = (Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.INT8_ASYM, Mode.INT8_SYM)
@@ -152,6 +152,18 @@ def distribution_table(plan: Plan, language: str) -> str:
         for share in shares
     ]
     return table([text(f"size.column_{name}", language) for name in ("mode", "all", "ratio")], rows)
+
+
+def size_legend(plan: Plan, language: str) -> str:
+    """Return what each colour of the size chart is, with its bytes before and after."""
+    original, compressed = plan.original_breakdown(), plan.breakdown()
+    items = "".join(
+        f'<li><i style="background:{colour}"></i>{escape(text(f"size.{place}", language))} '
+        f"<span>{format_bytes(original[place])} → {format_bytes(compressed[place])}</span></li>"
+        for place, colour in SIZE_COLOURS.items()
+        if original[place] or compressed[place]
+    )
+    return f'<ul class="swatches">{items}</ul>'
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

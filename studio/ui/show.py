@@ -50,6 +50,7 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
         page.map.plot: map_figure(plan, errors, language),
         page.map.table: present.layer_table(plan, errors, language),
         page.sizes.plot: size_figure(plan, language),
+        page.sizes.legend: present.size_legend(plan, language),
         page.sizes.distribution: present.distribution_table(plan, language),
     }
 
