@@ -10,3 +10,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
 os.environ.setdefault("USE_HUB_KERNELS", "0")
+
+# torch's threads spin while they wait for each other; on a machine that others use too, long spinning costs ten times
+# the speed it wins on a quiet one. Read by libgomp when torch loads.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")

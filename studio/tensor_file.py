@@ -4,7 +4,6 @@ All sizes are known before the first byte: the header is written first, the disk
 disk is found before the work, not after it.
 """
 
-import errno
 import json
 import math
 import os
@@ -17,7 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from studio.errors import ResourceError
+from studio.errors import disk_error
 from studio.headers import DTYPE_BYTES
 
 TORCH_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8, "I8": torch.int8}
@@ -97,7 +96,7 @@ class TensorFile:
 
 
 class _disk_errors:  # noqa: N801 - reads as a statement
-    """Turn "no space left" into the sentence for it."""
+    """Turn a failure to write into the sentence for it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,5 +106,5 @@ class _disk_errors:  # noqa: N801 - reads as a statement
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise ResourceError("export_disk_full", path=str(self.path.parent)) from error
+        if isinstance(error, OSError):
+            raise disk_error(error, self.path) from error

@@ -60,16 +60,15 @@ class Terminal:
         self.out = out
         """Where the answer goes, and nothing else."""
 
-    def follow(self, steps: Generator[Item, None, Result], event: Callable[[Item], Any] = lambda step: step) -> Result:
-        """Show a job's progress and return its result; ``event`` makes an Event of a step that is none."""
+    def follow(self, steps: "Generator[Event, None, Result]") -> Result:
+        """Show a job's progress and return its result."""
         with closing(steps), _progress() as show:
             while True:
                 try:
-                    step = next(steps)
+                    show(next(steps))
                 except StopIteration as finished:
                     result: Result = finished.value
                     return result
-                show(event(step))
 
     def note(self, sentence: str) -> None:
         """Say something beside the answer."""

@@ -1,6 +1,5 @@
 """The studio's own folder: packed safetensors, config, tokenizer, card and recipe; and the one file to download."""
 
-import errno
 import importlib.metadata
 import os
 import platform
@@ -13,7 +12,7 @@ from pathlib import Path
 from studio import __version__
 from studio.checkpoint import WEIGHTS, Checkpoint
 from studio.compress import Compressed
-from studio.errors import ResourceError
+from studio.errors import ResourceError, disk_error
 from studio.export.card import model_card
 from studio.plan import Assignment
 from studio.recipe import RECIPE, Choices, PackedWeight, Recipe, Source, sha256
@@ -90,13 +89,6 @@ def archive(folder: Path, file: Path) -> Generator[tuple[int, int], None, Path]:
     finally:
         partial.unlink(missing_ok=True)
     return file
-
-
-def disk_error(error: OSError, place: Path) -> ResourceError:
-    """Return the sentence for a failure to write at ``place``."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return ResourceError("export_disk_full", path=str(place.parent))
-    return ResourceError("cannot_write", path=str(place), reason=error.strerror or type(error).__name__)
 
 
 def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -> Recipe:
