@@ -1,6 +1,6 @@
-"""Entry: serves the page. Decides nothing."""
+"""Entry: serves the page, as ``python -m studio serve`` does. Decides nothing."""
 
-from studio.ui import launch
+from studio.__main__ import app
 
 if __name__ == "__main__":
-    launch()
+    app(["serve"])

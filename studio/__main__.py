@@ -131,16 +131,12 @@ def chat(
         if not prompt.strip():  # before a model is loaded for nothing
             raise PromptError("empty_prompt")
         from studio.chat import Reply, Sampling, answer
-        from studio.checkpoint import weight_files
         from studio.recipe import is_compressed
         from studio.report import speed
         from studio.session import POOL, compressed_column, original_column
 
         folder = Path(model).expanduser()
-        if is_compressed(folder):
-            column = compressed_column(folder, sum(file.stat().st_size for file in weight_files(folder)))
-        else:
-            column = original_column(_fetched(here, model))
+        column = compressed_column(folder) if is_compressed(folder) else original_column(_fetched(here, model))
         messages = [{"role": "system", "content": system}] if system.strip() else []
         messages.append({"role": "user", "content": prompt})
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)

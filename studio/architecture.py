@@ -4,7 +4,7 @@ transformers builds the module tree on the meta device, so what counts as a line
 the model's own code's word, not a guess from names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -21,6 +21,10 @@ IGNORED_KEYS = frozenset(
     | {"num_labels", "id2label", "label2id"}
 )
 """What a config may not say: the first can name code on the Hub; labels, which no decoder has, can be millions."""
+
+
+MAX_SIZE = 1 << 24
+"""No width, vocabulary or number of positions is larger; tables for one that claims to be would fill the memory."""
 
 
 class Kind(StrEnum):
@@ -79,6 +83,11 @@ class Layer:
         return ".".join(parts[numbers[0] + 1 :]) if numbers else parts[-1]
 
 
+def ratio_defining(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the weights the ratio speaks of: linear ones, without the head (a tied head goes with its embedding)."""
+    return [layer for layer in layers if layer.kind is Kind.LINEAR]
+
+
 def load_config(config: Mapping[str, Any]) -> Any:
     """Return transformers' config object for a ``config.json``, without running anything of the repository's.
 
@@ -97,6 +106,8 @@ def load_config(config: Mapping[str, Any]) -> Any:
     if "quantization_config" in config:
         raise ModelError("already_quantized")
     allowed = {key: value for key, value in config.items() if key.lstrip("_") not in IGNORED_KEYS}
+    if any(type(value) is int and value > MAX_SIZE and "theta" not in key for key, value in allowed.items()):
+        raise CheckpointError("damaged_file", file="config.json")
     try:
         return CONFIG_MAPPING[kind].from_dict(allowed)
     except Exception as error:  # whatever a hostile or broken config makes transformers raise
@@ -134,7 +145,11 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, .
     """
     if (getattr(config, "num_hidden_layers", 0) or 0) > len(entries):
         raise CheckpointError("damaged_file", file="config.json")
-    model = empty_model(config)
+    try:
+        with torch.device("meta"):  # buffers too: a table of a billion positions costs nothing
+            model = _built(config, "eager")
+    except Exception as error:  # impossible sizes and names raise whatever the model's own code does
+        raise CheckpointError("damaged_file", file="config.json") from error
     modules = dict(model.named_modules())
     tied = _tied(model)
     head = model.get_output_embeddings()  # type: ignore[operator]

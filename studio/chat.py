@@ -228,4 +228,4 @@ class _Picker:
 def _readable(tokenizer: Any, ids: list[int]) -> str:
     """Return the text of ``ids`` without a character that is only half there yet."""
     decoded: str = tokenizer.decode(ids, skip_special_tokens=True)
-    return decoded.removesuffix("\N{REPLACEMENT CHARACTER}")
+    return decoded.rstrip("\N{REPLACEMENT CHARACTER}")

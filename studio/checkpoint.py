@@ -96,22 +96,27 @@ def of_repository(repository: Repository, folder: Path | None = None) -> Checkpo
 
 
 def of_folder(
-    folder: Path, name: str | None = None, source_format: str | None = None, source_bytes: int | None = None
+    folder: Path,
+    name: str | None = None,
+    revision: str | None = None,
+    source_format: str | None = None,
+    source_bytes: int | None = None,
 ) -> Checkpoint:
     """Return the checkpoint of a local folder with config.json and safetensors, from its headers.
 
-    ``source_format`` and ``source_bytes`` say what the files were made from, if they were. Raises ModelError for a
+    ``revision`` is the commit they are of, where it is known; ``source_format`` and ``source_bytes`` say what the files
+    were made from, if they were. Raises ModelError for a
     folder without safetensors, CheckpointError for files that are missing, cut short or not what they claim.
     """
-    config = load_config(read_json(folder / "config.json"))
     files = weight_files(folder)
+    config = load_config(read_json(folder / "config.json"))
     entries: dict[str, TensorEntry] = {}
     for file in files:
         entries.update(read_header(file))
     layers = layer_map(config, entries)
     return Checkpoint(
         name or str(folder),
-        fingerprint(files),
+        revision or fingerprint(files),
         config.model_type,
         source_format or _dtypes(entries, layers),
         source_bytes or sum(file.stat().st_size for file in files),

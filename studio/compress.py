@@ -39,6 +39,11 @@ class Compressed:
     """‖W - Ŵ‖ / ‖W‖ of every compressed weight, by tensor name; Ŵ is what the stored numbers stand for."""
     seconds: float
 
+    @property
+    def mean_error(self) -> float:
+        """The mean of ``relative_error``, 0 where every weight was kept."""
+        return sum(self.relative_error.values()) / max(1, len(self.relative_error))
+
 
 def compress(checkpoint: Checkpoint, plan: Plan, file: Path) -> Generator[Progress, None, Compressed]:
     """Write ``plan`` to ``file``, yielding at least after every 4 million weights.
@@ -82,8 +87,10 @@ def _slots_of(checkpoint: Checkpoint, a: Assignment) -> list[tuple[str, Slot]]:
 
 def _copy(checkpoint: Checkpoint, layer: Layer, out: TensorFile) -> None:
     """Write a tensor that is kept, as the checkpoint lays it out."""
-    tensor = checkpoint.read(layer)
-    out.write(layer.name, (tensor.T if layer.transposed else tensor).to(checkpoint.saved_dtype(layer)))
+    tensor = checkpoint.read(layer).to(checkpoint.saved_dtype(layer))
+    if not bool(tensor.isfinite().all()):
+        raise CheckpointError("not_finite", tensor=layer.source)
+    out.write(layer.name, tensor.T if layer.transposed else tensor)
 
 
 def _compress_one(

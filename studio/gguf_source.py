@@ -50,7 +50,7 @@ def prepare(file: Path, name: str | None = None) -> Generator[str, None, Checkpo
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     note = read_json(folder / NOTE)
-    return of_folder(folder, name or str(file), str(note["format"]), int(note["bytes"]))
+    return of_folder(folder, name or str(file), source_format=str(note["format"]), source_bytes=int(note["bytes"]))
 
 
 def check(file: Path) -> tuple[str, int]:
@@ -80,7 +80,9 @@ def _check_disk(folder: Path, need: int) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if need > free:
-        raise ResourceError("export_disk_too_small", need=format_bytes(need), free=format_bytes(free))
+        raise ResourceError(
+            "cache_disk_too_small", path=str(settings().cache_dir), need=format_bytes(need), free=format_bytes(free)
+        )
 
 
 def _in_background(file: Path, folder: Path) -> Generator[str, None, None]:

@@ -38,7 +38,8 @@ constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 ALLOW_PATTERNS = (
-    INDEX, CONFIG, "generation_config.json", "tokenizer*", "special_tokens_map.json", "*.jinja", "merges.txt", "vocab*",
+    INDEX, CONFIG, "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "*.jinja",
+    "merges.txt", "vocab*",
 )  # fmt: skip
 """What a download fetches beside the weight files that ``inspect`` found."""
 IGNORE_PATTERNS = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.safetensors", "adapter_config.json")
@@ -175,7 +176,7 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
             raise ModelError("model_no_config", model=repo)
         config = fetch_json(CONFIG, MAX_CONFIG_BYTES)
         entries = _fetch_entries(repo, sha, {name: sizes[name] for name in weights})
-    files = {name: size for name, size in sizes.items() if name in weights or _wanted(name)}
+    files = {name: size for name, size in sizes.items() if name in weights or is_wanted(name)}
     return Repository(repo, sha, config, entries, files)
 
 
@@ -192,7 +193,8 @@ def _weight_files(names: Collection[str], read_json: Callable[[str], dict[str, A
     return sorted(set(shards))
 
 
-def _wanted(name: str) -> bool:
+def is_wanted(name: str) -> bool:
+    """Return whether a file belongs to a model beside its weights: config, tokenizer, template; never code."""
     allowed, ignored = (any(fnmatchcase(name, each) for each in some) for some in (ALLOW_PATTERNS, IGNORE_PATTERNS))
     return allowed and not ignored
 
@@ -325,7 +327,7 @@ def _is_complete(repo: str, folder: Path) -> bool:
         return False
     except errors.CachedRepoTreeNotFoundError:  # fetched file by file, as transformers does
         return bool(weights) and CONFIG in names and any(name.startswith("tokenizer") for name in names)
-    return bool(weights) and all(file.path in names for file in listing if _wanted(file.path))
+    return bool(weights) and all(file.path in names for file in listing if is_wanted(file.path))
 
 
 def _snapshots(repo: str) -> Path:

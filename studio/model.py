@@ -15,7 +15,7 @@ from studio.checkpoint import WEIGHTS, Checkpoint, read_json
 from studio.errors import CheckpointError
 from studio.kernels import Lookup, PackedEmbedding, PackedLinear, Product, lookup_for, product_for
 from studio.packing import PackedTensor
-from studio.recipe import PackedWeight, read_recipe
+from studio.recipe import PackedWeight, check_files, read_recipe
 from studio.scheme import Scheme
 
 COMPUTE = torch.bfloat16
@@ -39,8 +39,9 @@ def load_compressed(folder: Path) -> nn.Module:
     Raises CheckpointError when the folder is not whole.
     """
     recipe = read_recipe(folder)
+    check_files(recipe, folder)
     model = empty_model(load_config(read_json(folder / "config.json")))
-    parts = {f"{weight.name}.{part}" for weight in recipe.weights for part in ("codes", "scale", "zero_point")}
+    parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         for weight in recipe.weights:
             _put_packed(model, weight, _packed(file, weight))
@@ -48,7 +49,10 @@ def load_compressed(folder: Path) -> nn.Module:
         for name in set(file.keys()) - parts:
             if name not in parameters:
                 raise CheckpointError("tensor_mismatch", tensor=name[:120])
-            _put(model, name, file.get_tensor(name).to(COMPUTE))
+            tensor = file.get_tensor(name)
+            if tensor.shape != parameters[name].shape:
+                raise CheckpointError("tensor_mismatch", tensor=name)
+            _put(model, name, tensor.to(COMPUTE, copy=True))
     _tie_kept(model)
     return _finished(model, folder)
 
@@ -83,14 +87,14 @@ def _packed(file: Any, weight: PackedWeight) -> PackedTensor:
     """Return a weight's stored arrays, copied out of the mapped file."""
     scheme = Scheme.parse(weight.scheme)
     arrays: dict[str, Tensor] = {
-        part.name: file.get_tensor(f"{weight.name}.{part.name}").clone() for part in scheme.parts(weight.shape)
+        part.name: file.get_tensor(f"{weight.name}.{part.name}").clone() for part in weight.parts
     }
     return PackedTensor(scheme, weight.shape, arrays["codes"], arrays["scale"], arrays.get("zero_point"))
 
 
 def _put_packed(model: nn.Module, weight: PackedWeight, packed: PackedTensor) -> None:
     """Replace the module of a weight, and of those tied to it, by one on the packed weight."""
-    owners = [model.get_submodule(name.removesuffix(".weight")) for name in (weight.name, *weight.tied)]
+    owners = [_owner(model, name, weight) for name in (weight.name, *weight.tied)]
     is_lookup = any(isinstance(owner, nn.Embedding) for owner in owners)
     product: Product = lookup_for(packed) if is_lookup else product_for(packed)
     for name, owner in zip((weight.name, *weight.tied), owners, strict=True):
@@ -100,6 +104,18 @@ def _put_packed(model: nn.Module, weight: PackedWeight, packed: PackedTensor) ->
             model.set_submodule(path, PackedEmbedding(product, getattr(owner, "embed_scale", None)))
         else:
             model.set_submodule(path, PackedLinear(product, bias))
+
+
+def _owner(model: nn.Module, name: str, weight: PackedWeight) -> nn.Module:
+    """Return the module whose weight this is. Raises CheckpointError when the model has none of that name and shape."""
+    shape = tuple(reversed(weight.shape)) if weight.transposed else weight.shape
+    try:
+        owner = model.get_submodule(name.removesuffix(".weight"))
+        if tuple(owner.get_parameter("weight").shape) == shape:
+            return owner
+    except AttributeError:
+        pass
+    raise CheckpointError("tensor_mismatch", tensor=name[:120])
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:

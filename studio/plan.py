@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from studio.architecture import Kind, Layer
+from studio.architecture import Kind, Layer, ratio_defining
 from studio.errors import SchemeError
-from studio.scheme import WHOLE_CHANNEL, Mode, Scheme, fitting_group_sizes, parse_backup, parse_mode
+from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme, fitting_group_sizes, parse_backup, parse_mode
 
 MIN_RATIO = 0.05
 
@@ -31,6 +31,9 @@ class Choice:
     def __post_init__(self) -> None:
         if not MIN_RATIO <= self.ratio <= 1:  # false for NaN too
             raise SchemeError("ratio_range", ratio=self.ratio, low=MIN_RATIO)
+        if self.group_size not in GROUP_SIZES:
+            sizes = ", ".join(str(size) for size in GROUP_SIZES)
+            raise SchemeError("unknown_group_size", group_size=self.group_size, sizes=sizes)
 
     @classmethod
     def of(cls, mode: str, group_size: int, ratio: float, backup: str) -> "Choice":
@@ -149,11 +152,6 @@ class Plan:
 
 
 _PLACES = {Kind.LINEAR: "blocks", Kind.EMBEDDING: "embeddings", Kind.HEAD: "head", Kind.OTHER: "other"}
-
-
-def ratio_defining(layers: Sequence[Layer]) -> list[Layer]:
-    """Return the weights the ratio speaks of: linear ones, without the head (a tied head goes with its embedding)."""
-    return [layer for layer in layers if layer.kind is Kind.LINEAR]
 
 
 def group_sizes(layers: Sequence[Layer]) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ KEEP = 6
 class _Held:
     speaker: Speaker
     users: int = 0
+    is_dropped: bool = False
 
 
 class Pool:
@@ -54,12 +55,17 @@ class Pool:
         finally:
             with self._lock:
                 held.users -= 1
+                if held.is_dropped and not held.users:
+                    self._models.pop(key, None)
                 self._drop_idle(KEEP)
 
     def drop(self, key: str) -> None:
-        """Forget the model called ``key`` unless someone is using it."""
+        """Forget the model called ``key``, at once or when its last user returns it."""
         with self._lock:
-            if key in self._models and not self._models[key].users:
+            held = self._models.get(key)
+            if held is not None and held.users:
+                held.is_dropped = True
+            elif held is not None:
                 del self._models[key]
 
     def _make_room(self, need: int) -> None:

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from studio.errors import CheckpointError
+from studio.errors import CheckpointError, SchemeError
 from studio.headers import read_header
-from studio.scheme import Scheme
+from studio.scheme import Part, Scheme
 
 RECIPE = "recipe.json"
 WEIGHTS = "model.safetensors"
@@ -47,6 +47,11 @@ class PackedWeight(BaseModel):
     tied: tuple[str, ...] = ()
     relative_error: float
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The arrays that hold it. Raises SchemeError for a scheme that is none."""
+        return Scheme.parse(self.scheme).parts(self.shape)
+
 
 class Recipe(BaseModel):
     """The whole file."""
@@ -77,17 +82,29 @@ def read_recipe(folder: Path) -> Recipe:
         if file.stat().st_size > MAX_RECIPE_BYTES:
             raise ValueError("too large")
         recipe = Recipe.model_validate_json(file.read_bytes())
-    except (ValidationError, ValueError) as error:
+        parts = [(weight.name, weight.parts) for weight in recipe.weights]
+    except (ValidationError, ValueError, SchemeError) as error:
         raise CheckpointError("damaged_file", file=RECIPE) from error
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError("missing_file", file=WEIGHTS)
     entries = read_header(folder / WEIGHTS)
-    for weight in recipe.weights:
-        for part in Scheme.parse(weight.scheme).parts(weight.shape):
-            entry = entries.get(f"{weight.name}.{part.name}")
+    for name, arrays in parts:
+        for part in arrays:
+            entry = entries.get(f"{name}.{part.name}")
             if entry is None or (entry.dtype, entry.shape) != (part.dtype, part.shape):
-                raise CheckpointError("tensor_mismatch", tensor=weight.name)
+                raise CheckpointError("tensor_mismatch", tensor=name[:120])
     return recipe
+
+
+def check_files(recipe: Recipe, folder: Path) -> None:
+    """Raise CheckpointError when a file of the folder is missing or not the one the recipe was written for."""
+    for name, checksum in recipe.sha256.items():
+        if Path(name).name != name or not (folder / name).is_file():
+            raise CheckpointError("missing_file", file=name[:80])
+        if sha256(folder / name) != checksum:
+            raise CheckpointError("damaged_file", file=name[:80])
+    if WEIGHTS not in recipe.sha256:
+        raise CheckpointError("damaged_file", file=RECIPE)
 
 
 def is_compressed(folder: Path) -> bool:

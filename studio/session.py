@@ -4,7 +4,9 @@ Each long job is a generator of :class:`Event`; closing it cancels. What it chan
 that fails or is cancelled leaves the session as it was.
 """
 
+import math
 import os
+import re
 import shutil
 import threading
 import uuid
@@ -12,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import psutil
 
@@ -24,6 +26,7 @@ from studio.errors import Cancelled, ModelError, PromptError, ResourceError, Use
 from studio.model import load_compressed, load_original, load_tokenizer, slow_schemes
 from studio.plan import Choice, Plan, group_sizes, make_plan
 from studio.pool import Pool
+from studio.recipe import read_recipe
 from studio.settings import settings
 from studio.survey import recall, survey
 from studio.template import Message
@@ -52,9 +55,14 @@ def own_folder(parent: Path) -> Path:
 def sweep(parent: Path) -> None:
     """Remove what programs that were killed left in ``parent`` under names of :func:`own_folder`."""
     for folder in parent.glob("*-*"):
-        process = folder.name.partition("-")[0]
-        if not (process.isdecimal() and psutil.pid_exists(int(process))):
+        ours = re.fullmatch(r"(\d+)-[0-9a-f]{32}", folder.name)
+        if ours is not None and not psutil.pid_exists(int(ours[1])):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+Job = Literal["open", "compress", "chat", "export"]
+"""What can be stopped, each by itself."""
+JOBS: tuple[Job, ...] = ("open", "compress", "chat", "export")
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ class Session:
     """The compressed model as it would be exported."""
     conversations: tuple[list[Message], list[Message]] = field(default_factory=lambda: ([], []))
     _archive: Path | None = None
-    _stop: threading.Event = field(default_factory=threading.Event)
+    _stops: dict[Job, threading.Event] = field(default_factory=lambda: {job: threading.Event() for job in JOBS})
 
     # model
 
@@ -104,8 +112,10 @@ class Session:
 
         Raises ModelError, HubError or CheckpointError; the model before it then stays.
         """
-        self._stop.clear()
-        checkpoint = yield from self._relay(source.open_model(name, self.paths), _source_event)
+        checkpoint = yield from self._relay("open", source.open_model(name, self.paths), _source_event)
+        current = self.checkpoint
+        if current is not None and (current.name, current.revision) == (checkpoint.name, checkpoint.revision):
+            return current  # chosen again: what was made of it stays
         sensitivities = recall(checkpoint)
         choice = _fitting(self.choice, checkpoint)
         self._forget_compressed()
@@ -120,7 +130,7 @@ class Session:
         if checkpoint is None or checkpoint.folder is None or self.sensitivities is not None:
             return
         self.sensitivities = yield from self._relay(
-            survey(checkpoint), lambda step: Event("survey", step.done / step.total, step.layer)
+            "compress", survey(checkpoint), lambda step: Event("survey", step.done / step.total, step.layer)
         )
         self.choose(self.choice)
 
@@ -149,11 +159,20 @@ class Session:
         self._check_disk(plan.compressed_bytes)
         file = self.workspace / f"{uuid.uuid4().hex}.safetensors"
         file.parent.mkdir(parents=True, exist_ok=True)
-        compressed = yield from self._relay(
-            compress(checkpoint, plan, file), lambda step: Event("compress", step.done / step.total, step.layer)
-        )
-        yield Event("finish", 1.0)
-        folder = export.write_folder(checkpoint, compressed, self.workspace / uuid.uuid4().hex / self.export_name(plan))
+        place = self.workspace / uuid.uuid4().hex
+        try:
+            compressed = yield from self._relay(
+                "compress",
+                compress(checkpoint, plan, file),
+                lambda step: Event("compress", step.done / step.total, step.layer),
+            )
+            yield Event("finish", 1.0)
+            self._heed("compress")
+            folder = export.write_folder(checkpoint, compressed, place / self.export_name(plan))
+        except BaseException:
+            file.unlink(missing_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
+            raise
         self._forget_compressed()
         self.compressed, self.folder = compressed, folder
         self.conversations = ([], [])
@@ -177,7 +196,7 @@ class Session:
         self._archive = folder
         folder.mkdir(parents=True)
         packing = export.archive(self.folder, folder / f"{self.folder.name}.zip")
-        return (yield from self._relay(packing, lambda step: Event("export", step[0] / step[1])))
+        return (yield from self._relay("export", packing, lambda step: Event("export", step[0] / step[1])))
 
     # chat
 
@@ -196,9 +215,10 @@ class Session:
             )
         if checkpoint.folder is None:
             raise ModelError("compress_first")
-        self._stop.clear()
+        self.begin("chat")
+        conversations = self.conversations
         before: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
-        turns = [[*before, *said, {"role": "user", "content": prompt}] for said in self.conversations]
+        turns = [[*before, *said, {"role": "user", "content": prompt}] for said in conversations]
         yield Event("load")
         with _borrowed(self._columns()) as (speakers, failures):
             memory = tuple(None if s is None else s.weight_bytes for s in speakers)
@@ -211,40 +231,50 @@ class Session:
                     for i, reply in zip(awake, step, strict=True):
                         replies[i] = reply
                     yield Answers(tuple(replies), memory, slow)
-                    if self._stop.is_set():
+                    if self._stops["chat"].is_set():
                         break
             finally:
-                self._remember(prompt, replies)
+                _remember(conversations, prompt, replies)
 
     def clear_chat(self) -> None:
-        """Forget what was said."""
+        """Forget what was said; an answer that is being given ends, and is not remembered."""
+        self.stop("chat")
         self.conversations = ([], [])
 
-    def stop(self) -> None:
-        """Ask the job that runs to end at its next step."""
-        self._stop.set()
+    def stop(self, job: Job) -> None:
+        """Ask a job that waits or runs to end at its next step."""
+        self._stops[job].set()
+
+    def begin(self, job: Job) -> None:
+        """Forget an earlier wish to stop this job: it was asked for anew."""
+        self._stops[job].clear()
+
+    def _heed(self, job: Job) -> None:
+        if self._stops[job].is_set():
+            self.begin(job)
+            raise Cancelled
 
     # the end
 
     def close(self) -> None:
         """Give back what the session holds on disk and in memory."""
-        self.stop()
+        for job in JOBS:
+            self.stop(job)
         self._forget_compressed()
         self._forget_archive()
         shutil.rmtree(self.workspace, ignore_errors=True)
 
     def _relay(
-        self, steps: Generator[Item, None, Result], event: Callable[[Item], Event]
+        self, job: Job, steps: Generator[Item, None, Result], event: Callable[[Item], Event]
     ) -> Generator[Event, None, Result]:
         """Yield a stage's steps as events and return its result; closing this closes the stage.
 
-        Raises Cancelled, with the stage closed, once :meth:`stop` was called.
+        Raises Cancelled, with the stage closed, once :meth:`stop` was called for the job.
         """
         try:
             while True:
                 step = next(steps)
-                if self._stop.is_set():
-                    raise Cancelled
+                self._heed(job)
                 yield event(step)
         except StopIteration as finished:
             result: Result = finished.value
@@ -254,8 +284,7 @@ class Session:
 
     def fetch(self) -> Generator[Event, None, Checkpoint]:
         """Bring the model's files to this machine. Raises HubError, ModelError or ResourceError."""
-        self._stop.clear()
-        self.checkpoint = yield from self._relay(source.fetch(self._model()), _source_event)
+        self.checkpoint = yield from self._relay("compress", source.fetch(self._model()), _source_event)
         return self.checkpoint
 
     def _model(self) -> Checkpoint:
@@ -266,7 +295,7 @@ class Session:
     def _forget_compressed(self) -> None:
         if self.folder is not None:
             POOL.drop(str(self.folder))
-            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.folder.parent, ignore_errors=True)
         self.compressed = self.folder = None
 
     def _forget_archive(self) -> None:
@@ -280,18 +309,21 @@ class Session:
         if need + DISK_MARGIN > free:
             raise ResourceError("export_disk_too_small", need=format_bytes(need + DISK_MARGIN), free=format_bytes(free))
 
-    def _columns(self) -> "list[Column]":
-        checkpoint = self._model()
-        columns = [original_column(checkpoint)]
-        if self.folder is not None and self.compressed is not None:
-            columns.append(compressed_column(self.folder, self.compressed.plan.compressed_bytes))
+    def _columns(self) -> "list[Callable[[], Column]]":
+        """Return what makes each column; a column that cannot be made fails by itself."""
+        checkpoint, folder = self._model(), self.folder
+        columns = [lambda: original_column(checkpoint)]
+        if folder is not None:
+            columns.append(lambda: compressed_column(folder))
         return columns
 
-    def _remember(self, prompt: str, replies: Sequence[Reply]) -> None:
-        for conversation, reply in zip(self.conversations, replies, strict=False):
-            if reply.tokens:
-                turn = ({"role": "user", "content": prompt}, {"role": "assistant", "content": reply.text})
-                conversation.extend(turn)
+
+def _remember(conversations: tuple[list[Message], list[Message]], prompt: str, replies: Sequence[Reply]) -> None:
+    """Let the turn join the conversations of the models that answered."""
+    for conversation, reply in zip(conversations, replies, strict=False):
+        if reply.tokens:
+            conversation.append({"role": "user", "content": prompt})
+            conversation.append({"role": "assistant", "content": reply.text})
 
 
 @dataclass(frozen=True)
@@ -313,19 +345,24 @@ def original_column(checkpoint: Checkpoint) -> Column:
     )
 
 
-def compressed_column(folder: Path, nbytes: int) -> Column:
-    """Return an exported folder as a column of the chat; while loading, its largest weight is there twice."""
-    return Column(str(folder), nbytes * 2, lambda: Speaker(load_compressed(folder), load_tokenizer(folder)))
+def compressed_column(folder: Path) -> Column:
+    """Return an exported folder as a column of the chat."""
+    recipe = read_recipe(folder)
+    # While a weight moves into its product's layout, its codes are there once more; 4-bit ones also unpacked, as int32.
+    largest = max((math.prod(w.shape) * (1 if w.scheme.startswith("int8") else 6) for w in recipe.weights), default=0)
+    need = recipe.compressed_bytes + largest
+    return Column(str(folder), need, lambda: Speaker(load_compressed(folder), load_tokenizer(folder)))
 
 
 @contextmanager
-def _borrowed(columns: list[Column]) -> Iterator[tuple[list[Speaker | None], list[UserError | None]]]:
+def _borrowed(columns: list[Callable[[], Column]]) -> Iterator[tuple[list[Speaker | None], list[UserError | None]]]:
     """Lend the models of ``columns``; one that cannot be had is None, and its reason stands in the second list."""
     with ExitStack() as stack:
         speakers: list[Speaker | None] = []
         failures: list[UserError | None] = []
-        for column in columns:
+        for make in columns:
             try:
+                column = make()
                 speakers.append(stack.enter_context(POOL.borrow(column.key, column.need, column.load)))
                 failures.append(None)
             except UserError as error:

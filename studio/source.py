@@ -56,7 +56,7 @@ def open_model(name: str, paths: bool) -> Generator[Step, None, Checkpoint]:
     yield Step("headers")
     kept = hub.local_snapshot(name)
     if kept is not None and not hub.reachable():
-        return of_folder(kept[1], name)
+        return of_folder(kept[1], name, kept[0])
     repository = hub.inspect(name)
     folder = kept[1] if kept is not None and kept[0] == repository.sha else None
     return of_repository(repository, folder)

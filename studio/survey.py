@@ -6,21 +6,23 @@ look at.
 """
 
 import json
+import logging
 import os
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from studio.architecture import Layer
+from studio.architecture import Layer, ratio_defining
 from studio.checkpoint import Checkpoint
 from studio.errors import CheckpointError
-from studio.plan import ratio_defining
 from studio.rounding import dequantize, round_to_nearest
 from studio.scheme import Mode, Scheme
 from studio.settings import settings
 
+LOG = logging.getLogger(__name__)
 CHUNK_WEIGHTS = 1 << 22
 """Weights worked on at once: 16 MB of fp32."""
 
@@ -84,11 +86,17 @@ def recall(checkpoint: Checkpoint) -> dict[str, float] | None:
 
 
 def _keep(checkpoint: Checkpoint, scores: dict[str, float]) -> None:
+    """Write the scores for the next visit; a disk that has no room for them costs that visit a second, no more."""
     file = _file(checkpoint)
-    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(scores))
-    partial.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(scores))
+        partial.replace(file)
+    except OSError as error:
+        LOG.warning("the survey of %s is not kept: %s", checkpoint.name, error)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _file(checkpoint: Checkpoint) -> Path:

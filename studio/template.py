@@ -5,11 +5,13 @@ filling the memory; a separate process with limits on both can be ended.
 """
 
 import json
+import math
 import resource
 import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +35,8 @@ class TemplateRenderer:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
+        self._endless: dict[int, float] = {}
+        """When a template, by its hash, was last stopped: another column need not wait for it again."""
 
     def start(self) -> None:
         """Start the process ahead of need: it takes a second to import."""
@@ -49,6 +53,8 @@ class TemplateRenderer:
             raise PromptError("template_failed", reason=f"{len(template):,} characters")
         request = json.dumps({"template": template, "messages": [dict(m) for m in messages], "tokens": dict(tokens)})
         with self._lock:
+            if time.monotonic() - self._endless.get(hash(template), -math.inf) < 2 * TIMEOUT:
+                raise PromptError("template_endless", seconds=f"{TIMEOUT:.0f}")
             process = self._running()
             assert process.stdin is not None
             assert process.stdout is not None
@@ -61,6 +67,7 @@ class TemplateRenderer:
                 line = ""
             if not line:
                 self._end()
+                self._endless = {hash(template): time.monotonic()}
                 raise PromptError("template_endless", seconds=f"{TIMEOUT:.0f}")
         answer = json.loads(line)
         if "error" in answer:

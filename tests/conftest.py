@@ -1,10 +1,17 @@
 """What all tests share: a world without a Hub, the built-in model, and tiny ones of five architectures."""
 
 import os
-from collections.abc import Callable
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,7 +34,11 @@ for name in (
     os.environ.pop(name, None)
 
 from studio import source  # noqa: E402
+from studio.chat import RENDERER  # noqa: E402
 from studio.checkpoint import Checkpoint  # noqa: E402
+
+PATIENCE = 25_000
+"""Milliseconds a browser waits for anything: machines that test are busy."""
 
 ARCHITECTURES = ("llama", "qwen3", "gemma3_text", "phi3", "gpt2")
 
@@ -41,6 +52,13 @@ TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_stays() -> Iterator[None]:
+    """The process that renders chat templates lives as long as the studio; here that is until the last test."""
+    yield
+    RENDERER.close()
 
 
 @pytest.fixture(scope="session")
@@ -124,3 +142,80 @@ def tiny_tokenizer() -> Any:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     fast.chat_template = TEMPLATE
     return fast
+
+
+@contextmanager
+def served(folder: Path, *arguments: str, **environment: str) -> Iterator[str]:
+    """Serve the page from a process of its own, with its files in ``folder``, and give its address.
+
+    Without a ``--port`` among the arguments it takes a free one.
+    """
+    if "--port" not in arguments:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            arguments = (*arguments, "--port", str(probe.getsockname()[1]))
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "studio", "serve", *arguments],
+            cwd=ROOT,
+            # One thread: two that meet after every product wait ten times longer while other tests run.
+            env=os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio"), "OMP_NUM_THREADS": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        assert server.stdout is not None
+        try:
+            said = server.stdout.readline()
+            address = re.search(r"http://\S+", said)
+            assert address, said + (folder / "server.log").read_text()
+            yield address[0].replace("localhost", "127.0.0.1")
+        finally:
+            server.terminate()
+            try:
+                server.communicate(timeout=30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.communicate()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """The distribution's browser, driven by Playwright."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), None)
+    assert program, "install the package chromium"
+    quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *quiet])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Open a page as a new visitor: ``visit(address, locale="zh-CN")``, with the options of a browser's context.
+
+    In the end none of the visitors' pages may have logged an error or asked any other machine for anything.
+    """
+    contexts, errors, hosts = [], [], set()
+
+    def open_page(address: str, **options: Any) -> Any:
+        options = {"viewport": {"width": 1440, "height": 900}, "locale": "en-US", **options}
+        context = chromium.new_context(accept_downloads=True, **options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert errors == []
+    assert hosts - {None} == {"127.0.0.1"}  # None: pictures within the page

@@ -6,30 +6,16 @@ import platform
 import shutil
 import zipfile
 from collections.abc import Generator
-from fnmatch import fnmatch
 from pathlib import Path
 
 from studio import __version__
-from studio.checkpoint import WEIGHTS, Checkpoint
+from studio.checkpoint import INDEX, WEIGHTS, Checkpoint
 from studio.compress import Compressed
 from studio.errors import ResourceError, disk_error
 from studio.export.card import model_card
+from studio.hub import is_wanted
 from studio.plan import Assignment
 from studio.recipe import RECIPE, Choices, PackedWeight, Recipe, Source, sha256
-
-EXPORTED_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.jinja",
-    "merges.txt",
-    "vocab.json",
-    "vocab.txt",
-)
-"""What goes along with the weights, as it is: names and patterns; never code, never pickles."""
 
 COPY_BYTES = 16 << 20
 
@@ -47,7 +33,7 @@ def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -
     try:
         partial.mkdir(parents=True)
         for file in sorted(checkpoint.path.iterdir()):
-            if file.is_file() and any(fnmatch(file.name, pattern) for pattern in EXPORTED_FILES):
+            if file.is_file() and is_wanted(file.name) and file.name != INDEX:
                 shutil.copyfile(file, partial / file.name)
         shutil.move(compressed.file, partial / WEIGHTS)
         recipe = _recipe(checkpoint, compressed, partial)

@@ -32,26 +32,37 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     last = quick | {"trigger_mode": "always_last"}
     slow = quick | {"concurrency_limit": 1, "concurrency_id": WORK}
 
+    headers = quick | {"concurrency_limit": 4, "concurrency_id": "headers"}
+
     def on(trigger: Callable[..., Any], handler: Callable[..., Any], inputs: list[Any], how: dict[str, Any]) -> Any:
         return trigger(handler, inputs=inputs, outputs=everything, **how)
 
     loaded = on(blocks.load, do.visit, [], quick)
-    opened = loaded.then(do.open_model, [*who, page.model.name], everything, **slow)
+    opened = loaded.then(do.open_model, [*who, page.model.name], everything, **headers)
     opened.then(do.survey, who, everything, **slow)
     on(page.header.language.input, do.speak, who, quick)
+    page.header.language.change(
+        None,
+        inputs=[page.header.language],
+        js="(language) => { document.documentElement.lang = language }",
+        api_visibility="private",
+    )
     page.header.theme.click(None, js="() => document.body.classList.toggle('dark')", api_visibility="private")
 
-    picked = on(page.model.name.input, do.open_model, [*who, page.model.name], slow)
+    newest = headers | {"trigger_mode": "always_last"}
+    picked = on(page.model.name.input, do.open_model, [*who, page.model.name], newest)
     picked.then(do.survey, who, everything, **slow)
     page.model.name.key_up(do.suggest, [page.header.language], page.model.name, **last)
 
     for control in (plan.mode, plan.group_size, plan.backup, plan.ratio):
         on(control.input, do.choose, [*who, *choices], last)
-    on(plan.compress.click, do.compress, who, slow)
+    pressed = on(plan.compress.click, do.queue_compress, who, quick)
+    pressed.then(do.compress, who, everything, **slow)
     on(plan.cancel.click, do.cancel, who, quick)
 
     for trigger in (chat.send.click, chat.prompt.submit):
-        on(trigger, do.talk, [*who, chat.prompt, chat.system, *sampling], slow)
+        sent = on(trigger, do.queue_talk, who, quick)
+        sent.then(do.talk, [*who, chat.prompt, chat.system, *sampling], everything, **slow)
     on(chat.stop.click, do.stop, who, quick)
     on(chat.clear.click, do.clear, who, quick)
 

@@ -15,7 +15,7 @@ from studio import hub, source
 from studio.chat import Sampling
 from studio.errors import Cancelled, UserError
 from studio.plan import Choice
-from studio.session import Answers, Event, Session, own_folder
+from studio.session import Event, Session, own_folder
 from studio.settings import settings
 from studio.text import preferred, text
 from studio.ui import present, show
@@ -55,14 +55,24 @@ def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator
         try:
             yield from handler(self, session, language, *inputs)
         except Cancelled:
-            yield {**show.resting(page, session), place: present.notice(text("stage.cancelled", language))}
+            yield _after(page, session, handler.__name__) | {place: present.notice(text("stage.cancelled", language))}
         except UserError as error:
-            yield {**show.resting(page, session), place: present.notice(error.sentence(language), "error")}
+            yield _after(page, session, handler.__name__) | {place: present.notice(error.sentence(language), "error")}
         except Exception:
             LOG.exception("%s failed", handler.__name__)
-            yield {**show.resting(page, session), place: present.notice(text("error.unexpected", language), "error")}
+            sentence = text("error.unexpected", language)
+            yield _after(page, session, handler.__name__) | {place: present.notice(sentence, "error")}
 
     return safe
+
+
+def _after(page: Page, session: Session, handler: str) -> Updates:
+    """Return what a handler that failed has to put back: its buttons, or the name of the model that stayed."""
+    if handler in ("compress", "talk", "export"):
+        return show.resting(page, session)
+    if handler == "open_model" and session.checkpoint is not None:
+        return {page.model.name: gr.update(value=session.checkpoint.name)}
+    return {}
 
 
 _PLACES: dict[str, Callable[[Page], Block]] = {
@@ -70,6 +80,8 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "survey": lambda page: page.model.notice,
     "speak": lambda page: page.model.notice,
     "choose": lambda page: page.plan.progress,
+    "queue_compress": lambda page: page.plan.progress,
+    "queue_talk": lambda page: page.chat.notice,
     "compress": lambda page: page.plan.progress,
     "cancel": lambda page: page.plan.progress,
     "talk": lambda page: page.chat.notice,
@@ -118,9 +130,11 @@ class Handlers:
     @guarded
     def survey(self, session: Session, language: str) -> Iterator[Updates]:
         """Learn the sensitivities in the background, so that a ratio below 1 is exact."""
+        worked = False
         for event in paced(session.survey()):
+            worked = True
             yield {self.page.model.notice: present.progress(event, language)}
-        if session.sensitivities is not None:
+        if worked:
             yield {**show.dynamic(self.page, session, language), self.page.model.notice: ""}
         else:  # a handler that yields nothing would empty every component
             yield {self.page.model.notice: gr.skip()}
@@ -144,12 +158,18 @@ class Handlers:
         }
 
     @guarded
-    def compress(self, session: Session, language: str) -> Iterator[Updates]:
-        """Compress, with progress; Cancel ends it between two steps."""
+    def queue_compress(self, session: Session, language: str) -> Iterator[Updates]:
+        """Compress was pressed: say so at once, also while another visitor's job runs."""
+        session.begin("compress")
         yield {
             self.page.plan.compress: gr.update(interactive=False),
             self.page.plan.cancel: gr.update(interactive=True),
+            self.page.plan.progress: present.notice(text("stage.waiting", language)),
         }
+
+    @guarded
+    def compress(self, session: Session, language: str) -> Iterator[Updates]:
+        """Compress, with progress; Cancel ends it between two steps."""
         for event in paced(session.compress()):
             yield {self.page.plan.progress: present.progress(event, language)}
         assert session.compressed is not None
@@ -167,8 +187,17 @@ class Handlers:
     @guarded
     def cancel(self, session: Session, language: str) -> Iterator[Updates]:
         """Ask the compression to end."""
-        session.stop()
+        session.stop("compress")
         yield {self.page.plan.cancel: gr.update(interactive=False)}
+
+    @guarded
+    def queue_talk(self, session: Session, language: str) -> Iterator[Updates]:
+        """Send was pressed: say so at once, also while another visitor's job runs."""
+        yield {
+            self.page.chat.send: gr.update(interactive=False),
+            self.page.chat.stop: gr.update(interactive=True),
+            self.page.chat.notice: present.notice(text("stage.waiting", language)),
+        }
 
     @guarded
     def talk(
@@ -188,37 +217,31 @@ class Handlers:
         sampling = Sampling(
             int(max_new_tokens), float(temperature), float(top_p), int(top_k), float(repetition_penalty), int(seed or 0)
         )
-        chat = self.page.chat
-        before = [show.bubbles(said) for said in session.conversations]
-        steps = session.chat(prompt or "", sampling, system or "")
-        first = next(steps)
-        yield {
-            chat.send: gr.update(interactive=False),
-            chat.stop: gr.update(interactive=True),
-            chat.notice: present.progress(first, language) if isinstance(first, Event) else "",
-        }
-        for item in paced(steps):
-            if isinstance(item, Answers):
-                yield {**show.answers(self.page, session, before, prompt, item, language), chat.notice: ""}
-        yield {**show.resting(self.page, session), chat.prompt: gr.update(value="")}
+        said = session.conversations
+        before = [show.bubbles(conversation) for conversation in said]
+        for item in paced(session.chat(prompt or "", sampling, system or "")):
+            if isinstance(item, Event):
+                yield {self.page.chat.notice: present.progress(item, language)}
+            elif session.conversations is said:  # not cleared meanwhile
+                yield show.answers(self.page, before, prompt, item, language) | {self.page.chat.notice: ""}
+        yield show.resting(self.page, session) | {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
 
     @guarded
     def stop(self, session: Session, language: str) -> Iterator[Updates]:
         """Ask the answers to end."""
-        session.stop()
+        session.stop("chat")
         yield {self.page.chat.stop: gr.update(interactive=False)}
 
     @guarded
     def clear(self, session: Session, language: str) -> Iterator[Updates]:
         """Forget the conversation."""
-        session.stop()
         session.clear_chat()
         yield {**show.conversation(self.page, session, language), self.page.chat.notice: ""}
 
     @guarded
     def export(self, session: Session, language: str) -> Iterator[Updates]:
         """Make the one file and hand it to the browser."""
-        yield {self.page.export.button: gr.update(interactive=False)}
+        yield show.no_file(self.page) | {self.page.export.button: gr.update(interactive=False)}
         folder = own_folder(Path(get_upload_folder()))
         steps = session.archive(folder)
         for event in paced(steps):

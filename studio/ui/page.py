@@ -30,7 +30,7 @@ def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
     """Return the page with its components; ``close`` is called with the session of a visitor who left."""
     words = Words()
     with gr.Blocks(title=text("page.title", DEFAULT), analytics_enabled=False) as blocks:
-        session = gr.State(value=None, time_to_live=3600, delete_callback=close)
+        session = gr.State(value=None, delete_callback=close)  # Gradio lets it go an hour after the tab
         header = panels.header(words)
         model = panels.model_panel(words)
         with gr.Row(elem_id="surface"):

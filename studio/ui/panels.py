@@ -185,7 +185,7 @@ def chat_panel(words: Words) -> ChatPanel:
             with gr.Column(min_width=150):
                 compressed = words.on(
                     gr.Chatbot,
-                    {"label": "chat.compressed", "placeholder": "chat.nothing_compressed"},
+                    {"label": "chat.compressed"},
                     height=330,
                     elem_id="compressed",
                     buttons=["copy"],

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from studio.architecture import Kind, Layer
+from studio.architecture import Kind, Layer, ratio_defining
 from studio.chat import Reply
-from studio.plan import Plan, ratio_defining
+from studio.plan import Plan
 from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode
 from studio.session import Event, Session
 from studio.source import BUILTIN, BUILTIN_PACKAGE
@@ -58,7 +58,8 @@ def model_facts(session: Session, language: str) -> str:
         note = text("model.note_builtin", language, format=checkpoint.source_format, package=BUILTIN_PACKAGE)
     elif checkpoint.folder is None:
         note = text("model.note_headers", language)
-    return f'<p class="facts">{facts}</p><p class="hint">{escape(note)}</p>'
+    title = f"<b>{escape(checkpoint.title)}</b> · "
+    return f'<p class="facts">{title}{facts}</p><p class="hint">{escape(note)}</p>'
 
 
 def strip(session: Session, language: str) -> str:
@@ -70,8 +71,7 @@ def strip(session: Session, language: str) -> str:
     hint = "strip.compressed_hint" if plan.is_exact else "strip.estimate_hint"
     error, error_class = text("strip.error_unknown", language), " pending"
     if session.compressed is not None and session.is_current:
-        errors = session.compressed.relative_error.values()
-        error, error_class = f"{sum(errors) / len(errors):.2%}", ""
+        error, error_class = f"{session.compressed.mean_error:.2%}", ""
     figures = [
         ("original", format_bytes(plan.original_bytes), "strip.original_hint", ""),
         ("compressed", about + format_bytes(plan.compressed_bytes), hint, guess),
@@ -133,6 +133,9 @@ def layer_table(plan: Plan, errors: Mapping[str, float] | None, language: str) -
     ]
     columns = [text(f"map.column_{name}", language) for name in ("layer", "shape", "scheme", "bytes", "error")]
     note = f'<p class="hint">{escape(text("map.rest", language))}</p>'
+    if len(rows) > MAX_TABLE_ROWS:
+        cut = text("map.table_cut", language, shown=MAX_TABLE_ROWS, all=len(rows))
+        note += f'<p class="hint">{escape(cut)}</p>'
     return note + table(columns, rows[:MAX_TABLE_ROWS])
 
 

@@ -8,6 +8,7 @@ from gradio.blocks import Block
 
 from studio import hub, source
 from studio.plan import group_sizes
+from studio.scheme import GROUP_SIZES
 from studio.session import Answers, Session
 from studio.template import Message
 from studio.text import text
@@ -24,7 +25,7 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
     """Return everything that follows from the session's model, plan and compressed copy."""
     plan, choice = session.plan, session.choice
     errors = present.errors_on_show(session)
-    fitting = group_sizes(session.checkpoint.layers) if session.checkpoint is not None else ()
+    fitting = group_sizes(session.checkpoint.layers) if session.checkpoint is not None else GROUP_SIZES
     grouped = choice.mode.is_grouped
     shown: Updates = {
         page.model.facts: present.model_facts(session, language),
@@ -37,12 +38,13 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
         ),
         page.plan.ratio: gr.update(interactive=grouped),
         page.plan.backup: gr.update(interactive=grouped),
-        page.chat.compressed: gr.update(label=compressed_label(session, language)),
+        page.chat.compressed: gr.update(
+            label=compressed_label(session, language),
+            placeholder=text("chat.nothing_compressed" if session.folder is None else "chat.ready", language),
+        ),
         page.export.summary: present.export_summary(session, language),
         page.export.button: gr.update(interactive=session.folder is not None),
     }
-    if not fitting:
-        del shown[page.plan.group_size]
     if plan is None:
         return shown
     return shown | {
@@ -100,9 +102,7 @@ def model_choices(language: str) -> list[tuple[str, str]]:
     return [(text("model.builtin", language), source.BUILTIN)] + [(name, name) for name in source.SUGGESTIONS]
 
 
-def answers(
-    page: Page, session: Session, before: list[list[Bubble]], prompt: str, given: Answers, language: str
-) -> Updates:
+def answers(page: Page, before: list[list[Bubble]], prompt: str, given: Answers, language: str) -> Updates:
     chat = page.chat
     columns = ((chat.original, chat.original_stats), (chat.compressed, chat.compressed_stats))
     shown: Updates = {}

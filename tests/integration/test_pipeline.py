@@ -4,7 +4,6 @@ Tiny random models of five architectures show that every kind of layer goes thro
 that a person gets sense out of it.
 """
 
-import errno
 import hashlib
 import json
 import math
@@ -32,7 +31,6 @@ from studio import session as session_module
 from studio.chat import Sampling, answer, prompt_ids
 from studio.checkpoint import Checkpoint, of_folder
 from studio.errors import Cancelled, CheckpointError, ModelError, PromptError, ResourceError, UserError
-from studio.export import folder as folder_module
 from studio.headers import read_header
 from studio.model import load_compressed, load_original, load_tokenizer, weight_bytes
 from studio.plan import Choice, make_plan
@@ -180,13 +178,13 @@ BF16_BOUND = 0.02
 """Relative error of the logits. bf16 rounds by at most 2^-9. From a token to its logits a block of these models rounds
 about 15 times (norms, products, rotation, softmax, sums), and the rest 4 times; two blocks make 34 roundings, which add
 up to sqrt(34) * 2^-9 = 1.1 % when they are independent, and the scales, rounded to bf16 too, to less than as much
-again. Measured: 0.4 to 1.2 %. A copy of another model, or of this one before it was rounded to 4 bits, is 5 % or more away."""
+again. Measured: 0.7 to 1.4 %; the model before it was rounded to 4 bits is 12 to 32 % away."""
 
 
 def dequantized(file: Any, weight: PackedWeight) -> Tensor:
     """Return what the stored numbers of a weight stand for, fp64 [N, K]: the format's words, not the studio's code."""
     scheme = Scheme.parse(weight.scheme)
-    rows, width = weight.shape
+    width = weight.shape[1]
     codes = file.get_tensor(f"{weight.name}.codes")
     scale = file.get_tensor(f"{weight.name}.scale").double()
     if scheme.mode.bits == 4:
@@ -250,9 +248,8 @@ def test_the_file_holds_exactly_the_bytes_of_the_plan(
     assert tensor_bytes(one.folder / WEIGHTS) == planned.compressed_bytes
     assert sum(planned.breakdown().values()) == planned.compressed_bytes
     assert read_recipe(one.folder).compressed_bytes == planned.compressed_bytes
-    assert planned.original_bytes == sum(
-        2 * value.numel() for value in transformers_model(one.source.path).parameters()
-    )
+    parameters = transformers_model(one.source.path).parameters()
+    assert planned.original_bytes == 2 * sum(parameter.numel() for parameter in parameters)
 
 
 @of_every_architecture
@@ -266,7 +263,7 @@ def test_the_packed_model_is_transformers_model_with_the_dequantized_weights(
     for token in range(len(found)):
         assert distance(found[token], expected[token]) < 2 * BF16_BOUND
     if one.choice.mode.bits == 4:  # the bound tells the rounded model from the one it was made of
-        assert distance(found, logits(transformers_model(one.source.path))) > 2 * BF16_BOUND
+        assert distance(found, logits(transformers_model(one.source.path))) > 5 * BF16_BOUND
 
 
 @of_every_architecture
@@ -429,7 +426,7 @@ def test_the_archive_unpacked_elsewhere_is_the_same_model(
     assert tensor_bytes(folder / WEIGHTS) == REAL[mode, ratio]
     assert torch.equal(logits(load_compressed(folder), 16), logits(load_compressed(session.folder), 16))
     session.clear_chat()
-    column = compressed_column(folder, REAL[mode, ratio])
+    column = compressed_column(folder)
     with Pool().borrow(column.key, column.need, column.load) as speaker:
         *_, reply = answer(speaker, [{"role": "user", "content": QUESTION}], SHORT)
     assert reply.text == ask(session).replies[1].text != ""
@@ -473,7 +470,7 @@ def test_stop_ends_a_compression_and_leaves_nothing(opened: Session, workspace: 
     opened.choose(MIXED)
     steps = opened.compress()
     until(steps, stage)
-    opened.stop()
+    opened.stop("compress")
     with pytest.raises(Cancelled):
         finish(steps)
     assert files(workspace) == set()
@@ -520,7 +517,7 @@ def test_a_job_that_fails_keeps_the_copy_before_it(opened: Session, model: Path,
     assert files(tmp_path / "workspace") == kept
     opened.clear_chat()
     assert ask(opened).replies[1].text == said
-    assert finish(opened.archive(tmp_path)).name == "tiny-int8_asym.zip"
+    assert finish(opened.archive(tmp_path / "download")).name == "tiny-int8_asym.zip"
 
 
 def test_a_model_that_cannot_be_opened_keeps_the_one_before_it(opened: Session) -> None:
@@ -544,7 +541,7 @@ def test_a_disk_that_fills_up_while_compressing_leaves_nothing(opened: Session, 
 def test_a_disk_that_fills_up_while_the_folder_is_made_leaves_nothing(
     opened: Session, model: Path, workspace: Path
 ) -> None:
-    (model / "added_tokens.json").write_text(" " * 300_000)
+    (model / "tokenizer_notes.json").write_text(" " * 300_000)
     with largest_file(200_000), pytest.raises(ResourceError) as caught:
         finish(opened.compress())
     assert caught.value.key == "export_disk_full"
@@ -579,7 +576,7 @@ def test_an_archive_that_is_cancelled_leaves_nothing(opened: Session, tmp_path: 
     steps = opened.archive(tmp_path / "download")
     until(steps, "export")
     if how == "stop":
-        opened.stop()
+        opened.stop("export")
         with pytest.raises(Cancelled):
             next(steps)
     else:
@@ -590,7 +587,7 @@ def test_an_archive_that_is_cancelled_leaves_nothing(opened: Session, tmp_path: 
 
 def test_there_is_no_archive_before_a_compression(opened: Session, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        finish(opened.archive(tmp_path))
+        finish(opened.archive(tmp_path / "download"))
     assert caught.value.key == "nothing_compressed"
 
 
@@ -607,10 +604,12 @@ def test_a_session_that_ends_takes_its_files_and_its_model_along(
     assert len(pool._models) == 1  # the original is anyone's
 
 
-def test_a_stopped_answer_does_not_stop_the_download_after_it(opened: Session, tmp_path: Path) -> None:
+def test_stop_means_one_job_and_not_another(opened: Session, tmp_path: Path) -> None:
+    opened.stop("chat")
     finish(opened.compress())
-    opened.stop()
-    assert finish(opened.archive(tmp_path)).is_file()
+    opened.stop("compress")
+    assert finish(opened.archive(tmp_path / "download")).is_file()
+    assert errors(ask(opened)) == [None, None]
 
 
 # sources that are damaged
@@ -753,17 +752,20 @@ def test_a_model_in_shards_is_the_same_model(session: Session, model: Path, tiny
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-@pytest.mark.parametrize("value", [math.nan, math.inf, 3e38], ids=["nan", "inf", "too-large"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3e38], ids=["nan", "inf", "beyond-fp16"])
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.down_proj.weight", "model.norm.weight"], ids=["linear", "norm"])
 def test_weights_that_are_no_numbers_are_refused(
-    session: Session, model: Path, workspace: Path, choice: str, value: float
+    session: Session, model: Path, workspace: Path, choice: str, value: float, name: str
 ) -> None:
-    """Also a number whose scale is beyond fp16."""
-    name = "model.layers.1.mlp.down_proj.weight"
+    """Also a weight whose scale is beyond fp16; a tensor that stays in bf16 may hold such a number."""
     weights = load_file(model / WEIGHTS)
-    weights[name][3, 5] = value
+    weights[name].view(-1)[5] = value
     save_file(weights, model / WEIGHTS)
     finish(session.open(str(model)))
     session.choose(Choice.of(*CHOICES[choice]))
+    if value == 3e38 and name == "model.norm.weight":
+        finish(session.compress())
+        return
     with pytest.raises(CheckpointError) as caught:
         finish(session.compress())
     assert (caught.value.key, caught.value.values) == ("not_finite", {"tensor": name})
@@ -790,7 +792,11 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "a-huge-shape": (lambda r: r["weights"][3].update(shape=[1 << 40, 1 << 40]), "tensor_mismatch"),
     "a-path-for-a-name": (lambda r: r["weights"][3].update(name="../../etc/passwd"), "tensor_mismatch"),
     "a-path-for-a-twin": (lambda r: r["weights"][3].update(tied=["../../etc/passwd.weight"]), "tensor_mismatch"),
-    "a-twin-of-another-shape": (lambda r: r["weights"][3].update(tied=["model.norm.weight"]), "tensor_mismatch"),
+    "a-twin-that-is-another": (
+        lambda r: r["weights"][3].update(tied=["model.layers.0.self_attn.q_proj.weight"]),
+        "tensor_mismatch",
+    ),
+    "a-twin-that-is-a-norm": (lambda r: r["weights"][3].update(tied=["model.norm.weight"]), "tensor_mismatch"),
     "a-twin-that-is-python": (lambda r: r["weights"][3].update(tied=["__class__.weight"]), "tensor_mismatch"),
     "a-weight-left-out": (lambda r: r["weights"].pop(3), "tensor_mismatch"),
     "no-weights": (lambda r: r.pop("weights"), "damaged_file"),
@@ -819,6 +825,31 @@ def test_a_recipe_that_was_changed_is_refused(exported: Path, change: Change, ke
     assert caught.value.key == key
 
 
+def sign(folder: Path) -> None:
+    """Write the checksums of the files as they are: whoever changes a file can do that too."""
+    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in recipe["sha256"]}
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, "config.json", "tokenizer.json", "chat_template.jinja"])
+def test_a_compressed_folder_whose_file_was_changed_is_refused(exported: Path, file: str) -> None:
+    """The last byte of the weights is a weight; nothing but the checksum can tell."""
+    content = (exported / file).read_bytes()
+    (exported / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CheckpointError) as caught:
+        load_compressed(exported)
+    assert (caught.value.key, caught.value.values["file"]) == ("damaged_file", file)
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, "recipe.json", "config.json"])
+def test_a_compressed_folder_that_lacks_a_file_is_refused(exported: Path, file: str) -> None:
+    (exported / file).unlink()
+    with pytest.raises(CheckpointError) as caught:
+        load_compressed(exported)
+    assert (caught.value.key, caught.value.values["file"]) == ("missing_file", file)
+
+
 def test_a_module_that_the_model_lacks_is_refused(exported: Path) -> None:
     """The recipe and the file agree with each other, but not with the model."""
     name, other = "model.layers.0.mlp.up_proj.weight", "../../../etc/passwd.weight"
@@ -827,25 +858,36 @@ def test_a_module_that_the_model_lacks_is_refused(exported: Path) -> None:
     (exported / "recipe.json").write_text(recipe.replace(name, other))
     arrays = load_file(exported / WEIGHTS)
     save_file({key.replace(name, other): array for key, array in arrays.items()}, exported / WEIGHTS)
+    sign(exported)
     with pytest.raises(CheckpointError) as caught:
         load_compressed(exported)
     assert caught.value.key == "tensor_mismatch"
 
 
 @pytest.mark.parametrize(
-    ("file", "key"), [(WEIGHTS, "missing_file"), ("recipe.json", "missing_file"), ("config.json", "missing_file")]
+    ("damage", "key"),
+    [
+        (config_of_another_size, "tensor_mismatch"),
+        (config_with_more_layers, "tensor_missing"),
+        (config_not_json, "damaged_file"),
+        (architecture_unknown, "unknown_architecture"),
+    ],
 )
-def test_a_compressed_folder_that_lacks_a_file_is_refused(exported: Path, file: str, key: str) -> None:
-    (exported / file).unlink()
-    with pytest.raises(CheckpointError) as caught:
+def test_a_compressed_folder_with_the_config_of_another_model_is_refused(
+    exported: Path, damage: Callable[[Path], object], key: str
+) -> None:
+    damage(exported)
+    sign(exported)
+    with pytest.raises(UserError) as caught:
         load_compressed(exported)
-    assert (caught.value.key, caught.value.values["file"]) == (key, file)
+    assert caught.value.key == key
 
 
-def test_weights_that_are_missing_from_a_compressed_folder_are_named(exported: Path) -> None:
+def test_a_tensor_that_is_missing_from_a_compressed_folder_is_named(exported: Path) -> None:
     arrays = load_file(exported / WEIGHTS)
     del arrays["model.norm.weight"]
     save_file(arrays, exported / WEIGHTS)
+    sign(exported)
     with pytest.raises(CheckpointError) as caught:
         load_compressed(exported)
     assert (caught.value.key, caught.value.values) == ("tensor_missing", {"tensor": "model.norm.weight"})
@@ -956,15 +998,12 @@ def test_a_template_that_fails_is_one_sentence(opened: Session, model: Path, tem
     assert opened.conversations == ([], [])
 
 
-def test_without_a_template_the_prompt_is_completed(talking: Session, model: Path) -> None:
-    templated = ask(talking).replies[0].prompt_tokens
+def test_without_a_template_the_prompt_is_completed(opened: Session, model: Path) -> None:
     (model / "chat_template.jinja").unlink()
-    finish(talking.open(str(model)))
-    finish(talking.compress())
+    finish(opened.compress())
+    answers = ask(opened)
     plain = len(load_tokenizer(model)(QUESTION)["input_ids"])
-    answers = ask(talking)
     assert [reply.prompt_tokens for reply in answers.replies] == [plain, plain]
-    assert plain < templated
     assert all(reply.tokens for reply in answers.replies)
 
 
@@ -991,13 +1030,11 @@ def test_stop_ends_an_answer_early_and_the_conversation_keeps_the_part(talking: 
     steps = talking.chat(QUESTION, Sampling(max_new_tokens=200, repetition_penalty=1.5))
     for item in steps:
         if isinstance(item, Answers) and item.replies[1].tokens >= 3:
-            talking.stop()
+            talking.stop("chat")
             last = item
-    parts = [reply.text for reply in last.replies]
     assert all(reply.tokens < 6 and not reply.ended for reply in last.replies)
-    assert [[turn["content"] for turn in said] for said in talking.conversations] == [
-        [QUESTION, part] for part in parts
-    ]
+    for said, reply in zip(talking.conversations, last.replies, strict=True):
+        assert [turn["content"] for turn in said] == [QUESTION, reply.text]
     assert errors(ask(talking)) == [None, None]
 
 
@@ -1016,18 +1053,20 @@ def until_answers(steps: Iterator[Event | Answers]) -> Answers:
 
 
 def test_the_second_prompt_sees_the_first_and_each_columns_own_answer(talking: Session, model: Path) -> None:
-    tokenizer = load_tokenizer(model)
+    tokenizer, another = load_tokenizer(model), "And of Italy?"
+    first, second = ask(talking), ask(talking, another)
+    for said, before, after in zip(talking.conversations, first.replies, second.replies, strict=True):
+        assert [turn["content"] for turn in said] == [QUESTION, before.text, another, after.text]
+        assert [turn["role"] for turn in said] == ["user", "assistant"] * 2
+        assert after.prompt_tokens == len(prompt_ids(tokenizer, said[:3])) > before.prompt_tokens
+
+
+def test_clear_forgets_what_was_said(talking: Session) -> None:
     first = ask(talking)
-    second = ask(talking, "And of Italy?")
-    for before, after in zip(first.replies, second.replies, strict=True):
-        said = [(QUESTION, before.text), ("And of Italy?", after.text)]
-        whole = [
-            {"role": role, "content": content} for turn in said for role, content in zip(("user", "assistant"), turn)
-        ]
-        assert after.prompt_tokens == len(prompt_ids(tokenizer, whole[:3]))
-        assert whole in talking.conversations
     talking.clear_chat()
-    assert ask(talking).replies == first.replies or [r.text for r in ask(talking).replies]
+    again = ask(talking)
+    assert [reply.prompt_tokens for reply in again.replies] == [reply.prompt_tokens for reply in first.replies]
+    assert [reply.text for reply in again.replies] == [reply.text for reply in first.replies]
 
 
 def test_a_system_prompt_comes_first_in_both_columns(talking: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1038,7 +1077,7 @@ def test_a_system_prompt_comes_first_in_both_columns(talking: Session, monkeypat
         return prompt_ids(tokenizer, messages, *rest)
 
     monkeypatch.setattr(chat_module, "prompt_ids", remember)
-    *_, last = talking.chat(QUESTION, SHORT, "Be brief.")
+    assert list(talking.chat(QUESTION, SHORT, "Be brief."))
     assert seen == [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]] * 2
 
 
@@ -1130,7 +1169,10 @@ def test_where_only_the_compressed_model_fits_it_answers_alone(
 ) -> None:
     opened.choose(INT4)
     plan = finish(opened.compress()).plan
-    free_memory((plan.original_bytes + 2 * plan.compressed_bytes) / 2 / pool_module.HEADROOM, monkeypatch)
+    assert opened.folder is not None
+    need = compressed_column(opened.folder).need
+    assert plan.compressed_bytes < need < plan.original_bytes
+    free_memory((need + plan.original_bytes) / 2 / pool_module.HEADROOM, monkeypatch)
     answers = ask(opened)
     assert errors(answers) == ["memory", None]
     assert answers.replies[1].tokens == SHORT.max_new_tokens

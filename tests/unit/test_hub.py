@@ -46,7 +46,7 @@ def test_a_name_it_could_not(name: str) -> None:
     ],
 )
 def test_a_file_worth_fetching(name: str) -> None:
-    assert hub._wanted(name)
+    assert hub.is_wanted(name)
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_a_file_worth_fetching(name: str) -> None:
     ],
 )
 def test_a_file_never_fetched(name: str) -> None:
-    assert not hub._wanted(name)
+    assert not hub.is_wanted(name)

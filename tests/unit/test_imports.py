@@ -95,9 +95,9 @@ def test_a_file_imports_only_what_lies_before_it(file: str) -> None:
     assert faults((ROOT / file).read_text(encoding="utf-8"), file) == []
 
 
-def test_the_entry_point_knows_only_the_page_and_the_settings() -> None:
+def test_the_entry_point_knows_only_the_commands() -> None:
     names = imported((ROOT / "app.py").read_text(encoding="utf-8"), "app.py")
-    assert [name for name in sorted(names) if not name.startswith(("studio.ui", "studio.settings"))] == []
+    assert [name for name in sorted(names) if not name.startswith("studio.__main__")] == []
 
 
 @pytest.mark.parametrize(

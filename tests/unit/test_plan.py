@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from studio.architecture import Kind, Layer
+from studio.architecture import Kind, Layer, ratio_defining
 from studio.errors import SchemeError
-from studio.plan import Choice, Plan, group_sizes, make_plan, ratio_defining
+from studio.plan import Choice, Plan, group_sizes, make_plan
 from studio.scheme import Mode, Scheme
 
 WIDTH = 576

@@ -1,0 +1,195 @@
+"""What the page gives to whoever speaks to its server: nothing but the page; no function, no figures, no files."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from studio import source
+from studio.checkpoint import of_folder
+from studio.text import text
+from studio.units import format_bytes
+from tests.conftest import PATIENCE, ROOT, served
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
+
+Visit = Callable[..., Page]
+TinyModel = Callable[[str], Path]
+
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page as it is for others: no local files."""
+    with served(tmp_path_factory.mktemp("server")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A page of one's own, which takes local files."""
+    with served(tmp_path_factory.mktemp("server"), STUDIO_LOCAL_FILES="1") as found:
+        yield found
+
+
+def fetch(url: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """Return the status and the body of an answer."""
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def choose(page: Page, name: str) -> None:
+    """Type a model's name and press Enter."""
+    page.locator("#model-name input").fill(name)
+    page.locator("#model-name input").press("Enter")
+
+
+# functions
+
+
+def test_no_function_of_the_page_is_published(address: str) -> None:
+    assert fetch(f"{address}gradio_api/info") == (200, b'{"named_endpoints":{},"unnamed_endpoints":{}}')
+
+
+def test_a_function_that_is_called_without_its_page_takes_no_path(address: str, tiny_model: TinyModel) -> None:
+    """Gradio lets whoever knows a function's name call it, so that has to be no more than a visitor can do."""
+    path = str(tiny_model("llama"))
+    assert text("error.choose_a_model") in call(address, "open_model", ["en", path], "without-a-visit")
+    assert "SmolLM2" in call(address, "visit", [], "with-a-visit")
+    refused = text("error.bad_model_name_page", model=path)
+    assert refused in call(address, "open_model", ["en", path], "with-a-visit")
+
+
+def call(address: str, name: str, inputs: list[str], visitor: str) -> str:
+    """Call a function of the page as a program would, and return all it said."""
+    body = json.dumps({"data": inputs, "session_hash": visitor}).encode()
+    status, answer = fetch(f"{address}gradio_api/call/{name}", body)
+    assert status == 200
+    _, events = fetch(f"{address}gradio_api/call/{name}/{json.loads(answer)['event_id']}")
+    said = [json.loads(line.removeprefix("data: ")) for line in events.decode().splitlines() if line[:5] == "data:"]
+    return json.dumps(said, ensure_ascii=False)
+
+
+def test_the_figures_of_the_server_are_not_open(address: str) -> None:
+    assert fetch(f"{address}monitoring/summary")[0] in (403, 404)
+    assert fetch(f"{address}gradio_api/monitoring/summary")[0] in (403, 404)
+
+
+# files
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        "/etc/hostname",
+        "../../../../etc/passwd",
+        "%2e%2e/%2e%2e/etc/passwd",
+        "{root}/README.md",
+        "{root}/studio/session.py",
+        "{root}/.git/config",
+        "{cache}",
+        "README.md",
+        "http://127.0.0.1:1/",
+    ],
+)
+def test_no_file_of_the_machine_is_served(address: str, path: str) -> None:
+    path = path.format(root=ROOT, cache=source.builtin_file())
+    status, body = fetch(f"{address}gradio_api/file={path}")
+    assert status in (400, 403, 404)
+    assert b"root:" not in body
+
+
+# paths as names
+
+
+def test_a_path_is_no_model_on_a_page_for_others(visit: Visit, address: str, tiny_model: TinyModel) -> None:
+    refused(visit(address), tiny_model("llama"))
+
+
+def test_local_files_are_only_for_a_page_that_others_do_not_see(
+    visit: Visit, tmp_path: Path, tiny_model: TinyModel
+) -> None:
+    with served(tmp_path, "--host", "0.0.0.0", STUDIO_LOCAL_FILES="1") as address:
+        page = visit(address)
+        refused(page, tiny_model("llama"))
+        page.close()
+
+
+def refused(page: Page, model: Path) -> None:
+    """Type paths, one of them a model's: each is one sentence, the same whether there is something or not."""
+    expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
+    for name in ("/etc", "../x", "~", "/no/such/folder", str(model), f"{source.builtin_file()}", "file:///etc"):
+        choose(page, name)
+        expect(page.locator("#model-notice")).to_have_text(text("error.bad_model_name_page", model=name[:80]))
+        expect(page.locator("#model-facts")).to_contain_text("135M weights")
+    assert "Traceback" not in page.content()
+
+
+def test_a_folder_is_a_model_on_a_page_of_ones_own(visit: Visit, own: str, tiny_model: TinyModel) -> None:
+    page, model = visit(own), tiny_model("llama")
+    expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
+    choose(page, str(model))
+    weights = of_folder(model).weights
+    expect(page.locator('[data-figure="original"] dd')).to_have_text(format_bytes(2 * weights))
+    expect(page.locator("#model-facts")).to_contain_text("llama")
+    page.locator("#compress").click()
+    expect(page.locator("#progress .good")).to_be_visible()
+    page.locator("#prompt textarea").fill("one")
+    page.locator("#send").click()
+    expect(page.locator("#prompt textarea")).to_have_value("")
+    expect(page.locator('#compressed [data-testid="bot"]')).to_have_count(1)
+
+
+def test_a_folder_that_is_no_model_is_one_sentence_on_a_page_of_ones_own(
+    visit: Visit, own: str, tmp_path: Path
+) -> None:
+    page = visit(own)
+    expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
+    choose(page, str(tmp_path))
+    expect(page.locator("#model-notice")).to_have_text(text("error.no_safetensors", model=tmp_path.name))
+    choose(page, "../x")
+    expect(page.locator("#model-notice")).to_have_text(text("error.bad_model_name", model="../x"))
+
+
+# what is typed is words
+
+
+def test_markup_in_a_prompt_runs_nothing_and_fetches_nothing(visit: Visit, address: str) -> None:
+    """What a model answers is shown in the same way, and may be anything."""
+    page, asked = visit(address), []
+    expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
+    page.on("request", lambda request: asked.append(request.url) if request.resource_type == "image" else None)
+    prompt = '<img src=x onerror="window.ran=1"><script>window.ran=1</script>![x](http://127.0.0.2:8899/x.png)'
+    page.locator("#prompt textarea").fill(prompt)
+    page.locator("#send").click()
+    expect(page.locator("#prompt textarea")).to_have_value("")
+    expect(page.locator('#original [data-testid="user"]')).to_have_count(1)
+    assert page.evaluate("window.ran") is None
+    assert asked == []
+
+
+def test_markup_in_a_models_name_is_shown_as_it_is(visit: Visit, address: str) -> None:
+    page, name = visit(address), '<img src=x onerror="window.ran=1">'
+    expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
+    choose(page, name)
+    expect(page.locator("#model-notice")).to_have_text(text("error.bad_model_name_page", model=name))
+    assert page.evaluate("window.ran") is None
+
+
+# the address
+
+
+def test_port_0_takes_a_free_port(tmp_path: Path) -> None:
+    with served(tmp_path, "--port", "0") as address:
+        assert fetch(address)[0] == 200
