@@ -18,6 +18,7 @@ class Header:
 
 
 def header(words: Words) -> Header:
+    """Title, language and theme."""
     with gr.Row(elem_id="header"):
         words.on(
             gr.HTML,
@@ -45,6 +46,7 @@ class ModelPanel:
 
 
 def model_panel(words: Words) -> ModelPanel:
+    """The model and the figures of its plan."""
     with gr.Column(elem_id="model"):
         with gr.Row(elem_classes="tight"):
             name = words.on(
@@ -70,6 +72,7 @@ class MapPanel:
 
 
 def map_panel(words: Words) -> MapPanel:
+    """The map of layers, and the same as a table."""
     with gr.Column(elem_id="map"):
         words.on(gr.HTML, {"value": heading("map.heading")})
         legend = gr.HTML(elem_id="map-legend")
@@ -87,6 +90,7 @@ class SizePanel:
 
 
 def size_panel(words: Words) -> SizePanel:
+    """Original against compressed, by what the bytes hold."""
     with gr.Column(elem_id="size"):
         words.on(gr.HTML, {"value": heading("size.heading")})
         plot = words.on(gr.Plot, {"label": "size.label"}, show_label=False, elem_id="size-plot", container=False)
@@ -108,6 +112,7 @@ class PlanPanel:
 
 
 def plan_panel(words: Words) -> PlanPanel:
+    """The choices, and the button that carries them out."""
     start = Choice()
     with gr.Column(elem_id="plan"):
         words.on(gr.HTML, {"value": heading("plan.heading")})
@@ -174,6 +179,7 @@ class ChatPanel:
 
 
 def chat_panel(words: Words) -> ChatPanel:
+    """Two columns, one message box."""
     with gr.Column(elem_id="chat"):
         words.on(gr.HTML, {"value": heading("chat.heading")})
         with gr.Row(elem_classes="tight", elem_id="columns"):
@@ -245,6 +251,7 @@ class ExportPanel:
 
 
 def export_panel(words: Words) -> ExportPanel:
+    """What can be taken along."""
     with gr.Column(elem_id="export"):
         words.on(gr.HTML, {"value": heading("export.heading")})
         summary = gr.HTML(elem_id="export-summary")

@@ -103,6 +103,7 @@ def model_choices(language: str) -> list[tuple[str, str]]:
 
 
 def answers(page: Page, before: list[list[Bubble]], prompt: str, given: Answers, language: str) -> Updates:
+    """Return both columns with the turn that is being answered, and each answer's figures."""
     chat = page.chat
     columns = ((chat.original, chat.original_stats), (chat.compressed, chat.compressed_stats))
     shown: Updates = {}
@@ -115,10 +116,12 @@ def answers(page: Page, before: list[list[Bubble]], prompt: str, given: Answers,
 
 
 def bubbles(said: Iterable[Message]) -> list[Bubble]:
+    """Return a conversation as the chat component takes it."""
     return [{"role": turn["role"], "content": turn["content"]} for turn in said]
 
 
 def no_file(page: Page) -> Updates:
+    """Return what takes back the file made for a copy that is no longer the one on show."""
     return {page.export.progress: "", page.export.file: gr.update(visible=False, value=None)}
 
 
@@ -129,6 +132,7 @@ def spoken(page: Page, session: Session, language: str) -> Updates:
 
 
 def model_info(language: str) -> str:
+    """Return how a model is picked here: by searching the Hub, where it answers."""
     return text("model.info" if hub.reachable() else "model.info_offline", language)
 
 

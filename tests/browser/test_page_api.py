@@ -131,7 +131,7 @@ def refused(page: Page, model: Path) -> None:
     expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
     for name in ("/etc", "../x", "~", "/no/such/folder", str(model), f"{source.builtin_file()}", "file:///etc"):
         choose(page, name)
-        expect(page.locator("#model-notice")).to_have_text(text("error.bad_model_name_page", model=name[:80]))
+        expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name_page", model=name[:80]))
         expect(page.locator("#model-facts")).to_contain_text("135M weights")
     assert "Traceback" not in page.content()
 
@@ -157,9 +157,9 @@ def test_a_folder_that_is_no_model_is_one_sentence_on_a_page_of_ones_own(
     page = visit(own)
     expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
     choose(page, str(tmp_path))
-    expect(page.locator("#model-notice")).to_have_text(text("error.no_safetensors", model=tmp_path.name))
+    expect(page.locator("#model-notice .notice")).to_have_text(text("error.no_safetensors", model=tmp_path.name))
     choose(page, "../x")
-    expect(page.locator("#model-notice")).to_have_text(text("error.bad_model_name", model="../x"))
+    expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name", model="../x"))
 
 
 # what is typed is words
@@ -183,7 +183,7 @@ def test_markup_in_a_models_name_is_shown_as_it_is(visit: Visit, address: str) -
     page, name = visit(address), '<img src=x onerror="window.ran=1">'
     expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
     choose(page, name)
-    expect(page.locator("#model-notice")).to_have_text(text("error.bad_model_name_page", model=name))
+    expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name_page", model=name))
     assert page.evaluate("window.ran") is None
 
 
