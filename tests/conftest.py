@@ -37,7 +37,7 @@ from studio import source  # noqa: E402
 from studio.chat import RENDERER  # noqa: E402
 from studio.checkpoint import Checkpoint  # noqa: E402
 
-PATIENCE = 25_000
+PATIENCE = 120_000
 """Milliseconds a browser waits for anything: machines that test are busy."""
 
 ARCHITECTURES = ("llama", "qwen3", "gemma3_text", "phi3", "gpt2")

@@ -1,6 +1,7 @@
 """The server: one call that prepares the built-in model, builds the page and serves it."""
 
 import contextlib
+import socket
 from pathlib import Path
 
 import gradio as gr
@@ -37,7 +38,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
     blocks.queue(default_concurrency_limit=1, max_size=64)
     _, address, _ = blocks.launch(
         server_name=settings().host,
-        server_port=settings().port if port is None else port,
+        server_port=(settings().port if port is None else port) or _free_port(settings().host),
         theme=_theme(),
         css_paths=[ASSETS / "style.css"],
         favicon_path=ASSETS / "logo.png" if (ASSETS / "logo.png").exists() else None,
@@ -61,6 +62,13 @@ def _close(session: Session | None) -> None:
     """Give back what a visitor who left was holding."""
     if session is not None:
         session.close()
+
+
+def _free_port(host: str) -> int:
+    """Return a port that nobody listens on now; gradio knows no port 0."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def _theme() -> gr.themes.Base:

@@ -185,7 +185,12 @@ def chat_panel(words: Words) -> ChatPanel:
         with gr.Row(elem_classes="tight", elem_id="columns"):
             with gr.Column(min_width=150):
                 original = words.on(
-                    gr.Chatbot, {"label": "chat.original"}, height=330, elem_id="original", buttons=["copy"]
+                    gr.Chatbot,
+                    {"label": "chat.original"},
+                    height=330,
+                    elem_id="original",
+                    render_markdown=False,
+                    buttons=["copy"],
                 )
                 original_stats = gr.HTML(elem_id="original-stats")
             with gr.Column(min_width=150):
@@ -194,6 +199,7 @@ def chat_panel(words: Words) -> ChatPanel:
                     {"label": "chat.compressed"},
                     height=330,
                     elem_id="compressed",
+                    render_markdown=False,  # an answer is shown as it is: markup could make the browser fetch pictures
                     buttons=["copy"],
                 )
                 compressed_stats = gr.HTML(elem_id="compressed-stats")

@@ -5,9 +5,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from studio import source
 from studio.checkpoint import of_folder
@@ -165,18 +166,26 @@ def test_a_folder_that_is_no_model_is_one_sentence_on_a_page_of_ones_own(
 # what is typed is words
 
 
-def test_markup_in_a_prompt_runs_nothing_and_fetches_nothing(visit: Visit, address: str) -> None:
-    """What a model answers is shown in the same way, and may be anything."""
-    page, asked = visit(address), []
+PICTURES = "http://127.0.0.2:8899"
+MARKUP = f"""<img src=x onerror="window.ran=1"><script>window.ran=1</script>
+![x]({PICTURES}/markdown.png) <img src="{PICTURES}/html.png"> <p style="background:url({PICTURES}/style.png)">x</p>"""
+
+
+def test_markup_in_a_message_runs_nothing_and_asks_no_other_machine(chromium: Browser, address: str) -> None:
+    """What a model answers is shown in the same way, and may be anything. What the browser refuses, it logs."""
+    page, asked, answered = chromium.new_page(), [], []
+    page.route(f"{PICTURES}/**", lambda route: (asked.append(route.request.url), route.abort()))
+    page.on("requestfinished", lambda request: answered.append(urlsplit(request.url).hostname))
+    page.goto(address)
     expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
-    page.on("request", lambda request: asked.append(request.url) if request.resource_type == "image" else None)
-    prompt = '<img src=x onerror="window.ran=1"><script>window.ran=1</script>![x](http://127.0.0.2:8899/x.png)'
-    page.locator("#prompt textarea").fill(prompt)
+    page.locator("#prompt textarea").fill(MARKUP)
     page.locator("#send").click()
     expect(page.locator("#prompt textarea")).to_have_value("")
     expect(page.locator('#original [data-testid="user"]')).to_have_count(1)
     assert page.evaluate("window.ran") is None
     assert asked == []
+    assert set(answered) - {None} == {"127.0.0.1"}
+    page.close()
 
 
 def test_markup_in_a_models_name_is_shown_as_it_is(visit: Visit, address: str) -> None:
