@@ -215,7 +215,7 @@ class Session:
             )
         if checkpoint.folder is None:
             raise ModelError("compress_first")
-        self.begin("chat")
+        self._heed("chat")
         conversations = self.conversations
         before: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         turns = [[*before, *said, {"role": "user", "content": prompt}] for said in conversations]

@@ -193,6 +193,7 @@ class Handlers:
     @guarded
     def queue_talk(self, session: Session, language: str) -> Iterator[Updates]:
         """Send was pressed: say so at once, also while another visitor's job runs."""
+        session.begin("chat")
         yield {
             self.page.chat.send: gr.update(interactive=False),
             self.page.chat.stop: gr.update(interactive=True),

@@ -190,7 +190,7 @@ def chat_panel(words: Words) -> ChatPanel:
                     height=330,
                     elem_id="original",
                     render_markdown=False,
-                    buttons=["copy"],
+                    buttons=[],
                 )
                 original_stats = gr.HTML(elem_id="original-stats")
             with gr.Column(min_width=150):
@@ -199,8 +199,8 @@ def chat_panel(words: Words) -> ChatPanel:
                     {"label": "chat.compressed"},
                     height=330,
                     elem_id="compressed",
-                    render_markdown=False,  # an answer is shown as it is: markup could make the browser fetch pictures
-                    buttons=["copy"],
+                    render_markdown=False,
+                    buttons=[],  # its copy button would copy the escaped text
                 )
                 compressed_stats = gr.HTML(elem_id="compressed-stats")
         prompt = words.on(

@@ -1,6 +1,7 @@
 """Session -> what changes on which component. Pure but for asking whether the Hub answers; handles no events."""
 
 from collections.abc import Iterable
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -109,15 +110,19 @@ def answers(page: Page, before: list[list[Bubble]], prompt: str, given: Answers,
     shown: Updates = {}
     for i, reply in enumerate(given.replies):
         column, line = columns[i]
-        said = [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply.text}]
+        said = bubbles([{"role": "user", "content": prompt}, {"role": "assistant", "content": reply.text}])
         shown[column] = before[i] + (said if reply.text else said[:1])
         shown[line] = present.stats(reply, given.weight_bytes[i], given.is_slow[i], language)
     return shown
 
 
 def bubbles(said: Iterable[Message]) -> list[Bubble]:
-    """Return a conversation as the chat component takes it."""
-    return [{"role": turn["role"], "content": turn["content"]} for turn in said]
+    """Return a conversation as the chat component takes it.
+
+    It takes HTML, also with its Markdown switched off; escaped, what a model or a visitor wrote is shown as it is and
+    can neither draw over the page nor make the browser fetch anything.
+    """
+    return [{"role": turn["role"], "content": escape(turn["content"], quote=False)} for turn in said]
 
 
 def no_file(page: Page) -> Updates:

@@ -181,7 +181,9 @@ def test_markup_in_a_message_runs_nothing_and_asks_no_other_machine(chromium: Br
     page.locator("#prompt textarea").fill(MARKUP)
     page.locator("#send").click()
     expect(page.locator("#prompt textarea")).to_have_value("")
-    expect(page.locator('#original [data-testid="user"]')).to_have_count(1)
+    shown = page.locator('#original [data-testid="user"]')
+    expect(shown).to_contain_text('<img src=x onerror="window.ran=1"><script>window.ran=1</script>')
+    expect(shown.locator("img, p[style]")).to_have_count(0)
     assert page.evaluate("window.ran") is None
     assert asked == []
     assert set(answered) - {None} == {"127.0.0.1"}
