@@ -89,7 +89,7 @@ def _packed(file: Any, weight: PackedWeight) -> PackedTensor:
     arrays: dict[str, Tensor] = {
         part.name: file.get_tensor(f"{weight.name}.{part.name}").clone() for part in weight.parts
     }
-    return PackedTensor(scheme, weight.shape, arrays["codes"], arrays["scale"], arrays.get("zero_point"))
+    return PackedTensor.of(scheme, weight.shape, arrays)
 
 
 def _put_packed(model: nn.Module, weight: PackedWeight, packed: PackedTensor) -> None:

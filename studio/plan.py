@@ -42,7 +42,7 @@ class Choice:
 
     @property
     def primary(self) -> Scheme:
-        return Scheme(self.mode, self.group_size if self.mode.is_grouped else WHOLE_CHANNEL)
+        return Scheme.of(self.mode, self.group_size)
 
     @property
     def secondary(self) -> Scheme | None:

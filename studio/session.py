@@ -231,14 +231,14 @@ class Session:
                     for i, reply in zip(awake, step, strict=True):
                         replies[i] = reply
                     yield Answers(tuple(replies), memory, slow)
-                    if self._stops["chat"].is_set():
+                    if self._stops["chat"].is_set() or self.conversations is not conversations:
                         break
             finally:
+                self.begin("chat")  # a wish to stop ends with what it stopped
                 _remember(conversations, prompt, replies)
 
     def clear_chat(self) -> None:
         """Forget what was said; an answer that is being given ends, and is not remembered."""
-        self.stop("chat")
         self.conversations = ([], [])
 
     def stop(self, job: Job) -> None:

@@ -34,7 +34,7 @@ class Int8Product(Lookup):
 
     @classmethod
     def takes(cls, packed: PackedTensor) -> bool:
-        return packed.scheme.mode.bits == 8 and packed.shape[1] % WIDTH_MULTIPLE == 0
+        return packed.scheme.mode in ("int8_sym", "int8_asym") and packed.shape[1] % WIDTH_MULTIPLE == 0
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.aten._weight_int8pack_mm(x, self.codes, self.scale)

@@ -22,10 +22,12 @@ class TiledProduct(Lookup):
         self.register_buffer("codes", packed.codes)
         self.register_buffer("scale", packed.scale)
         self.register_buffer("zero_point", packed.zero_point)
+        self.register_buffer("shared", packed.shared)
 
     codes: Tensor
     scale: Tensor
     zero_point: Tensor | None
+    shared: Tensor | None
 
     @classmethod
     def takes(cls, packed: PackedTensor) -> bool:
@@ -33,7 +35,7 @@ class TiledProduct(Lookup):
 
     @property
     def _packed(self) -> PackedTensor:
-        return PackedTensor(self.scheme, self.shape, self.codes, self.scale, self.zero_point)
+        return PackedTensor(self.scheme, self.shape, self.codes, self.scale, self.zero_point, self.shared)
 
     def forward(self, x: Tensor) -> Tensor:
         rows, width = self.shape

@@ -1,11 +1,12 @@
 """A packed weight as the file holds it: the arrays that ``Scheme.parts`` names."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from studio.packing.nibbles import pack_nibbles, unpack_nibbles
+from studio.packing.bits import pack_bits, unpack_bits
 from studio.rounding import Rounded, dequantize
 from studio.scheme import Scheme
 
@@ -18,12 +19,26 @@ class PackedTensor:
     shape: tuple[int, int]
     codes: Tensor
     scale: Tensor
-    zero_point: Tensor | None
+    zero_point: Tensor | None = None
+    shared: Tensor | None = None
+    """What the whole tensor has in common, under the name its format gives it."""
+
+    @classmethod
+    def of(cls, scheme: Scheme, shape: tuple[int, int], arrays: Mapping[str, Tensor]) -> "PackedTensor":
+        """Return the weight of these stored arrays, by the name of their part."""
+        form = scheme.mode.stored_as
+        shared = None if form.shared is None else arrays[form.shared[0]]
+        return cls(scheme, shape, arrays["codes"], arrays["scale"], arrays.get("zero_point"), shared)
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the stored arrays by the name of their part."""
         arrays = {"codes": self.codes, "scale": self.scale}
-        return arrays if self.zero_point is None else arrays | {"zero_point": self.zero_point}
+        if self.zero_point is not None:
+            arrays["zero_point"] = self.zero_point
+        form = self.scheme.mode.stored_as
+        if form.shared is not None and self.shared is not None:
+            arrays[form.shared[0]] = self.shared
+        return arrays
 
     def dequantize(self, start: int = 0, stop: int | None = None) -> Tensor:
         """Return rows ``start:stop`` of the weight the numbers stand for, fp32 [rows, K]."""
@@ -31,36 +46,43 @@ class PackedTensor:
 
 
 def pack(rounded: Rounded, scheme: Scheme) -> PackedTensor:
-    """Return the stored form of ``rounded``, its scale in fp16; :func:`unpack` is the exact inverse."""
-    rounded = rounded.stored()
+    """Return the stored form of ``rounded``, its scale in the format's dtype; :func:`unpack` is the exact inverse."""
+    form = scheme.mode.stored_as
+    rounded = rounded.stored(form.scale_dtype)
     rows, width = rounded.codes.shape
-    if scheme.mode.bits == 8:
-        codes = rounded.codes if scheme.mode.has_zero_point else _signed(rounded.codes)
-        return PackedTensor(scheme, (rows, width), codes, rounded.scale, rounded.zero_point)
-    zero_point = None if rounded.zero_point is None else pack_nibbles(rounded.zero_point.flatten())
-    return PackedTensor(scheme, (rows, width), pack_nibbles(rounded.codes), rounded.scale, zero_point)
+    if form.bits == 8:
+        codes = _stored_bytes(rounded.codes, form.code_dtype)
+        return PackedTensor(scheme, (rows, width), codes, rounded.scale, rounded.zero_point, rounded.shared)
+    zero_point = None if rounded.zero_point is None else pack_bits(rounded.zero_point.flatten(), 4)
+    codes = pack_bits(rounded.codes, form.bits)
+    return PackedTensor(scheme, (rows, width), codes, rounded.scale, zero_point, rounded.shared)
 
 
 def unpack(packed: PackedTensor, start: int = 0, stop: int | None = None) -> Rounded:
     """Return rows ``start:stop`` of a packed weight as codes and scales."""
     rows, width = packed.shape
-    picked = slice(start, rows if stop is None else stop)
-    scale = packed.scale[picked]
-    if packed.scheme.mode.bits == 8:
-        codes = packed.codes[picked]
-        codes = codes if packed.scheme.mode.has_zero_point else _unsigned(codes)
-        return Rounded(codes, scale, None if packed.zero_point is None else packed.zero_point[picked])
-    zero_point = None
-    if packed.zero_point is not None:
-        groups = packed.scale.shape[1]
-        zero_point = unpack_nibbles(packed.zero_point, rows * groups).reshape(rows, groups)[picked]
-    return Rounded(unpack_nibbles(packed.codes[picked], width), scale, zero_point)
+    form = packed.scheme.mode.stored_as
+    begin, end, _ = slice(start, stop).indices(rows)
+    codes, scale, zero_point = packed.codes[begin:end], packed.scale[begin:end], packed.zero_point
+    if form.bits == 8:
+        zeros = None if zero_point is None else zero_point[begin:end]
+        return Rounded(_code_bytes(codes), scale, zeros, packed.shared)
+    if zero_point is not None:
+        # Zero points run on from row to row: those of an odd row may begin in the middle of a byte.
+        groups = scale.shape[1]
+        first, last = begin * groups, end * groups
+        nibbles = unpack_bits(zero_point[first // 2 : -(-last // 2)], 4, last - first // 2 * 2)
+        zero_point = nibbles[first % 2 :].reshape(end - begin, groups)
+    return Rounded(unpack_bits(codes, form.bits, width), scale, zero_point, packed.shared)
 
 
-def _signed(codes: Tensor) -> Tensor:
-    """0..255 -> -128..127; flipping the top bit is subtracting 128."""
-    return (codes ^ 0x80).view(torch.int8)
+def _stored_bytes(codes: Tensor, dtype: str) -> Tensor:
+    """uint8 as rounding gives them -> the dtype of the file; flipping the top bit is subtracting 128."""
+    if dtype == "I8":
+        return (codes ^ 0x80).view(torch.int8)
+    return codes.view(torch.float8_e4m3fn) if dtype == "F8_E4M3" else codes
 
 
-def _unsigned(codes: Tensor) -> Tensor:
-    return codes.view(torch.uint8) ^ 0x80
+def _code_bytes(stored: Tensor) -> Tensor:
+    codes = stored.view(torch.uint8)
+    return codes ^ 0x80 if stored.dtype == torch.int8 else codes

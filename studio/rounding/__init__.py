@@ -1,5 +1,7 @@
-"""Weight -> codes and scales. Pure tensor maths on any device; knows nothing of bytes, files or models."""
+"""Weights -> codes and scales, and back: pure tensor maths, on any device. Knows nothing of bytes or files."""
 
-from studio.rounding.nearest import NF4_LEVELS, Rounded, dequantize, round_to_nearest
+from studio.rounding.levels import NF4_LEVELS
+from studio.rounding.nearest import dequantize, round_to_nearest, shared_of
+from studio.rounding.rounded import Rounded
 
-__all__ = ["NF4_LEVELS", "Rounded", "dequantize", "round_to_nearest"]
+__all__ = ["NF4_LEVELS", "Rounded", "dequantize", "round_to_nearest", "shared_of"]

@@ -54,8 +54,9 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     picked.then(do.survey, who, everything, **slow)
     page.model.name.key_up(do.suggest, [page.header.language], page.model.name, **last)
 
-    for control in (plan.mode, plan.group_size, plan.backup, plan.ratio):
-        on(control.input, do.choose, [*who, *choices], last)
+    # One listener for all: two of them could answer in the wrong order, and the older figures would stay.
+    moved = [control.input for control in (plan.mode, plan.group_size, plan.backup, plan.ratio)]
+    gr.on(moved, do.choose, inputs=[*who, *choices], outputs=everything, **last)
     pressed = on(plan.compress.click, do.queue_compress, who, quick)
     pressed.then(do.compress, who, everything, **slow)
     on(plan.cancel.click, do.cancel, who, quick)

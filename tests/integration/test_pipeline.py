@@ -607,9 +607,18 @@ def test_a_session_that_ends_takes_its_files_and_its_model_along(
 def test_stop_means_one_job_and_not_another(opened: Session, tmp_path: Path) -> None:
     opened.stop("chat")
     finish(opened.compress())
+    opened.begin("chat")  # as Send does
     opened.stop("compress")
     assert finish(opened.archive(tmp_path / "download")).is_file()
     assert errors(ask(opened)) == [None, None]
+
+
+def test_stop_is_heard_by_an_answer_that_has_not_begun(opened: Session) -> None:
+    opened.begin("chat")
+    opened.stop("chat")
+    with pytest.raises(Cancelled):
+        ask(opened)
+    assert errors(ask(opened)) == [None]  # asked anew
 
 
 # sources that are damaged

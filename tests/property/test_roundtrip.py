@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from studio.packing import pack, pack_nibbles, unpack, unpack_nibbles
+from studio.packing import pack, pack_bits, unpack, unpack_bits
 from studio.rounding import Rounded, dequantize, round_to_nearest
 from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
 
@@ -86,10 +86,10 @@ def test_any_rows_unpack_alone(drawn: tuple[Scheme, Rounded], data: st.DataObjec
 @given(st.lists(st.lists(st.integers(0, 15), min_size=7, max_size=7), min_size=1, max_size=4), st.integers(1, 7))
 def test_nibbles_come_back_at_any_width(rows: list[list[int]], width: int) -> None:
     codes = torch.tensor(rows, dtype=torch.uint8)[:, :width]
-    packed = pack_nibbles(codes)
+    packed = pack_bits(codes, 4)
     assert packed.shape == (len(rows), (width + 1) // 2)
-    assert torch.equal(unpack_nibbles(packed, width), codes)
-    assert torch.equal(unpack_nibbles(pack_nibbles(codes[0]), width), codes[0]), "one axis is enough"
+    assert torch.equal(unpack_bits(packed, 4, width), codes)
+    assert torch.equal(unpack_bits(pack_bits(codes[0], 4), 4, width), codes[0]), "one axis is enough"
 
 
 @quickly

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from studio.packing import PackedTensor, pack, pack_nibbles, unpack, unpack_nibbles
+from studio.packing import PackedTensor, pack, pack_bits, unpack, unpack_bits
 from studio.rounding import Rounded, dequantize, round_to_nearest
 from studio.scheme import Mode, Scheme
 
@@ -44,13 +44,13 @@ def same(a: Rounded, b: Rounded) -> bool:
 
 def test_the_first_code_of_two_is_in_the_low_half() -> None:
     codes = torch.tensor([[1, 2, 3, 4], [15, 0, 0, 15]], dtype=torch.uint8)
-    assert pack_nibbles(codes).tolist() == [[0x21, 0x43], [0x0F, 0xF0]]
+    assert pack_bits(codes, 4).tolist() == [[0x21, 0x43], [0x0F, 0xF0]]
 
 
 def test_an_odd_end_is_filled_with_zero() -> None:
     codes = torch.tensor([[9, 10, 11]], dtype=torch.uint8)
-    assert pack_nibbles(codes).tolist() == [[0xA9, 0x0B]]
-    assert unpack_nibbles(pack_nibbles(codes), 3).tolist() == codes.tolist()
+    assert pack_bits(codes, 4).tolist() == [[0xA9, 0x0B]]
+    assert unpack_bits(pack_bits(codes, 4), 4, 3).tolist() == codes.tolist()
 
 
 @pytest.mark.parametrize(("scheme", "shape"), GRID)

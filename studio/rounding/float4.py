@@ -1,0 +1,76 @@
+"""E2M1, the 4-bit float: FP4 (fp16 scales), MXFP4 (powers of two) and NVFP4 (E4M3 scales under one fp32 number).
+
+Sources: OCP Microscaling Formats 1.0; ``weight_lowering.py`` of NNCF 3.4. A code is sign, two bits of exponent and one
+of mantissa: its low three bits index the magnitudes below.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from studio.rounding.float8 import MAX as E4M3_MAX
+from studio.rounding.rounded import EPSILON, Grid, largest
+
+MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+MAX = MAGNITUDES[-1]
+SIGN = 8
+
+
+def power_of_two(scale: Tensor) -> Tensor:
+    """Return the smallest power of two that is not below each scale, which is all that E8M0 can hold."""
+    return torch.exp2(torch.log2(scale).ceil_().clamp_(-127, 127))
+
+
+def encode(normal: Tensor) -> Tensor:
+    """Return the code of the nearest E2M1 number, one exactly halfway taking the even mantissa."""
+    codes = torch.bucketize(normal.abs(), _halfways(normal.device))
+    return codes + SIGN * normal.signbit()
+
+
+def decode(codes: Tensor, _: Tensor | None = None) -> Tensor:
+    """Return the numbers that E2M1 codes stand for, fp32."""
+    return _signed_magnitudes(codes.device)[codes.int()]
+
+
+def fp4(grouped: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    scale = (largest(grouped) / MAX).clamp_(min=EPSILON)
+    return encode(grouped / scale), scale.squeeze(2), None
+
+
+def mxfp4(grouped: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    scale = power_of_two((largest(grouped) / MAX).clamp_(min=EPSILON))
+    return encode(grouped / scale), scale.squeeze(2), None
+
+
+def nvfp4(grouped: Tensor, global_scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Codes are found with the exact scale, as NNCF does; what is kept of it is its E4M3 share of the global one."""
+    assert global_scale is not None
+    codes, scale, _ = fp4(grouped, None)
+    return codes, (scale / global_scale).half().to(torch.float8_e4m3fn).float(), None
+
+
+def widest_scale(pieces: Iterable[Tensor]) -> Tensor:
+    """Return NVFP4's global scale [1]: the largest group's scale becomes E4M3's largest number."""
+    scale = max(float(largest(grouped).max()) for grouped in pieces)
+    top = (torch.tensor([scale], dtype=torch.float32) / MAX).clamp_(min=EPSILON)
+    return (top / E4M3_MAX).clamp_(min=EPSILON)
+
+
+FP4, MXFP4, NVFP4 = Grid(fp4, decode), Grid(mxfp4, decode), Grid(nvfp4, decode, widest_scale)
+
+
+@cache
+def _halfways(device: torch.device) -> Tensor:
+    """Return the bounds [7]: a magnitude above one takes the next code. Where the next is even, halfway counts."""
+    levels = torch.tensor(MAGNITUDES, dtype=torch.float32)
+    bounds = (levels[1:] + levels[:-1]) / 2
+    bounds[1::2] = torch.nextafter(bounds[1::2], torch.zeros(()))
+    return bounds.to(device)
+
+
+@cache
+def _signed_magnitudes(device: torch.device) -> Tensor:
+    levels = torch.tensor(MAGNITUDES, dtype=torch.float32, device=device)
+    return torch.cat((levels, -levels))

@@ -1,0 +1,54 @@
+"""A weight on its grid, and what a number format must say about itself. Knows no format."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+EPSILON = 2.0**-23
+"""The smallest scale: keeps all-zero groups defined, and is still a number in fp16."""
+
+SCALE_DTYPES = {"F16": torch.float16, "F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu}
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A weight on its grid.
+
+    ``codes`` uint8 [N, K]; signed codes of symmetric modes are stored plus half the range (-8 -> 0, -128 -> 0), codes
+    of float formats are their bits. ``scale`` [N, G], fp32 as found or in the dtype of the file. ``zero_point`` uint8
+    [N, G], or None. ``shared``: what the whole tensor has in common, [C], or None.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor | None
+    shared: Tensor | None = None
+
+    def stored(self, scale_dtype: str = "F16") -> "Rounded":
+        """Return the same with the scale that a file holds."""
+        return replace(self, scale=self.scale.to(SCALE_DTYPES[scale_dtype]))
+
+
+Round = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
+"""[N, G, g] fp32, shared -> codes [N, G, g] of any dtype, scale [N, G] fp32, zero point [N, G] or None."""
+Values = Callable[[Tensor, Tensor | None], Tensor]
+"""codes uint8 [...], shared -> what they stand for before zero point and scale, fp32 [...]."""
+Fit = Callable[[Iterable[Tensor]], Tensor]
+"""Groups [N, G, g] fp32 of one tensor, piece by piece -> what the tensor shares [C]."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A number format: how weights get their codes, and what the codes stand for."""
+
+    round: Round
+    values: Values
+    fit: Fit | None = None
+    """Only where the whole tensor shares something."""
+
+
+def largest(grouped: Tensor) -> Tensor:
+    """Return the largest magnitude of each group, [N, G, g] -> [N, G, 1]."""
+    return grouped.abs().amax(2, keepdim=True)
