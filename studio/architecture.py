@@ -83,9 +83,15 @@ class Layer:
         return ".".join(parts[numbers[0] + 1 :]) if numbers else parts[-1]
 
 
-def ratio_defining(layers: Sequence[Layer]) -> list[Layer]:
-    """Return the weights the ratio speaks of: linear ones, without the head (a tied head goes with its embedding)."""
-    return [layer for layer in layers if layer.kind is Kind.LINEAR]
+def ratio_defining(layers: Sequence[Layer], all_layers: bool = False) -> list[Layer]:
+    """Return the weights the ratio speaks of: linear ones, without the head (a tied head goes with its embedding).
+
+    With ``all_layers``, as NNCF names it, head and embeddings join them, after the others.
+    """
+    linear = [layer for layer in layers if layer.kind is Kind.LINEAR]
+    if not all_layers:
+        return linear
+    return linear + [layer for kind in (Kind.HEAD, Kind.EMBEDDING) for layer in layers if layer.kind is kind]
 
 
 def load_config(config: Mapping[str, Any]) -> Any:

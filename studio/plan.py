@@ -2,31 +2,76 @@
 
 The ratio rule is NNCF's (``nncf/quantization/algorithms/weight_compression/mixed_precision.py``, 3.4): linear weights
 but the head define the ratio; in order of rising sensitivity they take the primary mode while their share stays
-below it; all else takes the backup.
+below it; all else takes the backup. A pinned weight stands outside of the rule, as NNCF's ignored ones do.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import Literal, get_args
 
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.errors import SchemeError
-from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme, fitting_group_sizes, parse_backup, parse_mode
+from studio.scheme import GROUP_SIZES, Mode, Scheme, fitting_group_sizes, parse_backup, parse_mode
 
 MIN_RATIO = 0.05
+MIN_ADJUSTED_GROUP = 32
+"""The smallest group that a weight's is adjusted to; below it the weight takes the backup."""
+MAX_PINS = 200
+MAX_PATTERN = 200
+"""Characters."""
+
+Misfit = Literal["error", "ignore", "adjust"]
+"""What to do with a weight whose input channels the group does not divide: refuse the plan, keep it at 16 bits, or
+take the largest power of two that divides them. NNCF's ``GroupSizeFallbackMode``."""
+MISFITS: tuple[Misfit, ...] = get_args(Misfit)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Weights whose scheme the user decided: ``Pin("model.layers.0.*", Scheme(Mode.NF4, 64))``; None keeps 16 bits."""
+
+    pattern: str
+    """A name, or a pattern of the shell's kind: ``*`` for any characters, ``?`` for one."""
+    scheme: Scheme | None
+
+    def __post_init__(self) -> None:
+        if not self.pattern or len(self.pattern) > MAX_PATTERN:
+            raise SchemeError("bad_pattern", pattern=self.pattern[:40], limit=MAX_PATTERN)
+
+    def __str__(self) -> str:
+        return f"{self.pattern}={'none' if self.scheme is None else self.scheme}"
+
+    @classmethod
+    def parse(cls, words: str) -> "Pin":
+        """Return the pin that ``PATTERN=SCHEME`` names, or that ``str`` wrote. Raises SchemeError."""
+        pattern, equals, scheme = words.rpartition("=")
+        if not equals:
+            raise SchemeError("bad_pin", pin=words[:60])
+        return cls(pattern.strip(), None if scheme.strip() == "none" else Scheme.parse(scheme.strip()))
+
+    def takes(self, name: str) -> bool:
+        """Return whether the weight called ``name`` is meant, with or without the ``.weight`` at its end."""
+        return fnmatchcase(name, self.pattern) or fnmatchcase(name.removesuffix(".weight"), self.pattern)
 
 
 @dataclass(frozen=True)
 class Choice:
     """What the user set: ``Choice(Mode.INT4_ASYM, 64, 0.9, Mode.INT8_ASYM)``.
 
-    8-bit modes are per output channel and take every weight, so group size and ratio do not apply to them.
+    The 8-bit integer modes are per output channel and take every weight, so group size and ratio do not apply to them.
     """
 
     mode: Mode = Mode.INT4_ASYM
     group_size: int = 64
     ratio: float = 1.0
     backup: Mode | None = Mode.INT8_ASYM
+    misfit: Misfit = "error"
+    all_layers: bool = False
+    """Whether embeddings and head follow the ratio too, instead of taking the backup."""
+    pins: tuple[Pin, ...] = ()
+    """The first that takes a weight decides."""
 
     def __post_init__(self) -> None:
         if not MIN_RATIO <= self.ratio <= 1:  # false for NaN too
@@ -34,11 +79,30 @@ class Choice:
         if self.group_size not in GROUP_SIZES:
             sizes = ", ".join(str(size) for size in GROUP_SIZES)
             raise SchemeError("unknown_group_size", group_size=self.group_size, sizes=sizes)
+        if self.misfit not in MISFITS:
+            raise SchemeError("unknown_misfit", misfit=str(self.misfit)[:40], misfits=", ".join(MISFITS))
+        if len(self.pins) > MAX_PINS:
+            raise SchemeError("too_many_pins", limit=MAX_PINS)
 
     @classmethod
-    def of(cls, mode: str, group_size: int, ratio: float, backup: str) -> "Choice":
-        """Return the choice these words name. Raises SchemeError with the valid ones for an unknown word."""
-        return cls(parse_mode(mode), group_size, ratio, parse_backup(backup))
+    def of(
+        cls,
+        mode: str,
+        group_size: int,
+        ratio: float,
+        backup: str | None = None,
+        misfit: str = "error",
+        all_layers: bool = False,
+        pins: Sequence[str] = (),
+    ) -> "Choice":
+        """Return the choice these words name; without a backup it is NNCF's for the mode.
+
+        Raises SchemeError with the valid ones for an unknown word.
+        """
+        parsed = parse_mode(mode)
+        second = parsed.default_backup if backup is None else parse_backup(backup)
+        marks = tuple(Pin.parse(pin) for pin in pins)
+        return cls(parsed, group_size, ratio, second, misfit, all_layers, marks)  # type: ignore[arg-type]
 
     @property
     def primary(self) -> Scheme:
@@ -47,14 +111,14 @@ class Choice:
     @property
     def secondary(self) -> Scheme | None:
         """What layers outside the ratio take, None for 16 bits."""
-        if not self.mode.is_grouped:
+        if not self.mode.is_mixable:
             return self.primary
-        return None if self.backup is None else Scheme(self.backup)
+        return None if self.backup is None else Scheme.of(self.backup, self.group_size)
 
     @property
     def is_mixed(self) -> bool:
         """Whether sensitivities decide which layer gets what."""
-        return self.mode.is_grouped and self.ratio < 1
+        return self.mode.is_mixable and self.ratio < 1
 
 
 @dataclass(frozen=True)
@@ -123,7 +187,7 @@ class Plan:
                 sums[place] += a.nbytes
                 continue
             for part in a.scheme.parts(a.layer.matrix):
-                sums[{"scale": "scales", "zero_point": "zero_points"}.get(part.name, place)] += part.nbytes
+                sums[_PART_PLACES.get(part.name, place)] += part.nbytes
         return sums
 
     def original_breakdown(self) -> dict[str, int]:
@@ -135,7 +199,8 @@ class Plan:
 
     def distribution(self) -> list[Share]:
         """Return NNCF's table of modes over all weights and over the ratio-defining ones, most bits first."""
-        defining = {layer.name for layer in ratio_defining([a.layer for a in self.assignments])}
+        follows = self.choice.all_layers and self.choice.mode.is_mixable
+        defining = {layer.name for layer in ratio_defining([a.layer for a in self.assignments], follows)}
         shares: dict[str, list[int]] = {}
         order: dict[str, int] = {}
         for a in self.assignments:
@@ -151,6 +216,7 @@ class Plan:
         return [Share(label, *shares[label]) for label in sorted(shares, key=lambda label: (-order[label], label))]
 
 
+_PART_PLACES = {"scale": "scales", "global_scale": "scales", "codebook": "scales", "zero_point": "zero_points"}
 _PLACES = {Kind.LINEAR: "blocks", Kind.EMBEDDING: "embeddings", Kind.HEAD: "head", Kind.OTHER: "other"}
 
 
@@ -163,16 +229,63 @@ def make_plan(layers: Sequence[Layer], choice: Choice, sensitivities: Mapping[st
     """Return the plan of ``choice``.
 
     ``sensitivities``: NNCF's score by tensor name, high stays at backup. Without them a mixed choice is planned in the
-    model's order and marked as an estimate. Raises SchemeError when the group size fits no or not every layer.
+    model's order and marked as an estimate. Raises SchemeError when the group size fits no or not every layer, unless
+    the choice says what to do then.
     """
-    defining = ratio_defining(layers)
-    _check_groups(defining, choice)
-    ranked = defining
+    pinned = _pinned(layers, choice)
+    # An 8-bit integer mode takes every weight; NNCF asks nothing of their widths.
+    follows = choice.all_layers and choice.mode.is_mixable
+    defining = [layer for layer in ratio_defining(layers, follows) if layer.name not in pinned]
+    fitted = {layer.name: _fitted(layer, choice) for layer in defining}
+    if choice.misfit == "error":
+        _check_groups([layer for layer in defining if fitted[layer.name] is None], defining, choice)
+    ranked = [layer for layer in defining if fitted[layer.name] is not None]
     if choice.is_mixed and sensitivities is not None:
-        ranked = sorted(defining, key=lambda layer: sensitivities[layer.name])
-    primary = _within_ratio(ranked, choice.ratio if choice.mode.is_grouped else 1.0)
-    assignments = tuple(Assignment(layer, _scheme(layer, choice, primary)) for layer in layers)
+        ranked.sort(key=lambda layer: sensitivities[layer.name])
+    primary = _within_ratio(ranked, choice.ratio if choice.mode.is_mixable else 1.0)
+    kept = {name for name, scheme in fitted.items() if scheme is None} if choice.misfit == "ignore" else set()
+
+    def scheme(layer: Layer) -> Scheme | None:
+        if layer.kind is Kind.OTHER or layer.name in kept:
+            return None
+        if layer.name in pinned:
+            return pinned[layer.name]
+        return fitted[layer.name] if layer.name in primary else _backup(layer, choice)
+
+    assignments = tuple(Assignment(layer, scheme(layer)) for layer in layers)
     return Plan(choice, assignments, is_exact=not choice.is_mixed or sensitivities is not None)
+
+
+def _pinned(layers: Sequence[Layer], choice: Choice) -> dict[str, Scheme | None]:
+    """Return the schemes the user decided, by name. Raises SchemeError for a group that does not fit."""
+    pinned: dict[str, Scheme | None] = {}
+    for layer in layers if choice.pins else ():
+        pin = next((pin for pin in choice.pins if pin.takes(layer.name)), None)
+        if pin is None or layer.kind is Kind.OTHER:
+            continue
+        if pin.scheme is not None and not pin.scheme.fits(layer.matrix[1]):
+            raise SchemeError("pin_misfit", scheme=str(pin.scheme), layer=layer.name, width=layer.matrix[1])
+        pinned[layer.name] = pin.scheme
+    return pinned
+
+
+def _fitted(layer: Layer, choice: Choice) -> Scheme | None:
+    """Return the primary scheme with a group that divides this weight's input channels, None where there is none."""
+    width = layer.matrix[1]
+    if choice.primary.fits(width):
+        return choice.primary
+    power = width & -width  # the largest power of two that divides it
+    if choice.misfit == "adjust" and choice.mode.is_grouped and power >= MIN_ADJUSTED_GROUP:
+        return Scheme(choice.mode, power)
+    return None
+
+
+def _backup(layer: Layer, choice: Choice) -> Scheme | None:
+    """Return the backup scheme; where its groups do not divide this weight, one scale a channel does."""
+    scheme = choice.secondary
+    if scheme is None or scheme.fits(layer.matrix[1]):
+        return scheme
+    return Scheme(scheme.mode) if scheme.mode.is_grouped else Scheme(Mode.INT8_ASYM)
 
 
 def _within_ratio(ranked: Sequence[Layer], ratio: float) -> set[str]:
@@ -190,21 +303,14 @@ def _within_ratio(ranked: Sequence[Layer], ratio: float) -> set[str]:
     return names
 
 
-def _scheme(layer: Layer, choice: Choice, primary: set[str]) -> Scheme | None:
-    if layer.kind is Kind.OTHER:
-        return None
-    return choice.primary if layer.name in primary else choice.secondary
-
-
-def _check_groups(defining: Sequence[Layer], choice: Choice) -> None:
+def _check_groups(misfits: Sequence[Layer], defining: Sequence[Layer], choice: Choice) -> None:
     """Raise SchemeError with the sizes that would fit when the chosen one does not."""
-    misfits = [layer for layer in defining if not choice.primary.fits(layer.matrix[1])]
     if misfits:
-        fitting = ", ".join(str(size) for size in group_sizes(defining))
+        fitting = ", ".join(str(size) for size in fitting_group_sizes(layer.matrix[1] for layer in defining))
         example = misfits[0]
         raise SchemeError(
             "group_size_misfit",
-            group_size=choice.group_size,
+            group_size=choice.primary.group_size,
             count=len(misfits),
             layer=example.name,
             width=example.matrix[1],

@@ -130,7 +130,8 @@ class Scheme:
         sizes = self.mode.stored_as.group_sizes
         is_free = len(sizes) > 1 and self.group_size >= 2  # a choosable group may be any that divides: 192, say
         if self.group_size not in sizes and not is_free:
-            raise SchemeError("group_size_of_mode", mode=self.mode.value, group_size=self.group_size)
+            words = ", ".join(str(size) for size in sizes) + (", …" if len(sizes) > 1 else "")
+            raise SchemeError("group_size_of_mode", mode=self.mode.value, group_size=self.group_size, sizes=words)
 
     def __str__(self) -> str:
         if not self.mode.is_grouped:

@@ -20,6 +20,8 @@ class Settings(BaseSettings):
     """Accept folders and .gguf files as models on a page bound to loopback."""
     cache_dir: Path = user_cache_path("quantization-studio")
     """Where prepared models, sensitivities and compressed folders are kept."""
+    native: bool = True
+    """Compile the C twins of slow torch code where a compiler is found; without them all works, more slowly."""
 
     @property
     def is_private(self) -> bool:

@@ -1,0 +1,181 @@
+"""Round to nearest, compiled: rounding, packing and measuring in one pass over the rows (``rounding.c``)."""
+
+import ctypes
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from studio.native.build import library
+from studio.packing import PackedTensor, pack_bits
+from studio.rounding.float4 import MAGNITUDES
+from studio.rounding.levels import CB4_LEVELS, NF4_LEVELS, tables
+from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
+
+SOURCE = Path(__file__).with_name("rounding.c")
+DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2}
+SYM, ASYM, LEVELS = 0, 1, 2
+KINDS = {
+    Mode.INT8_SYM: SYM,
+    Mode.INT8_ASYM: ASYM,
+    Mode.INT4_SYM: SYM,
+    Mode.INT4_ASYM: ASYM,
+    Mode.NF4: LEVELS,
+    Mode.CB4: LEVELS,
+}
+FP4_LEVELS = (*(-m for m in reversed(MAGNITUDES)), *MAGNITUDES)
+MEASURED = {**KINDS, Mode.INT3_SYM: SYM, Mode.INT2_SYM: SYM, Mode.FP4: LEVELS, Mode.MXFP4: LEVELS}
+"""What can be measured; a part of it can be packed too."""
+T = TypeVar("T")
+MIN_ROWS = 64
+"""Rows below which a second thread costs more than it does."""
+
+
+def pack_nearest(weight: Tensor, scheme: Scheme) -> tuple[PackedTensor, float, float] | None:
+    """Return ``weight`` [N, K] packed, ‖W - Ŵ‖² and ‖W‖²; None for what the compiled code does not do.
+
+    Ŵ is what the stored numbers stand for. The sums are NaN or infinite where a weight is.
+    """
+    lib = library(SOURCE)
+    kind = KINDS.get(scheme.mode)
+    if lib is None or kind is None or not _takes(weight):
+        return None
+    rows, width = weight.shape
+    groups, bits = scheme.groups(width), scheme.mode.bits
+    levels = _levels(Mode.CB4 if scheme.mode is Mode.CB4 else Mode.NF4)
+    codes = torch.empty(rows, width if bits == 8 else -(-width // 2), dtype=torch.uint8)
+    scale = torch.empty(rows, groups, dtype=torch.float16)
+    zeros = torch.empty(rows, groups, dtype=torch.uint8) if kind == ASYM else None
+
+    def work(start: int, stop: int) -> tuple[float, float]:
+        sums = (ctypes.c_double * 2)()
+        _checked(
+            lib.pack_rows(
+                *_rows(weight, start, stop), kind, bits, ctypes.c_long(width // groups), _at(levels, 0),
+                _at(codes, start), _at(scale, start), None if zeros is None else _at(zeros, start), sums,
+            )
+        )  # fmt: skip
+        return sums[0], sums[1]
+
+    done = _over_rows(work, rows)
+    if bits == 8 and kind == SYM:
+        codes = codes.view(torch.int8)
+    if bits == 4 and zeros is not None:
+        zeros = pack_bits(zeros.flatten(), 4)
+    packed = PackedTensor(scheme, (rows, width), codes, scale, zeros)
+    return packed, sum(a for a, _ in done), sum(b for _, b in done)
+
+
+class Candidate(ctypes.Structure):
+    """A scheme as the C code takes it."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int32), ("half", ctypes.c_float), ("size", ctypes.c_int64),
+        ("levels", ctypes.c_float * 31), ("power", ctypes.c_int32),
+    )  # fmt: skip
+
+
+def squared_errors(weight: Tensor, schemes: Sequence[Scheme]) -> tuple[dict[Scheme, float], float, float] | None:
+    """Return ‖W - Ŵ‖² of those of ``schemes`` that the compiled code measures, ‖W‖², and the largest channel's mean
+    squared int8_asym error; None where there is no compiled code.
+
+    ``weight`` [N, K]; every group divides K.
+    """
+    lib = library(SOURCE)
+    if lib is None or not _takes(weight):
+        return None
+    rows, width = weight.shape
+    measured = [scheme for scheme in schemes if scheme.mode in MEASURED]
+    candidates = (Candidate * max(1, len(measured)))(*(_candidate(scheme, width) for scheme in measured))
+
+    def work(start: int, stop: int) -> tuple[list[float], float, float]:
+        sums, square, worst = (ctypes.c_double * max(1, len(measured)))(), ctypes.c_double(0), ctypes.c_float(0)
+        found = sums, ctypes.byref(square), ctypes.byref(worst)
+        _checked(lib.survey_rows(*_rows(weight, start, stop), candidates, ctypes.c_long(len(measured)), *found))
+        return list(sums), square.value, worst.value
+
+    done = _over_rows(work, rows)
+    sums = {scheme: sum(part[0][i] for part in done) for i, scheme in enumerate(measured)}
+    return sums, sum(part[1] for part in done), _largest(part[2] for part in done)
+
+
+@cache
+def _candidate(scheme: Scheme, width: int) -> Candidate:
+    size = width if scheme.group_size == WHOLE_CHANNEL else scheme.group_size
+    kind = MEASURED[scheme.mode]
+    levels = (ctypes.c_float * 31)()
+    if kind == LEVELS:
+        levels = (ctypes.c_float * 31)(*_levels(scheme.mode).tolist())
+    return Candidate(kind, float(2 ** (scheme.mode.bits - 1)), size, levels, int(scheme.mode is Mode.MXFP4))
+
+
+def channel_error(weight: Tensor) -> float | None:
+    """Return the largest channel's mean squared int8_asym error of ``weight`` [N, K], NaN where one is."""
+    lib = library(SOURCE)
+    if lib is None or not _takes(weight):
+        return None
+
+    def work(start: int, stop: int) -> float:
+        worst = ctypes.c_float(0)
+        _checked(lib.score_rows(*_rows(weight, start, stop), ctypes.byref(worst)))
+        return worst.value
+
+    return _largest(_over_rows(work, weight.shape[0]))
+
+
+def _largest(values: Iterable[float]) -> float:
+    """Return the largest, or NaN where one is."""
+    numbers = list(values)
+    return next((x for x in numbers if x != x), max(numbers, default=0.0))
+
+
+def _takes(weight: Tensor) -> bool:
+    return weight.dtype in DTYPES and weight.device.type == "cpu" and weight.stride(-1) == 1 and weight.numel() > 0
+
+
+def _rows(weight: Tensor, start: int, stop: int) -> tuple[object, ...]:
+    """Return the C arguments for rows ``start:stop``: where, dtype, count, width, distance of rows."""
+    long = ctypes.c_long
+    return _at(weight, start), DTYPES[weight.dtype], long(stop - start), long(weight.shape[1]), long(weight.stride(0))
+
+
+def _at(tensor: Tensor, row: int) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size())
+
+
+def _checked(failed: int) -> None:
+    if failed:
+        raise MemoryError
+
+
+def _over_rows(work: Callable[[int, int], T], rows: int) -> list[T]:
+    """Return ``work(start, stop)`` of equal shares of the rows, all cores at it: C code holds no lock of Python's."""
+    shares = max(1, min(_workers()._max_workers, rows // MIN_ROWS))
+    bounds = [rows * i // shares for i in range(shares + 1)]
+    if shares == 1:
+        return [work(0, rows)]
+    return list(_workers().map(work, bounds[:-1], bounds[1:]))
+
+
+@cache
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@cache
+def _levels(mode: Mode) -> Tensor:
+    """Return the sixteen levels and the fifteen bounds between them, fp32 [31]."""
+    if mode in (Mode.NF4, Mode.CB4):
+        levels, bounds = tables(NF4_LEVELS if mode is Mode.NF4 else CB4_LEVELS, torch.device("cpu"))
+        return torch.cat((levels, bounds)).contiguous()
+    # E2M1: halfway goes to the even mantissa, so some bounds belong to the level above them.
+    levels = torch.tensor(FP4_LEVELS)
+    bounds = (levels[1:] + levels[:-1]) / 2
+    even = torch.tensor([index % 2 == 0 for index in (*reversed(range(8)), *range(8))])
+    lower = torch.nextafter(bounds, torch.full((), -torch.inf))
+    return torch.cat((levels, torch.where(even[1:], lower, bounds))).contiguous()

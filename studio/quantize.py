@@ -1,0 +1,95 @@
+"""A weight -> its packed form and how far that is from it: compiled where it can be, in torch where it cannot."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from studio import native
+from studio.packing import PackedTensor, pack
+from studio.rounding import dequantize, round_to_nearest
+from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
+
+BASE_MODES = (Mode.INT8_SYM, Mode.INT8_ASYM, Mode.INT4_SYM, Mode.INT4_ASYM, Mode.NF4)
+"""The modes measured together, in one pass: what most people choose from."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Some rows of a weight, packed."""
+
+    packed: PackedTensor
+    difference: float
+    """‖W - Ŵ‖², Ŵ being what the stored numbers stand for; not finite where a weight is not."""
+    square: float
+    """‖W‖²."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Some rows of a weight in several schemes; sums of pieces are those of the whole."""
+
+    differences: dict[Scheme, float]
+    """‖W - Ŵ‖² by scheme."""
+    square: float
+    """‖W‖²; not finite where a weight is not."""
+    channel_error: float
+    """The largest channel's mean squared int8_asym error, with the exact scale: NNCF's measure of sensitivity."""
+
+    def __add__(self, other: "Measured") -> "Measured":
+        differences = {scheme: sum_ + other.differences[scheme] for scheme, sum_ in self.differences.items()}
+        worst = max(self.channel_error, other.channel_error)
+        return Measured(differences, self.square + other.square, worst)
+
+
+def quantize(weight: Tensor, scheme: Scheme, shared: Tensor | None = None) -> Quantized:
+    """Return ``weight`` [N, K] rounded to nearest and packed; ``shared`` as :func:`round_to_nearest` takes it."""
+    compiled = native.pack_nearest(weight, scheme)
+    if compiled is not None:
+        return Quantized(*compiled)
+    weight = weight.float()
+    packed = pack(round_to_nearest(weight, scheme, shared), scheme)
+    difference = float((packed.dequantize() - weight).square_().sum())
+    return Quantized(packed, difference, float(weight.square().sum()))
+
+
+def measure(weight: Tensor, schemes: Sequence[Scheme]) -> Measured:
+    """Return how far ``weight`` [N, K] is from itself in each of ``schemes``, and its int8 channel error."""
+    compiled = native.squared_errors(weight, schemes)
+    if compiled is None:
+        return _measure(weight.float(), schemes)
+    sums, square, worst = compiled
+    rest = [scheme for scheme in schemes if scheme not in sums]
+    more = _measure(weight.float(), rest).differences if rest else {}
+    return Measured({s: sums[s] if s in sums else more[s] for s in schemes}, square, worst)
+
+
+def channel_error(weight: Tensor) -> float:
+    """Return the largest mean squared int8_asym error of a channel of ``weight`` [N, K], NaN if one is not finite."""
+    compiled = native.channel_error(weight)
+    if compiled is not None:
+        return compiled
+    weight = weight.float()
+    rounded = dequantize(round_to_nearest(weight, Scheme(Mode.INT8_ASYM)), Mode.INT8_ASYM)
+    return float((rounded - weight).square_().mean(1).max())
+
+
+def base_schemes(width: int, sizes: Iterable[int]) -> list[Scheme]:
+    """Return the schemes of :data:`BASE_MODES` whose groups, of ``sizes``, divide ``width`` input channels."""
+    fitting = [size for size in sizes if size == WHOLE_CHANNEL or width % size == 0]
+    whole = [Scheme(mode) for mode in BASE_MODES if not mode.is_grouped]
+    return whole + [Scheme(mode, size) for mode in BASE_MODES if mode.is_grouped for size in fitting]
+
+
+def relative(difference: float, square: float) -> float:
+    """Return ‖W - Ŵ‖ / ‖W‖ from the squares, 0 for a weight that is all zero."""
+    return math.sqrt(difference / square) if square else 0.0
+
+
+def _measure(weight: Tensor, schemes: Sequence[Scheme]) -> Measured:
+    differences = {}
+    for scheme in schemes:
+        rounded = round_to_nearest(weight, scheme).stored(scheme.mode.stored_as.scale_dtype)
+        differences[scheme] = float((dequantize(rounded, scheme.mode) - weight).square_().sum())
+    return Measured(differences, float(weight.square().sum()), channel_error(weight) if schemes else 0.0)
