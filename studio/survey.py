@@ -1,37 +1,82 @@
-"""For each layer: how much it minds being rounded. Computed once per model, kept on disk, then looked up.
+"""For each layer and each scheme it could take: how far the weight moves. Measured once per model, then looked up.
 
-The score is NNCF's WEIGHT_QUANTIZATION_ERROR (``mixed_precision.py``, 3.4), the data-free default of its ratio rule:
+With it comes NNCF's WEIGHT_QUANTIZATION_ERROR (``mixed_precision.py``, 3.4), the data-free default of its ratio rule:
 one over the largest channel's mean squared error at int8_asym. It says which layers keep 8 bits; it is no error to
 look at.
 """
 
+import hashlib
 import json
 import logging
+import math
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from studio.architecture import Layer, ratio_defining
+from studio.architecture import Kind, Layer, ratio_defining
 from studio.checkpoint import Checkpoint
 from studio.errors import CheckpointError
-from studio.rounding import dequantize, round_to_nearest
-from studio.scheme import Mode, Scheme
+from studio.quantize import Measured, base_schemes, channel_error, measure, relative
+from studio.scheme import GROUP_SIZES, Mode, Scheme
 from studio.settings import settings
 
 LOG = logging.getLogger(__name__)
 CHUNK_WEIGHTS = 1 << 22
 """Weights worked on at once: 16 MB of fp32."""
+VERSION = 1
+"""Raised when the figures change their meaning: those kept on disk are then not read any more."""
+
+Wanted = Mapping[str, Iterable[Scheme]]
+"""Schemes to measure beside the usual ones, by layer."""
+
+
+@dataclass(frozen=True)
+class LayerSurvey:
+    """What is known of one layer."""
+
+    errors: dict[str, float]
+    """Scheme -> relative error ‖W - Ŵ‖ / ‖W‖, Ŵ being what the stored numbers stand for."""
+    sensitivity: float
+    """NNCF's score; high stays at backup."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a model so far, by layer."""
+
+    layers: dict[str, LayerSurvey] = field(default_factory=dict)
+
+    def error(self, layer: str, scheme: Scheme | None) -> float | None:
+        """Return a layer's relative error in a scheme, 0 where it is kept at 16 bits, None while it is not known."""
+        if scheme is None:
+            return 0.0
+        known = self.layers.get(layer)
+        return None if known is None else known.errors.get(str(scheme))
+
+    def sensitivities(self, layers: Iterable[Layer]) -> dict[str, float] | None:
+        """Return the score of every weight that can follow a ratio, None while one is missing."""
+        names = [layer.name for layer in ratio_defining(list(layers), all_layers=True)]
+        if not all(name in self.layers for name in names):
+            return None
+        return {name: self.layers[name].sensitivity for name in names}
+
+    def joined(self, layer: str, found: LayerSurvey) -> "Survey":
+        """Return the survey with what was found of one more layer."""
+        known = self.layers.get(layer)
+        errors = found.errors if known is None else {**known.errors, **found.errors}
+        return Survey({**self.layers, layer: LayerSurvey(errors, found.sensitivity)})
 
 
 @dataclass(frozen=True)
 class Surveyed:
-    """One layer is done."""
+    """Some rows of a layer are done; with its last ones comes what was found."""
 
     layer: str
+    found: LayerSurvey | None
     done: int
     total: int
     """Weights, not layers: a large layer takes longer."""
@@ -44,10 +89,54 @@ def chunks(layer: Layer) -> list[tuple[int, int]]:
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def survey(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str, float]]:
-    """Yield each layer as it is done and return the sensitivity of every ratio-defining one, high stays at backup."""
-    layers = ratio_defining(checkpoint.layers)
-    kept = recall(checkpoint)
+def candidates(layer: Layer, mode: Mode | None = None) -> list[Scheme]:
+    """Return the schemes a layer is measured in from the start, and those of ``mode``: at every group that fits it."""
+    width = layer.matrix[1]
+    schemes = base_schemes(width, GROUP_SIZES)
+    more = [Scheme.of(mode, size) for size in (GROUP_SIZES if mode.is_grouped else (0,))] if mode else []
+    return schemes + [scheme for scheme in more if scheme not in schemes and scheme.fits(width)]
+
+
+def survey(
+    checkpoint: Checkpoint, known: Survey | None = None, wanted: Wanted | None = None
+) -> Generator[Surveyed, None, Survey]:
+    """Yield each layer as it is measured, linear ones first, and return what is known of all of them.
+
+    Of what is ``known`` nothing is measured again. Closing the generator keeps what was found. Raises CheckpointError
+    for a damaged file or weights that are not numbers.
+    """
+    known = Survey(dict((known or recall(checkpoint)).layers))
+    missing = {layer: _missing(layer, known, wanted or {}) for layer in ratio_defining(checkpoint.layers, True)}
+    missing = {layer: schemes for layer, schemes in missing.items() if schemes}
+    total = sum(layer.numel for layer in missing)
+    done = 0
+    try:
+        for layer, schemes in missing.items():
+            sums: Measured | None = None
+            for start, stop in chunks(layer):
+                part = measure(checkpoint.read(layer, start, stop), schemes)
+                sums = part if sums is None else sums + part
+                done += (stop - start) * layer.matrix[1]
+                if stop < layer.matrix[0]:
+                    yield Surveyed(layer.name, None, done, total)
+            found = _found(layer, sums)
+            before = known.layers.get(layer.name)
+            errors = found.errors if before is None else {**before.errors, **found.errors}
+            known.layers[layer.name] = LayerSurvey(errors, found.sensitivity)
+            yield Surveyed(layer.name, known.layers[layer.name], done, total)
+    finally:
+        if missing:
+            _keep(checkpoint, known)
+    return known
+
+
+def sensitivities(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str, float]]:
+    """Yield each layer and return NNCF's score of every weight that can follow a ratio: a survey of nothing else.
+
+    Raises CheckpointError for a damaged file or weights that are not numbers.
+    """
+    layers = ratio_defining(checkpoint.layers, True)
+    kept = recall(checkpoint).sensitivities(checkpoint.layers)
     if kept is not None:
         return kept
     total = sum(layer.numel for layer in layers)
@@ -56,47 +145,78 @@ def survey(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str, float]
     for layer in layers:
         worst = 0.0
         for start, stop in chunks(layer):
-            weight = checkpoint.read(layer, start, stop).float()
-            worst = max(worst, channel_error(weight))
-            done += weight.numel()
-            yield Surveyed(layer.name, done, total)
-        if worst != worst:
-            raise CheckpointError("not_finite", tensor=layer.source)
-        scores[layer.name] = 1 / (worst + torch.finfo(torch.float32).eps)
-    _keep(checkpoint, scores)
+            worst = max(worst, _finite(channel_error(checkpoint.read(layer, start, stop)), layer))
+            done += (stop - start) * layer.matrix[1]
+            yield Surveyed(layer.name, None, done, total)
+        scores[layer.name] = score(worst)
     return scores
 
 
-def channel_error(weight: torch.Tensor) -> float:
-    """Return the largest mean squared int8_asym error of a channel of ``weight`` [N, K], NaN if one is not finite."""
-    rounded = dequantize(round_to_nearest(weight, Scheme(Mode.INT8_ASYM)), Mode.INT8_ASYM)
-    return float((rounded - weight).square_().mean(1).max())
+def score(worst_channel: float) -> float:
+    """Return NNCF's sensitivity of a weight from its largest channel's mean squared int8_asym error."""
+    return 1 / (worst_channel + torch.finfo(torch.float32).eps)
 
 
-def recall(checkpoint: Checkpoint) -> dict[str, float] | None:
-    """Return the sensitivities kept from an earlier visit, None when there are none or they are not this model's."""
+def recall(checkpoint: Checkpoint) -> Survey:
+    """Return what is kept from earlier visits: nothing where the file is not whole, or not this model's."""
     try:
-        kept = json.loads(_file(checkpoint).read_text())
-    except (OSError, ValueError):
-        return None
-    names = {layer.name for layer in ratio_defining(checkpoint.layers)}
-    if not isinstance(kept, dict) or kept.keys() != names:
-        return None
-    return kept if all(isinstance(score, float) for score in kept.values()) else None
+        kept = json.loads(_file(checkpoint).read_bytes())
+        layers = kept["layers"]
+        if kept["version"] != VERSION or kept["digest"] != _digest(layers):
+            raise ValueError
+        shapes = {layer.name for layer in checkpoint.layers if layer.kind is not Kind.OTHER}
+        found = {name: LayerSurvey(dict(line["errors"]), line["sensitivity"]) for name, line in layers.items()}
+        if not found.keys() <= shapes or not all(_is_sound(line) for line in found.values()):
+            raise ValueError
+        return Survey(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Survey()
 
 
-def _keep(checkpoint: Checkpoint, scores: dict[str, float]) -> None:
-    """Write the scores for the next visit; a disk that has no room for them costs that visit a second, no more."""
+def _is_sound(line: LayerSurvey) -> bool:
+    numbers = (*line.errors.values(), line.sensitivity)
+    return all(type(x) is float and math.isfinite(x) and x >= 0 for x in numbers)
+
+
+def _missing(layer: Layer, known: Survey, wanted: Wanted) -> list[Scheme]:
+    """Return the schemes a layer is still to be measured in."""
+    line = known.layers.get(layer.name)
+    asked = dict.fromkeys((*candidates(layer), *wanted.get(layer.name, ())))
+    return [scheme for scheme in asked if line is None or str(scheme) not in line.errors]
+
+
+def _found(layer: Layer, sums: Measured | None) -> LayerSurvey:
+    if sums is None:  # a weight without rows
+        return LayerSurvey({}, score(0.0))
+    _finite(sums.square, layer)
+    errors = {str(s): relative(_finite(d, layer), sums.square) for s, d in sums.differences.items()}
+    return LayerSurvey(errors, score(_finite(sums.channel_error, layer)))
+
+
+def _finite(number: float, layer: Layer) -> float:
+    if not math.isfinite(number):
+        raise CheckpointError("not_finite", tensor=layer.source)
+    return number
+
+
+def _keep(checkpoint: Checkpoint, known: Survey) -> None:
+    """Write the survey for the next visit; a disk that has no room for it costs that visit a second, no more."""
+    layers = {name: {"errors": line.errors, "sensitivity": line.sensitivity} for name, line in known.layers.items()}
     file = _file(checkpoint)
     partial = file.with_suffix(f".{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(scores))
+        partial.write_text(json.dumps({"version": VERSION, "digest": _digest(layers), "layers": layers}))
         partial.replace(file)
     except OSError as error:
         LOG.warning("the survey of %s is not kept: %s", checkpoint.name, error)
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _digest(layers: object) -> str:
+    """Return a checksum that a file cut short, or changed by hand, does not have."""
+    return hashlib.sha256(json.dumps(layers, sort_keys=True).encode()).hexdigest()
 
 
 def _file(checkpoint: Checkpoint) -> Path:

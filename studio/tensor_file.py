@@ -7,7 +7,7 @@ disk is found before the work, not after it.
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -44,7 +44,10 @@ class TensorFile:
     Raises ResourceError("export_disk_full") when the disk cannot hold the file; removing it is the caller's.
     """
 
-    def __init__(self, path: Path, slots: Mapping[str, Slot], metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: Path, slots: Mapping[str, Slot], metadata: Mapping[str, str], kept: Collection[str] = ()
+    ) -> None:
+        """``kept``: names of tensors that the file holds already, from a run before this one with the same slots."""
         self.path = path
         self.nbytes = sum(slot.nbytes for slot in slots.values())
         """Bytes of the tensors, without the header."""
@@ -60,10 +63,13 @@ class TensorFile:
         header = json.dumps(claims).encode()
         self._header = header + b" " * (-len(header) % 8)
         self._slots = dict(slots)
-        self._written = 0
+        self._kept = kept
+        self.written = sum(slots[name].nbytes for name in kept)
+        """Bytes of tensors in the file so far."""
 
     def __enter__(self) -> Self:
-        self._file = self.path.open("wb")
+        with _disk_errors(self.path):
+            self._file = self.path.open("r+b" if self._kept else "wb")
         try:
             total = 8 + len(self._header) + self.nbytes
             with _disk_errors(self.path):
@@ -74,6 +80,12 @@ class TensorFile:
             self._file.close()
             raise
         return self
+
+    def sync(self) -> None:
+        """Wait until the disk has everything written so far."""
+        with _disk_errors(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def write(self, name: str, tensor: Tensor, start: int = 0) -> None:
         """Write ``tensor`` into the slot ``name``, from its element number ``start`` on.
@@ -87,15 +99,15 @@ class TensorFile:
         with _disk_errors(self.path):
             self._file.seek(8 + len(self._header) + self._starts[name] + start * size)
             self._file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-        self._written += tensor.nbytes
+        self.written += tensor.nbytes
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with _disk_errors(self.path):
             self._file.close()
-        if kind is None and self._written != self.nbytes:
-            raise ValueError(f"{self.path.name}: {self._written} of {self.nbytes} bytes were written")
+        if kind is None and self.written != self.nbytes:
+            raise ValueError(f"{self.path.name}: {self.written} of {self.nbytes} bytes were written")
 
 
 class _disk_errors:  # noqa: N801 - reads as a statement
