@@ -153,7 +153,10 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, .
     twins: dict[str, tuple[str, ...]] = {}
     for twin, owner in tied.items():
         twins[owner] = (*twins.get(owner, ()), twin)
-    found = sources(model, entries)
+    try:
+        found = sources(model, entries)
+    except ValueError as error:  # a name with a number of thousands of digits
+        raise CheckpointError("damaged_file", file=next(iter(entries.values())).file) from error
     head = model.get_output_embeddings()  # type: ignore[operator]
     layers = []
     for name, tensor in model.state_dict(keep_vars=True).items():

@@ -105,10 +105,10 @@ def exported_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_counts(config: Any, tensors: int) -> None:
     """Raise CheckpointError for more layers than tensors, or experts beyond counting: to build them takes forever."""
-    layers = max(getattr(config, name, 0) or 0 for name in LAYER_COUNTS)
-    experts = max(
-        (value for key, value in config.to_dict().items() if "experts" in key and type(value) is int), default=0
-    )
+    counts = {key: value for key, value in config.to_dict().items() if type(value) is int}
+    counts |= {name: value for name in LAYER_COUNTS if type(value := getattr(config, name, None)) is int}
+    layers = max((counts.get(name, 0) for name in LAYER_COUNTS), default=0)
+    experts = max((value for key, value in counts.items() if "experts" in key), default=0)
     if layers > tensors or experts > MAX_EXPERTS:
         raise CheckpointError("damaged_file", file="config.json")
 

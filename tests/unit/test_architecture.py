@@ -321,6 +321,13 @@ def test_a_config_that_makes_no_model_of_these_tensors_is_refused(lie: dict[str,
     assert str(caught.value)
 
 
+def test_a_name_with_an_endless_number_is_refused(tmp_path: Path) -> None:
+    entries = saved(a_model("llama"), tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        layer_map(load_config(CONFIGS["llama"].to_dict()), changed(entries, f"a.{'9' * 5000}.b", (1,), "F32"))
+    assert caught.value.key == "damaged_file"
+
+
 @pytest.mark.timeout(20)
 def test_more_layers_than_tensors_are_refused_before_they_are_built(tmp_path: Path) -> None:
     entries = saved(a_model("llama"), tmp_path)
