@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from studio.errors import PromptError, ResourceError, disk_error
+from studio.errors import ModelError, PromptError, ResourceError, disk_error
 from studio.settings import settings
-from studio.terminal import Terminal, say, terminal
+from studio.terminal import Terminal, language, say, terminal
+from studio.text import text
 
 if TYPE_CHECKING:
     from studio.checkpoint import Checkpoint
@@ -131,11 +132,15 @@ def chat(
         if not prompt.strip():  # before a model is loaded for nothing
             raise PromptError("empty_prompt")
         from studio.chat import Reply, Sampling, answer
+        from studio.checkpoint import read_json
+        from studio.configs import check_can_chat, load_config
         from studio.recipe import is_compressed
         from studio.report import speed
         from studio.session import POOL, compressed_column, original_column
 
         folder = Path(model).expanduser()
+        if is_compressed(folder):
+            check_can_chat(load_config(read_json(folder / "config.json")))
         column = compressed_column(folder) if is_compressed(folder) else original_column(_fetched(here, model))
         messages = [{"role": "system", "content": system}] if system.strip() else []
         messages.append({"role": "user", "content": prompt})
@@ -185,15 +190,19 @@ def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> 
     checkpoint = here.follow(session.open(model))
     if keep_groups:
         session.choose(choice)
+    if checkpoint.part:
+        here.note(text(f"model.note_part_{checkpoint.part}", language()))
     return checkpoint
 
 
 def _fetched(here: Terminal, model: str) -> "Checkpoint":
-    """Return the model with its files on this machine."""
+    """Return a model that can chat, with its files on this machine."""
     from studio.session import Session
 
     session = Session(paths=True)
-    here.follow(session.open(model))
+    checkpoint = here.follow(session.open(model))
+    if not checkpoint.can_chat:  # before it is fetched for nothing
+        raise ModelError("cannot_chat", architecture=checkpoint.architecture)
     return here.follow(session.fetch())
 
 

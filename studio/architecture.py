@@ -4,6 +4,7 @@ transformers builds the module tree on the meta device, so what counts as a line
 the model's own code's word, not a guess from names.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,18 +14,15 @@ import torch
 from accelerate import init_empty_weights
 from torch import nn
 
-from studio.errors import CheckpointError, ModelError
-from studio.headers import FLOATS, TensorEntry
+from studio.configs import Task, check_counts, task
+from studio.configs import load_config as load_config
+from studio.errors import CheckpointError
+from studio.headers import TensorEntry
+from studio.source_formats import StoredTensor
+from studio.source_names import sources
 
-IGNORED_KEYS = frozenset(
-    {"attn_implementation", "attn_implementation_internal", "experts_implementation", "experts_implementation_internal"}
-    | {"num_labels", "id2label", "label2id"}
-)
-"""What a config may not say: the first can name code on the Hub; labels, which no decoder has, can be millions."""
-
-
-MAX_SIZE = 1 << 24
-"""No width, vocabulary or number of positions is larger; tables for one that claims to be would fill the memory."""
+DEFINING_LINEAR = frozenset({"Linear", "FalconLinear"})
+"""Linear modules that compute x @ W.T and no more; routers that also pick are kept as they are."""
 
 
 class Kind(StrEnum):
@@ -34,30 +32,38 @@ class Kind(StrEnum):
     EMBEDDING = "embedding"
     HEAD = "head"
     OTHER = "other"
-    """Norms, biases: kept at 16 bits always."""
+    """Norms, biases, convolutions, routers that are no linear module: kept at 16 bits always."""
 
 
 @dataclass(frozen=True)
 class Layer:
     """One tensor of the model.
 
-    ``Layer("model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.up_proj.weight", Kind.LINEAR, (1536, 576))``.
-    A weight's ``shape`` is always [N, K], output channels first, also where the file holds it ``transposed``.
+    ``Layer("model.layers.0.mlp.up_proj.weight", ("model.layers.0.mlp.up_proj.weight",), Kind.LINEAR, (1536, 576))``.
+    A weight's ``shape`` is always [N, K], or [E, N, K] for E experts, output channels first, also where the model
+    holds it ``transposed``.
     """
 
     name: str
     """The parameter's name in the model."""
-    source: str
-    """The tensor's name in the checkpoint."""
+    sources: tuple[str, ...]
+    """The checkpoint's tensors that, stacked along their rows, make it."""
     kind: Kind
     shape: tuple[int, ...]
     transposed: bool = False
     tied: tuple[str, ...] = ()
     """Other parameters that are this same tensor: a tied head."""
+    side: str = ""
+    """``"encoder"`` or ``"decoder"`` in a model with both, whose blocks have the same numbers."""
+
+    @property
+    def source(self) -> str:
+        """The first of the checkpoint's tensors: the name to put into a message."""
+        return self.sources[0]
 
     @property
     def numel(self) -> int:
-        return torch.Size(self.shape).numel()
+        return math.prod(self.shape)
 
     @property
     def original_bytes(self) -> int:
@@ -66,9 +72,14 @@ class Layer:
 
     @property
     def matrix(self) -> tuple[int, int]:
-        """[N, K] of a weight."""
-        rows, width = self.shape
-        return rows, width
+        """[N, K] of a weight, [E * N, K] of experts'."""
+        *rows, width = self.shape
+        return math.prod(rows), width
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape the model's parameter has: [K, N] or [E, K, N] where it is transposed."""
+        return (*self.shape[:-2], self.shape[-1], self.shape[-2]) if self.transposed else self.shape
 
     @property
     def block(self) -> int | None:
@@ -77,10 +88,14 @@ class Layer:
 
     @property
     def projection(self) -> str:
-        """What it is called within a block: ``"self_attn.q_proj"``; outside one, its module's name."""
+        """What it is called within a block: ``"self_attn.q_proj"``; outside one, its module's name.
+
+        In a model with both it begins with the one it is in: ``"encoder.layer.0.SelfAttention.q"``.
+        """
         parts = self.name.removesuffix(".weight").split(".")
         numbers = [index for index, part in enumerate(parts) if part.isdecimal()]
-        return ".".join(parts[numbers[0] + 1 :]) if numbers else parts[-1]
+        within = parts[numbers[0] + 1 :] if numbers else parts[-1:]
+        return ".".join((self.side, *within) if self.side else within)
 
 
 def ratio_defining(layers: Sequence[Layer], all_layers: bool = False) -> list[Layer]:
@@ -92,32 +107,6 @@ def ratio_defining(layers: Sequence[Layer], all_layers: bool = False) -> list[La
     if not all_layers:
         return linear
     return linear + [layer for kind in (Kind.HEAD, Kind.EMBEDDING) for layer in layers if layer.kind is kind]
-
-
-def load_config(config: Mapping[str, Any]) -> Any:
-    """Return transformers' config object for a ``config.json``, without running anything of the repository's.
-
-    Raises ModelError for an architecture that is not a decoder transformers knows by itself, or weights that are
-    quantized already.
-    """
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
-    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS
-
-    kind = str(config.get("model_type", ""))
-    is_encoder = kind in ENCODERS and not config.get("is_decoder")
-    if kind not in DECODERS or is_encoder or config.get("is_encoder_decoder") or "vision_config" in config:
-        reason = "needs_remote_code" if "auto_map" in config and kind not in CONFIG_MAPPING else "unknown_architecture"
-        raise ModelError(reason, architecture=kind[:40] or "?")
-    if "quantization_config" in config:
-        raise ModelError("already_quantized")
-    allowed = {key: value for key, value in config.items() if key.lstrip("_") not in IGNORED_KEYS}
-    if any(type(value) is int and value > MAX_SIZE and "theta" not in key for key, value in allowed.items()):
-        raise CheckpointError("damaged_file", file="config.json")
-    try:
-        return CONFIG_MAPPING[kind].from_dict(allowed)
-    except Exception as error:  # whatever a hostile or broken config makes transformers raise
-        raise CheckpointError("damaged_file", file="config.json") from error
 
 
 def empty_model(config: Any) -> nn.Module:
@@ -135,11 +124,20 @@ def empty_model(config: Any) -> nn.Module:
 
 
 def _built(config: Any, attention: str) -> nn.Module:
-    from transformers import AutoModelForCausalLM
+    import transformers
 
+    of_task = {
+        Task.DECODER: transformers.AutoModelForCausalLM,
+        Task.ENCODER: transformers.AutoModelForMaskedLM,
+        Task.ENCODER_DECODER: transformers.AutoModelForSeq2SeqLM,
+        Task.BARE: transformers.AutoModel,
+    }
     with init_empty_weights(include_buffers=False):
-        model: nn.Module = AutoModelForCausalLM.from_config(
-            config, attn_implementation=attention, trust_remote_code=False
+        model: nn.Module = of_task[task(config)].from_config(
+            config,
+            attn_implementation=attention,
+            experts_implementation="eager",  # one expert after the other: the only way that packed ones can go
+            trust_remote_code=False,
         )
     return model.eval()
 
@@ -147,58 +145,88 @@ def _built(config: Any, attention: str) -> nn.Module:
 def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, ...]:
     """Return every tensor of the model, in the model's order, matched with the checkpoint's.
 
-    Raises CheckpointError when a tensor is missing or of another shape than the config promises.
+    Raises CheckpointError when a tensor is missing or of another shape or type than the config promises, ModelError
+    when transformers makes one of the file's in a way that the studio does not know.
     """
-    if (getattr(config, "num_hidden_layers", 0) or 0) > len(entries):
-        raise CheckpointError("damaged_file", file="config.json")
+    check_counts(config, len(entries))
     try:
         with torch.device("meta"):  # buffers too: a table of a billion positions costs nothing
             model = _built(config, "eager")
     except Exception as error:  # impossible sizes and names raise whatever the model's own code does
         raise CheckpointError("damaged_file", file="config.json") from error
     modules = dict(model.named_modules())
-    tied = _tied(model)
+    tied: dict[str, str] = dict(model.all_tied_weights_keys)  # type: ignore[arg-type]
+    twins: dict[str, tuple[str, ...]] = {}
+    for twin, owner in tied.items():
+        twins[owner] = (*twins.get(owner, ()), twin)
+    try:
+        found = sources(model, entries)
+    except ValueError as error:  # a name with a number of thousands of digits
+        raise CheckpointError("damaged_file", file=next(iter(entries.values())).file) from error
     head = model.get_output_embeddings()  # type: ignore[operator]
     layers = []
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name in tied:
             continue
-        source = _source_name(name, entries, model.base_model_prefix)  # type: ignore[arg-type]
-        entry = entries[source]
-        if entry.shape != tuple(tensor.shape) or entry.dtype not in FLOATS:
+        same = twins.get(name, ())
+        made_of = next((found[each] for each in (name, *same) if found.get(each)), None)
+        if made_of is None:
+            raise CheckpointError("tensor_missing", tensor=name)
+        path, _, leaf = name.rpartition(".")
+        kind, transposed = _kind(modules[path], leaf, tensor, head)
+        parts = [StoredTensor(each, entries) for each in made_of]
+        if not _fit(tuple(tensor.shape), parts, kind) or (transposed and len(parts) > 1):
             raise CheckpointError("tensor_mismatch", tensor=name)
-        module = modules[name.rpartition(".")[0]]
-        kind, transposed = _kind(module, name, tensor, head)
-        shape = tuple(reversed(entry.shape)) if transposed else entry.shape
-        twins = tuple(twin for twin, owner in tied.items() if owner == name)
-        layers.append(Layer(name, source, kind, shape, transposed, twins))
+        shape = (*tensor.shape[:-2], *reversed(tensor.shape[-2:])) if transposed else tuple(tensor.shape)
+        layers.append(Layer(name, made_of, kind, shape, transposed, same, _side(config, name)))
     return tuple(layers)
 
 
-def _tied(model: nn.Module) -> dict[str, str]:
-    """Return the parameters that are another one's tensor -> that other."""
-    keys: dict[str, str] = model.all_tied_weights_keys  # type: ignore[assignment]
-    return dict(keys)
+def _fit(shape: tuple[int, ...], parts: Sequence[StoredTensor], kind: Kind) -> bool:
+    """Return whether the file's tensors, stacked along their rows, make a parameter of this shape."""
+    if not all(part.check() for part in parts):
+        return False
+    shapes = [part.shape for part in parts]
+    if len(parts) == 1:
+        swapped = (*shape[:-2], *reversed(shape[-2:]))
+        return shapes[0] == shape or (kind is Kind.LINEAR and len(shape) == 3 and shapes[0] == swapped)
+    if any(not each or each[1:] != shapes[0][1:] for each in shapes):
+        return False
+    if len(shapes[0]) == len(shape):  # fused
+        return shapes[0][1:] == shape[1:] and sum(each[0] for each in shapes) == shape[0]
+    each, rest = divmod(len(parts), shape[0] or 1)  # one or several of every expert
+    if rest or len(shapes[0]) != len(shape) - 1 or shapes[0][1:] != shape[2:]:
+        return False
+    experts = (shapes[start : start + each] for start in range(0, len(shapes), each))
+    return all(sum(part[0] for part in expert) == shape[1] for expert in experts)
 
 
-def _source_name(name: str, entries: Mapping[str, TensorEntry], prefix: str) -> str:
-    """Return the checkpoint's name for a parameter: its own, or without the prefix of the model's inner part."""
-    for candidate in (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}"):
-        if candidate in entries:
-            return candidate
-    raise CheckpointError("tensor_missing", tensor=name)
-
-
-def _kind(module: nn.Module, name: str, tensor: torch.Tensor, head: nn.Module | None) -> tuple[Kind, bool]:
-    """Return a parameter's kind and whether it is stored [K, N]."""
+def _kind(module: nn.Module, leaf: str, tensor: torch.Tensor, head: nn.Module | None) -> tuple[Kind, bool]:
+    """Return a parameter's kind and whether the model holds it [K, N] or [E, K, N]."""
     from transformers.pytorch_utils import Conv1D
 
-    if not name.endswith(".weight") or tensor.ndim != 2:
+    if not tensor.numel():
+        return Kind.OTHER, False
+    if tensor.ndim == 3 and _has_experts(module):
+        return Kind.LINEAR, bool(module.is_transposed)
+    if leaf != "weight" or tensor.ndim != 2:
         return Kind.OTHER, False
     if module is head:
         return Kind.HEAD, False
     if isinstance(module, nn.Embedding):
-        return Kind.EMBEDDING, False
+        is_plain = type(module).forward is nn.Embedding.forward or hasattr(module, "embed_scale")
+        return (Kind.EMBEDDING if is_plain else Kind.OTHER), False  # OPT's table of positions counts on its own
     if isinstance(module, Conv1D):
         return Kind.LINEAR, True
-    return (Kind.LINEAR, False) if isinstance(module, nn.Linear) else (Kind.OTHER, False)
+    is_linear = isinstance(module, nn.Linear) and type(module).__name__ in DEFINING_LINEAR
+    return (Kind.LINEAR if is_linear else Kind.OTHER), False
+
+
+def _has_experts(module: nn.Module) -> bool:
+    """Return whether a module holds experts that its own code takes one by one, as transformers marks them."""
+    return hasattr(module, "is_transposed") and hasattr(module, "has_gate")
+
+
+def _side(config: Any, name: str) -> str:
+    sides = ("encoder", "decoder") if task(config) is Task.ENCODER_DECODER else ()
+    return next((part for part in name.split(".") if part in sides), "")

@@ -3,6 +3,7 @@
 Every model steps through the same loop, so that two columns compare; each one's seconds count its own steps only.
 """
 
+import inspect
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -196,7 +197,9 @@ def _next_logits(model: nn.Module, ids: Tensor, cache: Any) -> Tensor:
 
     The mode is entered for a step only: held across a ``yield`` it would reach into the caller's code.
     """
-    logits: Tensor = model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+    # Mamba's blocks, which keep a state and no keys, call it otherwise.
+    name = "cache_params" if "cache_params" in inspect.signature(model.forward).parameters else "past_key_values"
+    logits: Tensor = model(ids, **{name: cache}, use_cache=True, logits_to_keep=1).logits[:, -1]
     return logits
 
 

@@ -1,27 +1,31 @@
 """A model's files: its layer map from headers, its tensors a few rows at a time. Knows nothing of schemes or plans."""
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from studio.architecture import Layer, layer_map, load_config
+from studio.architecture import Kind, Layer, layer_map
+from studio.configs import Task, has_other_parts, load_config, task
 from studio.errors import CheckpointError, ModelError
 from studio.headers import TensorEntry, read_header
 from studio.hub import Repository
+from studio.source_formats import Files, StoredTensor
 
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
 MAX_JSON_BYTES = 50_000_000
+PIECE_WEIGHTS = 1 << 22
+"""Weights read at once where all are wanted."""
 
 SAVED_DTYPE = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.bfloat16, "F64": torch.bfloat16}
-"""What a tensor kept at 16 bits is stored as; wider sources become bf16, which cannot overflow."""
+"""What a tensor kept at 16 bits is stored as; wider sources, and quantized ones, become bf16, which cannot overflow."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class Checkpoint:
     entries: Mapping[str, TensorEntry]
     layers: tuple[Layer, ...]
     folder: Path | None
+    can_chat: bool = True
+    """Whether it writes text; False for an encoder, with a decoder or without."""
+    part: str = ""
+    """``"text"`` where the model also sees or hears: only its text part is taken, as a language model of its own."""
 
     @property
     def weights(self) -> int:
@@ -59,39 +67,65 @@ class Checkpoint:
         return self.folder
 
     def read(self, layer: Layer, start: int = 0, stop: int | None = None) -> Tensor:
-        """Return rows ``start:stop`` of a tensor in the dtype of its file; of a weight, rows of its [N, K] form.
+        """Return rows ``start:stop`` of a tensor; of a weight, rows of its [N, K] form, of experts', of [E * N, K].
 
-        Raises CheckpointError when the file is damaged.
+        The dtype is that of the file, or bf16 or fp32 where that is quantized. No more than these rows is held, of
+        transposed experts one more. Raises CheckpointError when the file is damaged.
         """
-        entry = self.entries[layer.source]
-        try:
-            with safe_open(self.path / entry.file, framework="pt") as file:
-                part = file.get_slice(layer.source)
-                rows: Tensor = part[:, start:stop].T if layer.transposed else part[start:stop]
-                return rows
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError("damaged_file", file=entry.file) from error
+        with Files(self.path, self.entries) as files:
+            if layer.kind is Kind.OTHER:
+                parts = [StoredTensor(name, self.entries).whole(files) for name in layer.sources]
+                whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+                return whole.reshape(layer.shape)[slice(start, stop) if layer.shape else ...]
+            pieces = []
+            before = 0
+            stop = layer.matrix[0] if stop is None else stop
+            for tensor, expert, rows, across in self._matrices(layer):
+                first, last = max(start - before, 0), min(stop - before, rows)
+                if first < last:
+                    read = tensor.columns if across else tensor.rows
+                    pieces.append(read(files, expert, first, last))
+                before += rows
+            return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def stored(self, layer: Layer) -> Iterator[Tensor]:
+        """Yield a tensor as the model's parameter lies in memory, in flat pieces, one after the other."""
+        if layer.kind is Kind.OTHER:
+            yield self.read(layer).flatten()
+            return
+        rows, width = layer.matrix
+        step = layer.shape[-2] if layer.transposed else max(1, PIECE_WEIGHTS // width)
+        for start in range(0, rows, step):
+            piece = self.read(layer, start, min(start + step, rows))
+            yield (piece.T if layer.transposed else piece).flatten()
 
     def saved_dtype(self, layer: Layer) -> torch.dtype:
         """Return the 16-bit dtype this tensor is stored in when it is not compressed."""
-        return SAVED_DTYPE[self.entries[layer.source].dtype]
+        return SAVED_DTYPE.get(self.entries[layer.source].dtype, torch.bfloat16)
+
+    def _matrices(self, layer: Layer) -> Iterator[tuple[StoredTensor, int, int, bool]]:
+        """Yield every matrix of the file that a weight is made of: its tensor, which expert's it is, how many rows it
+        gives, and whether these are its columns there."""
+        for name in layer.sources:
+            tensor = StoredTensor(name, self.entries)
+            # MXFP4 is output channels first whatever the model wants; some files have experts the other way round.
+            is_swapped = len(layer.sources) == 1 and tensor.shape != layer.stored_shape
+            across = not tensor.is_mxfp4 and layer.transposed != is_swapped
+            high, wide = tensor.shape[-2:]
+            for expert in range(math.prod(tensor.shape[:-2])):
+                yield tensor, expert, wide if across else high, across
 
 
 def of_repository(repository: Repository, folder: Path | None = None) -> Checkpoint:
     """Return the checkpoint of a Hub repository, from its headers; ``folder`` is where it was downloaded to."""
-    config = load_config(repository.config)
-    layers = layer_map(config, repository.entries)
-    dtypes = _dtypes(repository.entries, layers)
-    source_bytes = sum(entry.nbytes for entry in repository.entries.values())
-    return Checkpoint(
-        repository.repo,
-        repository.sha,
-        config.model_type,
-        dtypes,
-        source_bytes,
-        repository.entries,
-        layers,
-        folder,
+    return _checkpoint(
+        name=repository.repo,
+        revision=repository.sha,
+        config=repository.config,
+        entries=repository.entries,
+        source_format=None,
+        source_bytes=sum(entry.nbytes for entry in repository.entries.values()),
+        folder=folder,
     )
 
 
@@ -109,20 +143,46 @@ def of_folder(
     folder without safetensors, CheckpointError for files that are missing, cut short or not what they claim.
     """
     files = weight_files(folder)
-    config = load_config(read_json(folder / "config.json"))
     entries: dict[str, TensorEntry] = {}
     for file in files:
-        entries.update(read_header(file))
-    layers = layer_map(config, entries)
+        found = read_header(file)
+        if entries.keys() & found.keys():  # which of the two is meant?
+            raise CheckpointError("damaged_file", file=INDEX)
+        entries.update(found)
+    return _checkpoint(
+        name=name or str(folder),
+        revision=revision or fingerprint(files),
+        config=read_json(folder / "config.json"),
+        entries=entries,
+        source_format=source_format,
+        source_bytes=source_bytes or sum(file.stat().st_size for file in files),
+        folder=folder,
+    )
+
+
+def _checkpoint(
+    *,
+    name: str,
+    revision: str,
+    config: Mapping[str, Any],
+    entries: Mapping[str, TensorEntry],
+    source_format: str | None,
+    source_bytes: int,
+    folder: Path | None,
+) -> Checkpoint:
+    model = load_config(config)
+    layers = layer_map(model, entries)
     return Checkpoint(
-        name or str(folder),
-        revision or fingerprint(files),
-        config.model_type,
+        name,
+        revision,
+        model.model_type,
         source_format or _dtypes(entries, layers),
-        source_bytes or sum(file.stat().st_size for file in files),
+        source_bytes,
         entries,
         layers,
         folder,
+        can_chat=task(model) is Task.DECODER,
+        part="text" if has_other_parts(config) else "",
     )
 
 
@@ -164,9 +224,9 @@ def fingerprint(files: list[Path]) -> str:
 
 
 def _dtypes(entries: Mapping[str, TensorEntry], layers: tuple[Layer, ...]) -> str:
-    """Return the dtypes of the weights, the one with most bytes first: ``"BF16"`` or ``"BF16/F32"``."""
+    """Return the formats of the weights, the one with most bytes first: ``"BF16"``, ``"MXFP4/BF16"``."""
     sums: dict[str, int] = defaultdict(int)
     for layer in layers:
-        entry = entries[layer.source]
-        sums[entry.dtype] += entry.nbytes
-    return "/".join(sorted(sums, key=lambda dtype: -sums[dtype]))
+        for name in layer.sources:
+            sums[StoredTensor(name, entries).format] += entries[name].nbytes
+    return "/".join(sorted(sums, key=lambda name: -sums[name]))

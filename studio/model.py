@@ -3,6 +3,7 @@
 Both compute in bf16, the one dtype torch's packed products are fast in, so that the two differ in their weights only.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from studio.architecture import empty_model, load_config
+from studio.architecture import Layer, empty_model
 from studio.checkpoint import WEIGHTS, Checkpoint, read_json
+from studio.configs import load_config
 from studio.errors import CheckpointError
-from studio.kernels import Lookup, PackedEmbedding, PackedLinear, Product, lookup_for, product_for
+from studio.kernels import Lookup, PackedEmbedding, PackedLinear, PackedStack, Product, lookup_for, product_for
 from studio.packing import PackedTensor
 from studio.recipe import PackedWeight, check_files, read_recipe
 from studio.scheme import Scheme
@@ -26,11 +28,20 @@ def load_original(checkpoint: Checkpoint) -> nn.Module:
     config = load_config(read_json(checkpoint.path / "config.json"))
     model = empty_model(config)
     for layer in checkpoint.layers:
-        tensor = checkpoint.read(layer)
-        stored = (tensor.T if layer.transposed else tensor).to(COMPUTE, copy=True)
+        stored = whole(checkpoint, layer)
         for name in (layer.name, *layer.tied):
             _put(model, name, stored)
     return _finished(model, checkpoint.path)
+
+
+def whole(checkpoint: Checkpoint, layer: Layer) -> Tensor:
+    """Return a tensor as the model's parameter, in bf16. Raises CheckpointError when its file is damaged."""
+    flat = torch.empty(layer.numel, dtype=COMPUTE)
+    done = 0
+    for piece in checkpoint.stored(layer):
+        flat[done : done + piece.numel()] = piece
+        done += piece.numel()
+    return flat.reshape(layer.stored_shape)
 
 
 def load_compressed(folder: Path) -> nn.Module:
@@ -68,7 +79,7 @@ def weight_bytes(model: nn.Module) -> int:
 
 def slow_schemes(model: nn.Module) -> bool:
     """Return whether some weights have no packed product on this machine and are dequantized tile by tile."""
-    return any(isinstance(module, Product) and not module.is_fast for module in model.modules())
+    return any(isinstance(module, Product | PackedStack) and not module.is_fast for module in model.modules())
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -93,8 +104,14 @@ def _packed(file: Any, weight: PackedWeight) -> PackedTensor:
 
 
 def _put_packed(model: nn.Module, weight: PackedWeight, packed: PackedTensor) -> None:
-    """Replace the module of a weight, and of those tied to it, by one on the packed weight."""
+    """Replace the module of a weight, and of those tied to it, by one on the packed weight; experts by their stack."""
     owners = [_owner(model, name, weight) for name in (weight.name, *weight.tied)]
+    leaf = weight.name.rpartition(".")[2]
+    parameter = owners[0].get_parameter(leaf)
+    if parameter.ndim == 3:
+        delattr(owners[0], leaf)
+        owners[0].add_module(leaf, PackedStack(packed, parameter.shape[0], weight.transposed))
+        return
     is_lookup = any(isinstance(owner, nn.Embedding) for owner in owners)
     product: Product = lookup_for(packed) if is_lookup else product_for(packed)
     for name, owner in zip((weight.name, *weight.tied), owners, strict=True):
@@ -108,12 +125,14 @@ def _put_packed(model: nn.Module, weight: PackedWeight, packed: PackedTensor) ->
 
 def _owner(model: nn.Module, name: str, weight: PackedWeight) -> nn.Module:
     """Return the module whose weight this is. Raises CheckpointError when the model has none of that name and shape."""
-    shape = tuple(reversed(weight.shape)) if weight.transposed else weight.shape
+    path, _, leaf = name.rpartition(".")
     try:
-        owner = model.get_submodule(name.removesuffix(".weight"))
-        if tuple(owner.get_parameter("weight").shape) == shape:
+        owner = model.get_submodule(path)
+        *experts, high, wide = owner.get_parameter(leaf).shape
+        rows, width = (wide, high) if weight.transposed else (high, wide)
+        if len(experts) == (leaf != "weight") and (math.prod(experts) * rows, width) == weight.shape:
             return owner
-    except AttributeError:
+    except (AttributeError, ValueError):
         pass
     raise CheckpointError("tensor_mismatch", tensor=name[:120])
 

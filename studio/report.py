@@ -19,6 +19,8 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "architecture": checkpoint.architecture,
         "source_format": checkpoint.source_format,
         "source_bytes": checkpoint.source_bytes,
+        "part": checkpoint.part,
+        "can_chat": checkpoint.can_chat,
     }
 
 

@@ -1,6 +1,7 @@
 """The studio's own folder: packed safetensors, config, tokenizer, card and recipe; and the one file to download."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
@@ -9,14 +10,16 @@ from collections.abc import Generator
 from pathlib import Path
 
 from studio import __version__
-from studio.checkpoint import INDEX, WEIGHTS, Checkpoint
+from studio.checkpoint import INDEX, WEIGHTS, Checkpoint, read_json
 from studio.compress import Compressed
+from studio.configs import exported_config
 from studio.errors import ResourceError, disk_error
 from studio.export.card import model_card
 from studio.hub import is_wanted
 from studio.plan import Assignment
 from studio.recipe import RECIPE, Choices, PackedWeight, Recipe, Source, sha256
 
+CONFIG = "config.json"
 COPY_BYTES = 16 << 20
 
 
@@ -35,6 +38,8 @@ def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -
         for file in sorted(checkpoint.path.iterdir()):
             if file.is_file() and is_wanted(file.name) and file.name != INDEX:
                 shutil.copyfile(file, partial / file.name)
+        config = exported_config(read_json(checkpoint.path / CONFIG))
+        (partial / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
         shutil.move(compressed.file, partial / WEIGHTS)
         recipe = _recipe(checkpoint, compressed, partial)
         (partial / RECIPE).write_text(recipe.model_dump_json(indent=1), encoding="utf-8")

@@ -196,7 +196,8 @@ def test_an_estimate_names_every_choice_and_layer(tiny_model: TinyModel) -> None
     arguments = ("--mode", "int4_sym", "--group-size", "32", "--ratio", "0.5", "--backup", "none")
     facts = run("estimate", tiny_model("llama"), *arguments, "--json").json
     assert facts.keys() == {
-        *("model", "revision", "architecture", "source_format", "source_bytes", "original_bytes", "compressed_bytes"),
+        *("model", "revision", "architecture", "source_format", "source_bytes", "part", "can_chat"),
+        *("original_bytes", "compressed_bytes"),
         *("bits_per_weight", "mode", "group_size", "ratio", "backup", "exact", "layers"),
     }
     assert (facts["mode"], facts["group_size"], facts["ratio"], facts["backup"]) == ("int4_sym", 32, 0.5, "none")

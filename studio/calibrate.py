@@ -1,0 +1,104 @@
+"""What each linear weight is given while the model reads a short text: a sample of rows, and the power of its channels.
+
+Weights of experts held in one tensor are left out: each expert is given tokens of its own, by code that has no module
+to listen at.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from studio.architecture import Kind, Layer
+from studio.blocks import BlockModel, Step
+from studio.checkpoint import Checkpoint
+from studio.errors import CheckpointError
+from studio.model import COMPUTE, load_tokenizer
+
+TEXT = Path(__file__).resolve().parents[1] / "assets" / "calibration.txt"
+MAX_TOKENS = 512
+MAX_ROWS = 128
+SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a weight [N, K] was given; weights that are given the same share one object."""
+
+    rows: Tensor
+    """[R, K], at most 128 rows spread over the text, in the dtype the model ran in."""
+    power: Tensor
+    """[K] fp32: the mean square of each input channel, over all tokens."""
+
+
+def token_ids(checkpoint: Checkpoint) -> Tensor:
+    """Return the built-in text as int64 [1, T], at most 512 tokens. Raises CheckpointError without a tokenizer."""
+    ids = load_tokenizer(checkpoint.path)(TEXT.read_text(encoding="utf-8"))["input_ids"][:MAX_TOKENS]
+    words = next(layer.shape[0] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING)
+    if not ids or max(ids) >= words:
+        raise CheckpointError("no_tokenizer", model=checkpoint.title)
+    return torch.tensor([ids])
+
+
+def calibrate(
+    checkpoint: Checkpoint, tokens: Tensor | None = None, dtype: torch.dtype = COMPUTE
+) -> Generator[Step, None, dict[str, Inputs]]:
+    """Run the model over ``tokens`` [B, T], by default the built-in text; return what each linear layer was given.
+
+    Layers that no token came to are missing. Raises CheckpointError when a file is damaged.
+    """
+    streamed = BlockModel(checkpoint, dtype)
+    listener = _Listener()
+    for layer in checkpoint.layers:
+        if layer.kind is Kind.LINEAR and len(layer.shape) == 2:
+            listener.listen(streamed.model, layer)
+    part = ""
+    run = streamed.run(token_ids(checkpoint) if tokens is None else tokens)
+    try:
+        for step in run:
+            if step.part != part:
+                listener.forget()
+            part = step.part
+            yield step
+    finally:
+        run.close()
+    return listener.kept
+
+
+def spread(rows: int, count: int = MAX_ROWS) -> Tensor:
+    """Return the indices of at most ``count`` of ``rows`` rows, ascending: one at random from each equal stretch."""
+    if rows <= count:
+        return torch.arange(rows)
+    bounds = torch.arange(count + 1) * rows // count
+    within = torch.rand(count, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
+    return bounds[:-1] + (within * bounds.diff()).long()
+
+
+class _Listener:
+    """Keeps what modules are given the first time they run."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Inputs] = {}
+        self._recent: dict[tuple[Any, ...], tuple[Tensor, Inputs]] = {}
+
+    def listen(self, model: nn.Module, layer: Layer) -> None:
+        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            if layer.name not in self.kept and arguments and arguments[0].numel():
+                self.kept[layer.name] = self._inputs(arguments[0])
+
+        model.get_submodule(layer.name.rpartition(".")[0]).register_forward_pre_hook(hook)
+
+    def forget(self) -> None:
+        """Let go of the whole inputs, kept so that those of q, k and v are known to be the same."""
+        self._recent.clear()
+
+    def _inputs(self, given: Tensor) -> Inputs:
+        """Return the sample of ``given`` [..., K]: a kept one if it is the same memory, unchanged since."""
+        key = (given.data_ptr(), given.shape, given.stride(), given._version)
+        if key not in self._recent:
+            flat = given.detach().reshape(-1, given.shape[-1])
+            self._recent[key] = given, Inputs(flat[spread(len(flat))].clone(), flat.float().square_().mean(0))
+        return self._recent[key][1]

@@ -1,0 +1,170 @@
+"""A repository's ``config.json``, which anyone may have written, made into transformers' config. Runs none of its code.
+
+Knows what kind of model it is (decoder, encoder, both) and which part of one that also sees or hears is text; knows
+nothing of tensors.
+"""
+
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from studio.errors import CheckpointError, ModelError
+from studio.source_formats import is_readable
+
+IGNORED_KEYS = frozenset(
+    {"attn_implementation", "attn_implementation_internal", "experts_implementation", "experts_implementation_internal"}
+    | {"num_labels", "id2label", "label2id"}
+    | {"pretraining_tp", "slow_but_exact"}
+)
+"""What a config may not say: the first can name code on the Hub; labels, which no decoder has, can be millions; the
+last compute the same numbers in slices of a weight, which a packed one does not have."""
+
+MAX_SIZE = 1 << 24
+"""No width, vocabulary or number of positions is larger; tables for one that claims to be would fill the memory."""
+MAX_EXPERTS = 1 << 12
+"""Experts of one block, at most: each can be a few modules."""
+
+LAYER_COUNTS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers")
+
+QUANTIZATION = "quantization_config"
+
+TEXT_TWINS: dict[str, dict[str, Any]] = {
+    "qwen2_vl_text": {"model_type": "qwen2"},
+    "qwen2_5_vl_text": {"model_type": "qwen2"},
+    "qwen3_vl_text": {"model_type": "qwen3"},
+    "qwen3_vl_moe_text": {"model_type": "qwen3_moe", "norm_topk_prob": True},
+}
+"""Text parts without a language model of their own in transformers -> the one they are: on text alone the three
+positions of their rotation are one and the same."""
+
+
+class Task(StrEnum):
+    """What a model does with text, which decides transformers' class for it."""
+
+    DECODER = "decoder"
+    """Writes the next token: the only kind that can chat."""
+    ENCODER = "encoder"
+    ENCODER_DECODER = "encoder_decoder"
+    BARE = "bare"
+    """An encoder without a head, such as one that makes embeddings."""
+
+
+def load_config(config: Mapping[str, Any]) -> Any:
+    """Return transformers' config object for a ``config.json``; of a model that also sees or hears, its text part's.
+
+    Raises ModelError for an architecture that transformers does not know by itself as a language model, or weights
+    quantized in a way that cannot be read; CheckpointError for a config that makes no sense.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = str(config.get("model_type", ""))
+    if kind not in CONFIG_MAPPING:
+        reason = "needs_remote_code" if "auto_map" in config or kind == "chatglm" else "unknown_architecture"
+        raise ModelError(reason, architecture=kind[:40] or "?")
+    quantization = config.get(QUANTIZATION)
+    if quantization is not None and not is_readable(quantization):
+        method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
+        raise ModelError("already_quantized", method=str(method)[:40])
+    try:
+        whole = CONFIG_MAPPING[kind].from_dict(_allowed(config))
+        part = _text_part(whole)
+        if part is not None:
+            return part
+        known = _task(whole) is not None
+    except Exception as error:  # whatever a hostile or broken config makes transformers raise
+        raise CheckpointError("damaged_file", file="config.json") from error
+    if not known:
+        raise ModelError("unknown_architecture", architecture=kind[:40])
+    return whole
+
+
+def task(config: Any) -> Task:
+    """Return what a config of :func:`load_config` is for."""
+    return _task(config) or Task.BARE
+
+
+def check_can_chat(config: Any) -> None:
+    """Raise ModelError for the config of a model that writes no text."""
+    if task(config) is not Task.DECODER:
+        raise ModelError("cannot_chat", architecture=config.model_type)
+
+
+def has_other_parts(config: Mapping[str, Any]) -> bool:
+    """Return whether the model of a ``config.json`` has more parts than the text one that :func:`load_config` takes."""
+    return bool(load_config(config).model_type != config.get("model_type"))
+
+
+def exported_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``config.json`` to go with weights of the text part that are not quantized in their first way."""
+    if has_other_parts(config):
+        part: dict[str, Any] = json.loads(load_config(config).to_json_string())
+        return part
+    return {key: value for key, value in config.items() if key != QUANTIZATION}
+
+
+def check_counts(config: Any, tensors: int) -> None:
+    """Raise CheckpointError for more layers than tensors, or experts beyond counting: to build them takes forever."""
+    counts = {key: value for key, value in config.to_dict().items() if type(value) is int}
+    counts |= {name: value for name in LAYER_COUNTS if type(value := getattr(config, name, None)) is int}
+    layers = max((counts.get(name, 0) for name in LAYER_COUNTS), default=0)
+    experts = max((value for key, value in counts.items() if "experts" in key), default=0)
+    if layers > tensors or experts > MAX_EXPERTS:
+        raise CheckpointError("damaged_file", file="config.json")
+
+
+def _allowed(value: Any, key: str = "") -> Any:
+    """Return a config without what it may not say, at any depth. Raises ValueError for sizes that cannot be."""
+    if isinstance(value, Mapping):
+        if value.keys() == {"__float__"}:  # how transformers writes what JSON has no number for
+            return float(value["__float__"])
+        kept = {k: v for k, v in value.items() if k.lstrip("_") not in IGNORED_KEYS | {QUANTIZATION, "auto_map"}}
+        return {k: _allowed(v, k) for k, v in kept.items()}
+    if isinstance(value, list):
+        return [_allowed(each, key) for each in value]
+    if type(value) is int and value > MAX_SIZE and "theta" not in key:
+        raise ValueError(f"{key} is too large")
+    return value
+
+
+def _task(config: Any) -> Task | None:
+    """Return what a config is for, None where transformers has no language model for it."""
+    from transformers.models.auto import modeling_auto as auto
+
+    kind = config.model_type
+    if config.is_encoder_decoder:
+        known = kind in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+        return Task.ENCODER_DECODER if known else None
+    if kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        saved_as = (config.architectures or [""])[0]
+        return Task.BARE if saved_as == auto.MODEL_MAPPING_NAMES.get(kind) else Task.ENCODER
+    return Task.DECODER if kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
+
+
+def _text_part(config: Any) -> Any:
+    """Return the config of a model's text part as a language model of its own, None if that is all it is."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    text = getattr(config, "text_config", None)
+    if text is None or config.is_encoder_decoder or getattr(text, "is_encoder_decoder", False):
+        return None
+    if text.model_type in TEXT_TWINS:
+        twin = TEXT_TWINS[text.model_type]
+        settings = text.to_dict() | {"rope_parameters": _plain_rotation(text)} | twin
+        text = CONFIG_MAPPING[twin["model_type"]].from_dict(settings)
+    if _task(text) is not Task.DECODER:
+        return None
+    tied = getattr(config, "tie_word_embeddings", None)  # the wrapper's word holds: the head is its own
+    if tied is not None:
+        text.tie_word_embeddings = tied
+    text.architectures = None
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        if getattr(text, key, None) is None:
+            setattr(text, key, getattr(config, key, None))
+    return text
+
+
+def _plain_rotation(text: Any) -> dict[str, Any]:
+    """Return the settings of a rotation without its sections for time, height and width."""
+    settings = dict(getattr(text, "rope_parameters", None) or {})
+    return {key: value for key, value in settings.items() if not key.startswith("mrope")} | {"rope_type": "default"}

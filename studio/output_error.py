@@ -1,0 +1,164 @@
+"""How far each linear layer's output moves when its weight is rounded: ‖XWᵀ - XŴᵀ‖ / ‖XWᵀ‖, X from a short text.
+
+Knows nothing of plans, nor of how an error in one layer passes on to the next.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from studio.architecture import Layer, ratio_defining
+from studio.blocks import Step
+from studio.calibrate import MAX_ROWS, MAX_TOKENS, SEED, TEXT, Inputs, calibrate
+from studio.checkpoint import Checkpoint
+from studio.errors import CheckpointError
+from studio.packing import pack
+from studio.rounding import round_to_nearest
+from studio.scheme import Scheme
+from studio.settings import settings
+from studio.survey import chunks
+
+LOG = logging.getLogger(__name__)
+VERSION = 1
+"""Raised when the figures change their meaning: those kept on disk are then not read any more."""
+
+Candidate = Callable[[Tensor], Tensor]
+"""Rows of a weight, fp32 [n, K] -> the same rows compressed and dequantized, fp32 [n, K]."""
+Errors = dict[str, dict[str, float]]
+"""Layer -> scheme -> output error; a layer that was given no input has none."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Some rows of a layer are done; with its last ones come its errors."""
+
+    layer: str
+    errors: Mapping[str, float] | None
+    """Scheme -> output error, None while the layer is in progress."""
+    done: int
+    total: int
+    """Weights, not layers: a large layer takes longer."""
+
+
+def measure(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Generator[Step | Measured, None, Errors]:
+    """Return the output error of every linear layer over the built-in text, at once if it was measured before.
+
+    Raises CheckpointError when the files are damaged, or have no tokenizer.
+    """
+    kept = recall(checkpoint, schemes)
+    if kept is not None:
+        return kept
+    inputs = yield from calibrate(checkpoint)
+    errors = yield from output_errors(checkpoint, inputs, schemes)
+    _keep(checkpoint, schemes, errors)
+    return errors
+
+
+def output_errors(
+    checkpoint: Checkpoint, inputs: Mapping[str, Inputs], schemes: Iterable[Scheme]
+) -> Generator[Measured, None, Errors]:
+    """Return the output error of every linear layer for each of ``schemes`` whose groups divide its rows.
+
+    Raises CheckpointError for weights that are not finite.
+    """
+    layers = [layer for layer in ratio_defining(checkpoint.layers) if layer.name in inputs]
+    total = sum(layer.numel for layer in layers)
+    done = 0
+    errors: Errors = {layer.name: {} for layer in ratio_defining(checkpoint.layers)}
+    for layer in layers:
+        fitting = {str(scheme): _rounding(scheme) for scheme in _fitting(layer, schemes)}
+        steps = layer_errors(checkpoint, layer, inputs[layer.name].rows, fitting)
+        for rows, found in steps:
+            done += rows * layer.matrix[1]
+            if found is not None:
+                errors[layer.name] = found
+            yield Measured(layer.name, found, done, total)
+    return errors
+
+
+def layer_errors(
+    checkpoint: Checkpoint, layer: Layer, given: Tensor, candidates: Mapping[str, Candidate]
+) -> Generator[tuple[int, dict[str, float] | None], None, None]:
+    """Yield how many rows of the weight were worked on, with the last ones the output error of each candidate.
+
+    ``given`` is X [R, K] of any float dtype; everything is computed in fp32. Raises CheckpointError for weights that
+    are not finite.
+    """
+    given = given.float()
+    output = 0.0
+    moved = dict.fromkeys(candidates, 0.0)
+    parts = chunks(layer)
+    for start, stop in parts:
+        weight = checkpoint.read(layer, start, stop).float()
+        output += _energy(given @ weight.T)
+        for name, candidate in candidates.items():
+            moved[name] += _energy(given @ (weight - candidate(weight)).T)
+        if not math.isfinite(output):
+            raise CheckpointError("not_finite", tensor=layer.name)
+        is_last = (start, stop) == parts[-1]
+        yield stop - start, {name: _ratio(value, output) for name, value in moved.items()} if is_last else None
+
+
+def recall(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Errors | None:
+    """Return the errors kept from an earlier visit, None when there are none or they are not of these layers."""
+    try:
+        kept = json.loads(_file(checkpoint, schemes).read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    layers = ratio_defining(checkpoint.layers)
+    if not isinstance(kept, dict) or kept.keys() != {layer.name for layer in layers}:
+        return None
+    return kept if all(_is_sound(kept[layer.name], _fitting(layer, schemes)) for layer in layers) else None
+
+
+def _rounding(scheme: Scheme) -> Candidate:
+    return lambda weight: pack(round_to_nearest(weight, scheme), scheme).dequantize()
+
+
+def _fitting(layer: Layer, schemes: Iterable[Scheme]) -> list[Scheme]:
+    return [scheme for scheme in schemes if scheme.fits(layer.matrix[1])]
+
+
+def _energy(output: Tensor) -> float:
+    return float(output.square_().sum())
+
+
+def _ratio(moved: float, output: float) -> float:
+    """Return ‖moved‖ / ‖output‖; an output of nothing but zeros that nothing moves has no error."""
+    return math.sqrt(moved / output) if output else 0.0
+
+
+def _is_sound(errors: object, schemes: Sequence[Scheme]) -> bool:
+    """Return whether these can be a layer's errors: one for each scheme, or none at all."""
+    if not isinstance(errors, dict) or (errors and errors.keys() != {str(scheme) for scheme in schemes}):
+        return False
+    return all(isinstance(error, float) and 0 <= error < math.inf for error in errors.values())
+
+
+def _keep(checkpoint: Checkpoint, schemes: Sequence[Scheme], errors: Errors) -> None:
+    """Write the errors for the next visit; a disk that has no room for them costs that visit some seconds, no more."""
+    file = _file(checkpoint, schemes)
+    partial = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(errors))
+        partial.replace(file)
+    except OSError as error:
+        LOG.warning("the output errors of %s are not kept: %s", checkpoint.name, error)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _file(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Path:
+    """Return where the errors are kept: its name says what was measured, on which text."""
+    measured = (VERSION, sorted(map(str, schemes)), TEXT.read_bytes(), MAX_TOKENS, MAX_ROWS, SEED)
+    key = hashlib.sha256(repr(measured).encode()).hexdigest()[:16]
+    return settings().cache_dir / "survey" / f"{checkpoint.revision}-output-{key}.json"

@@ -1,0 +1,212 @@
+"""Weights as repositories hold them: 16 or 32 bits as they stand, FP8 and MXFP4 with scales beside them.
+
+Reads a few rows at a time from an open file; knows nothing of models. Every other kind of quantization is refused
+before anything is read.
+
+FP8 (``fp8``, ``fbgemm_fp8``, ``compressed-tensors`` with floats): ``X.weight`` [N, K] in 8-bit floats and
+``X.weight_scale_inv`` or ``X.weight_scale``, one number per block, per row, or for all; the weight is their product.
+MXFP4: ``X_blocks`` [..., N, K/32, 16], two 4-bit floats a byte, and ``X_scales`` [..., N, K/32], the exponents.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from studio.errors import CheckpointError
+from studio.headers import FLOATS, TensorEntry
+
+FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
+FP8_SCALES = ("_scale_inv", "_scale")
+"""What follows the weight's name in its scales', the name DeepSeek gave them first."""
+BLOCKS, SCALES = "_blocks", "_scales"
+MXFP4_GROUP = 32
+"""Weights that share an exponent: 16 bytes."""
+MXFP4_LEVELS = torch.tensor((0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6), dtype=torch.bfloat16)
+EXPONENT_BIAS = 127
+
+
+def is_readable(quantization: Any) -> bool:
+    """Return whether weights that a ``quantization_config`` describes can be read here."""
+    if not isinstance(quantization, Mapping):
+        return False
+    method = quantization.get("quant_method")
+    if method == "compressed-tensors":
+        return quantization.get("format") == "float-quantized"
+    blocks = quantization.get("weight_block_size") or ()
+    sizes_fit = isinstance(blocks, list | tuple) and all(
+        type(size) is int and size & (size - 1) == 0 for size in blocks
+    )
+    return method in ("fp8", "fbgemm_fp8", "mxfp4") and sizes_fit
+
+
+def dequantize_fp8(weight: Tensor, scale: Tensor, rows: slice, shape: tuple[int, int]) -> Tensor:
+    """Return ``rows`` of an FP8 weight as fp32 [rows, K].
+
+    ``weight`` is those rows [rows, K], ``scale`` all the scales of the [N, K] matrix that ``shape`` says: one number,
+    [N] or [N, 1] for each row, or [N/b, K/c] for blocks, the last of which may be cut short.
+    """
+    grid = decoded(scale)
+    grid = grid.reshape(-1, 1) if grid.ndim < 2 else grid
+    high, wide = (_block(size, count) for size, count in zip(shape, grid.shape, strict=True))
+    of_row = torch.arange(rows.start, rows.stop) // high
+    of_column = torch.arange(shape[1]) // wide
+    return weight.float().mul_(grid[of_row][:, of_column])
+
+
+def dequantize_mxfp4(blocks: Tensor, scales: Tensor) -> Tensor:
+    """Return bf16 [rows, K] of ``blocks`` [rows, K/32, 16] and ``scales`` [rows, K/32], both uint8."""
+    values = MXFP4_LEVELS[torch.stack((blocks & 15, blocks >> 4), dim=-1).flatten(-2).int()]
+    exponents = scales.int().unsqueeze(-1) - EXPONENT_BIAS
+    return torch.ldexp(values, exponents).to(torch.bfloat16).flatten(-2)
+
+
+def decoded(scale: Tensor) -> Tensor:
+    """Return scales as fp32, of which a byte is an exponent."""
+    if scale.dtype == torch.uint8:
+        return torch.exp2(scale.float() - EXPONENT_BIAS)
+    return scale.float()
+
+
+def _block(size: int, count: int) -> int:
+    """Return how many weights share a scale. Blocks are powers of two, so the count of them tells, also of cut ones."""
+    return 1 << (math.ceil(size / max(1, count)) - 1).bit_length()
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file as the model means it: ``StoredTensor("….gate_up_proj_blocks", entries)``."""
+
+    name: str
+    entries: Mapping[str, TensorEntry]
+
+    @property
+    def entry(self) -> TensorEntry:
+        return self.entries[self.name]
+
+    @property
+    def is_mxfp4(self) -> bool:
+        return self.name.endswith(BLOCKS) and self.entry.dtype == "U8" and len(self.entry.shape) > 2
+
+    @property
+    def format(self) -> str:
+        """What to call it: a dtype of the header, or ``MXFP4``."""
+        return "MXFP4" if self.is_mxfp4 else self.entry.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the values it stands for."""
+        shape = self.entry.shape
+        return (*shape[:-2], shape[-2] * 2 * shape[-1]) if self.is_mxfp4 else shape
+
+    @property
+    def scale(self) -> str | None:
+        """The name of the tensor with its scales, None where the values are as they stand.
+
+        Raises CheckpointError when there ought to be one.
+        """
+        if self.is_mxfp4:
+            names = [self.name.removesuffix(BLOCKS) + SCALES]
+        elif self.entry.dtype in FP8:
+            names = [self.name + end for end in FP8_SCALES]
+        else:
+            return None
+        found = next((name for name in names if name in self.entries), None)
+        if found is None:
+            raise CheckpointError("tensor_missing", tensor=names[0][:120])
+        return found
+
+    def check(self) -> bool:
+        """Return whether the header's facts are those of a weight that can be read."""
+        if self.entry.dtype in FLOATS:
+            return True
+        if self.scale is None:
+            return False
+        scale = self.entries[self.scale]
+        if self.is_mxfp4:
+            bytes_fit = self.entry.shape[-1] == MXFP4_GROUP // 2
+            return bytes_fit and scale.dtype == "U8" and scale.shape == self.entry.shape[:-1]
+        return (
+            len(self.shape) > 1 and scale.dtype in FLOATS | {"F8_E8M0", "U8"} and _scale_fits(self.shape, scale.shape)
+        )
+
+    def rows(self, files: "Files", expert: int, start: int, stop: int) -> Tensor:
+        """Return rows ``start:stop`` of matrix ``expert`` of a [N, K] (then 0) or [E, N, K] tensor, [rows, K]."""
+        before = (expert,) if len(self.shape) == 3 else ()
+        part = files.part(self.name, (*before, slice(start, stop)))
+        if self.scale is None:
+            return part
+        if self.is_mxfp4:
+            return dequantize_mxfp4(part, files.part(self.scale, (*before, slice(start, stop))))
+        scale = files.whole(self.scale)
+        scale = scale[expert] if before and scale.numel() > 1 else scale
+        return dequantize_fp8(part, scale, slice(start, stop), (self.shape[-2], self.shape[-1]))
+
+    def columns(self, files: "Files", expert: int, start: int, stop: int) -> Tensor:
+        """Return columns ``start:stop`` of a matrix as rows: [columns, N] of a [N, K] or [E, N, K] tensor."""
+        before = (expert,) if len(self.shape) == 3 else ()
+        if self.scale is None:
+            return files.part(self.name, (*before, slice(None), slice(start, stop))).T
+        return self.rows(files, expert, 0, self.shape[-2]).T[start:stop]
+
+    def whole(self, files: "Files") -> Tensor:
+        """Return all of it in its own shape."""
+        if self.scale is None:
+            return files.whole(self.name)
+        experts = math.prod(self.shape[:-2])
+        return torch.cat([self.rows(files, i, 0, self.shape[-2]) for i in range(experts)]).reshape(self.shape)
+
+
+class Files:
+    """The safetensors files of a folder, each open from its first use to the end of the context."""
+
+    def __init__(self, folder: Path, entries: Mapping[str, TensorEntry]) -> None:
+        self._folder = folder
+        self._entries = entries
+        self._opened: dict[str, Any] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Files":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def part(self, name: str, index: tuple[int | slice, ...]) -> Tensor:
+        """Return part of a tensor as it is stored. Raises CheckpointError for a damaged file."""
+        found: Tensor = self._read(name, lambda file: file.get_slice(name)[index])
+        return found
+
+    def whole(self, name: str) -> Tensor:
+        """Return a tensor as it is stored. Raises CheckpointError for a damaged file."""
+        found: Tensor = self._read(name, lambda file: file.get_tensor(name))
+        return found
+
+    def _read(self, name: str, read: Callable[[Any], Tensor]) -> Tensor:
+        file = self._entries[name].file
+        try:
+            if file not in self._opened:
+                self._opened[file] = self._stack.enter_context(safe_open(self._folder / file, framework="pt"))
+            return read(self._opened[file])
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError("damaged_file", file=file) from error
+
+
+def _scale_fits(shape: tuple[int, ...], scale: tuple[int, ...]) -> bool:
+    """Return whether scales of this shape can be those of a weight [N, K] or [E, N, K]."""
+    if math.prod(scale) == 1:
+        return True
+    if len(shape) == 3:
+        return scale[0] == shape[0] and _scale_fits(shape[1:], scale[1:])
+    if len(scale) == 1:
+        return scale[0] == shape[0]
+    return len(scale) == 2 and all(
+        0 < count <= size and math.ceil(size / _block(size, count)) == count
+        for size, count in zip(shape, scale, strict=True)
+    )

@@ -1,0 +1,119 @@
+"""What linear layers are given: the right rows, the same for all layers that share them, and their power."""
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from studio.architecture import Kind
+from studio.blocks import Step
+from studio.calibrate import MAX_ROWS, MAX_TOKENS, TEXT, Inputs, calibrate, spread, token_ids
+from studio.checkpoint import Checkpoint, of_folder
+from studio.errors import CheckpointError
+from studio.model import load_original
+
+Tiny = Callable[[str], Path]
+
+
+def inputs_of(steps: Generator[Step, None, dict[str, Inputs]]) -> dict[str, Inputs]:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            kept: dict[str, Inputs] = end.value
+            return kept
+
+
+def tokens(length: int = 160) -> Tensor:
+    return torch.randint(3, 300, (1, length), generator=torch.Generator().manual_seed(0))
+
+
+def heard(checkpoint: Checkpoint, ids: Tensor) -> dict[str, Tensor]:
+    """Return what every linear layer of the whole model is given: name -> [T, K]."""
+    model = load_original(checkpoint)
+    given: dict[str, Tensor] = {}
+    for layer in checkpoint.layers:
+        if layer.kind is Kind.LINEAR:
+
+            def hook(module: Any, arguments: tuple[Tensor, ...], name: str = layer.name) -> None:
+                given[name] = arguments[0].flatten(0, -2)
+
+            model.get_submodule(layer.name.removesuffix(".weight")).register_forward_pre_hook(hook)
+    with torch.no_grad():
+        model(input_ids=ids, use_cache=False)
+    return given
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3_text", "phi3", "gpt2"])
+def test_the_rows_are_those_the_whole_model_gives_its_layers(architecture: str, tiny_model: Tiny) -> None:
+    checkpoint = of_folder(tiny_model(architecture))
+    kept = inputs_of(calibrate(checkpoint, tokens()))
+    expected = heard(checkpoint, tokens())
+    assert kept.keys() == expected.keys() == {each.name for each in checkpoint.layers if each.kind is Kind.LINEAR}
+    for name, inputs in kept.items():
+        assert inputs.rows.shape == (MAX_ROWS, expected[name].shape[1])
+        assert torch.equal(inputs.rows, expected[name][spread(160)])
+        torch.testing.assert_close(inputs.power, expected[name].float().square().mean(0))
+
+
+def test_layers_that_are_given_the_same_share_it(tiny_model: Tiny) -> None:
+    kept = inputs_of(calibrate(of_folder(tiny_model("llama")), tokens()))
+    block = {name.removeprefix("model.layers.1.").removesuffix(".weight"): kept[name] for name in kept if ".1." in name}
+    assert block["self_attn.q_proj"] is block["self_attn.k_proj"] is block["self_attn.v_proj"]
+    assert block["mlp.gate_proj"] is block["mlp.up_proj"]
+    assert len({id(inputs) for inputs in kept.values()}) == 2 * 4
+
+
+def test_the_rows_hold_no_more_memory_than_they_need(tiny_model: Tiny) -> None:
+    for inputs in inputs_of(calibrate(of_folder(tiny_model("llama")), tokens())).values():
+        assert inputs.rows.untyped_storage().nbytes() == inputs.rows.nbytes
+        assert not inputs.rows.requires_grad
+
+
+@pytest.mark.parametrize("rows", [1, 7, 128, 129, 500, 512, 100_000])
+def test_rows_are_spread_over_the_text(rows: int) -> None:
+    picked = spread(rows)
+    assert len(picked) == min(rows, MAX_ROWS)
+    assert bool((picked.diff() > 0).all())
+    assert 0 <= int(picked[0]) <= rows // len(picked)
+    assert rows - 1 - rows // len(picked) - 1 <= int(picked[-1]) < rows
+    assert torch.equal(picked, spread(rows))
+
+
+def test_a_text_shorter_than_the_sample_is_taken_whole(tiny_model: Tiny) -> None:
+    kept = inputs_of(calibrate(of_folder(tiny_model("llama")), tokens(9)))
+    assert {len(inputs.rows) for inputs in kept.values()} == {9}
+
+
+def test_stopping_leaves_no_thread(tiny_model: Tiny) -> None:
+    import threading
+
+    threads = threading.active_count()
+    steps = calibrate(of_folder(tiny_model("llama")), tokens())
+    for _ in range(5):
+        next(steps)
+    steps.close()
+    assert threading.active_count() == threads
+
+
+def test_the_built_in_text_has_prose_chinese_code_and_numbers(tiny_model: Tiny) -> None:
+    text = TEXT.read_text(encoding="utf-8")
+    assert all(part in text for part in ("def ", "return ", "春天", "48,310", "User:"))
+    assert 300 <= len(text.split()) <= 500
+    ids = token_ids(of_folder(tiny_model("llama")))
+    assert ids.shape == (1, MAX_TOKENS)
+    assert ids.dtype is torch.int64
+
+
+def test_a_tokenizer_of_another_model_is_refused(tiny_model: Tiny) -> None:
+    checkpoint = of_folder(tiny_model("llama"))
+    few = tuple(
+        replace(layer, shape=(10, 64)) if layer.kind is Kind.EMBEDDING else layer for layer in checkpoint.layers
+    )
+    with pytest.raises(CheckpointError) as caught:
+        token_ids(replace(checkpoint, layers=few))
+    assert caught.value.key == "no_tokenizer"
