@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.errors import ModelError, PromptError, ResourceError, disk_error
+from studio.scheme import BACKUPS, Mode
 from studio.settings import settings
 from studio.terminal import Terminal, language, say, terminal
 from studio.text import text
@@ -33,10 +34,16 @@ app = typer.Typer(
 )
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help=say("help_model"), show_default=False)]
-ModeName = Annotated[str, typer.Option("--mode", help=say("help_mode"))]
+ModeName = Annotated[str, typer.Option("--mode", help=say("help_mode", modes=", ".join(Mode)))]
 GroupSize = Annotated[int | None, typer.Option("--group-size", help=say("help_group_size"), show_default=False)]
 Ratio = Annotated[float, typer.Option("--ratio", help=say("help_ratio"))]
-Backup = Annotated[str, typer.Option("--backup", help=say("help_backup"))]
+Backup = Annotated[
+    str | None, typer.Option("--backup", help=say("help_backup", backups=", ".join(BACKUPS)), show_default=False)
+]
+Misfit = Annotated[str, typer.Option("--misfit", help=say("help_misfit"))]
+AllLayers = Annotated[bool, typer.Option("--all-layers", help=say("help_all_layers"))]
+Pins = Annotated[list[str] | None, typer.Option("--pin", help=say("help_pin"), show_default=False)]
+Ignored = Annotated[list[str] | None, typer.Option("--ignore", help=say("help_ignore"), show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help=say("help_json"))]
 
 
@@ -78,18 +85,47 @@ def estimate(
     mode: ModeName = "int4_asym",
     group_size: GroupSize = None,
     ratio: Ratio = 1.0,
-    backup: Backup = "int8_asym",
+    backup: Backup = None,
+    misfit: Misfit = "error",
+    all_layers: AllLayers = False,
+    pin: Pins = None,
+    ignore: Ignored = None,
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
         from studio.report import heading, model_facts, plan_facts, plan_rows
 
-        session = _session(mode, group_size, ratio, backup)
+        session = _session(mode, group_size, ratio, backup, misfit, all_layers, pin, ignore)
         checkpoint = _open(here, session, model, group_size is not None)
         if session.choice.is_mixed:
-            here.follow(session.survey())
+            here.follow(session.rank())
         plan = session.choose(session.choice)
         here.answer(model_facts(checkpoint) | plan_facts(plan), heading(checkpoint), plan_rows(plan))
+
+
+@app.command(help=say("help_survey"))
+def survey(
+    model: ModelName,
+    sample: Annotated[bool, typer.Option("--sample", help=say("help_sample"))] = False,
+    runs: Annotated[int, typer.Option(min=2, max=1000, help=say("help_runs"))] = 8,
+    as_json: AsJson = False,
+) -> None:
+    with terminal(as_json) as here:
+        from studio.report import heading, model_facts, sample_facts, sample_rows, survey_facts, survey_rows
+        from studio.session import Session
+
+        session = Session(paths=True)
+        checkpoint = here.follow(session.open(model))
+        here.follow(session.fetch())
+        if sample:
+            sampled = here.follow(session.sample(runs))
+            here.answer(
+                model_facts(checkpoint) | sample_facts(checkpoint, sampled), heading(checkpoint), sample_rows(sampled)
+            )
+            return
+        here.follow(session.survey())
+        facts = survey_facts(checkpoint, session.known)
+        here.answer(model_facts(checkpoint) | facts, heading(checkpoint), survey_rows(session.known))
 
 
 @app.command(help=say("help_compress"))
@@ -99,13 +135,17 @@ def compress(
     mode: ModeName = "int4_asym",
     group_size: GroupSize = None,
     ratio: Ratio = 1.0,
-    backup: Backup = "int8_asym",
+    backup: Backup = None,
+    misfit: Misfit = "error",
+    all_layers: AllLayers = False,
+    pin: Pins = None,
+    ignore: Ignored = None,
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
         from studio.report import heading, model_facts, plan_facts, plan_rows, result_rows
 
-        session = _session(mode, group_size, ratio, backup)
+        session = _session(mode, group_size, ratio, backup, misfit, all_layers, pin, ignore)
         target = out.expanduser().resolve()
         with _workspace(target) as session.workspace:
             checkpoint = _open(here, session, model, group_size is not None)
@@ -133,10 +173,11 @@ def chat(
             raise PromptError("empty_prompt")
         from studio.chat import Reply, Sampling, answer
         from studio.checkpoint import read_json
+        from studio.columns import compressed_column, original_column
         from studio.configs import check_can_chat, load_config
         from studio.recipe import is_compressed
         from studio.report import speed
-        from studio.session import POOL, compressed_column, original_column
+        from studio.session import POOL
 
         folder = Path(model).expanduser()
         if is_compressed(folder):
@@ -175,13 +216,23 @@ def _prepare_builtin(here: Terminal) -> "Checkpoint":
     return checkpoint
 
 
-def _session(mode: str, group_size: int | None, ratio: float, backup: str) -> "Session":
+def _session(
+    mode: str,
+    group_size: int | None,
+    ratio: float,
+    backup: str | None,
+    misfit: str,
+    all_layers: bool,
+    pins: list[str] | None,
+    ignored: list[str] | None,
+) -> "Session":
     """Return a session with these choices, which are checked before any model is touched."""
     from studio.plan import Choice
     from studio.session import Session
 
     size = Choice().group_size if group_size is None else group_size
-    return Session(paths=True, choice=Choice.of(mode, size, ratio, backup))
+    marks = [*(pins or ()), *(f"{pattern}=none" for pattern in ignored or ())]
+    return Session(paths=True, choice=Choice.of(mode, size, ratio, backup, misfit, all_layers, marks))
 
 
 def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":

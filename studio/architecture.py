@@ -62,6 +62,11 @@ class Layer:
         return self.sources[0]
 
     @property
+    def is_weight(self) -> bool:
+        """Whether it can be compressed."""
+        return self.kind is not Kind.OTHER
+
+    @property
     def numel(self) -> int:
         return math.prod(self.shape)
 

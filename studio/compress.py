@@ -23,7 +23,6 @@ from studio.errors import CheckpointError
 from studio.plan import Assignment, Plan
 from studio.quantize import quantize, relative
 from studio.rounding import shared_of
-from studio.scheme import Scheme
 from studio.survey import chunks
 from studio.tensor_file import DTYPE_NAMES, Slot, TensorFile
 
@@ -64,7 +63,7 @@ def compress(checkpoint: Checkpoint, plan: Plan, file: Path) -> Generator[Progre
     """Write ``plan`` to ``file``, yielding at least after every 4 million weights.
 
     Closing the generator stops the work and keeps what is done: called again with the same file, model and plan, it
-    goes on from there. On an error the file is removed, as is its journal at every end but that one. Raises CheckpointError for a damaged source or weights that are
+    goes on from there. On an error the file is removed. Raises CheckpointError for a damaged source or weights that are
     not numbers, ResourceError for a full disk.
     """
     began = time.perf_counter()
@@ -156,15 +155,12 @@ def slots(checkpoint: Checkpoint, plan: Plan) -> dict[str, Slot]:
 
 def _slots_of(checkpoint: Checkpoint, a: Assignment) -> list[tuple[str, Slot]]:
     if a.scheme is None:
-        shape = tuple(reversed(a.layer.shape)) if a.layer.transposed else a.layer.shape
-        return [(a.layer.name, Slot(DTYPE_NAMES[checkpoint.saved_dtype(a.layer)], shape))]
+        return [(a.layer.name, Slot(DTYPE_NAMES[checkpoint.saved_dtype(a.layer)], a.layer.stored_shape))]
     parts = a.scheme.parts(a.layer.matrix)
     return [(f"{a.layer.name}.{part.name}", Slot(part.dtype, part.shape)) for part in parts]
 
 
-def _write(
-    checkpoint: Checkpoint, a: Assignment, out: TensorFile, errors: dict[str, float | None]
-) -> Iterator[int]:
+def _write(checkpoint: Checkpoint, a: Assignment, out: TensorFile, errors: dict[str, float | None]) -> Iterator[int]:
     """Write one tensor, yielding the weights done; put its error into ``errors``."""
     if a.scheme is None:
         _copy(checkpoint, a.layer, out)
@@ -203,7 +199,10 @@ def _pieces(checkpoint: Checkpoint, layer: Layer) -> Iterator[tuple[int, Tensor]
 
 def _copy(checkpoint: Checkpoint, layer: Layer, out: TensorFile) -> None:
     """Write a tensor that is kept, as the checkpoint lays it out."""
-    tensor = checkpoint.read(layer).to(checkpoint.saved_dtype(layer))
-    if not bool(tensor.isfinite().all()):
-        raise CheckpointError("not_finite", tensor=layer.source)
-    out.write(layer.name, tensor.T if layer.transposed else tensor)
+    written = 0
+    for piece in checkpoint.stored(layer):
+        tensor = piece.to(checkpoint.saved_dtype(layer))
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError("not_finite", tensor=layer.source)
+        out.write(layer.name, tensor, written)
+        written += tensor.numel()

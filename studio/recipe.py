@@ -34,6 +34,9 @@ class Choices(BaseModel):
     group_size: int
     ratio: float
     backup: str
+    misfit: str = "error"
+    all_layers: bool = False
+    pins: tuple[str, ...] = ()
     method: str = "nearest"
 
 

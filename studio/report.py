@@ -1,13 +1,18 @@
 """A plan's and an answer's figures, for machines (``--json``) and as lines to read in a terminal. Decides nothing."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from studio.architecture import Layer
 from studio.checkpoint import Checkpoint
 from studio.plan import Plan
+from studio.sample import CONFIDENCE, Interval, SampledLayer
+from studio.scheme import Scheme
+from studio.survey import Survey
 from studio.terminal import say
 from studio.units import format_bytes
 
+Figure = TypeVar("Figure")
 Rows = list[tuple[str, str]]
 
 
@@ -42,12 +47,80 @@ def plan_facts(plan: Plan, errors: Mapping[str, float] | None = None) -> dict[st
         "group_size": choice.primary.group_size,
         "ratio": choice.ratio,
         "backup": "none" if choice.backup is None else choice.backup.value,
+        "misfit": choice.misfit,
+        "all_layers": choice.all_layers,
+        "pins": [str(pin) for pin in choice.pins],
         "exact": plan.is_exact,
         "original_bytes": plan.original_bytes,
         "compressed_bytes": plan.compressed_bytes,
         "bits_per_weight": plan.bits_per_weight,
         "layers": layers,
     }
+
+
+def survey_facts(checkpoint: Checkpoint, known: Survey) -> dict[str, Any]:
+    """Return a survey for ``--json``: each layer's bytes and relative error in every scheme, and NNCF's score."""
+    return {
+        "layers": [
+            _layer_facts(layer)
+            | {
+                "sensitivity": known.layers[layer.name].sensitivity,
+                "schemes": {
+                    name: {"bytes": Scheme.parse(name).nbytes(layer.matrix), "relative_error": error}
+                    for name, error in known.layers[layer.name].errors.items()
+                },
+            }
+            for layer in checkpoint.layers
+            if layer.name in known.layers
+        ]
+    }
+
+
+def sample_facts(checkpoint: Checkpoint, sampled: Mapping[str, SampledLayer]) -> dict[str, Any]:
+    """Return a sampled survey for ``--json``: as a whole one, with the ends of each error's confidence interval."""
+    return {
+        "confidence": CONFIDENCE,
+        "layers": [
+            _layer_facts(layer)
+            | {
+                "rows_read": sampled[layer.name].rows,
+                "sensitivity_at_most": sampled[layer.name].sensitivity,
+                "schemes": {
+                    name: {
+                        "bytes": Scheme.parse(name).nbytes(layer.matrix),
+                        "relative_error": found.error,
+                        "low": found.low,
+                        "high": found.high,
+                    }
+                    for name, found in sampled[layer.name].errors.items()
+                },
+            }
+            for layer in checkpoint.layers
+            if layer.name in sampled
+        ],
+    }
+
+
+def survey_rows(known: Survey) -> Rows:
+    """Return each layer with its relative errors, best scheme first."""
+    return [(name, _line(line.errors, "{:.2%}".format)) for name, line in known.layers.items()]
+
+
+def sample_rows(sampled: Mapping[str, SampledLayer]) -> Rows:
+    """Return each layer with its relative errors and how far the true ones may be from them."""
+    return [(name, _line(line.errors, _about)) for name, line in sampled.items()]
+
+
+def _about(found: Interval) -> str:
+    return f"{found.error:.2%} ± {(found.high - found.low) / 2:.2%}"
+
+
+def _line(errors: Mapping[str, Figure], show: Callable[[Figure], str]) -> str:
+    return ", ".join(f"{scheme} {show(error)}" for scheme, error in errors.items())
+
+
+def _layer_facts(layer: Layer) -> dict[str, Any]:
+    return {"name": layer.name, "shape": list(layer.shape)}
 
 
 def heading(checkpoint: Checkpoint) -> str:

@@ -105,6 +105,9 @@ FORMATS = {
 BACKUP_MODES: tuple[Mode | None, ...] = (Mode.INT8_ASYM, Mode.INT8_SYM, Mode.FP8_E4M3, Mode.MXFP8_E4M3, None)
 """What sensitive layers, embeddings and the head can take; None leaves them at 16 bits."""
 
+BACKUPS = {"none" if mode is None else mode.value: mode for mode in BACKUP_MODES}
+"""The same by the names they are chosen by."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -204,10 +207,9 @@ def parse_mode(name: str) -> Mode:
 
 def parse_backup(name: str) -> Mode | None:
     """Return the backup mode of this name, None for ``"none"``. Raises SchemeError with the list of valid ones."""
-    names = {"none" if mode is None else mode.value: mode for mode in BACKUP_MODES}
-    if name not in names:
-        raise SchemeError("unknown_backup", backup=name[:40], backups=", ".join(names))
-    return names[name]
+    if name not in BACKUPS:
+        raise SchemeError("unknown_backup", backup=name[:40], backups=", ".join(BACKUPS))
+    return BACKUPS[name]
 
 
 def fitting_group_sizes(widths: Iterable[int]) -> tuple[int, ...]:

@@ -4,32 +4,33 @@ Each long job is a generator of :class:`Event`; closing it cancels. What it chan
 that fails or is cancelled leaves the session as it was.
 """
 
-import math
 import os
 import re
 import shutil
 import threading
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import psutil
 
-from studio import export, source
-from studio.chat import Reply, Sampling, Speaker, side_by_side
+from studio import export, output_error, source
+from studio.chat import Reply, Sampling, side_by_side
 from studio.checkpoint import Checkpoint
-from studio.compress import Compressed, compress
-from studio.errors import Cancelled, ModelError, PromptError, ResourceError, UserError
-from studio.model import load_compressed, load_original, load_tokenizer, slow_schemes
-from studio.plan import Choice, Plan, group_sizes, make_plan
+from studio.columns import Column, borrowed, compressed_column, original_column
+from studio.compress import Compressed, compress, job_digest
+from studio.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
+from studio.model import slow_schemes
+from studio.plan import Choice, Pin, Plan, group_sizes, make_plan
 from studio.pool import Pool
-from studio.recipe import read_recipe
+from studio.sample import SampledLayer, sampled_survey
+from studio.scheme import Scheme
 from studio.settings import settings
-from studio.survey import recall, survey
+from studio.survey import Survey, candidates, recall, sensitivities, survey
 from studio.template import Message
+from studio.unfinished import unfinished
 from studio.units import format_bytes
 
 Item = TypeVar("Item")
@@ -40,6 +41,7 @@ MAX_PROMPT = 100_000
 """Characters."""
 DISK_MARGIN = 64 << 20
 """Bytes left free beside what a job writes."""
+MAX_UNDO = 100
 
 
 def sessions_folder() -> Path:
@@ -60,9 +62,9 @@ def sweep(parent: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-Job = Literal["open", "compress", "chat", "export"]
+Job = Literal["open", "survey", "compress", "chat", "export"]
 """What can be stopped, each by itself."""
-JOBS: tuple[Job, ...] = ("open", "compress", "chat", "export")
+JOBS: tuple[Job, ...] = ("open", "survey", "compress", "chat", "export")
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,19 @@ class Session:
     """Whether a local path is accepted as a model's name."""
     workspace: Path = field(default_factory=lambda: own_folder(sessions_folder()))
     checkpoint: Checkpoint | None = None
-    sensitivities: dict[str, float] | None = None
+    known: Survey = field(default_factory=Survey)
+    """What is known of the model's layers so far."""
+    scores: dict[str, float] | None = None
+    """NNCF's sensitivities by layer, None until all are known."""
+    output_errors: output_error.Errors = field(default_factory=dict)
+    """Layer -> scheme -> output error, as far as measured."""
     choice: Choice = field(default_factory=Choice)
     plan: Plan | None = None
     compressed: Compressed | None = None
     folder: Path | None = None
     """The compressed model as it would be exported."""
     conversations: tuple[list[Message], list[Message]] = field(default_factory=lambda: ([], []))
+    _before: list[Choice] = field(default_factory=list)
     _archive: Path | None = None
     _stops: dict[Job, threading.Event] = field(default_factory=lambda: {job: threading.Event() for job in JOBS})
 
@@ -116,29 +124,131 @@ class Session:
         current = self.checkpoint
         if current is not None and (current.name, current.revision) == (checkpoint.name, checkpoint.revision):
             return current  # chosen again: what was made of it stays
-        sensitivities = recall(checkpoint)
+        known = recall(checkpoint)
+        scores = known.sensitivities(checkpoint.layers)
         choice = _fitting(self.choice, checkpoint)
+        plan = make_plan(checkpoint.layers, choice, scores)
+        self.stop("survey")
         self._forget_compressed()
-        self.checkpoint, self.sensitivities, self.choice = checkpoint, sensitivities, choice
-        self.plan = make_plan(checkpoint.layers, choice, sensitivities)
+        self.checkpoint, self.known, self.scores, self.choice, self.plan = checkpoint, known, scores, choice, plan
+        self.output_errors = {}
+        self._before.clear()
         self.conversations = ([], [])
         return checkpoint
 
     def survey(self) -> Generator[Event, None, None]:
-        """Find out how sensitive each layer is, which makes plans with a ratio exact; only where the files are here."""
+        """Measure every layer in every scheme it could take, and in those of the plan; only where the files are here.
+
+        What is found is in ``known`` as it comes; at the end plans with a ratio are exact.
+        """
         checkpoint = self.checkpoint
-        if checkpoint is None or checkpoint.folder is None or self.sensitivities is not None:
+        if checkpoint is None or checkpoint.folder is None:
             return
-        self.sensitivities = yield from self._relay(
-            "compress", survey(checkpoint), lambda step: Event("survey", step.done / step.total, step.layer)
+        self.begin("survey")
+        steps = survey(checkpoint, self.known, self._wanted())
+        try:
+            for step in steps:
+                self._heed("survey")
+                if self.checkpoint is not checkpoint:
+                    return  # the visitor went on to another model
+                if step.found is not None:
+                    self.known = self.known.joined(step.layer, step.found)
+                yield Event("survey", step.done / step.total, step.layer)
+        finally:
+            steps.close()
+        if self.scores is None:
+            self.scores = self.known.sensitivities(checkpoint.layers)
+            self.plan = make_plan(checkpoint.layers, self.choice, self.scores)
+
+    def _wanted(self) -> dict[str, list[Scheme]]:
+        """Return what the plan's mode asks of the survey beside the usual, so that its groups too are looked up."""
+        wanted: dict[str, list[Scheme]] = {}
+        for a in self.plan.assignments if self.plan is not None else ():
+            if a.scheme is not None:
+                wanted[a.layer.name] = [*candidates(a.layer, self.choice.mode), a.scheme]
+        return wanted
+
+    def rank(self) -> Generator[Event, None, None]:
+        """Find out NNCF's sensitivities alone, where a survey has not; only where the files are here."""
+        checkpoint = self._model()
+        if self.scores is None and checkpoint.folder is not None:
+            self.scores = yield from self._relay(
+                "compress", sensitivities(checkpoint), lambda step: Event("rank", step.done / step.total, step.layer)
+            )
+
+    def sample(self, runs: int) -> Generator[Event, None, dict[str, SampledLayer]]:
+        """Survey a few rows of each layer; nothing of it is kept."""
+        steps = sampled_survey(self._model(), runs)
+        return (
+            yield from self._relay("survey", steps, lambda step: Event("sample", step.done / step.total, step.layer))
         )
-        self.choose(self.choice)
+
+    @property
+    def is_surveyed(self) -> bool:
+        """Whether the error of every layer in the plan's scheme is known."""
+        plan = self.plan
+        return plan is not None and all(
+            self.known.error(a.layer.name, a.scheme) is not None for a in plan.assignments if a.scheme is not None
+        )
+
+    def measure_outputs(self) -> Generator[Event, None, None]:
+        """Measure what each layer's output loses, over a short text; only where the files are here."""
+        checkpoint = self.checkpoint
+        if checkpoint is None or checkpoint.folder is None or self.output_errors:
+            return
+        self.begin("survey")
+        schemes = dict.fromkeys(s for layer in checkpoint.layers if layer.is_weight for s in candidates(layer))
+        found: output_error.Errors = {}
+        steps = output_error.measure(checkpoint, list(schemes))
+        try:
+            while True:
+                step = next(steps)
+                self._heed("survey")
+                if self.checkpoint is not checkpoint:
+                    return
+                if isinstance(step, output_error.Measured) and step.errors is not None:
+                    found[step.layer] = dict(step.errors)
+                    self.output_errors = dict(found)
+                    yield Event("outputs", step.done / step.total, step.layer)
+                else:
+                    yield Event("calibrate", step.done / step.total, "")
+        except StopIteration as finished:
+            self.output_errors = finished.value
+        finally:
+            steps.close()
 
     def choose(self, choice: Choice) -> Plan:
         """Set the choice and return its plan. Raises SchemeError; the plan before it then stays."""
-        plan = make_plan(self._model().layers, choice, self.sensitivities)
+        plan = make_plan(self._model().layers, choice, self.scores)
+        if choice != self.choice:
+            self._before.append(self.choice)
+            del self._before[:-MAX_UNDO]
         self.choice, self.plan = choice, plan
         return plan
+
+    def pin(self, pattern: str, scheme: Scheme | None) -> Plan:
+        """Pin the layers of ``pattern`` to ``scheme``, before earlier pins; the others are planned around them.
+
+        Raises SchemeError, also where the pattern is no layer's name; the plan before it then stays.
+        """
+        pin = Pin(pattern.strip(), scheme)
+        if not any(pin.takes(layer.name) for layer in self._model().layers if layer.is_weight):
+            raise SchemeError("no_such_layer", pattern=pin.pattern[:80])
+        others = tuple(other for other in self.choice.pins if other.pattern != pin.pattern)
+        return self.choose(replace(self.choice, pins=(pin, *others)))
+
+    @property
+    def can_undo(self) -> bool:
+        return bool(self._before)
+
+    def undo(self) -> Plan | None:
+        """Go back to the choice before this one, None where there is none."""
+        if not self._before:
+            return self.plan
+        before = self._before.pop()
+        self.plan = make_plan(self._model().layers, before, self.scores)
+        self.choice = before
+        return self.plan
 
     # compress
 
@@ -154,25 +264,27 @@ class Session:
         """
         checkpoint = yield from self.fetch()
         if self.choice.is_mixed:
-            yield from self.survey()
-        plan = self.choose(self.choice)
+            yield from self.rank()
+        plan = make_plan(checkpoint.layers, self.choice, self.scores)
+        self.plan = plan
         self._check_disk(plan.compressed_bytes)
-        file = self.workspace / f"{uuid.uuid4().hex}.safetensors"
-        file.parent.mkdir(parents=True, exist_ok=True)
         place = self.workspace / uuid.uuid4().hex
-        try:
-            compressed = yield from self._relay(
-                "compress",
-                compress(checkpoint, plan, file),
-                lambda step: Event("compress", step.done / step.total, step.layer),
-            )
-            yield Event("finish", 1.0)
-            self._heed("compress")
-            folder = export.write_folder(checkpoint, compressed, place / self.export_name(plan))
-        except BaseException:
-            file.unlink(missing_ok=True)
-            shutil.rmtree(place, ignore_errors=True)
-            raise
+        compressed = None
+        with unfinished(job_digest(checkpoint, plan), self.workspace) as file:
+            try:
+                compressed = yield from self._relay(
+                    "compress",
+                    compress(checkpoint, plan, file),
+                    lambda step: Event("compress", step.done / step.total, step.layer),
+                )
+                yield Event("finish", 1.0)
+                self._heed("compress")
+                folder = export.write_folder(checkpoint, compressed, place / self.export_name(plan))
+            except BaseException:
+                shutil.rmtree(place, ignore_errors=True)
+                if compressed is not None:  # whole, but without a folder: nothing to go on with
+                    compressed.file.unlink(missing_ok=True)
+                raise
         self._forget_compressed()
         self.compressed, self.folder = compressed, folder
         self.conversations = ([], [])
@@ -220,7 +332,7 @@ class Session:
         before: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         turns = [[*before, *said, {"role": "user", "content": prompt}] for said in conversations]
         yield Event("load")
-        with _borrowed(self._columns()) as (speakers, failures):
+        with borrowed(POOL, self._columns()) as (speakers, failures):
             memory = tuple(None if s is None else s.weight_bytes for s in speakers)
             slow = tuple(s is not None and slow_schemes(s.model) for s in speakers)
             replies = [Reply() if failure is None else Reply(ended="error", error=failure) for failure in failures]
@@ -309,7 +421,7 @@ class Session:
         if need + DISK_MARGIN > free:
             raise ResourceError("export_disk_too_small", need=format_bytes(need + DISK_MARGIN), free=format_bytes(free))
 
-    def _columns(self) -> "list[Callable[[], Column]]":
+    def _columns(self) -> list[Callable[[], Column]]:
         """Return what makes each column; a column that cannot be made fails by itself."""
         checkpoint, folder = self._model(), self.folder
         columns = [lambda: original_column(checkpoint)]
@@ -324,51 +436,6 @@ def _remember(conversations: tuple[list[Message], list[Message]], prompt: str, r
         if reply.tokens:
             conversation.append({"role": "user", "content": prompt})
             conversation.append({"role": "assistant", "content": reply.text})
-
-
-@dataclass(frozen=True)
-class Column:
-    """A model to be borrowed from the pool."""
-
-    key: str
-    need: int
-    """Bytes that loading it takes."""
-    load: Callable[[], Speaker]
-
-
-def original_column(checkpoint: Checkpoint) -> Column:
-    """Return the uncompressed model as a column of the chat."""
-    return Column(
-        f"{checkpoint.name}@{checkpoint.revision}",
-        2 * checkpoint.weights,
-        lambda: Speaker(load_original(checkpoint), load_tokenizer(checkpoint.path)),
-    )
-
-
-def compressed_column(folder: Path) -> Column:
-    """Return an exported folder as a column of the chat."""
-    recipe = read_recipe(folder)
-    # While a weight moves into its product's layout, its codes are there once more; 4-bit ones also unpacked, as int32.
-    largest = max((math.prod(w.shape) * (1 if w.scheme.startswith("int8") else 6) for w in recipe.weights), default=0)
-    need = recipe.compressed_bytes + largest
-    return Column(str(folder), need, lambda: Speaker(load_compressed(folder), load_tokenizer(folder)))
-
-
-@contextmanager
-def _borrowed(columns: list[Callable[[], Column]]) -> Iterator[tuple[list[Speaker | None], list[UserError | None]]]:
-    """Lend the models of ``columns``; one that cannot be had is None, and its reason stands in the second list."""
-    with ExitStack() as stack:
-        speakers: list[Speaker | None] = []
-        failures: list[UserError | None] = []
-        for make in columns:
-            try:
-                column = make()
-                speakers.append(stack.enter_context(POOL.borrow(column.key, column.need, column.load)))
-                failures.append(None)
-            except UserError as error:
-                speakers.append(None)
-                failures.append(error)
-        yield speakers, failures
 
 
 def _source_event(step: source.Step) -> Event:

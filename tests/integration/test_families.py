@@ -419,14 +419,9 @@ def test_a_tensor_in_two_files_is_refused(copied: Callable[[str], Path]) -> None
     assert caught.value.values == {"file": INDEX}
 
 
-TRANSPOSED_KEPT = pytest.param(
-    *("gpt_oss", "none"), marks=pytest.mark.xfail(reason="compress copies a weight by its [N, K] form, not by stored()")
-)
-
-
 @pytest.mark.parametrize(
     ("family", "backup"),
-    [("mixtral", "int8_asym"), ("mixtral", "none"), ("qwen3_vl_moe", "none"), TRANSPOSED_KEPT],
+    [("mixtral", "int8_asym"), ("mixtral", "none"), ("qwen3_vl_moe", "none"), ("gpt_oss", "none")],
 )
 def test_experts_kept_at_16_bits_are_as_they_were(
     made: Callable[[str], Made], copied: Callable[[str], Path], family: str, backup: str

@@ -1,0 +1,66 @@
+"""The models of a chat as things to be borrowed: what each needs, and how it is loaded. Knows nothing of who asks."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.chat import Speaker
+from studio.checkpoint import Checkpoint
+from studio.errors import UserError
+from studio.model import load_compressed, load_original, load_tokenizer
+from studio.pool import Pool
+from studio.recipe import PackedWeight, read_recipe
+
+
+@dataclass(frozen=True)
+class Column:
+    """A model to be borrowed from the pool."""
+
+    key: str
+    need: int
+    """Bytes that loading it takes."""
+    load: Callable[[], Speaker]
+
+
+def original_column(checkpoint: Checkpoint) -> Column:
+    """Return the uncompressed model as a column of the chat."""
+    return Column(
+        f"{checkpoint.name}@{checkpoint.revision}",
+        2 * checkpoint.weights,
+        lambda: Speaker(load_original(checkpoint), load_tokenizer(checkpoint.path)),
+    )
+
+
+def compressed_column(folder: Path) -> Column:
+    """Return an exported folder as a column of the chat."""
+    recipe = read_recipe(folder)
+    need = recipe.compressed_bytes + max((_passing(weight) for weight in recipe.weights), default=0)
+    return Column(str(folder), need, lambda: Speaker(load_compressed(folder), load_tokenizer(folder)))
+
+
+def _passing(weight: PackedWeight) -> int:
+    """Return the bytes beside its own that a weight takes while it moves into its product's layout: its codes once
+    more, 4-bit ones also unpacked, as int32. Experts stay as they are stored."""
+    is_stack = not weight.name.endswith(".weight")
+    return math.prod(weight.shape) * (1 if is_stack or weight.scheme.startswith("int8") else 6)
+
+
+@contextmanager
+def borrowed(
+    pool: Pool, columns: Sequence[Callable[[], Column]]
+) -> Iterator[tuple[list[Speaker | None], list[UserError | None]]]:
+    """Lend the models of ``columns`` from ``pool``; one that cannot be had is None, its reason in the second list."""
+    with ExitStack() as stack:
+        speakers: list[Speaker | None] = []
+        failures: list[UserError | None] = []
+        for make in columns:
+            try:
+                column = make()
+                speakers.append(stack.enter_context(pool.borrow(column.key, column.need, column.load)))
+                failures.append(None)
+            except UserError as error:
+                speakers.append(None)
+                failures.append(error)
+        yield speakers, failures

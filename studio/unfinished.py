@@ -1,0 +1,61 @@
+"""Where a compression writes until it is whole, so that one that was interrupted is taken up again by whoever asks.
+
+Knows nothing of plans; a job is known by its digest.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from studio.settings import settings
+
+KEPT_DAYS = 1
+"""How long an interrupted compression can be taken up again."""
+
+
+@contextmanager
+def unfinished(digest: str, workspace: Path) -> Iterator[Path]:
+    """Lend the file that a job is written to: the one that an interrupted run of it left, where there is one.
+
+    Such files stand in the cache, so that another session, or the terminal, goes on where this one stopped. On
+    another disk than the ``workspace``, or while someone else is at the same job, it is a file of the session's own,
+    which is gone afterwards.
+    """
+    shared = settings().cache_dir / "unfinished"
+    shared.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(shared / f"{digest}.lock", blocking=False)
+    if shared.stat().st_dev == workspace.stat().st_dev and _taken(lock):
+        try:
+            _sweep(shared)
+            yield shared / f"{digest}.safetensors"
+        finally:
+            lock.release()
+        return
+    file = workspace / f"{uuid.uuid4().hex}.safetensors"
+    try:
+        yield file
+    finally:
+        for left in workspace.glob(f"{file.name}*"):
+            left.unlink(missing_ok=True)
+
+
+def _taken(lock: FileLock) -> bool:
+    """Return whether the lock is ours now."""
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove interrupted work that nobody took up again in time."""
+    oldest = time.time() - KEPT_DAYS * 86400
+    for file in folder.iterdir():
+        with suppress(OSError):
+            if file.stat().st_mtime < oldest:
+                file.unlink()
