@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from studio.scheme import Mode, Scheme
+
 ROWS, WIDTH = 96, 192
 """Large enough for NNCF's compiled path (10,000 weights), which is what real weights meet."""
 FP16_MAX = 65504.0
@@ -69,3 +71,9 @@ WEIGHTS = {
     "fp16_max_one_sided": cycled([FP16_MAX, 0.5 * FP16_MAX, 1.0]),
     "all_fp16": torch.arange(ROWS * WIDTH, dtype=torch.int32).to(torch.int16).view(torch.float16).reshape(ROWS, WIDTH),
 }
+
+
+def weights_for(scheme: Scheme) -> dict[str, Tensor]:
+    """Return them as tall as it takes for NVFP4, whose scales are a tensor that NNCF compresses in turn."""
+    times = 9 if scheme.mode is Mode.NVFP4 else 1
+    return {name: weight.repeat(times, 1) for name, weight in WEIGHTS.items()}

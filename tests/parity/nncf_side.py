@@ -32,18 +32,27 @@ MODES = tuple(mode for mode in Mode if mode is not Mode.CB4_LEARNED)
 INT8 = (Mode.INT8_SYM, Mode.INT8_ASYM)
 
 
-def model(weights: Mapping[str, Tensor], embeddings: Mapping[str, Tensor] | None = None) -> Any:
-    """Return an OpenVINO model: an embedding lookup for each of ``embeddings``, a MatMul for each of ``weights``."""
-    inputs: list[Any] = []
-    results = []
-    for name, table in (embeddings or {}).items():
-        inputs.append(opset.parameter([1, 2], np.int64, name=f"{name}/tokens"))
-        results.append(opset.result(opset.gather(_fp32(name, table), inputs[-1], opset.constant(0))))
+def model(weights: Mapping[str, Tensor], embedding: tuple[str, Tensor] | None = None, tied: bool = False) -> Any:
+    """Return an OpenVINO model: a MatMul for each of ``weights``, in this order, after an embedding's lookup.
+
+    ``tied``: the embedding is the last MatMul's weight too. Each product feeds the next as one number, so that the
+    order is one that NNCF must see.
+    """
     hidden = {width: opset.parameter([1, width], np.float32) for width in {w.shape[1] for w in weights.values()}}
+    inputs = list(hidden.values())
+    so_far = opset.constant(0.0, ov.Type.f32)
+    table = None
+    if embedding is not None:
+        table = _fp32(*embedding)
+        inputs.append(opset.parameter([1, 2], np.int64, name="tokens"))
+        rows = opset.gather(table, inputs[-1], opset.constant(0))
+        so_far = opset.reduce_sum(rows, opset.constant([0, 1, 2]))
     for name, weight in weights.items():
-        product = opset.matmul(hidden[weight.shape[1]], _fp32(name, weight), False, True, name=f"{name}/matmul")
-        results.append(opset.result(product))
-    return ov.Model(results, [*inputs, *hidden.values()], "weights")
+        before = opset.add(hidden[weight.shape[1]], so_far)
+        product = opset.matmul(before, _fp32(name, weight), False, True, name=f"{name}/matmul")
+        so_far = opset.reduce_sum(product, opset.constant([0, 1]))
+    result = opset.matmul(opset.add(rows, so_far), table, False, True, name="head") if tied else so_far
+    return ov.Model([opset.result(result)], inputs, "weights")
 
 
 def _fp32(name: str, weight: Tensor) -> Any:
