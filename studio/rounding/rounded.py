@@ -1,5 +1,6 @@
 """A weight on its grid, and what a number format must say about itself. Knows no format."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -63,5 +64,10 @@ def scale_to(top: float, grouped: Tensor) -> Tensor:
 
 
 def power_of_two(scale: Tensor) -> Tensor:
-    """Return the smallest power of two that is not below each scale, which is all that E8M0 can hold."""
-    return torch.exp2(torch.log2(scale).ceil_().clamp_(-127, 127))
+    """Return the smallest power of two that is not below each scale, which is all that E8M0 can hold.
+
+    In NNCF's words: ln times 1/ln 2, each rounded to fp32, which takes a few exact powers (2^-13, 2^-15) to the next.
+    The logarithm is rounded from fp64, so that every device finds the same.
+    """
+    exponent = torch.log(scale.double()).float() * (1 / math.log(2))
+    return torch.exp2(exponent.ceil_().clamp_(-127, 127))

@@ -37,6 +37,22 @@ def halfway(levels: list[float]) -> Tensor:
 E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 CB4 = [-3.5, -2.5, -1.875, -1.375, -1.0, -0.625, -0.3125, 0.0, 0.28125, 0.5625, 0.875, 1.125, 1.5, 2.0, 2.5, 3.5]
 
+
+
+def constant_groups(maxima: Tensor) -> Tensor:
+    """Return a row of 32 for each of these: weights whose groups have every one of them as their maximum."""
+    return maxima.unsqueeze(1).expand(-1, 32).contiguous()
+
+
+def around_powers_of_two(top: float) -> Tensor:
+    """Return 40 fp32 numbers on either side of ``top`` times every power of two that a floored scale can be."""
+    exact = top * 2.0 ** torch.arange(-22, 118)
+    return (exact.view(torch.int32).unsqueeze(1) + torch.arange(-40, 41, dtype=torch.int32)).view(torch.float32).flatten()
+
+
+ALL_FP16 = torch.arange(1, 0x7C00, dtype=torch.int32).to(torch.int16).view(torch.float16)
+"""Every positive number of fp16 but infinity."""
+
 WEIGHTS = {
     "normal": noise(),
     "normal_fp16": noise(1).half(),

@@ -12,7 +12,7 @@ from studio.architecture import ratio_defining
 from studio.checkpoint import Checkpoint
 from studio.rounding import round_to_nearest
 from studio.rounding.levels import CB4_LEVELS
-from studio.scheme import Scheme
+from studio.scheme import Mode, Scheme
 from tests.parity import hostile
 from tests.parity.compare import differences
 from tests.parity.nncf_side import MODES, codebook, compress, listening, model, nncf
@@ -25,6 +25,15 @@ in_every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 @in_every_scheme
 def test_hostile_weights(scheme: Scheme) -> None:
     weights = hostile.weights_for(scheme)
+    assert differences(weights, compress(weights, scheme), scheme) == {}
+
+
+@pytest.mark.parametrize("scheme", [Scheme.parse("mxfp4"), Scheme.parse("mxfp8_e4m3")], ids=str)
+def test_scales_that_are_powers_of_two(scheme: Scheme) -> None:
+    """Where a maximum is a power of two times the format's largest number, the logarithm's last bit decides."""
+    top = 6.0 if scheme.mode is Mode.MXFP4 else 448.0
+    maxima = {"fp16": hostile.ALL_FP16, "around": hostile.around_powers_of_two(top)}
+    weights = {name: hostile.constant_groups(values) for name, values in maxima.items()}
     assert differences(weights, compress(weights, scheme), scheme) == {}
 
 
