@@ -20,7 +20,7 @@ SIGN = 8
 
 def encode(normal: Tensor) -> Tensor:
     """Return the code of the nearest E2M1 number, one exactly halfway taking the even mantissa."""
-    codes = torch.bucketize(normal.abs(), _halfways(normal.device))
+    codes = torch.bucketize(normal.abs().contiguous(), _halfways(normal.device))
     return codes + SIGN * normal.signbit()
 
 

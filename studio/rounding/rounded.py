@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 2.0**-23
-"""The smallest scale of integers and codebooks, the smallest maximum of float formats: keeps all-zero groups defined."""
+"""The smallest scale of integers and codebooks, the smallest maximum of float formats: all-zero groups need one."""
 
 SCALE_DTYPES = {"F16": torch.float16, "F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu}
 

@@ -1,4 +1,4 @@
-"""What NNCF's public API makes of weights: ``nncf.compress_weights`` on an OpenVINO model of MatMuls, its constants read.
+"""What NNCF's public API makes of weights: ``nncf.compress_weights`` on an OpenVINO model, its constants read.
 
 The words are the studio's (Scheme, Rounded), every number is NNCF's.
 """
@@ -134,7 +134,7 @@ def _codes(constant: Any, count: int) -> Tensor:
 
 
 def _unpack_u3(packed: Tensor) -> Tensor:
-    """OpenVINO's layout: of eight codes the low two bits in two bytes, then their high bits in one; first code highest."""
+    """OpenVINO's layout: the low two bits of eight codes in two bytes, their high bits in a third; first highest."""
     low, high, top = packed.reshape(-1, 3).unbind(1)
     pairs = torch.tensor([6, 4, 2, 0], dtype=torch.uint8)
     lows = torch.cat((low.unsqueeze(1) >> pairs, high.unsqueeze(1) >> pairs), 1) & 3

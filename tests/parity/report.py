@@ -11,8 +11,9 @@ from torch import Tensor
 from studio import source
 from studio.checkpoint import Checkpoint
 from studio.scheme import Scheme
+from tests import hostile
 from tests.conftest import ROOT
-from tests.parity import hostile, test_fallback, test_ratio
+from tests.parity import test_fallback, test_ratio
 from tests.parity.compare import SAME, Difference, differences
 from tests.parity.nncf_side import MODES, compress, nncf, ov
 from tests.parity.selection import Selection, our_table
@@ -101,7 +102,11 @@ def main() -> None:
         "Ratio rule and table": ratios(checkpoint, real),
         "Layers that the group size does not divide": misfits(),
     }
-    lines = ["# Parity with NNCF", "", f"nncf {nncf.__version__}, openvino {ov.__version__}; `make parity` writes this."]
+    lines = [
+        "# Parity with NNCF",
+        "",
+        f"nncf {nncf.__version__}, openvino {ov.__version__}; `make parity` writes this.",
+    ]
     lines += ["", NOTES.read_text().strip()]
     for title, rows in sections.items():
         print(f"{title} …", file=sys.stderr)

@@ -78,7 +78,10 @@ def _rows(printed: str) -> Iterator[Row]:
 def our_table(shares: Sequence[Share]) -> list[Row]:
     """Return our distribution in NNCF's words."""
     weights, layers = sum(share.weights for share in shares), sum(share.layers for share in shares)
-    defining, defining_layers = sum(share.ratio_weights for share in shares), sum(share.ratio_layers for share in shares)
+    defining, defining_layers = (
+        sum(share.ratio_weights for share in shares),
+        sum(share.ratio_layers for share in shares),
+    )
     return [
         (
             _label(share.scheme),

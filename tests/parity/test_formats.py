@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from nncf.quantization.algorithms.weight_compression.config import WeightCompressionConfig
 from nncf.quantization.algorithms.weight_compression.weight_lowering import do_integer_quantization
 from nncf.tensor import Tensor as NncfTensor
@@ -13,7 +12,7 @@ from studio.checkpoint import Checkpoint
 from studio.rounding import round_to_nearest
 from studio.rounding.levels import CB4_LEVELS
 from studio.scheme import Mode, Scheme
-from tests.parity import hostile
+from tests import hostile
 from tests.parity.compare import differences
 from tests.parity.nncf_side import MODES, codebook, compress, listening, model, nncf
 

@@ -1,5 +1,7 @@
 """Weights on which two implementations of one formula part first."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -26,17 +28,15 @@ def cycled(values: list[float]) -> Tensor:
 
 def halfway(levels: list[float]) -> Tensor:
     """Every level and every point halfway between two, the largest in each group: with its scale a power of two."""
-    middles = [(a + b) / 2 for a, b in zip(levels, levels[1:], strict=False)]
+    middles = [(a + b) / 2 for a, b in pairwise(levels)]
     group = [*levels, *middles][:16]
     rest = [*levels, *middles][16:] or group
     top = max(levels, key=abs)
-    rows = [group[:15] + [top], ([*rest, *group])[:15] + [top]]
-    return cycled([value for row in rows for value in row])
+    return cycled([*group[:15], top, *[*rest, *group][:15], top])
 
 
 E2M1 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 CB4 = [-3.5, -2.5, -1.875, -1.375, -1.0, -0.625, -0.3125, 0.0, 0.28125, 0.5625, 0.875, 1.125, 1.5, 2.0, 2.5, 3.5]
-
 
 
 def constant_groups(maxima: Tensor) -> Tensor:
@@ -47,7 +47,9 @@ def constant_groups(maxima: Tensor) -> Tensor:
 def around_powers_of_two(top: float) -> Tensor:
     """Return 40 fp32 numbers on either side of ``top`` times every power of two that a floored scale can be."""
     exact = top * 2.0 ** torch.arange(-22, 118)
-    return (exact.view(torch.int32).unsqueeze(1) + torch.arange(-40, 41, dtype=torch.int32)).view(torch.float32).flatten()
+    return (
+        (exact.view(torch.int32).unsqueeze(1) + torch.arange(-40, 41, dtype=torch.int32)).view(torch.float32).flatten()
+    )
 
 
 ALL_FP16 = torch.arange(1, 0x7C00, dtype=torch.int32).to(torch.int16).view(torch.float16)
@@ -74,7 +76,9 @@ WEIGHTS = {
     "halfway_in_e2m1": halfway(E2M1),
     "halfway_in_negative_e2m1": -halfway(E2M1),
     "halfway_in_cb4": halfway(CB4),
-    "halfway_in_e4m3": cycled([448.0, *(1 + (2 * x + 1) / 16 for x in range(8)), *(2.0**-9 * x / 2 for x in range(17))]),
+    "halfway_in_e4m3": cycled(
+        [448.0, *(1 + (2 * x + 1) / 16 for x in range(8)), *(2.0**-9 * x / 2 for x in range(17))]
+    ),
     "just_off_halfway": torch.nextafter(halfway(E2M1), torch.tensor(float("inf"))),
     "just_below_halfway": torch.nextafter(halfway(E2M1), torch.tensor(float("-inf"))),
     "grid_of_thousandths": cycled([x / 1000 for x in range(-1000, 1001)]),
@@ -82,7 +86,9 @@ WEIGHTS = {
     "around_the_smallest_scale": noise(7) * 2**-22,
     "below_the_smallest_scale": noise(8) * 2**-30,
     "powers_of_two": 2.0 ** cycled([float(x) for x in range(-20, 10)]),
-    "six_times_powers_of_two": 6 * 2.0 ** torch.arange(-8.0, -8 + ROWS * 0.25, 0.25).floor().unsqueeze(1) * cycled([1.0, 0.3]),
+    "six_times_powers_of_two": 6
+    * 2.0 ** torch.arange(-8.0, -8 + ROWS * 0.25, 0.25).floor().unsqueeze(1)
+    * cycled([1.0, 0.3]),
     "fp16_max": cycled([FP16_MAX, -FP16_MAX, 1.0, 0.0]),
     "fp16_max_one_sided": cycled([FP16_MAX, 0.5 * FP16_MAX, 1.0]),
     "all_fp16": torch.arange(ROWS * WIDTH, dtype=torch.int32).to(torch.int16).view(torch.float16).reshape(ROWS, WIDTH),
