@@ -11,7 +11,7 @@ from functools import cached_property
 
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.errors import SchemeError
-from studio.scheme import GROUP_SIZES, Mode, Scheme, fitting_group_sizes, parse_backup, parse_mode
+from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme, fitting_group_sizes, parse_backup, parse_mode
 
 MIN_RATIO = 0.05
 
