@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format clean browser
+.PHONY: help run test parity lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ run: $(VENV)/prepared ## Install, prepare the built-in model, serve http://127.0
 test: $(VENV)/developed browser ## Install, then lint, types and all tests
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest
+
+parity: $(VENV)/developed ## Compare every weight of the built-in model with NNCF, into tests/parity/REPORT.md
+	@$(BIN)/python -m tests.parity.report
 
 lint: $(VENV)/developed ## Style, format and types
 	@$(BIN)/ruff check .

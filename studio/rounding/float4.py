@@ -11,21 +11,16 @@ import torch
 from torch import Tensor
 
 from studio.rounding.float8 import MAX as E4M3_MAX
-from studio.rounding.rounded import EPSILON, Grid, largest
+from studio.rounding.rounded import EPSILON, Grid, power_of_two, scale_to
 
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 MAX = MAGNITUDES[-1]
 SIGN = 8
 
 
-def power_of_two(scale: Tensor) -> Tensor:
-    """Return the smallest power of two that is not below each scale, which is all that E8M0 can hold."""
-    return torch.exp2(torch.log2(scale).ceil_().clamp_(-127, 127))
-
-
 def encode(normal: Tensor) -> Tensor:
     """Return the code of the nearest E2M1 number, one exactly halfway taking the even mantissa."""
-    codes = torch.bucketize(normal.abs(), _halfways(normal.device))
+    codes = torch.bucketize(normal.abs().contiguous(), _halfways(normal.device))
     return codes + SIGN * normal.signbit()
 
 
@@ -35,12 +30,12 @@ def decode(codes: Tensor, _: Tensor | None = None) -> Tensor:
 
 
 def fp4(grouped: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    scale = (largest(grouped) / MAX).clamp_(min=EPSILON)
+    scale = scale_to(MAX, grouped)
     return encode(grouped / scale), scale.squeeze(2), None
 
 
 def mxfp4(grouped: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    scale = power_of_two((largest(grouped) / MAX).clamp_(min=EPSILON))
+    scale = power_of_two(scale_to(MAX, grouped))
     return encode(grouped / scale), scale.squeeze(2), None
 
 
@@ -53,9 +48,8 @@ def nvfp4(grouped: Tensor, global_scale: Tensor | None) -> tuple[Tensor, Tensor,
 
 def widest_scale(pieces: Iterable[Tensor]) -> Tensor:
     """Return NVFP4's global scale [1]: the largest group's scale becomes E4M3's largest number."""
-    scale = max(float(largest(grouped).max()) for grouped in pieces)
-    top = (torch.tensor([scale], dtype=torch.float32) / MAX).clamp_(min=EPSILON)
-    return (top / E4M3_MAX).clamp_(min=EPSILON)
+    top = max(float(scale_to(MAX, grouped).max()) for grouped in pieces)
+    return torch.tensor([max(top, EPSILON)], dtype=torch.float32) / E4M3_MAX
 
 
 FP4, MXFP4, NVFP4 = Grid(fp4, decode), Grid(mxfp4, decode), Grid(nvfp4, decode, widest_scale)

@@ -6,7 +6,7 @@ Sources: OCP Microscaling Formats 1.0; ``weight_lowering.py`` and ``fp8_conversi
 import torch
 from torch import Tensor
 
-from studio.rounding.rounded import EPSILON, Grid, largest
+from studio.rounding.rounded import Grid, power_of_two, scale_to
 
 MAX = 448.0
 
@@ -22,13 +22,12 @@ def decode(codes: Tensor, _: Tensor | None = None) -> Tensor:
 
 
 def fp8(grouped: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    scale = (largest(grouped) / MAX).clamp_(min=EPSILON)
+    scale = scale_to(MAX, grouped)
     return encode(grouped / scale), scale.squeeze(2), None
 
 
 def mxfp8(grouped: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    scale = (largest(grouped) / MAX).clamp_(min=EPSILON)
-    scale = torch.exp2(torch.log2(scale).ceil_().clamp_(-127, 127))
+    scale = power_of_two(scale_to(MAX, grouped))
     return encode(grouped / scale), scale.squeeze(2), None
 
 

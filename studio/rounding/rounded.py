@@ -1,5 +1,6 @@
 """A weight on its grid, and what a number format must say about itself. Knows no format."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 2.0**-23
-"""The smallest scale: keeps all-zero groups defined, and is still a number in fp16."""
+"""The smallest scale of integers and codebooks, the smallest maximum of float formats: all-zero groups need one."""
 
 SCALE_DTYPES = {"F16": torch.float16, "F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu}
 
@@ -52,3 +53,21 @@ class Grid:
 def largest(grouped: Tensor) -> Tensor:
     """Return the largest magnitude of each group, [N, G, g] -> [N, G, 1]."""
     return grouped.abs().amax(2, keepdim=True)
+
+
+def scale_to(top: float, grouped: Tensor) -> Tensor:
+    """Return the scale that takes each group's largest magnitude to ``top``, [N, G, g] -> [N, G, 1].
+
+    NNCF's compiled path, which weights of 10,000 numbers and more take, floors the magnitude before it divides.
+    """
+    return largest(grouped).clamp_(min=EPSILON) / top
+
+
+def power_of_two(scale: Tensor) -> Tensor:
+    """Return the smallest power of two that is not below each scale, which is all that E8M0 can hold.
+
+    In NNCF's words: ln times 1/ln 2, each rounded to fp32, which takes a few exact powers (2^-13, 2^-15) to the next.
+    The logarithm is rounded from fp64, so that every device finds the same.
+    """
+    exponent = torch.log(scale.double()).float() * (1 / math.log(2))
+    return torch.exp2(exponent.ceil_().clamp_(-127, 127))

@@ -10,7 +10,15 @@ from studio.rounding import Rounded, dequantize, round_to_nearest
 from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
 
 quickly = settings(max_examples=50, deadline=None)
-TORCH_DTYPES = {"U8": torch.uint8, "I8": torch.int8, "F16": torch.float16}
+TORCH_DTYPES = {
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F16": torch.float16,
+    "F32": torch.float32,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E8M0": torch.float8_e8m0fnu,
+}
+SYMMETRIC = {8: Mode.INT8_SYM, 4: Mode.INT4_SYM, 3: Mode.INT3_SYM, 2: Mode.INT2_SYM}
 SLACK = 1e-4
 """Of a step: what fp32 itself may lose in w / s + zp, where the codes go up to 255 (255 * 2^-23 and a little)."""
 
@@ -20,7 +28,11 @@ def schemes_and_shapes(draw: st.DrawFn) -> tuple[Scheme, tuple[int, int]]:
     """Return any scheme with a [N, K] it fits: odd widths, single rows and odd group sizes too."""
     mode = draw(st.sampled_from(Mode))
     rows = draw(st.integers(1, 9))
-    if not mode.is_grouped or draw(st.booleans()):
+    if not mode.is_grouped:
+        scheme = Scheme.of(mode, WHOLE_CHANNEL)
+        fixed = scheme.group_size
+        return scheme, (rows, draw(st.integers(1, 70)) if fixed == WHOLE_CHANNEL else fixed * draw(st.integers(1, 5)))
+    if draw(st.booleans()):
         return Scheme(mode, WHOLE_CHANNEL), (rows, draw(st.integers(1, 70)))
     group_size = draw(st.one_of(st.sampled_from([32, 64, 128]), st.integers(2, 40)))
     return Scheme(mode, group_size), (rows, group_size * draw(st.integers(1, 5)))
@@ -28,16 +40,24 @@ def schemes_and_shapes(draw: st.DrawFn) -> tuple[Scheme, tuple[int, int]]:
 
 @st.composite
 def codes_on_a_grid(draw: st.DrawFn) -> tuple[Scheme, Rounded]:
-    """Return any codes, scales and zero points at all, as a file may hold them."""
+    """Return any codes, scales, zero points and shared numbers at all, as a file may hold them."""
     scheme, (rows, width) = draw(schemes_and_shapes())
     groups, top = scheme.groups(width), 2**scheme.mode.bits - 1
     random = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    form = scheme.mode.stored_as
+    scale = torch.randn(rows, groups, generator=random)
+    if form.scale_dtype == "F8_E8M0":
+        scale = scale.abs() + 2.0**-20  # neither a sign nor zero
     zero_point = torch.randint(0, top + 1, (rows, groups), dtype=torch.uint8, generator=random)
-    return scheme, Rounded(
-        torch.randint(0, top + 1, (rows, width), dtype=torch.uint8, generator=random),
-        torch.randn(rows, groups, generator=random).half(),
-        zero_point if scheme.mode.has_zero_point else None,
-    )
+    codes = torch.randint(0, top + 1, (rows, width), dtype=torch.uint8, generator=random)
+    if form.code_dtype == "F8_E4M3":
+        codes[codes & 0x7F == 0x7F] = 0  # no number
+    shared = None
+    if form.shared is not None:
+        _, dtype, count = form.shared
+        shared = torch.randn(count, generator=random).to(TORCH_DTYPES[dtype])
+    zeros = zero_point if scheme.mode.has_zero_point else None
+    return scheme, Rounded(codes, scale, zeros, shared).stored(form.scale_dtype)
 
 
 @st.composite
@@ -65,7 +85,10 @@ def test_unpacking_undoes_packing(drawn: tuple[Scheme, Rounded]) -> None:
     scheme, rounded = drawn
     back = unpack(pack(rounded, scheme))
     assert torch.equal(back.codes, rounded.codes)
-    assert torch.equal(back.scale, rounded.scale)
+    assert torch.equal(back.scale.view(torch.uint8), rounded.scale.view(torch.uint8))
+    assert (back.shared is None) == (rounded.shared is None) == (scheme.mode.stored_as.shared is None)
+    if back.shared is not None and rounded.shared is not None:
+        assert torch.equal(back.shared, rounded.shared)
     assert (back.zero_point is None) == (rounded.zero_point is None)
     if back.zero_point is not None and rounded.zero_point is not None:
         assert torch.equal(back.zero_point, rounded.zero_point)
@@ -83,13 +106,14 @@ def test_any_rows_unpack_alone(drawn: tuple[Scheme, Rounded], data: st.DataObjec
 
 
 @quickly
-@given(st.lists(st.lists(st.integers(0, 15), min_size=7, max_size=7), min_size=1, max_size=4), st.integers(1, 7))
-def test_nibbles_come_back_at_any_width(rows: list[list[int]], width: int) -> None:
-    codes = torch.tensor(rows, dtype=torch.uint8)[:, :width]
-    packed = pack_bits(codes, 4)
-    assert packed.shape == (len(rows), (width + 1) // 2)
-    assert torch.equal(unpack_bits(packed, 4, width), codes)
-    assert torch.equal(unpack_bits(pack_bits(codes[0], 4), 4, width), codes[0]), "one axis is enough"
+@given(st.sampled_from([2, 3, 4]), st.integers(1, 4), st.integers(1, 40), st.data())
+def test_codes_come_back_at_any_width(bits: int, rows: int, width: int, data: st.DataObject) -> None:
+    numbers = st.lists(st.integers(0, 2**bits - 1), min_size=rows * width, max_size=rows * width)
+    codes = torch.tensor(data.draw(numbers), dtype=torch.uint8).reshape(rows, width)
+    packed = pack_bits(codes, bits)
+    assert packed.shape == (rows, -(-width * bits // 8))
+    assert torch.equal(unpack_bits(packed, bits, width), codes)
+    assert torch.equal(unpack_bits(pack_bits(codes[0], bits), bits, width), codes[0]), "one axis is enough"
 
 
 @quickly
@@ -117,7 +141,7 @@ def test_an_asymmetric_code_is_within_half_a_step(drawn: tuple[Scheme, Tensor]) 
     """Every weight lies within the range. The zero point is rounded, which shifts the grid by up to half a step; the
     weight that this pushes past an end is clipped back by no more than that, so half a step is never exceeded."""
     scheme, weight = drawn
-    scheme = Scheme(Mode.INT4_ASYM if scheme.mode.is_grouped else Mode.INT8_ASYM, scheme.group_size)
+    scheme = Scheme.of(Mode.INT8_ASYM if scheme.mode.bits == 8 else Mode.INT4_ASYM, scheme.group_size)
     rounded = round_to_nearest(weight, scheme)
     step = rounded.scale.double().unsqueeze(2)
     error = (grouped(dequantize(rounded, scheme.mode), rounded) - grouped(weight, rounded)).abs()
@@ -130,7 +154,7 @@ def test_a_symmetric_code_is_within_half_a_step_below_the_top(drawn: tuple[Schem
     """Codes run from -h to h - 1 and the extreme weight is -h exactly, so only a weight beyond h - 1/2 steps, on the
     other side from the extreme one, is clipped: to h - 1, by no more than one step."""
     scheme, weight = drawn
-    scheme = Scheme(Mode.INT4_SYM if scheme.mode.is_grouped else Mode.INT8_SYM, scheme.group_size)
+    scheme = Scheme.of(SYMMETRIC[scheme.mode.bits], scheme.group_size)
     rounded = round_to_nearest(weight, scheme)
     half = 2 ** (scheme.mode.bits - 1)
     step = rounded.scale.double().unsqueeze(2)
@@ -158,15 +182,19 @@ def test_an_nf4_code_is_the_nearest_level(drawn: tuple[Scheme, Tensor]) -> None:
 @given(weights())
 def test_zero_comes_back_as_zero(drawn: tuple[Scheme, Tensor]) -> None:
     scheme, weight = drawn
-    restored = dequantize(round_to_nearest(weight, scheme).stored(), scheme.mode)
+    restored = dequantize(round_to_nearest(weight, scheme).stored(scheme.mode.stored_as.scale_dtype), scheme.mode)
     assert (restored[weight == 0] == 0).all()
 
 
 @quickly
 @given(weights())
-def test_storing_the_scale_in_fp16_costs_no_more_than_its_rounding(drawn: tuple[Scheme, Tensor]) -> None:
-    """fp16 has 11 bits: 2^-11 relative, and below its normal range (2^-14) half of its smallest step, 2^-25."""
+def test_storing_the_scale_costs_no_more_than_its_rounding(drawn: tuple[Scheme, Tensor]) -> None:
+    """fp16 has 11 bits: 2^-11 relative, and below its normal range (2^-14) half of its smallest step, 2^-25. A power
+    of two is held exactly, and so is E4M3, in which NVFP4's scales are found."""
     scheme, weight = drawn
     rounded = round_to_nearest(weight, scheme)
-    found, kept = rounded.scale.double(), rounded.stored().scale.double()
+    found = rounded.scale.double()
+    kept = rounded.stored(scheme.mode.stored_as.scale_dtype).scale.double()
+    if scheme.mode.stored_as.scale_dtype != "F16":
+        assert torch.equal(kept, found)
     assert ((kept - found).abs() <= torch.maximum(found.abs() * 2**-11, torch.tensor(2.0**-25))).all()

@@ -1,0 +1,159 @@
+"""What holds of rounding in every format, ours included, whoever invented it."""
+
+import pytest
+import torch
+
+from studio.rounding import Rounded, dequantize, round_to_nearest, shared_of
+from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
+from tests import hostile
+
+SCHEMES = [Scheme(mode, group) for mode in Mode for group in mode.stored_as.group_sizes if group in (-1, 16, 32)]
+ROWS, WIDTH = 4, 96
+SMALLEST_SCALE = 2.0**-23
+WEIGHTS = {name: weight[:ROWS, :WIDTH].float() for name, weight in hostile.WEIGHTS.items()}
+on_hostile_weights = pytest.mark.parametrize("weight", WEIGHTS.values(), ids=WEIGHTS.keys())
+in_every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+
+
+def noise(seed: int) -> torch.Tensor:
+    return torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+@in_every_scheme
+@on_hostile_weights
+def test_what_is_stored_is_finite(weight: torch.Tensor, scheme: Scheme) -> None:
+    kept = stored(round_to_nearest(weight, scheme), scheme)
+    assert torch.isfinite(kept.scale.float()).all()
+    assert torch.isfinite(dequantize(kept, scheme.mode)).all()
+
+
+@in_every_scheme
+@on_hostile_weights
+def test_a_stored_scale_is_zero_only_where_float_weights_are_too_small_for_it(
+    weight: torch.Tensor, scheme: Scheme
+) -> None:
+    """fp16 ends at 2^-25, E4M3 at 2^-10 of the scale that all share; integers, levels and powers of two stay above."""
+    rounded = round_to_nearest(weight, scheme)
+    lost = stored(rounded, scheme).scale.float() == 0
+    largest = weight.reshape(*rounded.scale.shape, -1).abs().amax(2)
+    if scheme.mode in (Mode.FP4, Mode.FP8_E4M3):
+        top = 6 if scheme.mode is Mode.FP4 else 448
+        assert torch.equal(lost, largest.clamp(min=SMALLEST_SCALE) / top <= 2.0**-25)
+    elif scheme.mode is Mode.NVFP4:
+        assert rounded.shared is not None
+        assert torch.equal(lost, largest.clamp(min=SMALLEST_SCALE) / 6 / rounded.shared <= 2.0**-10)
+    else:
+        assert not lost.any()
+
+
+@in_every_scheme
+@pytest.mark.parametrize("shift", [-10.0, -0.1, 0.0, 0.1, 10.0], ids="shift{}".format)
+def test_zero_stays_exactly_zero(scheme: Scheme, shift: float) -> None:
+    weight = noise(0) + shift
+    weight[:, ::7] = 0
+    assert (dequantize(stored(round_to_nearest(weight, scheme), scheme), scheme.mode)[:, ::7] == 0).all()
+
+
+@in_every_scheme
+def test_groups_do_not_see_each_other(scheme: Scheme) -> None:
+    """Given what a tensor shares. Also: groups run along the input channels, never across rows."""
+    weight = noise(2)
+    groups = scheme.groups(WIDTH)
+    whole = round_to_nearest(weight, scheme)
+    codes = whole.codes.reshape(ROWS, groups, -1)
+    alone = Scheme.of(scheme.mode, WHOLE_CHANNEL)
+    for row in range(ROWS):
+        for index, group in enumerate(weight[row].chunk(groups)):
+            found = round_to_nearest(group.reshape(1, -1), alone, whole.shared)
+            assert torch.equal(found.codes.flatten(), codes[row, index])
+            assert found.scale.item() == whole.scale[row, index].item()
+
+
+@in_every_scheme
+@pytest.mark.parametrize("rows", [1, 2, 3], ids="{}rows".format)
+def test_a_weight_rounded_in_pieces_is_the_whole_one(scheme: Scheme, rows: int) -> None:
+    weight = noise(6)
+    weight[2] *= 5
+    whole = round_to_nearest(weight, scheme)
+    shared = shared_of(lambda: weight.split(rows), scheme)
+    pieces = [round_to_nearest(piece, scheme, shared) for piece in weight.split(rows)]
+    assert (shared is None) == (scheme.mode.stored_as.shared is None)
+    if shared is not None and whole.shared is not None:
+        assert torch.equal(shared, whole.shared)
+    assert torch.equal(torch.cat([piece.codes for piece in pieces]), whole.codes)
+    assert torch.equal(torch.cat([piece.scale for piece in pieces]), whole.scale)
+
+
+@in_every_scheme
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_any_float_dtype_is_read_as_fp32(scheme: Scheme, dtype: torch.dtype) -> None:
+    weight = noise(3).to(dtype)
+    assert torch.equal(round_to_nearest(weight, scheme).codes, round_to_nearest(weight.float(), scheme).codes)
+
+
+@in_every_scheme
+def test_the_weight_itself_is_left_alone_and_may_be_a_view(scheme: Scheme) -> None:
+    stored = noise(4).T.contiguous()
+    before = stored.clone()
+    of_view = round_to_nearest(stored.T, scheme)
+    assert torch.equal(stored, before)
+    assert torch.equal(of_view.codes, round_to_nearest(before.T.contiguous(), scheme).codes)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "most"),
+    # uniform noise of 2^b steps errs by 1/sqrt(12) of a step; a normal row of 96 spans about 5 sigma
+    [
+        *(("int8_asym", 0.01), ("int8_sym", 0.01), ("int4_asym-g32", 0.1), ("int4_sym-g32", 0.12)),
+        *(("int3_sym-g32", 0.24), ("int2_sym-g32", 0.6), ("nf4-g32", 0.1), ("cb4-g32", 0.1), ("cb4_learned-g32", 0.09)),
+        *(("fp4-g32", 0.12), ("mxfp4", 0.14), ("nvfp4", 0.12), ("fp8_e4m3-g32", 0.03), ("mxfp8_e4m3", 0.03)),
+    ],
+)
+def test_the_error_on_normal_weights_is_that_of_the_bits(scheme: str, most: float) -> None:
+    assert most / 4 < error(noise(5), Scheme.parse(scheme)) < most
+
+
+LEARNED = [scheme for scheme in SCHEMES if scheme.mode is Mode.CB4_LEARNED]
+
+
+@pytest.mark.parametrize("scheme", LEARNED, ids=str)
+@on_hostile_weights
+def test_a_learned_code_is_the_nearest_of_sixteen_levels_that_rise_and_hold_zero(
+    weight: torch.Tensor, scheme: Scheme
+) -> None:
+    rounded = round_to_nearest(weight, scheme)
+    assert rounded.shared is not None
+    levels = rounded.shared.double()
+    assert rounded.shared.dtype is torch.float16
+    assert levels.shape == (16,)
+    assert (levels.diff() > 0).all()
+    assert levels[7] == 0
+    groups = scheme.groups(WIDTH)
+    largest = weight.float().reshape(ROWS, groups, -1).abs().amax(2)
+    assert torch.equal(rounded.scale, largest.clamp(min=SMALLEST_SCALE))
+    normal = weight.float().reshape(ROWS, groups, -1) / rounded.scale.unsqueeze(2)
+    distances = (normal.double().unsqueeze(3) - levels).abs()
+    chosen = distances.gather(3, rounded.codes.reshape(ROWS, groups, -1, 1).long()).squeeze(3)
+    assert torch.allclose(chosen, distances.amin(3), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", ["normal", "laplace", "uniform"])
+def test_learned_levels_beat_fixed_ones(shape: str) -> None:
+    """That is what they cost 32 bytes for: less error than NF4 and CB4 on weights of any distribution."""
+    torch.manual_seed(7)
+    weight = {
+        "normal": lambda: torch.randn(64, 512),
+        "laplace": lambda: torch.distributions.Laplace(0, 1).sample((64, 512)),
+        "uniform": lambda: torch.rand(64, 512) - 0.5,
+    }[shape]()
+    errors = {mode: error(weight, Scheme(mode, 64)) for mode in (Mode.CB4_LEARNED, Mode.NF4, Mode.CB4)}
+    assert min(errors, key=errors.__getitem__) is Mode.CB4_LEARNED
+
+
+def error(weight: torch.Tensor, scheme: Scheme) -> float:
+    kept = dequantize(stored(round_to_nearest(weight, scheme), scheme), scheme.mode)
+    return float((kept - weight).norm() / weight.norm())
+
+
+def stored(rounded: Rounded, scheme: Scheme) -> Rounded:
+    return rounded.stored(scheme.mode.stored_as.scale_dtype)
