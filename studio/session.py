@@ -178,6 +178,7 @@ class Session:
 
     def sample(self, runs: int) -> Generator[Event, None, dict[str, SampledLayer]]:
         """Survey a few rows of each layer; nothing of it is kept."""
+        self.begin("survey")
         steps = sampled_survey(self._model(), runs)
         return (
             yield from self._relay("survey", steps, lambda step: Event("sample", step.done / step.total, step.layer))

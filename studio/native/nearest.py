@@ -31,6 +31,8 @@ KINDS = {
 FP4_LEVELS = (*(-m for m in reversed(MAGNITUDES)), *MAGNITUDES)
 MEASURED = {**KINDS, Mode.INT3_SYM: SYM, Mode.INT2_SYM: SYM, Mode.FP4: LEVELS, Mode.MXFP4: LEVELS}
 """What can be measured; a part of it can be packed too."""
+FLOAT_SCALES = {Mode.FP4: 1, Mode.MXFP4: 2}
+"""How the C code finds the scale of a float format."""
 T = TypeVar("T")
 MIN_ROWS = 64
 """Rows below which a second thread costs more than it does."""
@@ -76,7 +78,7 @@ class Candidate(ctypes.Structure):
 
     _fields_ = (
         ("kind", ctypes.c_int32), ("half", ctypes.c_float), ("size", ctypes.c_int64),
-        ("levels", ctypes.c_float * 31), ("power", ctypes.c_int32),
+        ("levels", ctypes.c_float * 31), ("scale", ctypes.c_int32),
     )  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def _candidate(scheme: Scheme, width: int) -> Candidate:
     levels = (ctypes.c_float * 31)()
     if kind == LEVELS:
         levels = (ctypes.c_float * 31)(*_levels(scheme.mode).tolist())
-    return Candidate(kind, float(2 ** (scheme.mode.bits - 1)), size, levels, int(scheme.mode is Mode.MXFP4))
+    return Candidate(kind, float(2 ** (scheme.mode.bits - 1)), size, levels, FLOAT_SCALES.get(scheme.mode, 0))
 
 
 def channel_error(weight: Tensor) -> float | None:

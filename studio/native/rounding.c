@@ -92,6 +92,12 @@ INLINE float level_scale(float low, float high, float top) {
     return s < EPSILON ? EPSILON : s;
 }
 
+/* Float formats floor the magnitude before dividing (see scale_to and power_of_two in studio/rounding/rounded.py). */
+INLINE float float_scale(float low, float high, float top) {
+    float a = fabsf(low), b = fabsf(high), largest = a > b ? a : b;
+    return (largest < EPSILON ? EPSILON : largest) / top;
+}
+
 /* Round a group with `scale`; return the sum of squared differences from what `kept` (the stored scale) makes of the
    codes. `codes` may be null. Integer codes run from `least` to `most`; what is written is code - least. */
 INLINE float integers(const float *w, long n, float scale, float kept, float zero, float least, float most,
@@ -141,12 +147,12 @@ typedef struct {
     float half;   /* SYM: codes from -half to half - 1; ASYM: from 0 to 2 * half - 1 */
     int64_t size; /* of a group */
     float levels[31];
-    int32_t power; /* whether the stored scale is the next power of two, not fp16 */
+    int32_t scale; /* of LEVELS: 0 a codebook's, 1 a float format's, 2 the same as a power of two */
 } Candidate;
 
 INLINE float next_power(float scale) {
-    float p = ceilf(log2f(scale));
-    return exp2f(p < -127 ? -127 : p);
+    float power = ceilf((float)log((double)scale) * (float)(1 / 0.693147180559945309417));
+    return exp2f(power < -127 ? -127 : power);
 }
 
 static double difference(const Candidate *c, const float *row, long k) {
@@ -162,9 +168,9 @@ static double difference(const Candidate *c, const float *row, long k) {
             scale = asymmetric_scale(low, high, 2 * c->half - 1, &zero);
             sum += integers(w, c->size, scale, stored(scale), zero, 0, 2 * c->half - 1, NULL);
         } else {
-            scale = level_scale(low, high, c->levels[15]);
-            scale = c->power ? next_power(scale) : scale;
-            sum += sixteen(w, c->size, scale, c->power ? scale : stored(scale), c->levels, NULL);
+            scale = c->scale ? float_scale(low, high, c->levels[15]) : level_scale(low, high, c->levels[15]);
+            scale = c->scale == 2 ? next_power(scale) : scale;
+            sum += sixteen(w, c->size, scale, c->scale == 2 ? scale : stored(scale), c->levels, NULL);
         }
     }
     return sum;

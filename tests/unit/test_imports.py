@@ -118,7 +118,7 @@ def test_the_entry_point_knows_only_the_commands() -> None:
         ("studio/plan.py", "from . import session", "plan may not import studio.session"),
         ("studio/rounding/nearest.py", "from ..packing import pack", "rounding may not import studio.packing.pack"),
         ("studio/plan.py", "def f():\n    import studio.survey", "plan may not import studio.survey"),
-        ("studio/scheme.py", "import studio.headers", "scheme may not import studio.headers"),
+        ("studio/headers.py", "import studio.scheme", "headers may not import studio.scheme"),
         ("studio/__init__.py", "import studio.text", "studio may not import studio.text"),
         ("studio/plan.py", "import studio.novelty", "studio.novelty has no place in LAYERS"),
         ("studio/novelty.py", "", "studio.novelty has no place in LAYERS"),
