@@ -326,6 +326,8 @@ class Session:
             raise PromptError(
                 "prompt_too_many_characters", count=f"{len(prompt) + len(system):,}", limit=f"{MAX_PROMPT:,}"
             )
+        if not checkpoint.can_chat:
+            raise ModelError("cannot_chat", architecture=checkpoint.architecture)
         if checkpoint.folder is None:
             raise ModelError("compress_first")
         self._heed("chat")

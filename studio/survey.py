@@ -136,7 +136,8 @@ def sensitivities(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str,
     Raises CheckpointError for a damaged file or weights that are not numbers.
     """
     layers = ratio_defining(checkpoint.layers, True)
-    kept = recall(checkpoint).sensitivities(checkpoint.layers)
+    known = recall(checkpoint)
+    kept = known.sensitivities(checkpoint.layers)
     if kept is not None:
         return kept
     total = sum(layer.numel for layer in layers)
@@ -149,6 +150,9 @@ def sensitivities(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str,
             done += (stop - start) * layer.matrix[1]
             yield Surveyed(layer.name, None, done, total)
         scores[layer.name] = score(worst)
+    _keep(
+        checkpoint, Survey({name: known.layers.get(name) or LayerSurvey({}, found) for name, found in scores.items()})
+    )
     return scores
 
 

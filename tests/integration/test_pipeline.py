@@ -244,7 +244,7 @@ def test_the_file_holds_exactly_the_bytes_of_the_plan(
     made: Callable[[str, str], Made], architecture: str, choice: str
 ) -> None:
     one = made(architecture, choice)
-    planned = make_plan(one.source.layers, one.choice, one.session.sensitivities)
+    planned = make_plan(one.source.layers, one.choice, one.session.scores)
     assert planned.is_exact
     assert tensor_bytes(one.folder / WEIGHTS) == planned.compressed_bytes
     assert sum(planned.breakdown().values()) == planned.compressed_bytes
@@ -466,7 +466,7 @@ def test_an_estimate_becomes_exact_by_compressing(opened: Session) -> None:
     assert again.choose(MIXED).is_exact
 
 
-@pytest.mark.parametrize("stage", ["survey", "compress"])
+@pytest.mark.parametrize("stage", ["rank", "compress"])
 def test_stop_ends_a_compression_and_leaves_nothing(opened: Session, workspace: Path, stage: str) -> None:
     opened.choose(MIXED)
     steps = opened.compress()
@@ -480,7 +480,7 @@ def test_stop_ends_a_compression_and_leaves_nothing(opened: Session, workspace: 
     assert all(reply.tokens for reply in ask(opened).replies)
 
 
-@pytest.mark.parametrize("stage", ["survey", "compress", "finish"])
+@pytest.mark.parametrize("stage", ["rank", "compress", "finish"])
 def test_closing_a_compression_leaves_nothing(opened: Session, workspace: Path, stage: str) -> None:
     opened.choose(MIXED)
     steps = opened.compress()
@@ -1126,7 +1126,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(checkpoint.name)
         return load_original(checkpoint)
 
-    monkeypatch.setattr(session_module, "load_original", load)
+    monkeypatch.setattr(columns_module, "load_original", load)
     return names
 
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import pytest
 from torch import Tensor
 
+from studio import survey
 from studio.architecture import Kind, ratio_defining
 from studio.checkpoint import Checkpoint
 from studio.plan import Choice, Plan, make_plan
 from studio.scheme import Mode, Scheme
-from studio.survey import survey
 from tests.parity.nncf_side import constants, listening, model, nncf
 from tests.parity.selection import Selection, our_table, table
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.real
 
 
 def sensitivities(checkpoint: Checkpoint) -> dict[str, float]:
-    steps = survey(checkpoint)
+    steps = survey.sensitivities(checkpoint)
     while True:
         try:
             next(steps)
