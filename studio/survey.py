@@ -150,9 +150,8 @@ def sensitivities(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str,
             done += (stop - start) * layer.matrix[1]
             yield Surveyed(layer.name, None, done, total)
         scores[layer.name] = score(worst)
-    _keep(
-        checkpoint, Survey({name: known.layers.get(name) or LayerSurvey({}, found) for name, found in scores.items()})
-    )
+    found = {name: known.layers.get(name) or LayerSurvey({}, number) for name, number in scores.items()}
+    _keep(checkpoint, Survey(found))
     return scores
 
 

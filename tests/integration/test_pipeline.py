@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from studio import chat as chat_module
+from studio import columns as columns_module
 from studio import pool as pool_module
 from studio import session as session_module
 from studio.chat import Sampling, answer, prompt_ids
