@@ -103,6 +103,8 @@ class Session:
     """NNCF's sensitivities by layer, None until all are known."""
     output_errors: output_error.Errors = field(default_factory=dict)
     """Layer -> scheme -> output error, as far as measured."""
+    colour: Literal["weight", "output", "bits"] = "weight"
+    """What the map shows."""
     choice: Choice = field(default_factory=Choice)
     plan: Plan | None = None
     compressed: Compressed | None = None

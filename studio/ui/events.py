@@ -17,7 +17,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     """Attach every handler to its component."""
     who = [page.session, page.header.language]
     plan, chat = page.plan, page.chat
-    choices = [plan.mode, plan.group_size, plan.ratio, plan.backup]
+    choices: list[Any] = [plan.mode, plan.group_size, plan.ratio, plan.backup, plan.misfit, plan.all_layers]
     sampling = [
         chat.max_new_tokens, chat.temperature, chat.top_p, chat.top_k, chat.repetition_penalty, chat.seed,
     ]  # fmt: skip
@@ -32,6 +32,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     last = quick | {"trigger_mode": "always_last"}
     slow = quick | {"concurrency_limit": 1, "concurrency_id": WORK}
 
+    measuring = quick | {"concurrency_limit": 1, "concurrency_id": "measure"}
     headers = quick | {"concurrency_limit": 4, "concurrency_id": "headers"}
 
     def on(trigger: Callable[..., Any], handler: Callable[..., Any], inputs: list[Any], how: dict[str, Any]) -> Any:
@@ -39,7 +40,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     loaded = on(blocks.load, do.visit, [], quick)
     opened = loaded.then(do.open_model, [*who, page.model.name], everything, **headers)
-    opened.then(do.survey, who, everything, **slow)
+    opened.then(do.survey, who, everything, **measuring)
     on(page.header.language.input, do.speak, who, quick)
     page.header.language.change(
         None,
@@ -51,12 +52,25 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     newest = headers | {"trigger_mode": "always_last"}
     picked = on(page.model.name.input, do.open_model, [*who, page.model.name], newest)
-    picked.then(do.survey, who, everything, **slow)
+    picked.then(do.survey, who, everything, **measuring)
     page.model.name.key_up(do.suggest, [page.header.language], page.model.name, **last)
 
     # One listener for all: two of them could answer in the wrong order, and the older figures would stay.
-    moved = [control.input for control in (plan.mode, plan.group_size, plan.backup, plan.ratio)]
-    gr.on(moved, do.choose, inputs=[*who, *choices], outputs=everything, **last)
+    moved = [control.input for control in choices]
+    planned = gr.on(moved, do.choose, inputs=[*who, *choices], outputs=everything, **last)
+    planned.then(do.survey, who, everything, **measuring)  # a mode seldom chosen is measured when it is
+    on(page.map.colour.input, do.paint, [*who, page.map.colour], last).then(
+        do.outputs, [*who, page.map.layer], everything, **measuring
+    )
+    for map_ in (page.map.grid, page.map.legend):
+        on(map_.click, do.pick, who, last)
+    on(page.map.layer.input, do.describe, [*who, page.map.layer], last)
+    for button, handler, inputs in (
+        (page.map.pin, do.pin, [*who, page.map.layer, page.map.scheme]),
+        (page.map.unpin, do.unpin, who),
+        (plan.undo, do.undo, who),
+    ):
+        on(button.click, handler, inputs, quick).then(do.survey, who, everything, **measuring)
     pressed = on(plan.compress.click, do.queue_compress, who, quick)
     pressed.then(do.compress, who, everything, **slow)
     on(plan.cancel.click, do.cancel, who, quick)

@@ -4,6 +4,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,17 +16,21 @@ from studio import hub, source
 from studio.chat import Sampling
 from studio.errors import Cancelled, UserError
 from studio.plan import Choice
+from studio.scheme import Scheme, parse_mode
 from studio.session import Event, Session, own_folder
 from studio.settings import settings
 from studio.text import preferred, text
 from studio.ui import present, show
 from studio.ui.page import Page
+from studio.ui.present import COLOURS, Colour
 from studio.ui.show import Updates
 from studio.units import format_bytes
 
 Step = TypeVar("Step")
 PACE = 0.1
 """Seconds between repaints while something runs: often enough to live, seldom enough to cost nothing."""
+MAP_PACE = 0.4
+"""The same for the whole map."""
 LOG = logging.getLogger(__name__)
 
 
@@ -78,6 +83,13 @@ def _after(page: Page, session: Session, handler: str) -> Updates:
 _PLACES: dict[str, Callable[[Page], Block]] = {
     "open_model": lambda page: page.model.notice,
     "survey": lambda page: page.model.notice,
+    "outputs": lambda page: page.model.notice,
+    "paint": lambda page: page.map.notice,
+    "pick": lambda page: page.map.notice,
+    "describe": lambda page: page.map.notice,
+    "pin": lambda page: page.map.notice,
+    "unpin": lambda page: page.map.notice,
+    "undo": lambda page: page.plan.progress,
     "speak": lambda page: page.model.notice,
     "choose": lambda page: page.plan.progress,
     "queue_compress": lambda page: page.plan.progress,
@@ -123,17 +135,41 @@ class Handlers:
             **show.conversation(self.page, session, language),
             self.page.model.notice: "",
             **show.no_file(self.page),
+            self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
+            self.page.map.card: "",
+            self.page.map.notice: "",
             self.page.plan.progress: "",
             self.page.chat.notice: "",
         }
 
     @guarded
     def survey(self, session: Session, language: str) -> Iterator[Updates]:
-        """Learn the sensitivities in the background, so that a ratio below 1 is exact."""
+        """Measure every layer in the background: the map fills in, and from then on the plan is only looked up."""
+        yield from self._measured(session, language, session.survey())
+
+    @guarded
+    def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
+        """Show another figure of each layer on the map."""
+        session.colour = colour if colour in COLOURS else "weight"
+        yield show.map_of(self.page, session, language)
+
+    @guarded
+    def outputs(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
+        """Measure what each layer's output loses, in the background, if that is what the map is to show."""
+        yield from self._measured(session, language, session.measure_outputs() if session.colour == "output" else ())
+        yield {self.page.map.card: present.layer_card(session, str(pattern or ""), language)}
+
+    def _measured(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
+        """Show a measurement's progress, and the map as it fills in."""
         worked = False
-        for event in paced(session.survey()):
+        painted = float("-inf")
+        for event in paced(steps):
             worked = True
-            yield {self.page.model.notice: present.progress(event, language)}
+            shown: Updates = {self.page.model.notice: present.progress(event, language)}
+            if time.monotonic() - painted >= MAP_PACE:
+                shown |= show.map_of(self.page, session, language)
+                painted = time.monotonic()
+            yield shown
         if worked:
             yield {**show.dynamic(self.page, session, language), self.page.model.notice: ""}
         else:  # a handler that yields nothing would empty every component
@@ -147,12 +183,67 @@ class Handlers:
 
     @guarded
     def choose(
-        self, session: Session, language: str, mode: str, group_size: int, ratio: float, backup: str
+        self,
+        session: Session,
+        language: str,
+        mode: str,
+        group_size: int | None,
+        ratio: float,
+        backup: str,
+        misfit: str,
+        all_layers: bool,
     ) -> Iterator[Updates]:
-        """A control moved: plan again."""
-        session.choose(Choice.of(mode, int(group_size), round(float(ratio), 4), backup))
-        note = session.compressed is not None and not session.is_current
+        """A control moved: plan again. A new mode brings its own backup, unless the visitor chose another."""
+        now = session.choice
+        if mode != now.mode.value and now.backup in (now.mode.default_backup, None) and backup != "none":
+            backup = parse_mode(mode).default_backup.value
+        size = now.group_size if group_size is None else int(group_size)
+        chosen = Choice.of(mode, size, round(float(ratio), 4), backup, misfit, all_layers)
+        session.choose(replace(chosen, pins=now.pins))
+        yield self._planned(session, language)
+
+    @guarded
+    def pick(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
+        """A layer of the map was clicked: show what it would cost in each scheme, ready to be pinned."""
+        pattern = str((event._data or {}).get("layer", ""))
         yield {
+            self.page.map.pinning: gr.update(open=True),
+            self.page.map.layer: gr.update(value=pattern),
+            self.page.map.card: present.layer_card(session, pattern, language),
+            self.page.map.notice: "",
+        }
+
+    @guarded
+    def describe(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
+        """A layer was named: show what it would cost in each scheme."""
+        yield {self.page.map.card: present.layer_card(session, str(pattern or ""), language), self.page.map.notice: ""}
+
+    @guarded
+    def pin(self, session: Session, language: str, pattern: str, scheme: str) -> Iterator[Updates]:
+        """Keep these layers in one scheme and plan the others around them."""
+        if not str(pattern or "").strip():
+            yield {self.page.map.notice: present.notice(text("pin.pick_first", language), "error")}
+            return
+        session.pin(str(pattern), None if scheme == "none" else Scheme.parse(str(scheme)))
+        card = present.layer_card(session, str(pattern), language)
+        yield self._planned(session, language) | {self.page.map.notice: "", self.page.map.card: card}
+
+    @guarded
+    def unpin(self, session: Session, language: str) -> Iterator[Updates]:
+        """Forget all pins."""
+        session.choose(replace(session.choice, pins=()))
+        yield self._planned(session, language) | {self.page.map.notice: ""}
+
+    @guarded
+    def undo(self, session: Session, language: str) -> Iterator[Updates]:
+        """Go back to the plan before this one."""
+        session.undo()
+        yield self._planned(session, language) | {self.page.map.notice: ""}
+
+    def _planned(self, session: Session, language: str) -> Updates:
+        """Return the page after a change of plan."""
+        note = session.compressed is not None and not session.is_current
+        return {
             **show.dynamic(self.page, session, language),
             self.page.plan.progress: present.notice(text("plan.stale", language)) if note else "",
         }

@@ -7,8 +7,40 @@ import gradio as gr
 from studio.plan import MIN_RATIO, Choice
 from studio.scheme import GROUP_SIZES
 from studio.text import DEFAULT, LANGUAGES, text
-from studio.ui.present import backup_choices, group_choices, mode_choices
+from studio.ui.present import (
+    backup_choices,
+    colour_choices,
+    group_choices,
+    misfit_choices,
+    mode_choices,
+    scheme_choices,
+)
 from studio.ui.words import Words, heading
+
+PICK = """
+element.addEventListener('click', (event) => {
+  const cell = event.target.closest('[data-layer]');
+  if (cell) trigger('click', {layer: cell.dataset.layer});
+});
+element.addEventListener('keydown', (event) => {
+  const cell = event.target.closest('.cell');
+  const step = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]}[event.key];
+  if (!cell || !step) return;
+  event.preventDefault();
+  let place = cell.closest('td');
+  do {
+    const row = place.parentElement;
+    const line = step[0] ? row.parentElement.rows[row.sectionRowIndex + step[0]] : row;
+    place = line && line.cells[place.cellIndex + step[1]];
+  } while (place && !place.querySelector('.cell'));
+  const next = place && place.querySelector('.cell');
+  if (!next) return;
+  cell.tabIndex = -1;
+  next.tabIndex = 0;
+  next.focus();
+});
+"""
+"""A click on a layer says which; arrows move from cell to cell, so that the map is one stop of the Tab key."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +98,17 @@ def model_panel(words: Words) -> ModelPanel:
 
 @dataclass(frozen=True)
 class MapPanel:
+    colour: gr.Radio
     legend: gr.HTML
-    plot: gr.Plot
+    grid: gr.HTML
+    pinning: gr.Accordion
+    layer: gr.Dropdown
+    scheme: gr.Dropdown
+    pin: gr.Button
+    unpin: gr.Button
+    notice: gr.HTML
+    pins: gr.HTML
+    card: gr.HTML
     table: gr.HTML
 
 
@@ -75,11 +116,43 @@ def map_panel(words: Words) -> MapPanel:
     """The map of layers, and the same as a table."""
     with gr.Column(elem_id="map"):
         words.on(gr.HTML, {"value": heading("map.heading")})
-        legend = gr.HTML(elem_id="map-legend")
-        plot = words.on(gr.Plot, {"label": "map.label"}, show_label=False, elem_id="map-plot", container=False)
+        colour = words.on(
+            gr.Radio,
+            {"label": "map.colour", "info": "map.colour_info", "choices": colour_choices},
+            value="weight",
+            elem_id="colour",
+        )
+        legend = gr.HTML(elem_id="map-legend", js_on_load=PICK)
+        grid = gr.HTML(elem_id="map-grid", js_on_load=PICK)
+        with words.on(gr.Accordion, {"label": "pin.heading"}, open=False, elem_id="pinning") as pinning:
+            with gr.Row(elem_classes="tight"):
+                layer = words.on(
+                    gr.Dropdown,
+                    {"label": "pin.layer", "info": "pin.layer_info"},
+                    allow_custom_value=True,
+                    filterable=True,
+                    elem_id="pin-layer",
+                    scale=3,
+                    min_width=240,
+                )
+                scheme = words.on(
+                    gr.Dropdown,
+                    {"label": "pin.scheme", "info": "pin.scheme_info", "choices": scheme_choices},
+                    value="int8_asym",
+                    filterable=True,
+                    elem_id="pin-scheme",
+                    scale=2,
+                    min_width=180,
+                )
+            with gr.Row(elem_classes="tight"):
+                pin = words.on(gr.Button, {"value": "pin.pin"}, elem_id="pin", min_width=90)
+                unpin = words.on(gr.Button, {"value": "pin.unpin"}, interactive=False, elem_id="unpin", min_width=90)
+            notice = gr.HTML(elem_id="pin-notice")
+            pins = gr.HTML(elem_id="pins")
+            card = gr.HTML(elem_id="layer-card")
         with words.on(gr.Accordion, {"label": "map.table"}, open=False):
             table = gr.HTML(elem_id="layer-table")
-    return MapPanel(legend, plot, table)
+    return MapPanel(colour, legend, grid, pinning, layer, scheme, pin, unpin, notice, pins, card, table)
 
 
 @dataclass(frozen=True)
@@ -106,6 +179,9 @@ class PlanPanel:
     group_size: gr.Radio
     ratio: gr.Slider
     backup: gr.Radio
+    misfit: gr.Radio
+    all_layers: gr.Checkbox
+    undo: gr.Button
     compress: gr.Button
     cancel: gr.Button
     progress: gr.HTML
@@ -151,11 +227,27 @@ def plan_panel(words: Words) -> PlanPanel:
                 elem_id="backup",
                 min_width=240,
             )
+        with words.on(gr.Accordion, {"label": "plan.more"}, open=False), gr.Row(elem_classes="tight"):
+            misfit = words.on(
+                gr.Radio,
+                {"label": "plan.misfit", "info": "plan.misfit_info", "choices": misfit_choices},
+                value=start.misfit,
+                elem_id="misfit",
+                min_width=240,
+            )
+            all_layers = words.on(
+                gr.Checkbox,
+                {"label": "plan.all_layers", "info": "plan.all_layers_info"},
+                value=start.all_layers,
+                elem_id="all-layers",
+                min_width=240,
+            )
         with gr.Row(elem_classes="tight"):
             compress = words.on(gr.Button, {"value": "plan.compress"}, variant="primary", elem_id="compress", scale=3)
+            undo = words.on(gr.Button, {"value": "plan.undo"}, interactive=False, elem_id="undo", scale=1)
             cancel = words.on(gr.Button, {"value": "plan.cancel"}, interactive=False, elem_id="cancel", scale=1)
         progress = gr.HTML(elem_id="progress")
-    return PlanPanel(mode, group_size, ratio, backup, compress, cancel, progress)
+    return PlanPanel(mode, group_size, ratio, backup, misfit, all_layers, undo, compress, cancel, progress)
 
 
 @dataclass(frozen=True)

@@ -2,20 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Literal, get_args
 
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.chat import Reply
-from studio.plan import Plan
-from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode
+from studio.plan import MAX_PATTERN, MISFITS, Pin, Plan
+from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
 from studio.session import Event, Session
 from studio.source import BUILTIN, BUILTIN_PACKAGE
 from studio.text import text
-from studio.ui.charts import SIZE_COLOURS, scheme_name, shape_name
+from studio.ui.charts import SIZE_COLOURS
+from studio.ui.heatmap import mean, scheme_name, shape_name
 from studio.units import format_bytes, format_count
 
-MODES = (Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.INT8_ASYM, Mode.INT8_SYM)
+MODES = (
+    Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.INT8_ASYM, Mode.INT8_SYM, Mode.CB4_LEARNED, Mode.CB4, Mode.FP4,
+    Mode.NVFP4, Mode.MXFP4, Mode.FP8_E4M3, Mode.MXFP8_E4M3, Mode.INT3_SYM, Mode.INT2_SYM,
+)  # fmt: skip
 """In the order of the list: what most people want first."""
-MAX_TABLE_ROWS = 2000
+Colour = Literal["weight", "output", "bits"]
+COLOURS: tuple[Colour, ...] = get_args(Colour)
+"""What the map can show."""
+MAX_TABLE_ROWS = 400
+MAX_CHIPS = 40
+MAX_NAMES = 2000
 
 
 def notice(sentence: str, kind: str = "") -> str:
@@ -69,9 +79,11 @@ def strip(session: Session, language: str) -> str:
         return '<dl class="strip"></dl>'
     about, guess = ("", "") if plan.is_exact else ("~\u2009", " estimate")
     hint = "strip.compressed_hint" if plan.is_exact else "strip.estimate_hint"
-    error, error_class = text("strip.error_unknown", language), " pending"
-    if session.compressed is not None and session.is_current:
-        error, error_class = f"{session.compressed.mean_error:.2%}", ""
+    is_here = session.checkpoint is not None and session.checkpoint.folder is not None
+    error, error_class = text(f"strip.error_{'measuring' if is_here else 'unknown'}", language), " pending"
+    found = weight_errors(session)
+    if found is not None and len(found) == sum(a.scheme is not None for a in plan.assignments):
+        error, error_class = f"{mean(found.values()):.2%}", ""
     figures = [
         ("original", format_bytes(plan.original_bytes), "strip.original_hint", ""),
         ("compressed", about + format_bytes(plan.compressed_bytes), hint, guess),
@@ -90,28 +102,114 @@ def strip(session: Session, language: str) -> str:
     )
 
 
-def errors_on_show(session: Session) -> Mapping[str, float] | None:
-    """Return the errors to colour the map with: those of the compressed copy while it is that of the plan."""
-    return session.compressed.relative_error if session.compressed is not None and session.is_current else None
+def weight_errors(session: Session) -> Mapping[str, float] | None:
+    """Return the weight error of each layer in the plan's scheme as far as it is known, None before a survey begins.
+
+    From the compressed copy while it is that of the plan, from the survey otherwise: the same numbers.
+    """
+    if session.plan is None:
+        return None
+    if session.compressed is not None and session.is_current:
+        return session.compressed.relative_error
+    if not session.known.layers:
+        return None
+    found = {
+        a.layer.name: session.known.error(a.layer.name, a.scheme)
+        for a in session.plan.assignments
+        if a.scheme is not None
+    }
+    return {name: error for name, error in found.items() if error is not None}
 
 
-def map_legend(plan: Plan, errors: Mapping[str, float] | None, language: str) -> str:
+def errors_on_show(session: Session, colour: Colour) -> Mapping[str, float] | None:
+    """Return the errors that colour the map; None where it is coloured by bits, or nothing is measured yet.
+
+    A layer kept at 16 bits has none to lose.
+    """
+    if session.plan is None or colour == "bits":
+        return None
+    kept = {a.layer.name: 0.0 for a in session.plan.assignments if a.scheme is None and a.layer.is_weight}
+    if colour == "weight":
+        found = weight_errors(session)
+        return None if found is None else kept | dict(found)
+    outputs = session.output_errors
+    if not outputs:
+        return None
+    measured = {a.layer.name: outputs.get(a.layer.name, {}).get(str(a.scheme)) for a in session.plan.assignments}
+    return kept | {name: error for name, error in measured.items() if error is not None}
+
+
+def map_legend(plan: Plan, colour: Colour, errors: Mapping[str, float] | None, language: str) -> str:
     """Return which error the map shows, what the numbers mean, and the weights outside the blocks."""
-    title = text("map.by_scheme" if errors is None else "map.by_error", language)
+    title = text(f"map.by_{'bits' if errors is None else colour}", language)
+    if errors is None and colour == "output":
+        title = text("map.output_waits", language)
     schemes = sorted(
         {(a.scheme is None, scheme_name(a, language)) for a in plan.assignments if a.layer.kind is Kind.LINEAR}
     )
     legend = text("map.legend", language, schemes=" · ".join(name for _, name in schemes))
     outside = [a for a in plan.assignments if a.layer.kind in (Kind.EMBEDDING, Kind.HEAD) or _is_stray(a.layer)]
     chips = "".join(
-        f"<li><b>{escape(a.layer.projection)}</b> {escape(scheme_name(a, language))}, {format_bytes(a.nbytes)}"
-        f"{f', {errors[a.layer.name]:.2%}' if errors and a.layer.name in errors else ''}</li>"
-        for a in outside
+        f'<li><button type="button" class="chip" data-layer="{escape(a.layer.name)}">'
+        f"<b>{escape(a.layer.projection)}</b> {escape(scheme_name(a, language))}, {format_bytes(a.nbytes)}"
+        f"{f', {errors[a.layer.name]:.2%}' if errors and a.layer.name in errors else ''}</button></li>"
+        for a in outside[:MAX_CHIPS]
     )
     return (
         f'<p class="map-title">{escape(title)}</p><p class="hint">{escape(legend)}</p>'
         f'<p class="hint">{escape(text("map.outside", language))}</p><ul class="chips">{chips}</ul>'
     )
+
+
+def pins(plan: Plan, language: str) -> str:
+    """Return the pins in force, the first that takes a layer deciding."""
+    if not plan.choice.pins:
+        return f'<p class="hint">{escape(text("pin.none", language))}</p>'
+    kept = text("map.kept", language)
+    items = "".join(
+        f"<li><code>{escape(pin.pattern)}</code> {escape(str(pin.scheme or kept))}</li>" for pin in plan.choice.pins
+    )
+    return f'<ul class="chips">{items}</ul>'
+
+
+def layer_card(session: Session, pattern: str, language: str) -> str:
+    """Return what the layers of ``pattern`` would cost in each scheme: bytes, weight error, output error."""
+    plan = session.plan
+    if plan is None or not pattern or len(pattern) > MAX_PATTERN:
+        return ""
+    pin = Pin(pattern, None)
+    taken = [a for a in plan.assignments if a.layer.is_weight and pin.takes(a.layer.name)]
+    if not taken:
+        return ""
+    first = taken[0].layer
+    now = ", ".join(dict.fromkeys(scheme_name(a, language) for a in taken))
+    heading = text("pin.card", language, count=len(taken), shape=shape_name(first.shape), scheme=now)
+    known, outputs = session.known.layers.get(first.name), session.output_errors.get(first.name, {})
+    if known is None or not known.errors:
+        return f'<p class="facts">{escape(heading)}</p>'
+    lines = sorted((Scheme.parse(name).nbytes(first.matrix), name, error) for name, error in known.errors.items())
+    rows = [
+        (name, format_bytes(nbytes), f"{error:.2%}", f"{outputs[name]:.2%}" if name in outputs else "–")
+        for nbytes, name, error in lines
+    ]
+    columns = [text(f"map.column_{name}", language) for name in ("scheme", "bytes", "error", "output")]
+    return f'<p class="facts">{escape(heading)}</p>{table(columns, rows)}'
+
+
+def scheme_choices(language: str) -> list[tuple[str, str]]:
+    """Return the schemes a layer can be pinned to."""
+    schemes = dict.fromkeys(str(Scheme.of(mode, size)) for mode in MODES for size in GROUP_SIZES)
+    return [(text("map.kept", language), "none"), *((name, name) for name in schemes)]
+
+
+def layer_choices(session: Session) -> list[str]:
+    """Return patterns for every kind of projection, then every layer's own name (the first of very many)."""
+    plan = session.plan
+    if plan is None:
+        return []
+    weights = [a.layer for a in plan.assignments if a.layer.is_weight]
+    kinds = dict.fromkeys(f"*.{layer.projection}" for layer in weights if layer.block is not None)
+    return [*list(kinds)[:MAX_CHIPS], *(layer.name for layer in weights[:MAX_NAMES])]
 
 
 def _is_stray(layer: Layer) -> bool:
@@ -186,15 +284,27 @@ def group_choices(fitting: Sequence[int], language: str) -> list[tuple[str, int]
     return [(text("plan.group_size_whole", language) if g == WHOLE_CHANNEL else str(g), g) for g in fitting]
 
 
-def backup_choices(language: str) -> list[tuple[str, str]]:
-    """Return the backup modes."""
-    return [("int8_asym", "int8_asym"), ("int8_sym", "int8_sym"), (text("plan.backup_none", language), "none")]
+def backup_choices(language: str, mode: Mode = Mode.INT4_ASYM) -> list[tuple[str, str]]:
+    """Return the backup modes: the 8-bit integers, and the 8-bit float that belongs to a float mode."""
+    modes = dict.fromkeys((mode.default_backup, Mode.INT8_ASYM, Mode.INT8_SYM))
+    return [*((backup.value, backup.value) for backup in modes), (text("plan.backup_none", language), "none")]
+
+
+def misfit_choices(language: str) -> list[tuple[str, str]]:
+    """Return NNCF's three behaviours for a group that does not divide."""
+    return [(text(f"plan.misfit_{misfit}", language), misfit) for misfit in MISFITS]
+
+
+def colour_choices(language: str) -> list[tuple[str, str]]:
+    """Return what the map can be coloured by."""
+    return [(text(f"map.colour_{colour}", language), colour) for colour in COLOURS]
 
 
 def group_info(session: Session, fitting: Sequence[int], language: str) -> str:
     """Return the group size's explanation, with the sizes that do not fit this model and why."""
     if not session.choice.mode.is_grouped:
-        return text("plan.group_size_8bit", language)
+        size = session.choice.primary.group_size
+        return text("plan.group_size_8bit" if size < 0 else "plan.group_size_fixed", language, size=size)
     words = text("plan.group_size_info", language)
     misfits = [str(size) for size in GROUP_SIZES if size not in fitting]
     if session.checkpoint is None or not misfits:
@@ -240,6 +350,11 @@ def command(session: Session) -> str:
     choice = session.compressed.plan.choice
     options = f"--mode {choice.mode.value}"
     if choice.mode.is_grouped:
+        options += f" --group-size {choice.group_size}"
+    if choice.mode.is_mixable:
         backup = "none" if choice.backup is None else choice.backup.value
-        options += f" --group-size {choice.group_size} --ratio {choice.ratio:g} --backup {backup}"
+        options += f" --ratio {choice.ratio:g} --backup {backup}"
+    options += f" --misfit {choice.misfit}" if choice.misfit != "error" else ""
+    options += " --all-layers" if choice.all_layers else ""
+    options += "".join(f" --pin '{pin}'" for pin in choice.pins)
     return f"python -m studio compress {session.checkpoint.name} {options} --out DIR"

@@ -14,7 +14,8 @@ from studio.session import Answers, Session
 from studio.template import Message
 from studio.text import text
 from studio.ui import present
-from studio.ui.charts import map_figure, size_figure
+from studio.ui.charts import size_figure
+from studio.ui.heatmap import heatmap
 from studio.ui.page import Page
 
 Updates = dict[Block, Any]
@@ -25,20 +26,29 @@ Bubble = dict[str, str]
 def dynamic(page: Page, session: Session, language: str) -> Updates:
     """Return everything that follows from the session's model, plan and compressed copy."""
     plan, choice = session.plan, session.choice
-    errors = present.errors_on_show(session)
-    fitting = group_sizes(session.checkpoint.layers) if session.checkpoint is not None else GROUP_SIZES
-    grouped = choice.mode.is_grouped
+    fitting: tuple[int, ...] = GROUP_SIZES
+    if session.checkpoint is not None and choice.misfit == "error":
+        fitting = group_sizes(session.checkpoint.layers)
+    grouped, mixable = choice.mode.is_grouped, choice.mode.is_mixable
     shown: Updates = {
         page.model.facts: present.model_facts(session, language),
         page.model.strip: present.strip(session, language),
         page.plan.group_size: gr.update(
             choices=present.group_choices(fitting, language),
-            value=choice.group_size,
+            value=choice.group_size if choice.group_size in fitting else None,
             interactive=grouped,
             info=present.group_info(session, fitting, language),
         ),
-        page.plan.ratio: gr.update(interactive=grouped),
-        page.plan.backup: gr.update(interactive=grouped),
+        page.plan.mode: gr.update(value=choice.mode.value),
+        page.plan.ratio: gr.update(value=choice.ratio, interactive=mixable),
+        page.plan.backup: gr.update(
+            choices=present.backup_choices(language, choice.mode),
+            value="none" if choice.backup is None else choice.backup.value,
+            interactive=mixable,
+        ),
+        page.plan.misfit: gr.update(value=choice.misfit),
+        page.plan.all_layers: gr.update(value=choice.all_layers, interactive=mixable),
+        page.plan.undo: gr.update(interactive=session.can_undo),
         page.chat.compressed: gr.update(
             label=compressed_label(session, language),
             placeholder=text("chat.nothing_compressed" if session.folder is None else "chat.ready", language),
@@ -49,12 +59,27 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
     if plan is None:
         return shown
     return shown | {
-        page.map.legend: present.map_legend(plan, errors, language),
-        page.map.plot: map_figure(plan, errors, language),
-        page.map.table: present.layer_table(plan, errors, language),
+        **map_of(page, session, language),
+        page.map.table: present.layer_table(plan, present.weight_errors(session), language),
+        page.map.pins: present.pins(plan, language),
+        page.map.unpin: gr.update(interactive=bool(choice.pins)),
         page.sizes.plot: size_figure(plan, language),
         page.sizes.legend: present.size_legend(plan, language),
         page.sizes.distribution: present.distribution_table(plan, language),
+    }
+
+
+def map_of(page: Page, session: Session, language: str) -> Updates:
+    """Return the map in the colour the visitor picked, its legend, and the figures that fill in with it."""
+    plan = session.plan
+    if plan is None:
+        return {}
+    colour = session.colour
+    errors = present.errors_on_show(session, colour)
+    return {
+        page.model.strip: present.strip(session, language),
+        page.map.legend: present.map_legend(plan, colour, errors, language),
+        page.map.grid: heatmap(plan, errors, language),
     }
 
 

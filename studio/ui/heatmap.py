@@ -1,0 +1,198 @@
+"""The map of layers as HTML, pure: projection by block, one cell a weight, to be looked at and picked from.
+
+Knows nothing of sessions or gradio. Experts held one by one share a cell, so that a model of ten thousand tensors is a
+map of a few hundred cells.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from itertools import pairwise
+
+from studio.architecture import Kind
+from studio.plan import Assignment, Plan
+from studio.text import text
+from studio.units import format_bytes
+
+Errors = Mapping[str, float]
+"""Layer -> error; layers that are not in it are not measured yet."""
+STOPS = ((0.0, (230, 238, 247)), (0.45, (157, 191, 224)), (0.75, (234, 164, 95)), (1.0, (168, 58, 30)))
+"""From blue to red through orange, which people who are colour-blind tell apart."""
+SHADES = 64
+BITS_COLOURS = {2: "#d5efe9", 3: "#a9dbd1", 4: "#7cc0b5", 8: "#3d7ea6", 16: "#5b5f66"}
+DIGITS_UP_TO = 48
+"""Blocks whose cells are wide enough for a number."""
+EXPERT = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of the map: a weight, or the weights of several experts."""
+
+    projection: str
+    block: int
+    members: tuple[Assignment, ...]
+
+    @property
+    def pattern(self) -> str:
+        """What names its weights: a name, or a pattern with ``*`` for the expert's number."""
+        first = self.members[0].layer.name
+        if len(self.members) == 1:
+            return first
+        head, number, tail = first.partition(f".{self.block}.")
+        return head + number + EXPERT.sub("*", f".{tail}")[1:]
+
+    @property
+    def bits(self) -> int:
+        return max(bits_of(a) for a in self.members)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(a.nbytes for a in self.members)
+
+    def error(self, errors: Errors) -> float | None:
+        """Return the error, of several weights the root mean square over all numbers; None while one is not known."""
+        if len(self.members) == 1:
+            return errors.get(self.members[0].layer.name)
+        if not all(a.layer.name in errors for a in self.members):
+            return None
+        weights = sum(a.layer.numel for a in self.members)
+        return math.sqrt(sum(errors[a.layer.name] ** 2 * a.layer.numel for a in self.members) / max(1, weights))
+
+
+def bits_of(a: Assignment) -> int:
+    """Return the bits of a weight's codes, 16 where it is kept."""
+    return 16 if a.scheme is None else a.scheme.mode.bits
+
+
+def scheme_name(a: Assignment, language: str) -> str:
+    """Return what a tensor becomes, in words."""
+    return text("map.kept", language) if a.scheme is None else str(a.scheme)
+
+
+def cells(plan: Plan) -> tuple[list[str], list[int], dict[tuple[str, int], Cell]]:
+    """Return the map's rows (projections), columns (blocks) and what stands where."""
+    members: dict[tuple[str, int], list[Assignment]] = {}
+    for a in plan.assignments:
+        if a.layer.kind is Kind.LINEAR and a.layer.block is not None:
+            place = (_row(a.layer.projection), a.layer.block)
+            members.setdefault(place, []).append(a)
+    rows = list(dict.fromkeys(row for row, _ in members))
+    columns = sorted({block for _, block in members})
+    return rows, columns, {place: Cell(*place, tuple(found)) for place, found in members.items()}
+
+
+@cache
+def _row(projection: str) -> str:
+    return EXPERT.sub("*", f".{projection}.")[1:-1]
+
+
+def heatmap(plan: Plan, errors: Errors | None, language: str) -> str:
+    """Return the map: every cell with its bits, coloured by error or, without ``errors``, by bits.
+
+    A cell kept at 8 bits or more beside ones of fewer has an outline, a pinned one a corner; one that is not measured
+    yet is hatched.
+    """
+    rows, columns, places = cells(plan)
+    if not rows:
+        return ""
+    found = {place: cell.error(errors) for place, cell in places.items()} if errors is not None else {}
+    top = max((error for error in found.values() if error is not None), default=0.0) or 1.0
+    few = min(cell.bits for cell in places.values())
+    pinned = {a.layer.name for a in plan.assignments if any(pin.takes(a.layer.name) for pin in plan.choice.pins)}
+    heads = "".join(f"<th>{block if block % _step(columns) == 0 else ''}</th>" for block in columns)
+    lines = []
+    for row, label in zip(rows, short_names(rows), strict=True):
+        line = [f'<th scope="row" title="{escape(row)}">{escape(label)}</th>']
+        for block in columns:
+            cell = places.get((row, block))
+            if cell is None:
+                line.append("<td></td>")
+                continue
+            error = found.get((row, block))
+            colour, light = _colour(cell, error, errors is not None, top)
+            classes = "".join((
+                " open" if errors is not None and error is None else "",
+                " kept" if cell.bits > few else "",
+                " pinned" if cell.members[0].layer.name in pinned else "",
+                " light" if light else "",
+            ))  # fmt: skip
+            digits = cell.bits if len(columns) <= DIGITS_UP_TO else ""
+            words = escape(_hover(cell, error, language))
+            line.append(
+                f'<td><button type="button" tabindex="-1" class="cell{classes}" style="background:{colour}" '
+                f'data-layer="{escape(cell.pattern)}" title="{words}" aria-label="{words}">{digits}</button></td>'
+            )
+        lines.append(f"<tr>{''.join(line)}</tr>")
+    caption = escape(text("map.block", language))
+    body = "".join(lines).replace('tabindex="-1"', 'tabindex="0"', 1)  # one stop of the Tab key; arrows move inside
+    table = f'<table class="heat"><thead><tr><th>{caption}</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div class="heat-scroll">{table}</div>{_scale(top) if errors is not None else ""}'
+
+
+def short_names(projections: Sequence[str]) -> list[str]:
+    """Return the last parts of ``self_attn.q_proj`` and its like, or the whole names where two would look the same."""
+    short = [name.rpartition(".")[2] for name in projections]
+    return short if len(set(short)) == len(short) else list(projections)
+
+
+def shape_name(shape: Sequence[int]) -> str:
+    """Return ``(1536, 576)`` as ``1536 × 576``."""
+    return " × ".join(str(size) for size in shape)
+
+
+def mean(errors: Iterable[float]) -> float:
+    """Return the mean of some errors, 0 of none."""
+    numbers = list(errors)
+    return sum(numbers) / max(1, len(numbers))
+
+
+def _hover(cell: Cell, error: float | None, language: str) -> str:
+    first = cell.members[0]
+    count = len(cell.members)
+    words = text(
+        "map.hover",
+        language,
+        projection=cell.projection,
+        block=cell.block,
+        scheme=", ".join(dict.fromkeys(scheme_name(a, language) for a in cell.members)),
+        shape=(f"{count} × " if count > 1 else "") + shape_name(first.layer.shape),
+        bytes=format_bytes(cell.nbytes),
+    )
+    return words if error is None else words + text("map.hover_error", language, error=f"{error:.2%}")
+
+
+def _colour(cell: Cell, error: float | None, by_error: bool, top: float) -> tuple[str, bool]:
+    """Return the cell's colour and whether its digits must be light to be read on it."""
+    if not by_error:
+        return BITS_COLOURS[cell.bits], cell.bits >= 8
+    if error is None:
+        return "transparent", False
+    return _shade(round(SHADES * min(1.0, error / top)))
+
+
+@cache
+def _shade(level: int) -> tuple[str, bool]:
+    """Return the colour of ``level`` of :data:`SHADES` and whether it is dark."""
+    share = level / SHADES
+    for (low, first), (high, last) in pairwise(STOPS):
+        if share <= high:
+            part = (share - low) / (high - low)
+            red, green, blue = (round(a + (b - a) * part) for a, b in zip(first, last, strict=True))
+            return f"#{red:02x}{green:02x}{blue:02x}", 0.3 * red + 0.6 * green + 0.1 * blue < 120
+    raise ValueError(level)
+
+
+def _scale(top: float) -> str:
+    """Return the bar that says which colour is which error."""
+    stops = ", ".join(f"rgb{colour} {100 * share:g}%" for share, colour in STOPS)
+    ticks = "".join(f"<span>{top * part:.1%}</span>" for part in (0, 0.5, 1))
+    return f'<div class="heat-scale"><i style="background:linear-gradient(90deg,{stops})"></i><div>{ticks}</div></div>'
+
+
+def _step(columns: Sequence[int]) -> int:
+    """Return of how many blocks one is numbered."""
+    return next((step for step in (1, 5, 10, 20, 50, 100) if len(columns) / step <= 16), 1000)

@@ -1,0 +1,86 @@
+"""The map as a control: colours that follow the survey, cells that are picked, pinned and undone."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from studio.text import text
+from tests.browser.test_walk import BLOCKS, PROJECTIONS, choose_mode, figure, pick, ready
+
+pytestmark = pytest.mark.real
+CELL = '#map-grid .cell[data-layer="model.layers.4.mlp.up_proj.weight"]'
+
+
+@pytest.fixture
+def page(visit: Callable[..., Page], address: str) -> Page:
+    page = ready(visit(address))
+    expect(page.locator("#map-grid .cell.open")).to_have_count(0)
+    return page
+
+
+def test_a_cell_that_is_clicked_can_be_pinned_and_the_pin_undone(page: Page) -> None:
+    before = figure(page, "compressed").inner_text()
+    page.locator(CELL).click()
+    expect(page.locator("#pin-layer input")).to_have_value("model.layers.4.mlp.up_proj.weight")
+    expect(page.locator("#layer-card tbody tr")).to_have_count(11)  # 8 bits twice, three modes at three groups
+    page.locator("#pin").click()
+    expect(page.locator(f"{CELL}.pinned.kept")).to_have_text("8")
+    expect(page.locator("#pins code")).to_have_text("model.layers.4.mlp.up_proj.weight")
+    expect(figure(page, "compressed")).not_to_have_text(before)
+    page.locator("#undo").click()
+    expect(page.locator("#map-grid .cell.pinned")).to_have_count(0)
+    expect(figure(page, "compressed")).to_have_text(before)
+    expect(page.locator("#undo")).to_be_disabled()
+
+
+def test_a_pattern_pins_a_row_and_all_pins_can_be_removed(page: Page) -> None:
+    page.locator("#pinning button").first.click()
+    page.locator("#pin-layer input").fill("*.down_proj")
+    page.locator("#pin-layer input").press("Enter")
+    page.locator("#pin").click()
+    expect(page.locator("#map-grid .cell.pinned")).to_have_count(BLOCKS)
+    page.locator("#unpin").click()
+    expect(page.locator("#map-grid .cell.pinned")).to_have_count(0)
+
+
+def test_a_pattern_that_is_no_layers_is_one_sentence(page: Page) -> None:
+    page.locator("#pinning button").first.click()
+    page.locator("#pin-layer input").fill("nothing")
+    page.locator("#pin-layer input").press("Enter")
+    page.locator("#pin").click()
+    expect(page.locator("#pin-notice .notice")).to_have_text(text("error.no_such_layer", pattern="nothing"))
+
+
+def test_arrow_keys_move_over_the_map_and_enter_picks(page: Page) -> None:
+    assert page.locator('#map-grid .cell[tabindex="0"]').count() == 1
+    page.locator('#map-grid .cell[tabindex="0"]').focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "ArrowUp"):
+        page.keyboard.press(key)
+    focused = page.evaluate("document.activeElement.dataset.layer")
+    assert focused == "model.layers.1.self_attn.q_proj.weight"
+    page.keyboard.press("Enter")
+    expect(page.locator("#pin-layer input")).to_have_value(focused)
+
+
+def test_a_mode_seldom_chosen_is_measured_when_it_is(page: Page) -> None:
+    choose_mode(page, "nvfp4")
+    expect(page.locator("#map-grid .cell.open")).to_have_count(0)
+    expect(figure(page, "error")).to_have_text(re.compile(r"^\d\.\d\d%$|^1\d\.\d\d%$"))
+    expect(page.locator("#map-grid .cell")).to_have_count(PROJECTIONS * BLOCKS)
+
+
+def test_the_map_shows_bits_when_asked(page: Page) -> None:
+    pick(page, "colour", text("map.colour_bits"))
+    expect(page.locator("#map-legend .map-title")).to_have_text(text("map.by_bits"))
+    expect(page.locator("#map-grid .heat-scale")).to_have_count(0)
+
+
+def test_output_errors_are_measured_when_asked_for(page: Page) -> None:
+    pick(page, "colour", text("map.colour_output"))
+    expect(page.locator("#map-legend .map-title")).to_have_text(text("map.by_output"))
+    expect(page.locator("#map-grid .cell.open")).to_have_count(0)
+    expect(page.locator("#model-notice .progress")).to_have_count(0)
+    page.locator(CELL).click()
+    expect(page.locator("#layer-card")).not_to_contain_text("–")
