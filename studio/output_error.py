@@ -20,8 +20,7 @@ from studio.blocks import Step
 from studio.calibrate import MAX_ROWS, MAX_TOKENS, SEED, TEXT, Inputs, calibrate
 from studio.checkpoint import Checkpoint
 from studio.errors import CheckpointError
-from studio.packing import pack
-from studio.rounding import round_to_nearest
+from studio.quantize import quantize
 from studio.scheme import Scheme
 from studio.settings import settings
 from studio.survey import chunks
@@ -120,7 +119,7 @@ def recall(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Errors | None:
 
 
 def _rounding(scheme: Scheme) -> Candidate:
-    return lambda weight: pack(round_to_nearest(weight, scheme), scheme).dequantize()
+    return lambda weight: quantize(weight, scheme).packed.dequantize()
 
 
 def _fitting(layer: Layer, schemes: Iterable[Scheme]) -> list[Scheme]:

@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 import psutil
 
 from studio import export, output_error, source
+from studio.architecture import ratio_defining
 from studio.chat import Reply, Sampling, side_by_side
 from studio.checkpoint import Checkpoint
 from studio.columns import Column, borrowed, compressed_column, original_column
@@ -197,26 +198,33 @@ class Session:
     def measure_outputs(self) -> Generator[Event, None, None]:
         """Measure what each layer's output loses, over a short text; only where the files are here."""
         checkpoint = self.checkpoint
-        if checkpoint is None or checkpoint.folder is None or self.output_errors:
+        if checkpoint is None or checkpoint.folder is None or self.plan is None:
+            return
+        measured = {scheme for line in self.output_errors.values() for scheme in line}
+        wanted = dict.fromkeys(s for layer in ratio_defining(checkpoint.layers) for s in candidates(layer))
+        wanted |= dict.fromkeys(a.scheme for a in self.plan.assignments if a.scheme is not None)
+        missing = [scheme for scheme in wanted if str(scheme) not in measured]
+        if not missing:
             return
         self.begin("survey")
-        schemes = dict.fromkeys(s for layer in checkpoint.layers if layer.is_weight for s in candidates(layer))
-        found: output_error.Errors = {}
-        steps = output_error.measure(checkpoint, list(schemes))
+        before = self.output_errors
+        steps = output_error.measure(checkpoint, missing)
         try:
             while True:
                 step = next(steps)
                 self._heed("survey")
                 if self.checkpoint is not checkpoint:
                     return
-                if isinstance(step, output_error.Measured) and step.errors is not None:
-                    found[step.layer] = dict(step.errors)
-                    self.output_errors = dict(found)
+                if isinstance(step, output_error.Measured):
+                    if step.errors is not None:
+                        line = {**before.get(step.layer, {}), **step.errors}
+                        self.output_errors = {**self.output_errors, step.layer: line}
                     yield Event("outputs", step.done / step.total, step.layer)
                 else:
                     yield Event("calibrate", step.done / step.total, "")
         except StopIteration as finished:
-            self.output_errors = finished.value
+            found: output_error.Errors = finished.value
+            self.output_errors = {name: {**before.get(name, {}), **line} for name, line in found.items()}
         finally:
             steps.close()
 

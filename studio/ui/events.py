@@ -58,7 +58,9 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     # One listener for all: two of them could answer in the wrong order, and the older figures would stay.
     moved = [control.input for control in choices]
     planned = gr.on(moved, do.choose, inputs=[*who, *choices], outputs=everything, **last)
-    planned.then(do.survey, who, everything, **measuring)  # a mode seldom chosen is measured when it is
+    # A mode seldom chosen is measured when it is.
+    surveyed = planned.then(do.survey, who, everything, **measuring)
+    surveyed.then(do.outputs, [*who, page.map.layer], everything, **measuring)
     on(page.map.colour.input, do.paint, [*who, page.map.colour], last).then(
         do.outputs, [*who, page.map.layer], everything, **measuring
     )

@@ -63,13 +63,17 @@ def model_facts(session: Session, language: str) -> str:
     )
     blocks = len({layer.block for layer in checkpoint.layers if layer.block is not None})
     facts += " · " + text("model.facts_blocks", language, blocks=blocks)
-    note = ""
+    notes = []
     if checkpoint.name == BUILTIN:
-        note = text("model.note_builtin", language, format=checkpoint.source_format, package=BUILTIN_PACKAGE)
+        notes.append(text("model.note_builtin", language, format=checkpoint.source_format, package=BUILTIN_PACKAGE))
     elif checkpoint.folder is None:
-        note = text("model.note_headers", language)
+        notes.append(text("model.note_headers", language))
+    if checkpoint.part:
+        notes.append(text(f"model.note_part_{checkpoint.part}", language))
+    if not checkpoint.can_chat:
+        notes.append(text("model.note_cannot_chat", language))
     title = f"<b>{escape(checkpoint.title)}</b> · "
-    return f'<p class="facts">{title}{facts}</p><p class="hint">{escape(note)}</p>'
+    return f'<p class="facts">{title}{facts}</p><p class="hint">{escape(" ".join(notes))}</p>'
 
 
 def strip(session: Session, language: str) -> str:

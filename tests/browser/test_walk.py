@@ -270,7 +270,7 @@ def check_plan(page: Page, nbytes: int, size: str, smaller: str, bits: str) -> N
     expect(figure(page, "smaller")).to_have_text(smaller)
     expect(figure(page, "bits")).to_have_text(bits)
     page.wait_for_function(
-        """(bytes) => document.querySelector('#size-plot .js-plotly-plot').data
+        """(bytes) => (document.querySelector('#size-plot .js-plotly-plot')?.data ?? [])
           .reduce((sum, bar) => sum + Number(bar.customdata[0].match(/([0-9,]+) B/)[1].replaceAll(',', '')), 0)
           === bytes""",
         arg=nbytes,
@@ -289,7 +289,7 @@ def test_group_sizes_that_do_not_fit_say_why(page: Page) -> None:
 
 
 def test_cancel_ends_a_compression_and_the_page_goes_on(page: Page) -> None:
-    choose_mode(page, "nf4")
+    choose_mode(page, "nvfp4")  # one that takes its time
     expect(page.locator("#cancel")).to_be_disabled()
     page.locator("#compress").click()
     expect(page.locator("#progress [role=progressbar]")).to_be_visible()
@@ -297,7 +297,7 @@ def test_cancel_ends_a_compression_and_the_page_goes_on(page: Page) -> None:
     expect(notice(page, "progress")).to_have_text(text("stage.cancelled"))
     expect(page.locator("#compress")).to_be_enabled()
     expect(page.locator("#export-button")).to_be_disabled()
-    expect(figure(page, "error")).to_have_text(text("strip.error_unknown"))
+    expect(page.locator("#compressed")).to_contain_text(text("chat.nothing_compressed"))
     choose_mode(page, "int8_asym")
     compress(page)
     expect(page.locator("#export-button")).to_be_enabled()
