@@ -131,7 +131,7 @@ class Handlers:
         for event in paced(session.open(str(name or ""))):
             yield {self.page.model.notice: present.progress(event, language)}
         yield {
-            **show.dynamic(self.page, session, language),
+            **show.merged(show.dynamic(self.page, session, language), show.controls(self.page, session)),
             **show.conversation(self.page, session, language),
             self.page.model.notice: "",
             **show.no_file(self.page),
@@ -200,7 +200,11 @@ class Handlers:
         size = now.group_size if group_size is None else int(group_size)
         chosen = Choice.of(mode, size, round(float(ratio), 4), backup, misfit, all_layers)
         session.choose(replace(chosen, pins=now.pins))
-        yield self._planned(session, language)
+        shown = self._planned(session, language)
+        if mode != now.mode.value:
+            backups: Updates = {self.page.plan.backup: gr.update(value=backup)}
+            shown = show.merged(shown, backups)
+        yield shown
 
     @guarded
     def pick(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
@@ -238,7 +242,8 @@ class Handlers:
     def undo(self, session: Session, language: str) -> Iterator[Updates]:
         """Go back to the plan before this one."""
         session.undo()
-        yield self._planned(session, language) | {self.page.map.notice: ""}
+        shown = self._planned(session, language) | {self.page.map.notice: ""}
+        yield show.merged(shown, show.controls(self.page, session))
 
     def _planned(self, session: Session, language: str) -> Updates:
         """Return the page after a change of plan."""

@@ -9,7 +9,7 @@ from gradio.blocks import Block
 
 from studio import hub, source
 from studio.plan import group_sizes
-from studio.scheme import GROUP_SIZES
+from studio.scheme import GROUP_SIZES, Mode
 from studio.session import Answers, Session
 from studio.template import Message
 from studio.text import text
@@ -35,19 +35,12 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
         page.model.strip: present.strip(session, language),
         page.plan.group_size: gr.update(
             choices=present.group_choices(fitting, language),
-            value=choice.group_size if choice.group_size in fitting else None,
             interactive=grouped,
             info=present.group_info(session, fitting, language),
         ),
-        page.plan.mode: gr.update(value=choice.mode.value),
-        page.plan.ratio: gr.update(value=choice.ratio, interactive=mixable),
-        page.plan.backup: gr.update(
-            choices=present.backup_choices(language, choice.mode),
-            value="none" if choice.backup is None else choice.backup.value,
-            interactive=mixable,
-        ),
-        page.plan.misfit: gr.update(value=choice.misfit),
-        page.plan.all_layers: gr.update(value=choice.all_layers, interactive=mixable),
+        page.plan.ratio: gr.update(interactive=mixable),
+        page.plan.backup: gr.update(choices=present.backup_choices(language, choice.mode), interactive=mixable),
+        page.plan.all_layers: gr.update(interactive=mixable),
         page.plan.undo: gr.update(interactive=session.can_undo),
         page.chat.compressed: gr.update(
             label=compressed_label(session, language),
@@ -67,6 +60,27 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
         page.sizes.legend: present.size_legend(plan, language),
         page.sizes.distribution: present.distribution_table(plan, language),
     }
+
+
+def controls(page: Page, session: Session) -> Updates:
+    """Return the controls of the plan as the session's choice has them.
+
+    Not part of :func:`dynamic`: an answer to one move must not set back what the visitor has moved since.
+    """
+    choice = session.choice
+    return {
+        page.plan.mode: gr.update(value=choice.mode.value),
+        page.plan.group_size: gr.update(value=choice.group_size),
+        page.plan.ratio: gr.update(value=choice.ratio),
+        page.plan.backup: gr.update(value=backup_name(choice.backup)),
+        page.plan.misfit: gr.update(value=choice.misfit),
+        page.plan.all_layers: gr.update(value=choice.all_layers),
+    }
+
+
+def backup_name(backup: Mode | None) -> str:
+    """Return what a backup is called among the choices."""
+    return "none" if backup is None else backup.value
 
 
 def map_of(page: Page, session: Session, language: str) -> Updates:
