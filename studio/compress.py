@@ -1,7 +1,7 @@
 """A plan carried out: weights read in pieces, rounded, packed and written. Knows nothing of chats or exports.
 
-The next pieces are read while one is rounded and those before it are written; no more than these few are in memory. What
-is finished is noted in a journal beside the file, so that work that was interrupted goes on where it stopped.
+The next pieces are read while one is rounded and those before it are written; no more than these few are in memory.
+What is finished is noted in a journal beside the file, so that work that was interrupted goes on where it stopped.
 """
 
 import hashlib

@@ -36,10 +36,15 @@ def shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "lm_head.weight", (32000, wide)
 
 
+def slots() -> dict[str, Slot]:
+    """Return the checkpoint's tensors, by name."""
+    return {name: Slot("BF16", shape) for name, shape in shapes()}
+
+
 def make(folder: Path) -> list[Path]:
     """Return the shards of the model in ``folder``, made when they are not there."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = list(shapes())
+    tensors = list(slots().items())
     per_shard = -(-len(tensors) // SHARDS)
     weight_map, shards = {}, []
     for number in range(SHARDS):
@@ -48,7 +53,7 @@ def make(folder: Path) -> list[Path]:
         weight_map.update({name: shard.name for name, _ in some})
         shards.append(shard)
         if not shard.is_file():
-            _write(shard, {name: Slot("BF16", shape) for name, shape in some})
+            _write(shard, dict(some))
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     (folder / "config.json").write_text(json.dumps(CONFIG))
     return shards
