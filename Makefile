@@ -10,10 +10,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test parity lint format clean browser
+.PHONY: help run test parity bench-compress lint format clean browser
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/prepared ## Install, prepare the built-in model, serve http://127.0.0.1:7860 (PORT= changes it)
 	@$(BIN)/python -m studio serve --port $(PORT)
@@ -24,6 +24,9 @@ test: $(VENV)/developed browser ## Install, then lint, types and all tests
 
 parity: $(VENV)/developed ## Compare every weight of the built-in model with NNCF, into tests/parity/REPORT.md
 	@$(BIN)/python -m tests.parity.report
+
+bench-compress: $(VENV)/developed ## Time compressing against NNCF and the machine, into tests/bench/COMPRESS.md (BENCH="--only survey")
+	@$(BIN)/python -m tests.bench.compress $(BENCH)
 
 lint: $(VENV)/developed ## Style, format and types
 	@$(BIN)/ruff check .

@@ -1,17 +1,18 @@
 """A plan carried out: weights read in pieces, rounded, packed and written. Knows nothing of chats or exports.
 
-A piece is read while the one before it is rounded, and no more than these two are in memory. What is finished is
-noted in a journal beside the file, so that work that was interrupted goes on where it stopped.
+The next pieces are read while one is rounded and those before it are written; no more than these few are in memory.
+What is finished is noted in a journal beside the file, so that work that was interrupted goes on where it stopped.
 """
 
 import hashlib
 import json
 import math
 import time
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -25,9 +26,18 @@ from studio.quantize import quantize, relative
 from studio.rounding import shared_of
 from studio.survey import chunks
 from studio.tensor_file import DTYPE_NAMES, Slot, TensorFile
+from studio.threads import Behind, ahead
 
 SYNC_BYTES = 256 << 20
 """Written between two entries of the journal, which waits for the disk."""
+READ_AHEAD = 3
+"""Pieces, the ends of tensors counted."""
+WRITE_BEHIND = 3
+"""Pieces."""
+
+Place = tuple[str, Tensor, int]
+"""A slot's name, numbers for it, and the place of the first of them."""
+Write = Callable[[list[Place]], None]
 
 
 @dataclass(frozen=True)
@@ -75,12 +85,19 @@ def compress(checkpoint: Checkpoint, plan: Plan, file: Path) -> Generator[Progre
     try:
         metadata = {"format": "pt", "quantization-studio": __version__}
         kept = [slot for a in plan.assignments if a.layer.name in errors for slot, _ in _slots_of(checkpoint, a)]
-        with TensorFile(file, slots(checkpoint, plan), metadata, kept) as out, journal.kept(out, errors):
+        rest = [a for a in plan.assignments if a.layer.name not in errors]
+        with (
+            TensorFile(file, slots(checkpoint, plan), metadata, kept) as out,
+            journal.kept(out, errors),
+            ahead(_pieces(checkpoint, rest), READ_AHEAD) as pieces,
+            Behind(WRITE_BEHIND) as writer,
+        ):
+            write = partial(writer.do, partial(_put, out))
             for a in plan.assignments:
                 if a.layer.name not in errors:
-                    for weights in _write(checkpoint, a, out, errors):
+                    for weights in _write(checkpoint, a, iter(pieces.__next__, None), write, errors):
                         yield Progress(a.layer.name, done + weights, total)
-                    journal.note(a.layer.name, errors[a.layer.name])
+                    writer.do(journal.note, a.layer.name, errors[a.layer.name])
                 done += a.layer.numel
                 yield Progress(a.layer.name, done, total)
     except Exception:
@@ -100,6 +117,7 @@ class Journal:
         self._file = file
         self._head = json.dumps({"digest": digest})
         self._waiting: list[str] = []
+        self._syncing: Future[None] | None = None
 
     def read(self) -> dict[str, float | None]:
         """Return what an interrupted run finished: nothing when there was none, or it had another plan."""
@@ -117,24 +135,40 @@ class Journal:
         self._out, self._seen = out, out.written
         lines = [self._head, *(json.dumps([name, error]) for name, error in known.items())]
         self.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        try:
-            yield
-        finally:
-            self.flush()
+        with ThreadPoolExecutor(1) as self._thread:
+            try:
+                yield
+            finally:
+                self.flush()
 
     def note(self, name: str, error: float | None) -> None:
-        """Note that a tensor is whole; it counts once the disk has it."""
+        """Note that a tensor is whole; it counts once the disk has it, which a thread waits for."""
         self._waiting.append(json.dumps([name, error]))
         if self._out.written - self._seen >= SYNC_BYTES:
-            self.flush()
+            self._settle()
+            self._syncing = self._thread.submit(self._flush, self._taken())
 
     def flush(self) -> None:
         """Wait for the disk, then write what waits."""
+        self._settle()
+        self._flush(self._taken())
+
+    def _taken(self) -> list[str]:
+        """Return what waits: tensors that are written as far as the system, before anything else is."""
+        noted, self._waiting, self._seen = self._waiting, [], self._out.written
+        return noted
+
+    def _flush(self, noted: list[str]) -> None:
         self._out.sync()
-        if self._waiting:
+        if noted:
             with self.path.open("a", encoding="utf-8") as lines:
-                lines.write("\n".join(self._waiting) + "\n")
-            self._waiting, self._seen = [], self._out.written
+                lines.write("\n".join(noted) + "\n")
+
+    def _settle(self) -> None:
+        """Wait for the flush that is under way. Raises what it did."""
+        if self._syncing is not None:
+            syncing, self._syncing = self._syncing, None
+            syncing.result()
 
     def forget(self) -> None:
         """Remove the journal."""
@@ -160,49 +194,60 @@ def _slots_of(checkpoint: Checkpoint, a: Assignment) -> list[tuple[str, Slot]]:
     return [(f"{a.layer.name}.{part.name}", Slot(part.dtype, part.shape)) for part in parts]
 
 
-def _write(checkpoint: Checkpoint, a: Assignment, out: TensorFile, errors: dict[str, float | None]) -> Iterator[int]:
+def _pieces(checkpoint: Checkpoint, assignments: Sequence[Assignment]) -> Iterator[Tensor | None]:
+    """Yield each tensor in pieces, rows [n, K] or, of one that is kept, flat ones; None after the last of each."""
+    for a in assignments:
+        yield from checkpoint.stored(a.layer) if a.scheme is None else _rows(checkpoint, a.layer)
+        yield None
+
+
+def _rows(checkpoint: Checkpoint, layer: Layer) -> Iterator[Tensor]:
+    """Yield a weight's rows [n, K] in turn."""
+    for start, stop in chunks(layer):
+        yield checkpoint.read(layer, start, stop)
+
+
+def _write(
+    checkpoint: Checkpoint, a: Assignment, pieces: Iterable[Tensor], write: Write, errors: dict[str, float | None]
+) -> Iterator[int]:
     """Write one tensor, yielding the weights done; put its error into ``errors``."""
     if a.scheme is None:
-        _copy(checkpoint, a.layer, out)
+        _copy(checkpoint, a.layer, pieces, write)
         errors[a.layer.name] = None
         return
     layer, scheme = a.layer, a.scheme
-    width = layer.matrix[1]
     square = difference = 0.0
+    done = 0
     written = dict.fromkeys((part.name for part in scheme.parts(layer.matrix)), 0)
-    shared = shared_of(lambda: (weight for _, weight in _pieces(checkpoint, layer)), scheme)
-    for stop, weight in _pieces(checkpoint, layer):
-        done = quantize(weight, scheme, shared)
-        for name, array in done.packed.arrays().items():
-            if array is not done.packed.shared or not written[name]:  # what the tensor shares is written once
-                out.write(f"{layer.name}.{name}", array, written[name])
+    shared = shared_of(lambda: _rows(checkpoint, layer), scheme)
+    for weight in pieces:
+        found = quantize(weight, scheme, shared)
+        places = []
+        for name, array in found.packed.arrays().items():
+            if array is not found.packed.shared or not written[name]:  # what the tensor shares is written once
+                places.append((f"{layer.name}.{name}", array, written[name]))
                 written[name] += array.numel()
-        square += done.square
-        difference += done.difference
+        write(places)
+        square += found.square
+        difference += found.difference
         if not math.isfinite(square + difference):
             raise CheckpointError("not_finite", tensor=layer.source)
-        yield stop * width
+        done += weight.numel()
+        yield done
     errors[layer.name] = relative(difference, square)
 
 
-def _pieces(checkpoint: Checkpoint, layer: Layer) -> Iterator[tuple[int, Tensor]]:
-    """Yield a weight's rows [n, K] in turn, each with the number of rows up to its end, reading one piece ahead."""
-    ranges = chunks(layer)
-    with ThreadPoolExecutor(1) as reader:
-        coming = [reader.submit(checkpoint.read, layer, *ranges[0])] if ranges else []
-        for index, (_, stop) in enumerate(ranges):
-            piece = coming.pop().result()
-            if index + 1 < len(ranges):
-                coming.append(reader.submit(checkpoint.read, layer, *ranges[index + 1]))
-            yield stop, piece
+def _put(out: TensorFile, places: list[Place]) -> None:
+    for name, array, start in places:
+        out.write(name, array, start)
 
 
-def _copy(checkpoint: Checkpoint, layer: Layer, out: TensorFile) -> None:
+def _copy(checkpoint: Checkpoint, layer: Layer, pieces: Iterable[Tensor], write: Write) -> None:
     """Write a tensor that is kept, as the checkpoint lays it out."""
     written = 0
-    for piece in checkpoint.stored(layer):
+    for piece in pieces:
         tensor = piece.to(checkpoint.saved_dtype(layer))
         if not bool(tensor.isfinite().all()):
             raise CheckpointError("not_finite", tensor=layer.source)
-        out.write(layer.name, tensor, written)
+        write([(layer.name, tensor, written)])
         written += tensor.numel()

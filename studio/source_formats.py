@@ -9,18 +9,18 @@ MXFP4: ``X_blocks`` [..., N, K/32, 16], two 4-bit floats a byte, and ``X_scales`
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from studio.byte_ranges import ByteRanges, FolderRanges
 from studio.errors import CheckpointError
-from studio.headers import FLOATS, TensorEntry
+from studio.headers import DTYPE_BYTES, FLOATS, TensorEntry
 
 FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
 FP8_SCALES = ("_scale_inv", "_scale")
@@ -30,6 +30,14 @@ MXFP4_GROUP = 32
 """Weights that share an exponent: 16 bytes."""
 MXFP4_LEVELS = torch.tensor((0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6), dtype=torch.bfloat16)
 EXPONENT_BIAS = 127
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+SPAN_WEIGHTS = 1 << 21
+"""Weights read at once where only some columns of them are wanted."""
 
 
 def is_readable(quantization: Any) -> bool:
@@ -152,7 +160,7 @@ class StoredTensor:
         """Return columns ``start:stop`` of a matrix as rows: [columns, N] of a [N, K] or [E, N, K] tensor."""
         before = (expert,) if len(self.shape) == 3 else ()
         if self.scale is None:
-            return files.part(self.name, (*before, slice(None), slice(start, stop))).T
+            return files.part(self.name, (*before, slice(None), slice(start, stop))).T.contiguous()
         return self.rows(files, expert, 0, self.shape[-2]).T[start:stop]
 
     def whole(self, files: "Files") -> Tensor:
@@ -164,13 +172,17 @@ class StoredTensor:
 
 
 class Files:
-    """The safetensors files of a folder, each open from its first use to the end of the context."""
+    """The safetensors files of a folder, each open from its first use to the end of the context.
 
-    def __init__(self, folder: Path, entries: Mapping[str, TensorEntry]) -> None:
-        self._folder = folder
+    Their headers are known: a read is one of the bytes it gives, and of the eight that say where the data begin.
+    """
+
+    def __init__(self, folder: Path, entries: Mapping[str, TensorEntry], ranges: ByteRanges | None = None) -> None:
+        """``ranges`` is where the bytes come from, where that is not the folder."""
         self._entries = entries
-        self._opened: dict[str, Any] = {}
         self._stack = ExitStack()
+        self._ranges = self._stack.enter_context(FolderRanges(folder)) if ranges is None else ranges
+        self._begin: dict[str, int] = {}
 
     def __enter__(self) -> "Files":
         return self
@@ -179,22 +191,44 @@ class Files:
         self._stack.close()
 
     def part(self, name: str, index: tuple[int | slice, ...]) -> Tensor:
-        """Return part of a tensor as it is stored. Raises CheckpointError for a damaged file."""
-        found: Tensor = self._read(name, lambda file: file.get_slice(name)[index])
+        """Return part of a tensor as it is stored: rows of ``(slice,)`` or ``(expert, slice)``, or, with a slice more,
+        columns of them. Raises CheckpointError for a damaged file."""
+        shape = self._entries[name].shape
+        expert = index[0] if isinstance(index[0], int) else None
+        rows, *columns = (each for each in index if isinstance(each, slice))
+        inner = shape[1:] if expert is not None else shape
+        start, stop, _ = rows.indices(inner[0])
+        first = (expert or 0) * inner[0]
+        if not columns:
+            return self._rows(name, inner[1:], first + start, first + stop)
+        left, right, _ = columns[0].indices(inner[1])
+        found = torch.empty(stop - start, right - left, dtype=DTYPES[self._entries[name].dtype])
+        step = max(1, SPAN_WEIGHTS // max(1, inner[1]))
+        for row in range(start, stop, step):  # whole rows: on a disk, as in a web server, one read is worth many
+            end = min(row + step, stop)
+            found[row - start : end - start] = self._rows(name, inner[1:], first + row, first + end)[:, left:right]
         return found
 
     def whole(self, name: str) -> Tensor:
         """Return a tensor as it is stored. Raises CheckpointError for a damaged file."""
-        found: Tensor = self._read(name, lambda file: file.get_tensor(name))
-        return found
+        entry = self._entries[name]
+        return self._read(entry, 0, entry.nbytes).reshape(entry.shape)
 
-    def _read(self, name: str, read: Callable[[Any], Tensor]) -> Tensor:
-        file = self._entries[name].file
+    def _rows(self, name: str, inner: tuple[int, ...], start: int, stop: int) -> Tensor:
+        """Return ``start:stop`` of what a tensor has if it is seen as rows of the shape ``inner``."""
+        entry = self._entries[name]
+        size = math.prod(inner) * DTYPE_BYTES[entry.dtype]
+        return self._read(entry, start * size, max(0, stop - start) * size).reshape(max(0, stop - start), *inner)
+
+    def _read(self, entry: TensorEntry, start: int, length: int) -> Tensor:
+        """Return numbers of a tensor, flat, from byte ``start`` of it."""
+        file = entry.file
         try:
-            if file not in self._opened:
-                self._opened[file] = self._stack.enter_context(safe_open(self._folder / file, framework="pt"))
-            return read(self._opened[file])
-        except (SafetensorError, OSError) as error:
+            if file not in self._begin:
+                prefix = bytes(self._ranges.read(file, 0, 8).tolist())
+                self._begin[file] = 8 + int.from_bytes(prefix, "little")
+            return self._ranges.read(file, self._begin[file] + entry.start + start, length).view(DTYPES[entry.dtype])
+        except OSError as error:
             raise CheckpointError("damaged_file", file=file) from error
 
 

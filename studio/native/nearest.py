@@ -34,8 +34,8 @@ MEASURED = {**KINDS, Mode.INT3_SYM: SYM, Mode.INT2_SYM: SYM, Mode.FP4: LEVELS, M
 FLOAT_SCALES = {Mode.FP4: 1, Mode.MXFP4: 2}
 """How the C code finds the scale of a float format."""
 T = TypeVar("T")
-MIN_ROWS = 64
-"""Rows below which a second thread costs more than it does."""
+SHARE = 1 << 16
+"""Weights in one call of C code: fewer, and calling costs more than it does."""
 
 
 def pack_nearest(weight: Tensor, scheme: Scheme) -> tuple[PackedTensor, float, float] | None:
@@ -64,7 +64,7 @@ def pack_nearest(weight: Tensor, scheme: Scheme) -> tuple[PackedTensor, float, f
         )  # fmt: skip
         return sums[0], sums[1]
 
-    done = _over_rows(work, rows)
+    done = _over_rows(work, (rows, width))
     if bits == 8 and kind == SYM:
         codes = codes.view(torch.int8)
     if bits == 4 and zeros is not None:
@@ -101,7 +101,7 @@ def squared_errors(weight: Tensor, schemes: Sequence[Scheme]) -> tuple[dict[Sche
         _checked(lib.survey_rows(*_rows(weight, start, stop), candidates, ctypes.c_long(len(measured)), *found))
         return list(sums), square.value, worst.value
 
-    done = _over_rows(work, rows)
+    done = _over_rows(work, (rows, width))
     sums = {scheme: sum(part[0][i] for part in done) for i, scheme in enumerate(measured)}
     return sums, sum(part[1] for part in done), _largest(part[2] for part in done)
 
@@ -127,7 +127,7 @@ def channel_error(weight: Tensor) -> float | None:
         _checked(lib.score_rows(*_rows(weight, start, stop), ctypes.byref(worst)))
         return worst.value
 
-    return _largest(_over_rows(work, weight.shape[0]))
+    return _largest(_over_rows(work, weight.shape))
 
 
 def _largest(values: Iterable[float]) -> float:
@@ -155,18 +155,38 @@ def _checked(failed: int) -> None:
         raise MemoryError
 
 
-def _over_rows(work: Callable[[int, int], T], rows: int) -> list[T]:
-    """Return ``work(start, stop)`` of equal shares of the rows, all cores at it: C code holds no lock of Python's."""
-    shares = max(1, min(_workers()._max_workers, rows // MIN_ROWS))
-    bounds = [rows * i // shares for i in range(shares + 1)]
-    if shares == 1:
-        return [work(0, rows)]
-    return list(_workers().map(work, bounds[:-1], bounds[1:]))
+def _over_rows(work: Callable[[int, int], T], shape: Sequence[int]) -> list[T]:
+    """Return ``work(start, stop)`` of the rows of [N, K] in shares, all cores at it: C code holds no lock of Python's.
+
+    The shares are small and taken one by one, so that a core that has other work too holds nobody up; the caller takes
+    them as well, so that nothing waits for a thread to wake.
+    """
+    rows, width = shape
+    step = max(1, SHARE // width)
+    starts = range(0, rows, step)
+    done: dict[int, T] = {}
+    left = iter(starts)
+
+    def help_out() -> None:
+        for start in left:
+            done[start] = work(start, min(start + step, rows))
+
+    helpers = [_helpers().submit(help_out) for _ in range(min(_cores(), len(starts)) - 1)]
+    help_out()
+    for helper in helpers:
+        if not helper.cancel():  # it has begun
+            helper.result()
+    return [done[start] for start in starts]
 
 
 @cache
-def _workers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+def _helpers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, _cores() - 1))
+
+
+@cache
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

@@ -49,11 +49,23 @@ INLINE void keep(uint8_t *codes, ints code, long lanes) {
     memcpy(codes, &narrow, lanes >= LANES ? LANES : lanes);
 }
 
-INLINE float total(floats x) {
-    float sum = 0;
-    for (int l = 0; l < LANES; l++) sum += x[l];
-    return sum;
-}
+/* A vector folded to one number, half onto half: four steps instead of fifteen, each of which waits for the one before. */
+#define FOLD(x, step)                                                        \
+    do {                                                                     \
+        float part[LANES];                                                   \
+        memcpy(part, &(x), sizeof part);                                     \
+        for (int l = 0; l < 8; l++) part[l] = step(part[l], part[l + 8]);    \
+        for (int l = 0; l < 4; l++) part[l] = step(part[l], part[l + 4]);    \
+        for (int l = 0; l < 2; l++) part[l] = step(part[l], part[l + 2]);    \
+        return step(part[0], part[1]);                                       \
+    } while (0)
+#define SUM(a, b) ((a) + (b))
+#define LEAST(a, b) ((b) < (a) ? (b) : (a))
+#define MOST(a, b) ((b) > (a) ? (b) : (a))
+
+INLINE float total(floats x) { FOLD(x, SUM); }
+INLINE float least_of(floats x) { FOLD(x, LEAST); }
+INLINE float most_of(floats x) { FOLD(x, MOST); }
 
 /* Halves go to even, as rintf's do; exact below 2^22, and no code is that large. */
 INLINE floats rounded(floats x) { return (x + 0x1.8p23f) - 0x1.8p23f; }
@@ -67,8 +79,7 @@ INLINE void range(const float *w, long n, float *low, float *high) {
         floats x = load(w + i, LANES);
         l = either(x < l, x, l), h = either(x > h, x, h);
     }
-    *low = *high = w[0];
-    for (int j = 0; j < LANES; j++) *low = l[j] < *low ? l[j] : *low, *high = h[j] > *high ? h[j] : *high;
+    *low = least_of(l), *high = most_of(h);
     for (; i < n; i++) *low = w[i] < *low ? w[i] : *low, *high = w[i] > *high ? w[i] : *high;
 }
 
