@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 import psutil
 
 from studio import export, output_error, source
+from studio.architecture import ratio_defining
 from studio.chat import Reply, Sampling, side_by_side
 from studio.checkpoint import Checkpoint
 from studio.columns import Column, borrowed, compressed_column, original_column
@@ -156,7 +157,7 @@ class Session:
                 yield Event("survey", step.done / step.total, step.layer)
         finally:
             steps.close()
-        if self.scores is None:
+        if self.scores is None and self.checkpoint is checkpoint:
             self.scores = self.known.sensitivities(checkpoint.layers)
             self.plan = make_plan(checkpoint.layers, self.choice, self.scores)
 
@@ -195,7 +196,9 @@ class Session:
     def measure_outputs(self) -> Generator[Event, None, None]:
         """Measure what each layer's output loses, over a short text; only where the files are here."""
         checkpoint = self.checkpoint
-        if checkpoint is None or checkpoint.folder is None or self.output_errors:
+        if checkpoint is None or checkpoint.folder is None:
+            return
+        if len(self.output_errors) == len(ratio_defining(checkpoint.layers)):  # fewer: it was stopped half-way
             return
         self.begin("survey")
         schemes = dict.fromkeys(s for layer in checkpoint.layers if layer.is_weight for s in candidates(layer))
@@ -214,7 +217,8 @@ class Session:
                 else:
                     yield Event("calibrate", step.done / step.total, "")
         except StopIteration as finished:
-            self.output_errors = finished.value
+            if self.checkpoint is checkpoint:
+                self.output_errors = finished.value
         finally:
             steps.close()
 
