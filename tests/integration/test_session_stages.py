@@ -8,6 +8,7 @@ import pytest
 
 from studio import compress as compress_module
 from studio import survey as survey_module
+from studio.architecture import ratio_defining
 from studio.errors import Cancelled, ModelError, SchemeError
 from studio.plan import Choice, Pin
 from studio.scheme import Mode, Scheme
@@ -166,6 +167,36 @@ def test_there_is_nothing_to_survey_before_a_model_is_chosen() -> None:
         finish(empty.rank())
     with pytest.raises(ModelError):
         finish(empty.sample(4))
+
+
+def linear_of(session: Session) -> set[str]:
+    assert session.checkpoint is not None
+    return {layer.name for layer in ratio_defining(session.checkpoint.layers)}
+
+
+def test_output_errors_that_were_stopped_half_way_are_measured_to_the_end(session: Session) -> None:
+    steps = session.measure_outputs()
+    while not session.output_errors:
+        next(steps)
+    session.stop("survey")
+    with pytest.raises(Cancelled):
+        finish(steps)
+    assert 0 < len(session.output_errors) < len(linear_of(session))
+    finish(session.measure_outputs())
+    assert session.output_errors.keys() == linear_of(session)
+    assert list(session.measure_outputs()) == []
+
+
+def test_output_errors_that_end_after_another_model_was_opened_leave_that_alone(
+    session: Session, models: dict[str, Path]
+) -> None:
+    steps = session.measure_outputs()
+    while next(steps).fraction != 1 or len(session.output_errors) < len(linear_of(session)):
+        pass
+    finish(session.open(str(models["other"])))
+    session.begin("survey")
+    assert list(steps) == []
+    assert session.output_errors == {}
 
 
 def test_a_sample_is_reported_and_not_kept(session: Session) -> None:
