@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from studio.errors import CheckpointError
 from studio.plan import Assignment, Plan
 from studio.quantize import quantize, relative
 from studio.rounding import shared_of
+from studio.scheme import Scheme
 from studio.survey import chunks
 from studio.tensor_file import DTYPE_NAMES, Slot, TensorFile
 from studio.threads import Behind, ahead
@@ -78,12 +79,12 @@ def compress(checkpoint: Checkpoint, plan: Plan, file: Path) -> Generator[Progre
     """
     began = time.perf_counter()
     journal = Journal(file, job_digest(checkpoint, plan))
-    errors = journal.read()
+    metadata = {"format": "pt", "quantization-studio": __version__}
+    errors = journal.read(plan, TensorFile(file, slots(checkpoint, plan), metadata).size)
     resumed = len(errors)
     total = sum(a.layer.numel for a in plan.assignments)
     done = 0
     try:
-        metadata = {"format": "pt", "quantization-studio": __version__}
         kept = [slot for a in plan.assignments if a.layer.name in errors for slot, _ in _slots_of(checkpoint, a)]
         rest = [a for a in plan.assignments if a.layer.name not in errors]
         with (
@@ -119,15 +120,19 @@ class Journal:
         self._waiting: list[str] = []
         self._syncing: Future[None] | None = None
 
-    def read(self) -> dict[str, float | None]:
-        """Return what an interrupted run finished: nothing when there was none, or it had another plan."""
+    def read(self, plan: Plan, size: int) -> dict[str, float | None]:
+        """Return what an interrupted run finished of a file of ``size`` bytes: nothing when there was none, or it had
+        another plan; the journal is then gone, lest it speak of the file that is begun."""
+        schemes = {a.layer.name: a.scheme for a in plan.assignments}
         try:
             head, *lines = self.path.read_text(encoding="utf-8").splitlines()
-            if head != self._head or not self._file.is_file():
-                return {}
-            return {name: error for line in lines for name, error in [json.loads(line)]}
-        except (OSError, ValueError, TypeError):  # no journal, or one cut short
-            return {}
+            found = {name: error for line in lines for name, error in [json.loads(line)]}
+            if head == self._head and self._file.stat().st_size == size and _is_sound(found, schemes):
+                return found
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):  # no journal, or one cut short
+            pass
+        self.forget()
+        return {}
 
     @contextmanager
     def kept(self, out: TensorFile, known: dict[str, float | None]) -> Iterator[None]:
@@ -175,6 +180,15 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
+def _is_sound(found: Mapping[str, object], schemes: Mapping[str, Scheme | None]) -> bool:
+    """Return whether a journal speaks of the plan's tensors: with an error those that are compressed, without it those
+    that are kept. Raises KeyError for any other."""
+    return all(
+        error is None if schemes[name] is None else type(error) is float and 0 <= error < math.inf
+        for name, error in found.items()
+    )
+
+
 def job_digest(checkpoint: Checkpoint, plan: Plan) -> str:
     """Return a name for this plan of this model: the same work has the same one, on any day."""
     schemes = [(a.layer.name, None if a.scheme is None else str(a.scheme)) for a in plan.assignments]
@@ -212,7 +226,7 @@ def _write(
 ) -> Iterator[int]:
     """Write one tensor, yielding the weights done; put its error into ``errors``."""
     if a.scheme is None:
-        _copy(checkpoint, a.layer, pieces, write)
+        yield from _copy(checkpoint, a.layer, pieces, write)
         errors[a.layer.name] = None
         return
     layer, scheme = a.layer, a.scheme
@@ -242,8 +256,8 @@ def _put(out: TensorFile, places: list[Place]) -> None:
         out.write(name, array, start)
 
 
-def _copy(checkpoint: Checkpoint, layer: Layer, pieces: Iterable[Tensor], write: Write) -> None:
-    """Write a tensor that is kept, as the checkpoint lays it out."""
+def _copy(checkpoint: Checkpoint, layer: Layer, pieces: Iterable[Tensor], write: Write) -> Iterator[int]:
+    """Write a tensor that is kept, as the checkpoint lays it out, yielding the weights done."""
     written = 0
     for piece in pieces:
         tensor = piece.to(checkpoint.saved_dtype(layer))
@@ -251,3 +265,4 @@ def _copy(checkpoint: Checkpoint, layer: Layer, pieces: Iterable[Tensor], write:
             raise CheckpointError("not_finite", tensor=layer.source)
         write([(layer.name, tensor, written)])
         written += tensor.numel()
+        yield written

@@ -1,7 +1,7 @@
 """A weight -> its packed form and how far that is from it: compiled where it can be, in torch where it cannot."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -28,7 +28,7 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Measured:
-    """Some rows of a weight in several schemes; sums of pieces are those of the whole."""
+    """Some rows of a weight in several schemes; sums of pieces are those of the whole, if they share what it shares."""
 
     differences: dict[Scheme, float]
     """‖W - Ŵ‖² by scheme."""
@@ -54,14 +54,18 @@ def quantize(weight: Tensor, scheme: Scheme, shared: Tensor | None = None) -> Qu
     return Quantized(packed, difference, float(weight.square().sum()))
 
 
-def measure(weight: Tensor, schemes: Sequence[Scheme]) -> Measured:
-    """Return how far ``weight`` [N, K] is from itself in each of ``schemes``, and its int8 channel error."""
+def measure(weight: Tensor, schemes: Sequence[Scheme], shared: Mapping[Scheme, Tensor] | None = None) -> Measured:
+    """Return how far ``weight`` [N, K] is from itself in each of ``schemes``, and its int8 channel error.
+
+    ``shared``: what rows of a larger weight share with the others, as :func:`round_to_nearest` takes it.
+    """
+    shared = shared or {}
     compiled = native.squared_errors(weight, schemes)
     if compiled is None:
-        return _measure(weight.float(), schemes)
+        differences = _differences(weight.float(), schemes, shared)
+        return Measured(differences, float(weight.float().square().sum()), channel_error(weight) if schemes else 0.0)
     sums, square, worst = compiled
-    rest = [scheme for scheme in schemes if scheme not in sums]
-    more = _measure(weight.float(), rest).differences if rest else {}
+    more = _differences(weight.float(), [scheme for scheme in schemes if scheme not in sums], shared)
     return Measured({s: sums[s] if s in sums else more[s] for s in schemes}, square, worst)
 
 
@@ -87,9 +91,10 @@ def relative(difference: float, square: float) -> float:
     return math.sqrt(difference / square) if square else 0.0
 
 
-def _measure(weight: Tensor, schemes: Sequence[Scheme]) -> Measured:
+def _differences(weight: Tensor, schemes: Sequence[Scheme], shared: Mapping[Scheme, Tensor]) -> dict[Scheme, float]:
+    """Return ‖W - Ŵ‖² of an fp32 weight by scheme."""
     differences = {}
     for scheme in schemes:
-        rounded = round_to_nearest(weight, scheme).stored(scheme.mode.stored_as.scale_dtype)
+        rounded = round_to_nearest(weight, scheme, shared.get(scheme)).stored(scheme.mode.stored_as.scale_dtype)
         differences[scheme] = float((dequantize(rounded, scheme.mode) - weight).square_().sum())
-    return Measured(differences, float(weight.square().sum()), channel_error(weight) if schemes else 0.0)
+    return differences

@@ -103,7 +103,10 @@ def sample_facts(checkpoint: Checkpoint, sampled: Mapping[str, SampledLayer]) ->
 
 def survey_rows(known: Survey) -> Rows:
     """Return each layer with its relative errors, best scheme first."""
-    return [(name, _line(line.errors, "{:.2%}".format)) for name, line in known.layers.items()]
+    return [
+        (name, _line(dict(sorted(line.errors.items(), key=lambda item: item[1])), "{:.2%}".format))
+        for name, line in known.layers.items()
+    ]
 
 
 def sample_rows(sampled: Mapping[str, SampledLayer]) -> Rows:

@@ -23,6 +23,8 @@ ROWS = 16
 """Of a run: consecutive, so that a run is one range of bytes."""
 CONFIDENCE = 0.95
 SEED = 0
+LARGEST = 1.0
+"""No weight moves further than to zero, which every format has."""
 
 
 @dataclass(frozen=True)
@@ -96,20 +98,20 @@ def interval(runs: list[tuple[float, float]], read: int, layer: Layer) -> Interv
     difference, square = sum(d for d, _ in runs), sum(s for _, s in runs)
     error = relative(difference, square)
     count, share = len(runs), read / max(1, layer.matrix[0])
-    if share >= 1 or not square:
+    if share >= 1:
         return Interval(error, error, error)
-    if count < 2:
-        return Interval(error, 0.0, math.inf)
+    if count < 2 or not square:  # one run, or nothing but zeros, says nothing of the others
+        return Interval(error, 0.0, LARGEST)
     ratio = difference / square
     residual = sum((d - ratio * s) ** 2 for d, s in runs) / (count - 1)
     spread = math.sqrt((1 - share) * residual / count) / (square / count)
     reach = float(student.ppf(0.5 + CONFIDENCE / 2, count - 1)) * spread
-    return Interval(error, math.sqrt(max(0.0, ratio - reach)), math.sqrt(ratio + reach))
+    return Interval(error, math.sqrt(max(0.0, ratio - reach)), min(LARGEST, math.sqrt(ratio + reach)))
 
 
 def _measured(checkpoint: Checkpoint, layer: Layer, start: int, stop: int) -> Measured:
     schemes: list[Scheme] = candidates(layer)
     part = measure(checkpoint.read(layer, start, stop), schemes)
-    if not math.isfinite(part.square + part.channel_error):
+    if not math.isfinite(part.square + part.channel_error + sum(part.differences.values())):
         raise CheckpointError("not_finite", tensor=layer.source)
     return part

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import psutil
 
 from studio import export, output_error, source
-from studio.architecture import ratio_defining
+from studio.architecture import Layer, ratio_defining
 from studio.chat import Reply, Sampling, side_by_side
 from studio.checkpoint import Checkpoint
 from studio.columns import Column, borrowed, compressed_column, original_column
@@ -159,7 +159,7 @@ class Session:
                 yield Event("survey", step.done / step.total, step.layer)
         finally:
             steps.close()
-        if self.scores is None:
+        if self.scores is None and self.checkpoint is checkpoint:
             self.scores = self.known.sensitivities(checkpoint.layers)
             self.plan = make_plan(checkpoint.layers, self.choice, self.scores)
 
@@ -200,10 +200,10 @@ class Session:
         checkpoint = self.checkpoint
         if checkpoint is None or checkpoint.folder is None or self.plan is None:
             return
-        measured = {scheme for line in self.output_errors.values() for scheme in line}
-        wanted = dict.fromkeys(s for layer in ratio_defining(checkpoint.layers) for s in candidates(layer))
+        layers = ratio_defining(checkpoint.layers)
+        wanted = dict.fromkeys(s for layer in layers for s in candidates(layer))
         wanted |= dict.fromkeys(a.scheme for a in self.plan.assignments if a.scheme is not None)
-        missing = [scheme for scheme in wanted if str(scheme) not in measured]
+        missing = [scheme for scheme in wanted if not all(self._has_output(layer, scheme) for layer in layers)]
         if not missing:
             return
         self.begin("survey")
@@ -223,10 +223,16 @@ class Session:
                 else:
                     yield Event("calibrate", step.done / step.total, "")
         except StopIteration as finished:
-            found: output_error.Errors = finished.value
-            self.output_errors = {name: {**before.get(name, {}), **line} for name, line in found.items()}
+            if self.checkpoint is checkpoint:
+                found: output_error.Errors = finished.value
+                self.output_errors = {name: {**before.get(name, {}), **line} for name, line in found.items()}
         finally:
             steps.close()
+
+    def _has_output(self, layer: Layer, scheme: Scheme) -> bool:
+        """Return whether this output error need not be measured: it is known, or there is none."""
+        line = self.output_errors.get(layer.name)
+        return line is not None and (not line or str(scheme) in line or not scheme.fits(layer.matrix[1]))
 
     def choose(self, choice: Choice) -> Plan:
         """Set the choice and return its plan. Raises SchemeError; the plan before it then stays."""

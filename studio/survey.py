@@ -10,17 +10,20 @@ import json
 import logging
 import math
 import os
+import uuid
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.checkpoint import Checkpoint
-from studio.errors import CheckpointError
+from studio.errors import CheckpointError, SchemeError
 from studio.quantize import Measured, base_schemes, channel_error, measure, relative
+from studio.rounding import shared_of
 from studio.scheme import GROUP_SIZES, Mode, Scheme
 from studio.settings import settings
 
@@ -113,8 +116,14 @@ def survey(
     try:
         for layer, schemes in missing.items():
             sums: Measured | None = None
+            shared: dict[Scheme, Tensor] = {}
+            for scheme in schemes:
+                common = _shared(checkpoint, layer, scheme)
+                if common is not None:
+                    shared[scheme] = common
+                    yield Surveyed(layer.name, None, done, total)
             for start, stop in chunks(layer):
-                part = measure(checkpoint.read(layer, start, stop), schemes)
+                part = measure(checkpoint.read(layer, start, stop), schemes, shared)
                 sums = part if sums is None else sums + part
                 done += (stop - start) * layer.matrix[1]
                 if stop < layer.matrix[0]:
@@ -171,9 +180,16 @@ def recall(checkpoint: Checkpoint) -> Survey:
         found = {name: LayerSurvey(dict(line["errors"]), line["sensitivity"]) for name, line in layers.items()}
         if not found.keys() <= shapes or not all(_is_sound(line) for line in found.values()):
             raise ValueError
+        for name in {name for line in found.values() for name in line.errors}:
+            Scheme.parse(name)
         return Survey(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SchemeError):
         return Survey()
+
+
+def _shared(checkpoint: Checkpoint, layer: Layer, scheme: Scheme) -> Tensor | None:
+    """Return what the whole weight shares in ``scheme``, None in most: then it is not read."""
+    return shared_of(lambda: (checkpoint.read(layer, *rows) for rows in chunks(layer)), scheme)
 
 
 def _is_sound(line: LayerSurvey) -> bool:
@@ -203,10 +219,15 @@ def _finite(number: float, layer: Layer) -> float:
 
 
 def _keep(checkpoint: Checkpoint, known: Survey) -> None:
-    """Write the survey for the next visit; a disk that has no room for it costs that visit a second, no more."""
-    layers = {name: {"errors": line.errors, "sensitivity": line.sensitivity} for name, line in known.layers.items()}
+    """Write the survey for the next visit, with what others wrote; a disk that has no room for it costs that visit a
+    second, no more."""
+    before = recall(checkpoint).layers
+    layers = {name: {"errors": line.errors, "sensitivity": line.sensitivity} for name, line in before.items()}
+    for name, line in known.layers.items():
+        errors = {**before[name].errors, **line.errors} if name in before else line.errors
+        layers[name] = {"errors": errors, "sensitivity": line.sensitivity}
     file = _file(checkpoint)
-    partial = file.with_suffix(f".{os.getpid()}")
+    partial = file.with_suffix(f".{os.getpid()}-{uuid.uuid4().hex}")  # of this thread alone
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps({"version": VERSION, "digest": _digest(layers), "layers": layers}))

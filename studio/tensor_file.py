@@ -64,6 +64,8 @@ class TensorFile:
         self._header = header + b" " * (-len(header) % 8)
         self._slots = dict(slots)
         self._kept = kept
+        self.size = 8 + len(self._header) + self.nbytes
+        """Bytes of the whole file."""
         self.written = sum(slots[name].nbytes for name in kept)
         """Bytes of tensors in the file so far."""
 
@@ -71,10 +73,9 @@ class TensorFile:
         with _disk_errors(self.path):
             self._file = self.path.open("r+b" if self._kept else "wb")
         try:
-            total = 8 + len(self._header) + self.nbytes
             with _disk_errors(self.path):
                 if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(self._file.fileno(), 0, total)
+                    os.posix_fallocate(self._file.fileno(), 0, self.size)
                 self._file.write(len(self._header).to_bytes(8, "little") + self._header)
         except BaseException:
             self._file.close()

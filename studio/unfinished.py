@@ -3,6 +3,7 @@
 Knows nothing of plans; a job is known by its digest.
 """
 
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,13 +23,13 @@ def unfinished(digest: str, workspace: Path) -> Iterator[Path]:
     """Lend the file that a job is written to: the one that an interrupted run of it left, where there is one.
 
     Such files stand in the cache, so that another session, or the terminal, goes on where this one stopped. On
-    another disk than the ``workspace``, or while someone else is at the same job, it is a file of the session's own,
-    which is gone afterwards.
+    another disk than the ``workspace``, in a cache that cannot be written, or while someone else is at the same job,
+    it is a file of the session's own, which is gone afterwards.
     """
     shared = settings().cache_dir / "unfinished"
-    shared.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(shared / f"{digest}.lock", blocking=False)
-    if shared.stat().st_dev == workspace.stat().st_dev and _taken(lock):
+    # Not the thread's but ours: a page's job goes on in another thread at each of its steps.
+    lock = FileLock(shared / f"{digest}.lock", blocking=False, thread_local=False)
+    if _is_beside(shared, workspace) and _taken(lock):
         try:
             _sweep(shared)
             yield shared / f"{digest}.safetensors"
@@ -43,11 +44,22 @@ def unfinished(digest: str, workspace: Path) -> Iterator[Path]:
             left.unlink(missing_ok=True)
 
 
+def _is_beside(shared: Path, workspace: Path) -> bool:
+    """Return whether the folder can be made, on the workspace's disk."""
+    try:
+        shared.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return shared.stat().st_dev == workspace.stat().st_dev
+
+
 def _taken(lock: FileLock) -> bool:
     """Return whether the lock is ours now."""
     try:
         lock.acquire()
-    except Timeout:
+        os.utime(lock.lock_file)  # not to be swept as old
+    except (OSError, Timeout):  # held by another, or the folder cannot be written
+        lock.release()
         return False
     return True
 

@@ -36,6 +36,7 @@ for name in (
 from studio import source  # noqa: E402
 from studio.chat import RENDERER  # noqa: E402
 from studio.checkpoint import Checkpoint  # noqa: E402
+from studio.settings import settings  # noqa: E402
 
 PATIENCE = 120_000
 """Milliseconds a browser waits for anything: machines that test are busy."""
@@ -59,6 +60,15 @@ def _no_process_stays() -> Iterator[None]:
     """The process that renders chat templates lives as long as the studio; here that is until the last test."""
     yield
     RENDERER.close()
+
+
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A cache folder of the test's own, with nothing in it."""
+    monkeypatch.setenv("STUDIO_CACHE_DIR", str(tmp_path / "cache"))
+    settings.cache_clear()
+    yield tmp_path / "cache"
+    settings.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -27,23 +28,34 @@ def library(source: Path) -> ctypes.CDLL | None:
     if not settings().native or compiler is None:
         return None
     tuned = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    file = settings().cache_dir / "native" / f"{source.stem}-{_key(source, compiler, tuned)}.so"
     try:
-        if not file.is_file():
-            _compile(compiler, tuned, source, file)
-        return ctypes.CDLL(str(file))
-    except (OSError, subprocess.SubprocessError) as error:
+        folder, name = settings().cache_dir / "native", f"{source.stem}-{_key(source, compiler, tuned)}"
+        made = next(filter(_is_whole, folder.glob(f"{name}-*.so")), None)
+        return ctypes.CDLL(str(made or _compiled(compiler, tuned, source, folder, name)))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         LOG.info("%s runs on torch instead of compiled code: %s", source.name, error)
         return None
 
 
-def _compile(compiler: str, tuned: str, source: Path, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made = Path(folder) / file.name
-        command = [compiler, *FLAGS, tuned, str(source), "-o", str(made), "-lm", "-lpthread"]
+def _compiled(compiler: str, tuned: str, source: Path, folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        made = Path(place) / "made.so"
+        # CC may hold a launcher or flags: "ccache gcc".
+        command = [*shlex.split(compiler), *FLAGS, tuned, str(source), "-o", str(made), "-lm", "-lpthread"]
         subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+        file = folder / f"{name}-{_checksum(made)}.so"
         made.replace(file)  # whole or not at all, also when two processes compile at once
+        return file
+
+
+def _is_whole(file: Path) -> bool:
+    """Return whether a library is as it was made: loading one that was cut short would end the process."""
+    return file.stem.endswith(_checksum(file))
+
+
+def _checksum(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
 def _key(source: Path, compiler: str, tuned: str) -> str:

@@ -153,6 +153,9 @@ INLINE float squares(const float *w, long n) {
     return total(sums);
 }
 
+/* NaN once it was there: a comparison with it is false. */
+INLINE float larger(float a, float b) { return a != a || b <= a ? a : b; }
+
 typedef struct {
     int32_t kind;
     float half;   /* SYM: codes from -half to half - 1; ASYM: from 0 to 2 * half - 1 */
@@ -200,7 +203,7 @@ int survey_rows(const void *weight, int dtype, long n, long k, long stride, cons
         range(row, k, &low, &high);
         float scale = asymmetric_scale(low, high, 255, &zero);
         float mean = integers(row, k, scale, scale, zero, 0, 255, NULL) / k;
-        if (!(mean <= *worst)) *worst = mean; /* NaN too */
+        *worst = larger(*worst, mean);
         *square += squares(row, k);
         for (long c = 0; c < count; c++) sums[c] += difference(candidates + c, row, k);
     }
@@ -219,7 +222,7 @@ int score_rows(const void *weight, int dtype, long n, long k, long stride, float
         range(row, k, &low, &high);
         float scale = asymmetric_scale(low, high, 255, &zero);
         float mean = integers(row, k, scale, scale, zero, 0, 255, NULL) / k;
-        if (!(mean <= *worst)) *worst = mean;
+        *worst = larger(*worst, mean);
     }
     free(row);
     return 0;

@@ -1,0 +1,350 @@
+"""A session's survey, its pins and its interrupted compressions, while the visitor does something else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio import compress as compress_module
+from studio import survey as survey_module
+from studio.architecture import ratio_defining
+from studio.errors import Cancelled, ModelError, SchemeError
+from studio.plan import Choice, Pin
+from studio.scheme import Mode, Scheme
+from studio.session import Event, Session
+from tests.conftest import save_tiny_model
+from tests.small import counted_reads, finish
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
+MIXED = Choice(ratio=0.5)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two models whose layers have the same names, and one of other names."""
+    folder = tmp_path_factory.mktemp("models")
+    save_tiny_model("llama", folder / "first")
+    save_tiny_model("llama", folder / "second", intermediate_size=192)
+    save_tiny_model("gpt2", folder / "other")
+    return {path.name: path for path in folder.iterdir()}
+
+
+@pytest.fixture
+def session(tmp_path: Path, models: dict[str, Path]) -> Iterator[Session]:
+    visitor = Session(paths=True, workspace=tmp_path / "workspace")
+    finish(visitor.open(str(models["first"])))
+    yield visitor
+    visitor.close()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    return counted_reads(monkeypatch)
+
+
+def weights_of(session: Session) -> set[str]:
+    assert session.checkpoint is not None
+    return {layer.name for layer in session.checkpoint.layers if layer.is_weight}
+
+
+# survey
+
+
+def test_a_survey_is_known_as_it_comes(session: Session) -> None:
+    counts = []
+    for event in session.survey():
+        counts.append(len(session.known.layers))
+        assert event.stage == "survey"
+        assert event.detail in weights_of(session)
+    assert sorted(counts) == counts
+    assert {1, 2, len(weights_of(session))} <= set(counts)
+    assert session.known.layers.keys() == weights_of(session)
+    assert session.is_surveyed
+
+
+def test_after_a_survey_choosing_reads_no_weight_and_is_exact(session: Session, reads: list[Any]) -> None:
+    session.choose(MIXED)
+    assert session.plan is not None
+    assert not session.plan.is_exact
+    finish(session.survey())
+    assert session.plan.is_exact
+    reads.clear()
+    for ratio in (0.2, 0.5, 0.9):
+        plan = session.choose(Choice(ratio=ratio))
+        assert plan.is_exact
+        assert all(session.known.error(a.layer.name, a.scheme) is not None for a in plan.assignments if a.scheme)
+    session.pin("*.q_proj", Scheme(Mode.NF4, 32))
+    finish(session.survey())
+    finish(session.rank())
+    assert reads == []
+    assert session.is_surveyed
+
+
+def test_a_mode_that_was_not_measured_is_measured_when_it_is_asked_for(session: Session, reads: list[Any]) -> None:
+    finish(session.survey())
+    session.choose(Choice(Mode.NVFP4))
+    assert not session.is_surveyed
+    finish(session.survey())
+    assert session.is_surveyed
+    reads.clear()
+    session.choose(Choice(Mode.INT4_ASYM))
+    assert session.is_surveyed
+    session.choose(Choice(Mode.NVFP4))
+    finish(session.survey())
+    assert reads == []
+
+
+def test_a_pinned_scheme_is_surveyed_too(session: Session) -> None:
+    session.pin(Q_PROJ, Scheme(Mode.INT3_SYM, 16))
+    finish(session.survey())
+    assert session.is_surveyed
+    assert session.known.error(Q_PROJ, Scheme(Mode.INT3_SYM, 16))
+
+
+def test_a_survey_is_of_another_visitor_too(session: Session, models: dict[str, Path], reads: list[Any]) -> None:
+    finish(session.survey())
+    reads.clear()
+    other = Session(paths=True)
+    finish(other.open(str(models["first"])))
+    assert other.is_surveyed
+    assert other.choose(MIXED) == session.choose(MIXED)
+    finish(other.survey())
+    assert reads == []
+
+
+@pytest.mark.parametrize("name", ["second", "other"])
+def test_opening_another_model_ends_the_survey(session: Session, models: dict[str, Path], name: str) -> None:
+    steps = session.survey()
+    next(steps)
+    finish(session.open(str(models[name])))
+    with pytest.raises(Cancelled):
+        finish(steps)
+    assert session.known.layers == {}
+    finish(session.survey())
+    assert session.known.layers.keys() == weights_of(session)
+
+
+@pytest.mark.parametrize("name", ["second", "other"])
+def test_a_survey_that_ends_after_another_model_was_opened_leaves_that_alone(
+    session: Session, models: dict[str, Path], name: str
+) -> None:
+    """At its last step, where nothing is left to be stopped."""
+    session.choose(MIXED)
+    steps = session.survey()
+    while next(steps).fraction != 1:
+        pass
+    finish(session.open(str(models[name])))
+    plan = session.plan
+    session.begin("survey")  # as the page does: it surveys the new model at once
+    assert list(steps) == []
+    assert session.scores is None
+    assert session.plan is plan
+    assert plan is not None
+    assert {a.layer.name for a in plan.assignments if a.layer.is_weight} == weights_of(session)
+
+
+def test_stop_ends_a_survey_and_keeps_what_was_found(session: Session, reads: list[Any]) -> None:
+    steps = session.survey()
+    next(steps)
+    session.stop("survey")
+    with pytest.raises(Cancelled):
+        finish(steps)
+    found = set(session.known.layers)
+    assert 0 < len(found) < len(weights_of(session))
+    reads.clear()
+    finish(session.survey())
+    assert {name for name, *_ in reads} >= weights_of(session) - found
+    assert not {name for name, *_ in reads} & found
+
+
+def test_there_is_nothing_to_survey_before_a_model_is_chosen() -> None:
+    empty = Session(paths=True)
+    assert list(empty.survey()) == []
+    assert not empty.is_surveyed
+    with pytest.raises(ModelError):
+        finish(empty.rank())
+    with pytest.raises(ModelError):
+        finish(empty.sample(4))
+
+
+def linear_of(session: Session) -> set[str]:
+    assert session.checkpoint is not None
+    return {layer.name for layer in ratio_defining(session.checkpoint.layers)}
+
+
+def test_output_errors_that_were_stopped_half_way_are_measured_to_the_end(session: Session) -> None:
+    steps = session.measure_outputs()
+    while not session.output_errors:
+        next(steps)
+    session.stop("survey")
+    with pytest.raises(Cancelled):
+        finish(steps)
+    assert 0 < len(session.output_errors) < len(linear_of(session))
+    finish(session.measure_outputs())
+    assert session.output_errors.keys() == linear_of(session)
+    assert list(session.measure_outputs()) == []
+
+
+def test_output_errors_that_end_after_another_model_was_opened_leave_that_alone(
+    session: Session, models: dict[str, Path]
+) -> None:
+    steps = session.measure_outputs()
+    while next(steps).fraction != 1 or len(session.output_errors) < len(linear_of(session)):
+        pass
+    finish(session.open(str(models["other"])))
+    session.begin("survey")
+    assert list(steps) == []
+    assert session.output_errors == {}
+
+
+def test_a_sample_is_reported_and_not_kept(session: Session) -> None:
+    events = []
+
+    def follow() -> Iterator[Event]:
+        sampled = yield from session.sample(2)
+        assert sampled.keys() == weights_of(session)
+
+    events = [event.stage for event in follow()]
+    assert set(events) == {"sample"}
+    assert session.known.layers == {}
+    assert session.scores is None
+
+
+# pins
+
+
+def test_a_pin_is_planned_around_and_can_be_undone(session: Session) -> None:
+    before = session.plan
+    plan = session.pin(f" {Q_PROJ} ", None)
+    assert plan.scheme_of(Q_PROJ) is None
+    assert session.can_undo
+    assert session.undo() == before
+    assert session.choice.pins == ()
+    assert not session.can_undo
+
+
+def test_undo_at_the_start_changes_nothing(session: Session) -> None:
+    before = (session.plan, session.choice)
+    assert session.undo() is before[0]
+    assert (session.plan, session.choice) == before
+
+
+def test_the_latest_pin_comes_first_and_takes_the_place_of_its_own_pattern(session: Session) -> None:
+    session.pin("*.q_proj", None)
+    session.pin("*", Scheme(Mode.NF4, 32))
+    assert session.choice.pins == (Pin("*", Scheme(Mode.NF4, 32)), Pin("*.q_proj", None))
+    plan = session.pin("*.q_proj", Scheme(Mode.INT8_SYM))
+    assert session.choice.pins == (Pin("*.q_proj", Scheme(Mode.INT8_SYM)), Pin("*", Scheme(Mode.NF4, 32)))
+    assert plan.scheme_of(Q_PROJ) == Scheme(Mode.INT8_SYM)
+    for _ in range(3):
+        session.undo()
+    assert session.choice.pins == ()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "scheme", "key"),
+    [
+        ("no.such.layer", None, "no_such_layer"),
+        ("model.norm.weight", None, "no_such_layer"),
+        ("", None, "bad_pattern"),
+        ("   ", None, "bad_pattern"),
+        ("x" * 201, None, "bad_pattern"),
+        (Q_PROJ, Scheme(Mode.NF4, 128), "pin_misfit"),
+    ],
+    ids=["unknown", "norm", "empty", "blank", "long", "misfit"],
+)
+def test_a_pin_that_cannot_be_changes_nothing(session: Session, pattern: str, scheme: Scheme | None, key: str) -> None:
+    before = (session.plan, session.choice, session.can_undo)
+    with pytest.raises(SchemeError) as caught:
+        session.pin(pattern, scheme)
+    assert caught.value.key == key
+    assert "{" not in caught.value.sentence()
+    assert (session.plan, session.choice, session.can_undo) == before
+
+
+def test_the_same_choice_again_is_nothing_to_undo(session: Session) -> None:
+    session.choose(MIXED)
+    session.choose(MIXED)
+    session.undo()
+    assert not session.can_undo
+
+
+def test_another_model_has_nothing_to_undo(session: Session, models: dict[str, Path]) -> None:
+    session.pin(Q_PROJ, None)
+    finish(session.open(str(models["second"])))
+    assert not session.can_undo
+
+
+# interrupted compressions
+
+
+@pytest.fixture
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey_module, "CHUNK_WEIGHTS", 2048)
+
+
+def half_way(session: Session) -> Any:
+    steps = session.compress()
+    while True:
+        event = next(steps)
+        if event.stage == "compress" and event.fraction is not None and event.fraction > 0.5:
+            return steps
+
+
+def weights_file(session: Session) -> bytes:
+    assert session.folder is not None
+    return (session.folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.usefixtures("_small_pieces")
+@pytest.mark.parametrize("how", ["stop", "close", "another_visitor"])
+def test_an_interrupted_compression_is_taken_up_again(
+    session: Session, models: dict[str, Path], tmp_path: Path, how: str
+) -> None:
+    finish(session.compress())
+    expected = weights_file(session)
+    steps = half_way(session)
+    if how == "stop":
+        session.stop("compress")
+        with pytest.raises(Cancelled):
+            next(steps)
+    steps.close()
+    other = session
+    if how == "another_visitor":
+        session.close()
+        other = Session(paths=True, workspace=tmp_path / "other")
+        finish(other.open(str(models["first"])))
+    done = finish(other.compress())
+    assert 0 < done.resumed < len(done.plan.assignments)
+    assert weights_file(other) == expected
+    other.close()
+
+
+@pytest.mark.usefixtures("_small_pieces")
+def test_two_at_the_same_job_do_not_disturb_each_other(
+    session: Session, models: dict[str, Path], tmp_path: Path
+) -> None:
+    other = Session(paths=True, workspace=tmp_path / "other")
+    finish(other.open(str(models["first"])))
+    ours, theirs = half_way(session), half_way(other)
+    finish(ours)
+    finish(theirs)
+    assert weights_file(session) == weights_file(other)
+    assert session.compressed is not None
+    assert other.compressed is not None
+    assert session.compressed.resumed == other.compressed.resumed == 0
+    other.close()
+
+
+def test_an_error_leaves_nothing_to_go_on_with(
+    session: Session, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(compress_module, "quantize", fail)
+    with pytest.raises(MemoryError):
+        finish(session.compress())
+    assert not [path for path in own_cache.rglob("*") if ".safetensors" in path.name]

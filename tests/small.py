@@ -1,0 +1,87 @@
+"""Checkpoints of a few weights that a test makes up, and jobs run to their end."""
+
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from studio.architecture import Kind, Layer
+from studio.checkpoint import Checkpoint, fingerprint
+from studio.headers import read_header
+from studio.plan import Choice, make_plan
+from studio.scheme import Mode
+
+Result = TypeVar("Result")
+
+
+def finish(steps: Generator[Any, None, Result]) -> Result:
+    """Run a job to its end and return what came of it."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            result: Result = finished.value
+            return result
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    """Return weights of bf16 that are as large as those of models."""
+    return (0.05 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).bfloat16()
+
+
+def a_few_weights() -> dict[str, Tensor]:
+    """Return an embedding, two linear weights, a stack of three experts, a norm and a head."""
+    return {
+        "embed.weight": random(50, 64, seed=1),
+        "b.0.up.weight": random(96, 64, seed=2),
+        "b.0.down.weight": random(64, 128, seed=3),
+        "b.0.experts": random(3, 20, 64, seed=4),
+        "b.0.norm.weight": random(64, seed=5),
+        "head.weight": random(50, 64, seed=6),
+    }
+
+
+def kind_of(name: str) -> Kind:
+    for word, kind in {"embed": Kind.EMBEDDING, "head": Kind.HEAD, "norm": Kind.OTHER}.items():
+        if word in name:
+            return kind
+    return Kind.LINEAR
+
+
+def saved(folder: Path, weights: Mapping[str, Tensor], revision: str | None = None) -> Checkpoint:
+    """Return a checkpoint with these weights, whose names say their kind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "model.safetensors"
+    save_file(dict(weights), file)
+    layers = tuple(Layer(name, (name,), kind_of(name), tuple(weight.shape)) for name, weight in weights.items())
+    size = file.stat().st_size
+    return Checkpoint(
+        str(folder), revision or fingerprint([file]), "none", "BF16", size, read_header(file), layers, folder
+    )
+
+
+def choice_of(mode: Mode, ratio: float = 1.0) -> Choice:
+    """Return a choice of ``mode`` whose groups fit a width of 64."""
+    return Choice(mode, 32, ratio, mode.default_backup)
+
+
+def plan_of(checkpoint: Checkpoint, mode: Mode) -> Any:
+    """Return a plan that gives the linear weights ``mode`` and the others its backup."""
+    return make_plan(checkpoint.layers, choice_of(mode))
+
+
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int | None]]:
+    """Return a list that will hold every read of a checkpoint: layer, first row, last row."""
+    reads: list[tuple[str, int, int | None]] = []
+    read: Callable[..., Tensor] = Checkpoint.read
+
+    def counted(self: Checkpoint, layer: Layer, start: int = 0, stop: int | None = None) -> Tensor:
+        reads.append((layer.name, start, stop))
+        return read(self, layer, start, stop)
+
+    monkeypatch.setattr(Checkpoint, "read", counted)
+    return reads

@@ -1,0 +1,176 @@
+"""A survey from a sample: where it has read everything it is the survey; elsewhere its intervals hold the truth."""
+
+import math
+import random as chances
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from studio import sample as sample_module
+from studio.checkpoint import Checkpoint
+from studio.errors import CheckpointError
+from studio.quantize import measure
+from studio.sample import LARGEST, SampledLayer, interval, run_starts, sampled_survey
+from studio.scheme import Mode, Scheme
+from studio.survey import candidates, survey
+from tests.small import a_few_weights, counted_reads, finish, random, saved
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+NAME = "b.0.up.weight"
+HEIGHT, WIDTH, RUN = 1600, 64, 16
+
+
+def varying(seed: int) -> Tensor:
+    """Return a weight whose rows differ in size and in how well they round."""
+    chance = torch.Generator().manual_seed(seed)
+    rows = torch.exp(0.3 * torch.randn(HEIGHT, 1, generator=chance))
+    weight = random(HEIGHT, WIDTH, seed=seed + 1).float() * rows
+    weight[:, 0] *= 1 + 5 * torch.rand(HEIGHT, generator=chance)
+    return weight.bfloat16()
+
+
+@pytest.fixture(scope="module")
+def tall(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return saved(tmp_path_factory.mktemp("tall"), {NAME: varying(0)})
+
+
+def test_where_all_rows_are_read_it_is_the_survey(tmp_path: Path) -> None:
+    checkpoint = saved(tmp_path / "model", a_few_weights())
+    found, whole = finish(sampled_survey(checkpoint, runs=8, rows=16)), finish(survey(checkpoint))
+    assert list(found) == list(whole.layers)
+    for name, line in found.items():
+        assert line.rows == next(layer.matrix[0] for layer in checkpoint.layers if layer.name == name)
+        assert list(line.errors) == list(whole.layers[name].errors)
+        for scheme, error in whole.layers[name].errors.items():
+            one = line.errors[scheme]
+            assert one.low == one.error == one.high == pytest.approx(error, rel=1e-4)
+        assert line.sensitivity == pytest.approx(whole.layers[name].sensitivity)
+
+
+def test_only_the_rows_wanted_are_read(tall: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = counted_reads(monkeypatch)
+    found = finish(sampled_survey(tall, runs=5, rows=RUN))
+    assert len(reads) == 5
+    assert all(stop is not None and stop - start == RUN and start % RUN == 0 for _, start, stop in reads)
+    assert len({start for _, start, _ in reads}) == 5
+    assert found[NAME].rows == 5 * RUN
+
+
+def test_a_seed_is_a_sample(tall: Checkpoint) -> None:
+    def sample(seed: int) -> dict[str, SampledLayer]:
+        return finish(sampled_survey(tall, runs=5, seed=seed))
+
+    assert sample(1) == sample(1)
+    assert sample(1) != sample(2)
+
+
+def test_a_layer_s_rows_do_not_depend_on_the_others(tall: Checkpoint, tmp_path: Path) -> None:
+    both = saved(tmp_path / "both", {"b.0.first.weight": random(64, 64), NAME: varying(0)})
+    assert finish(sampled_survey(both))[NAME] == finish(sampled_survey(tall))[NAME]
+
+
+def test_the_score_of_a_sample_is_no_lower_than_the_true_one(tall: Checkpoint) -> None:
+    true = finish(survey(tall)).layers[NAME].sensitivity
+    scores = [finish(sampled_survey(tall, runs=runs))[NAME].sensitivity for runs in (2, 8, 50, 100)]
+    assert scores[0] >= scores[-1]
+    assert all(found >= true * (1 - 1e-6) for found in scores)
+    assert scores[-1] == pytest.approx(true)
+
+
+def test_layers_are_counted(tmp_path: Path) -> None:
+    checkpoint = saved(tmp_path / "model", a_few_weights())
+    steps = list(sampled_survey(checkpoint))
+    assert [step.done for step in steps] == [1, 2, 3, 4, 5]
+    assert {step.total for step in steps} == {5}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e8], ids=["nan", "inf", "beyond-fp16"])
+def test_a_weight_that_is_no_number_is_named(tmp_path: Path, value: float) -> None:
+    weights = a_few_weights()
+    weights["b.0.down.weight"][0, 0] = value
+    with pytest.raises(CheckpointError) as caught:
+        finish(sampled_survey(saved(tmp_path / "damaged", weights)))
+    assert caught.value.values == {"tensor": "b.0.down.weight"}
+
+
+# the interval
+
+
+@pytest.mark.parametrize("runs", [4, 8, 20])
+@pytest.mark.parametrize("scheme", [Scheme(Mode.INT4_ASYM, 32), Scheme(Mode.INT8_SYM)], ids=str)
+def test_the_interval_holds_the_true_error_as_often_as_it_says(tall: Checkpoint, scheme: Scheme, runs: int) -> None:
+    """Of 200 samples about 190; the number that do is binomial, and fewer than 180 or all would be 1 in 1,000."""
+    [layer] = tall.layers
+    parts = [measure(tall.read(layer, start, start + RUN), [scheme]) for start in range(0, HEIGHT, RUN)]
+    sums = [(part.differences[scheme], part.square) for part in parts]
+    true = math.sqrt(sum(d for d, _ in sums) / sum(s for _, s in sums))
+    held = 0
+    widths = []
+    for seed in range(200):
+        starts = run_starts(HEIGHT, runs, RUN, chances.Random(seed))
+        found = interval([sums[start // RUN] for start in starts], runs * RUN, layer)
+        assert found.low <= found.error <= found.high
+        held += found.low <= true <= found.high
+        widths.append(found.high - found.low)
+    assert 0.90 * 200 <= held <= 0.995 * 200
+    assert 0 < sum(widths) / 200 < true
+
+
+def test_more_runs_make_it_narrower(tall: Checkpoint) -> None:
+    widths = []
+    for runs in (4, 16, 64, 99):
+        found = finish(sampled_survey(tall, runs=runs))[NAME].errors["int4_asym-g32"]
+        widths.append(found.high - found.low)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] > 0
+
+
+@pytest.mark.parametrize(
+    ("height", "runs", "rows", "count"),
+    [(1, 8, 16, 1), (128, 8, 16, 8), (129, 8, 16, 8), (127, 8, 16, 8), (1600, 2, 16, 2), (0, 8, 16, 0)],
+)
+def test_runs_are_different_and_in_order(height: int, runs: int, rows: int, count: int) -> None:
+    for seed in range(20):
+        starts = run_starts(height, runs, rows, chances.Random(seed))
+        assert len(starts) == len(set(starts)) == count
+        assert starts == sorted(starts)
+        assert all(start % rows == 0 and start < height for start in starts)
+
+
+def test_every_run_can_be_drawn() -> None:
+    drawn = {start for seed in range(200) for start in run_starts(160, 2, 16, chances.Random(seed))}
+    assert drawn == set(range(0, 160, 16))
+
+
+@pytest.mark.parametrize("runs", [[(0.01, 1.0)], [(0.0, 0.0), (0.0, 0.0)]], ids=["a_single_run", "nothing_but_zeros"])
+def test_a_sample_that_says_nothing_of_the_rest_does_not_claim_to(
+    tall: Checkpoint, runs: list[tuple[float, float]]
+) -> None:
+    found = interval(runs, len(runs) * RUN, tall.layers[0])
+    assert (found.low, found.high) == (0.0, LARGEST)
+
+
+def test_zeros_in_all_rows_are_known_to_be_without_error(tmp_path: Path) -> None:
+    checkpoint = saved(tmp_path / "zeros", {NAME: torch.zeros(32, 64)})
+    assert {(i.low, i.error, i.high) for i in finish(sampled_survey(checkpoint))[NAME].errors.values()} == {(0, 0, 0)}
+
+
+def test_what_is_sampled_is_what_a_survey_measures(tall: Checkpoint) -> None:
+    schemes = [str(scheme) for scheme in candidates(tall.layers[0])]
+    assert list(finish(sampled_survey(tall))[NAME].errors) == schemes
+
+
+def test_nothing_is_kept(tall: Checkpoint, own_cache: Path) -> None:
+    finish(sampled_survey(tall))
+    assert not own_cache.exists()
+
+
+def test_runs_of_other_lengths(tall: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Any] = counted_reads(monkeypatch)
+    found = finish(sampled_survey(tall, runs=3, rows=100))
+    assert found[NAME].rows == 300
+    assert {stop - start for _, start, stop in reads} == {100}
+    assert sample_module.RUNS * sample_module.ROWS == 128
