@@ -4,8 +4,6 @@ Each long job is a generator of :class:`Event`; closing it cancels. What it chan
 that fails or is cancelled leaves the session as it was.
 """
 
-import os
-import re
 import shutil
 import threading
 import uuid
@@ -14,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-import psutil
-
 from studio import export, output_error, source
 from studio.architecture import Layer, ratio_defining
 from studio.chat import Reply, Sampling, side_by_side
@@ -23,16 +19,17 @@ from studio.checkpoint import Checkpoint
 from studio.columns import Column, borrowed, compressed_column, original_column
 from studio.compress import Compressed, compress, job_digest
 from studio.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
+from studio.jobs import JOBS, Answers, Event, Job, source_event
 from studio.model import slow_schemes
 from studio.plan import Choice, Pin, Plan, group_sizes, make_plan
 from studio.pool import Pool
 from studio.sample import SampledLayer, sampled_survey
 from studio.scheme import Scheme
-from studio.settings import settings
 from studio.survey import Survey, candidates, recall, sensitivities, survey
 from studio.template import Message
 from studio.unfinished import unfinished
 from studio.units import format_bytes
+from studio.workspace import own_folder, sessions_folder
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,51 +40,6 @@ MAX_PROMPT = 100_000
 DISK_MARGIN = 64 << 20
 """Bytes left free beside what a job writes."""
 MAX_UNDO = 100
-
-
-def sessions_folder() -> Path:
-    """Return where all sessions of this machine keep their files."""
-    return settings().cache_dir / "sessions"
-
-
-def own_folder(parent: Path) -> Path:
-    """Return a new name in ``parent`` that begins with this process, for :func:`sweep` to know whose it is."""
-    return parent / f"{os.getpid()}-{uuid.uuid4().hex}"
-
-
-def sweep(parent: Path) -> None:
-    """Remove what programs that were killed left in ``parent`` under names of :func:`own_folder`."""
-    for folder in parent.glob("*-*"):
-        ours = re.fullmatch(r"(\d+)-[0-9a-f]{32}", folder.name)
-        if ours is not None and not psutil.pid_exists(int(ours[1])):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-Job = Literal["open", "survey", "compress", "chat", "export"]
-"""What can be stopped, each by itself."""
-JOBS: tuple[Job, ...] = ("open", "survey", "compress", "chat", "export")
-
-
-@dataclass(frozen=True)
-class Event:
-    """Where a job stands: ``Event("compress", 0.42, "model.layers.3.mlp.up_proj.weight")``."""
-
-    stage: str
-    """A key of the catalogue's ``stage`` table."""
-    fraction: float | None = None
-    """0 to 1, None where nothing can be counted."""
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Every column of the chat as far as it has come: the original's first, then the compressed model's."""
-
-    replies: tuple[Reply, ...]
-    weight_bytes: tuple[int | None, ...]
-    """Memory the weights take; None for a model that could not be loaded."""
-    is_slow: tuple[bool, ...]
-    """Whether a column has no packed product on this machine for some of its weights."""
 
 
 @dataclass
@@ -123,7 +75,7 @@ class Session:
 
         Raises ModelError, HubError or CheckpointError; the model before it then stays.
         """
-        checkpoint = yield from self._relay("open", source.open_model(name, self.paths), _source_event)
+        checkpoint = yield from self._relay("open", source.open_model(name, self.paths), source_event)
         current = self.checkpoint
         if current is not None and (current.name, current.revision) == (checkpoint.name, checkpoint.revision):
             return current  # chosen again: what was made of it stays
@@ -415,7 +367,7 @@ class Session:
 
     def fetch(self) -> Generator[Event, None, Checkpoint]:
         """Bring the model's files to this machine. Raises HubError, ModelError or ResourceError."""
-        self.checkpoint = yield from self._relay("compress", source.fetch(self._model()), _source_event)
+        self.checkpoint = yield from self._relay("compress", source.fetch(self._model()), source_event)
         return self.checkpoint
 
     def _model(self) -> Checkpoint:
@@ -455,11 +407,6 @@ def _remember(conversations: tuple[list[Message], list[Message]], prompt: str, r
         if reply.tokens:
             conversation.append({"role": "user", "content": prompt})
             conversation.append({"role": "assistant", "content": reply.text})
-
-
-def _source_event(step: source.Step) -> Event:
-    detail = f"{format_bytes(step.done)} / {format_bytes(step.total)}" if step.total else ""
-    return Event(step.name, step.done / step.total if step.total else None, detail)
 
 
 def _fitting(choice: Choice, checkpoint: Checkpoint) -> Choice:

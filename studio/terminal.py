@@ -24,7 +24,7 @@ from studio.settings import settings
 from studio.text import DEFAULT, catalogue, preferred, text
 
 if TYPE_CHECKING:  # the session brings torch along, and help must not wait for it
-    from studio.session import Event
+    from studio.jobs import Event
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

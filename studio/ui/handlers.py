@@ -15,9 +15,10 @@ from gradio.utils import get_upload_folder
 from studio import hub, source
 from studio.chat import Sampling
 from studio.errors import Cancelled, UserError
+from studio.jobs import Event
 from studio.plan import Choice
 from studio.scheme import Scheme, parse_mode
-from studio.session import Event, Session, own_folder
+from studio.session import Session
 from studio.settings import settings
 from studio.text import preferred, text
 from studio.ui import present, show
@@ -25,6 +26,7 @@ from studio.ui.page import Page
 from studio.ui.present import COLOURS, Colour
 from studio.ui.show import Updates
 from studio.units import format_bytes
+from studio.workspace import own_folder
 
 Step = TypeVar("Step")
 PACE = 0.1

@@ -9,10 +9,11 @@ from gradio.utils import get_upload_folder
 
 from studio import source
 from studio.chat import RENDERER
-from studio.session import Session, sessions_folder, sweep
+from studio.session import Session
 from studio.settings import settings
 from studio.ui.events import wire
 from studio.ui.page import build
+from studio.workspace import sessions_folder, sweep
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 

@@ -6,9 +6,10 @@ from typing import Literal, get_args
 
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.chat import Reply
+from studio.jobs import Event
 from studio.plan import MAX_PATTERN, MISFITS, Pin, Plan
 from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
-from studio.session import Event, Session
+from studio.session import Session
 from studio.source import BUILTIN, BUILTIN_PACKAGE
 from studio.text import text
 from studio.ui.charts import SIZE_COLOURS

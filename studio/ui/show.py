@@ -8,9 +8,10 @@ import gradio as gr
 from gradio.blocks import Block
 
 from studio import hub, source
+from studio.jobs import Answers
 from studio.plan import group_sizes
 from studio.scheme import GROUP_SIZES, Mode
-from studio.session import Answers, Session
+from studio.session import Session
 from studio.template import Message
 from studio.text import text
 from studio.ui import present

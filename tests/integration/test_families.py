@@ -26,13 +26,14 @@ from studio.architecture import Kind
 from studio.chat import Sampling
 from studio.checkpoint import INDEX, WEIGHTS, Checkpoint, of_folder
 from studio.errors import CheckpointError, ModelError, UserError
+from studio.jobs import Answers
 from studio.kernels import PackedStack
 from studio.model import load_compressed, load_original, slow_schemes
 from studio.packing import PackedTensor
 from studio.plan import Choice
 from studio.recipe import read_recipe
 from studio.scheme import Scheme
-from studio.session import Answers, Session
+from studio.session import Session
 from tests.conftest import tiny_tokenizer
 
 Result = TypeVar("Result")

@@ -34,13 +34,14 @@ from studio.checkpoint import Checkpoint, of_folder
 from studio.columns import compressed_column
 from studio.errors import Cancelled, CheckpointError, ModelError, PromptError, ResourceError, UserError
 from studio.headers import read_header
+from studio.jobs import Answers, Event
 from studio.model import load_compressed, load_original, load_tokenizer, weight_bytes
 from studio.plan import Choice, make_plan
 from studio.pool import Pool
 from studio.recipe import PackedWeight, read_recipe
 from studio.rounding import NF4_LEVELS
 from studio.scheme import Scheme
-from studio.session import Answers, Event, Session
+from studio.session import Session
 from studio.template import TIMEOUT
 from studio.units import format_bytes
 from tests.conftest import ARCHITECTURES, save_tiny_model

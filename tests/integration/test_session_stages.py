@@ -10,9 +10,10 @@ from studio import compress as compress_module
 from studio import survey as survey_module
 from studio.architecture import ratio_defining
 from studio.errors import Cancelled, ModelError, SchemeError
+from studio.jobs import Event
 from studio.plan import Choice, Pin
 from studio.scheme import Mode, Scheme
-from studio.session import Event, Session
+from studio.session import Session
 from tests.conftest import save_tiny_model
 from tests.small import counted_reads, finish
 

@@ -40,7 +40,7 @@ LAYERS = (
     "template",
     "chat",
     "pool",
-    "columns|unfinished",
+    "columns|jobs|unfinished|workspace",
     "session",
     "ui",
     "terminal",
