@@ -43,7 +43,8 @@ def nvfp4(grouped: Tensor, global_scale: Tensor | None) -> tuple[Tensor, Tensor,
     """Codes are found with the exact scale, as NNCF does; what is kept of it is its E4M3 share of the global one."""
     assert global_scale is not None
     codes, scale, _ = fp4(grouped, None)
-    return codes, (scale / global_scale).half().to(torch.float8_e4m3fn).float(), None
+    share = scale / global_scale.to(scale.device)
+    return codes, share.half().to(torch.float8_e4m3fn).float(), None
 
 
 def widest_scale(pieces: Iterable[Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ Source: ``nncf/quantization/algorithms/weight_compression/weight_lowering.py``, 
 import torch
 from torch import Tensor
 
-from studio.rounding.rounded import EPSILON, Grid
+from studio.rounding.rounded import EPSILON, Grid, divided
 
 
 def asymmetric(bits: int) -> Grid:
@@ -16,7 +16,7 @@ def asymmetric(bits: int) -> Grid:
     def round_(grouped: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         low = grouped.amin(2, keepdim=True).clamp_(max=0)
         high = grouped.amax(2, keepdim=True).clamp_(min=0)
-        scale = ((high - low) / top).clamp_(min=EPSILON)
+        scale = divided(high - low, top).clamp_(min=EPSILON)
         zero_point = (low / scale).round_().neg_().clamp_(0, top)
         codes = (grouped / scale).add_(zero_point).round_().clamp_(0, top)
         return codes, scale.squeeze(2), zero_point.squeeze(2)

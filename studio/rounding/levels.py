@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from studio.rounding.rounded import EPSILON, Grid, largest
+from studio.rounding.rounded import EPSILON, Grid, divided, largest
 
 NF4_LEVELS = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
@@ -26,7 +26,7 @@ def fixed(levels: tuple[float, ...]) -> Grid:
     top = max(abs(level) for level in levels)
 
     def round_(grouped: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        scale = (largest(grouped) / top).clamp_(min=EPSILON)
+        scale = divided(largest(grouped), top).clamp_(min=EPSILON)
         return nearest((grouped / scale), tables(levels, grouped.device)[1]), scale.squeeze(2), None
 
     return Grid(round_, lambda codes, _: tables(levels, codes.device)[0][codes.int()])

@@ -60,7 +60,7 @@ def dequantize(rounded: Rounded, mode: Mode) -> Tensor:
     values = GRIDS[mode].values(codes, rounded.shared)
     scale = rounded.scale.to(torch.float32)
     if mode is Mode.NVFP4 and rounded.shared is not None:
-        scale = scale * rounded.shared
+        scale = scale * rounded.shared.to(scale.device)
     if rounded.zero_point is not None:
         values = values - rounded.zero_point.to(torch.float32).unsqueeze(2)
     return (values * scale.unsqueeze(2)).reshape(rounded.codes.shape)

@@ -55,12 +55,20 @@ def largest(grouped: Tensor) -> Tensor:
     return grouped.abs().amax(2, keepdim=True)
 
 
+def divided(tensor: Tensor, number: float) -> Tensor:
+    """Return ``tensor / number``, correctly rounded on every device, which keeps codes the same on all of them.
+
+    Given a Python number, torch on CUDA multiplies by its reciprocal instead.
+    """
+    return tensor / torch.full((), number, dtype=tensor.dtype, device=tensor.device)
+
+
 def scale_to(top: float, grouped: Tensor) -> Tensor:
     """Return the scale that takes each group's largest magnitude to ``top``, [N, G, g] -> [N, G, 1].
 
     NNCF's compiled path, which weights of 10,000 numbers and more take, floors the magnitude before it divides.
     """
-    return largest(grouped).clamp_(min=EPSILON) / top
+    return divided(largest(grouped).clamp_(min=EPSILON), top)
 
 
 def power_of_two(scale: Tensor) -> Tensor:
