@@ -20,6 +20,7 @@ from torch import Tensor
 from studio import __version__
 from studio.architecture import Layer
 from studio.checkpoint import Checkpoint
+from studio.device import moved
 from studio.errors import CheckpointError
 from studio.plan import Assignment, Plan
 from studio.quantize import quantize, relative
@@ -218,7 +219,7 @@ def _pieces(checkpoint: Checkpoint, assignments: Sequence[Assignment]) -> Iterat
 def _rows(checkpoint: Checkpoint, layer: Layer) -> Iterator[Tensor]:
     """Yield a weight's rows [n, K] in turn."""
     for start, stop in chunks(layer):
-        yield checkpoint.read(layer, start, stop)
+        yield moved(checkpoint.read(layer, start, stop))
 
 
 def _write(

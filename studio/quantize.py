@@ -62,19 +62,28 @@ def measure(weight: Tensor, schemes: Sequence[Scheme], shared: Mapping[Scheme, T
     shared = shared or {}
     compiled = native.squared_errors(weight, schemes)
     if compiled is None:
-        differences = _differences(weight.float(), schemes, shared)
-        return Measured(differences, float(weight.float().square().sum()), channel_error(weight) if schemes else 0.0)
+        return measure_in_torch(weight, schemes, shared)
     sums, square, worst = compiled
     more = _differences(weight.float(), [scheme for scheme in schemes if scheme not in sums], shared)
     return Measured({s: sums[s] if s in sums else more[s] for s in schemes}, square, worst)
 
 
+def measure_in_torch(
+    weight: Tensor, schemes: Sequence[Scheme], shared: Mapping[Scheme, Tensor] | None = None
+) -> Measured:
+    """Return the same as :func:`measure`, without compiled code: the reference."""
+    weight = weight.float()
+    differences = _differences(weight, schemes, shared or {})
+    return Measured(differences, float(weight.square().sum()), _channel_error(weight) if schemes else 0.0)
+
+
 def channel_error(weight: Tensor) -> float:
     """Return the largest mean squared int8_asym error of a channel of ``weight`` [N, K], NaN if one is not finite."""
     compiled = native.channel_error(weight)
-    if compiled is not None:
-        return compiled
-    weight = weight.float()
+    return _channel_error(weight.float()) if compiled is None else compiled
+
+
+def _channel_error(weight: Tensor) -> float:
     rounded = dequantize(round_to_nearest(weight, Scheme(Mode.INT8_ASYM)), Mode.INT8_ASYM)
     return float((rounded - weight).square_().mean(1).max())
 

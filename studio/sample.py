@@ -13,6 +13,7 @@ from scipy.stats import t as student
 
 from studio.architecture import Layer, ratio_defining
 from studio.checkpoint import Checkpoint
+from studio.device import moved
 from studio.errors import CheckpointError
 from studio.quantize import Measured, measure, relative
 from studio.scheme import Scheme
@@ -111,7 +112,7 @@ def interval(runs: list[tuple[float, float]], read: int, layer: Layer) -> Interv
 
 def _measured(checkpoint: Checkpoint, layer: Layer, start: int, stop: int) -> Measured:
     schemes: list[Scheme] = candidates(layer)
-    part = measure(checkpoint.read(layer, start, stop), schemes)
+    part = measure(moved(checkpoint.read(layer, start, stop)), schemes)
     if not math.isfinite(part.square + part.channel_error + sum(part.differences.values())):
         raise CheckpointError("not_finite", tensor=layer.source)
     return part

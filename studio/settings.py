@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from platformdirs import user_cache_path
 from pydantic import AliasChoices, Field
@@ -20,6 +21,8 @@ class Settings(BaseSettings):
     """Accept folders and .gguf files as models on a page bound to loopback."""
     cache_dir: Path = user_cache_path("quantization-studio")
     """Where prepared models, sensitivities and compressed folders are kept."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where weights are rounded and measured."""
     native: bool = True
     """Compile the C twins of slow torch code where a compiler is found; without them all works, more slowly."""
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.checkpoint import Checkpoint
+from studio.device import chunk_weights, moved
 from studio.errors import CheckpointError, SchemeError
 from studio.quantize import Measured, base_schemes, channel_error, measure, relative
 from studio.rounding import shared_of
@@ -88,7 +89,7 @@ class Surveyed:
 def chunks(layer: Layer) -> list[tuple[int, int]]:
     """Return row ranges of a weight that are small enough to work on at once, each but the last of even length."""
     rows, width = layer.matrix
-    step = max(2, CHUNK_WEIGHTS // width & ~1)
+    step = max(2, chunk_weights(CHUNK_WEIGHTS) // width & ~1)
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
@@ -123,7 +124,7 @@ def survey(
                     shared[scheme] = common
                     yield Surveyed(layer.name, None, done, total)
             for start, stop in chunks(layer):
-                part = measure(checkpoint.read(layer, start, stop), schemes, shared)
+                part = measure(moved(checkpoint.read(layer, start, stop)), schemes, shared)
                 sums = part if sums is None else sums + part
                 done += (stop - start) * layer.matrix[1]
                 if stop < layer.matrix[0]:
@@ -155,7 +156,7 @@ def sensitivities(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str,
     for layer in layers:
         worst = 0.0
         for start, stop in chunks(layer):
-            worst = max(worst, _finite(channel_error(checkpoint.read(layer, start, stop)), layer))
+            worst = max(worst, _finite(channel_error(moved(checkpoint.read(layer, start, stop))), layer))
             done += (stop - start) * layer.matrix[1]
             yield Surveyed(layer.name, None, done, total)
         scores[layer.name] = score(worst)
@@ -189,7 +190,7 @@ def recall(checkpoint: Checkpoint) -> Survey:
 
 def _shared(checkpoint: Checkpoint, layer: Layer, scheme: Scheme) -> Tensor | None:
     """Return what the whole weight shares in ``scheme``, None in most: then it is not read."""
-    return shared_of(lambda: (checkpoint.read(layer, *rows) for rows in chunks(layer)), scheme)
+    return shared_of(lambda: (moved(checkpoint.read(layer, *rows)) for rows in chunks(layer)), scheme)
 
 
 def _is_sound(line: LayerSurvey) -> bool:

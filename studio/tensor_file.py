@@ -99,7 +99,7 @@ class TensorFile:
             raise ValueError(f"{name}: {tensor.dtype} {tuple(tensor.shape)} from {start} does not fit {slot}")
         with _disk_errors(self.path):
             self._file.seek(8 + len(self._header) + self._starts[name] + start * size)
-            self._file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+            self._file.write(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
         self.written += tensor.nbytes
 
     def __exit__(

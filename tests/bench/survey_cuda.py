@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from studio.quantize import _measure, base_schemes, measure
+from studio.quantize import base_schemes, measure, measure_in_torch
 from studio.scheme import GROUP_SIZES
 
 HIDDEN, INTERMEDIATE, LAYERS, KEYS, VOCABULARY = 4096, 14336, 32, 1024, 128256
@@ -67,7 +67,7 @@ def main() -> None:
 
     def reference() -> None:
         for matrix in matrices:
-            _measure(matrix.float(), base_schemes(matrix.shape[1], GROUP_SIZES))
+            measure_in_torch(matrix.float(), base_schemes(matrix.shape[1], GROUP_SIZES))
 
     start = time.perf_counter()
     for width in (HIDDEN, INTERMEDIATE):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from studio import native
 from studio.packing import pack, unpack
-from studio.quantize import _measure, base_schemes, channel_error, measure, quantize
+from studio.quantize import base_schemes, channel_error, measure, measure_in_torch, quantize
 from studio.rounding import dequantize, round_to_nearest
 from studio.scheme import GROUP_SIZES, Mode, Scheme
 from tests import hostile
@@ -117,7 +117,7 @@ def test_every_mode_the_kernel_knows_and_rows_apart() -> None:
     modes = (Mode.INT2_SYM, Mode.INT3_SYM, Mode.CB4, Mode.NF4, Mode.INT4_ASYM)
     weight = WEIGHTS["large"].cuda()[1::2, 256:2304]
     schemes = [Scheme(mode, 64) for mode in modes]
-    found, expected = measure(weight, schemes), _measure(weight.contiguous(), schemes)
+    found, expected = measure(weight, schemes), measure_in_torch(weight.contiguous(), schemes)
     assert found.differences == pytest.approx(expected.differences, rel=1e-5)
     assert found.channel_error == pytest.approx(expected.channel_error, rel=1e-5)
 
@@ -126,7 +126,7 @@ def test_every_mode_the_kernel_knows_and_rows_apart() -> None:
 def test_modes_without_a_kernel_are_measured_by_torch() -> None:
     weight = WEIGHTS["large_bf16"].cuda()
     schemes = [Scheme(mode, mode.stored_as.group_sizes[-1]) for mode in Mode]
-    found, expected = measure(weight, schemes), _measure(weight.float(), schemes)
+    found, expected = measure(weight, schemes), measure_in_torch(weight.float(), schemes)
     assert list(found.differences) == schemes
     assert found.differences == pytest.approx(expected.differences, rel=1e-5)
 
