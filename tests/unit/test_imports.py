@@ -13,6 +13,7 @@ LAYERS = (
     "text",
     "errors",
     "units|settings|threads",
+    "device",
     "headers",
     "scheme",
     "rounding",
