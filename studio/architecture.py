@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ class Layer:
         """Whether it can be compressed."""
         return self.kind is not Kind.OTHER
 
-    @property
+    @cached_property
     def numel(self) -> int:
         return math.prod(self.shape)
 
@@ -75,7 +76,7 @@ class Layer:
         """Bytes at 16 bits."""
         return 2 * self.numel
 
-    @property
+    @cached_property
     def matrix(self) -> tuple[int, int]:
         """[N, K] of a weight, [E * N, K] of experts'."""
         *rows, width = self.shape
@@ -86,12 +87,12 @@ class Layer:
         """The shape the model's parameter has: [K, N] or [E, K, N] where it is transposed."""
         return (*self.shape[:-2], self.shape[-1], self.shape[-2]) if self.transposed else self.shape
 
-    @property
+    @cached_property
     def block(self) -> int | None:
         """The transformer block it sits in, None outside the blocks."""
         return next((int(part) for part in self.name.split(".") if part.isdecimal()), None)
 
-    @property
+    @cached_property
     def projection(self) -> str:
         """What it is called within a block: ``"self_attn.q_proj"``; outside one, its module's name.
 

@@ -5,6 +5,8 @@ but the head define the ratio; in order of rising sensitivity they take the prim
 below it; all else takes the backup. A pinned weight stands outside of the rule, as NNCF's ignored ones do.
 """
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -104,11 +106,11 @@ class Choice:
         marks = tuple(Pin.parse(pin) for pin in pins)
         return cls(parsed, group_size, ratio, second, misfit, all_layers, marks)  # type: ignore[arg-type]
 
-    @property
+    @cached_property
     def primary(self) -> Scheme:
         return Scheme.of(self.mode, self.group_size)
 
-    @property
+    @cached_property
     def secondary(self) -> Scheme | None:
         """What layers outside the ratio take, None for 16 bits."""
         if not self.mode.is_mixable:
@@ -144,7 +146,7 @@ class Share:
     ratio_layers: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
     """Every tensor of the model with its scheme, in the model's order."""
 
@@ -155,15 +157,20 @@ class Plan:
 
     @cached_property
     def original_bytes(self) -> int:
-        return sum(a.layer.original_bytes for a in self.assignments)
+        return sum(self.original_breakdown.values())
 
     @cached_property
     def compressed_bytes(self) -> int:
-        return sum(a.nbytes for a in self.assignments)
+        return sum(self.breakdown.values())
 
     @cached_property
     def weights(self) -> int:
-        return sum(a.layer.numel for a in self.assignments)
+        return sum(math.prod(shape) * count for (_, _, shape), count in self._alike.items())
+
+    @cached_property
+    def _alike(self) -> "Counter[tuple[Kind, Scheme | None, tuple[int, ...]]]":
+        """How many tensors have the same part, scheme and shape: a model of thousands has a few dozen sorts."""
+        return Counter((a.layer.kind, a.scheme, a.layer.shape) for a in self.assignments)
 
     @property
     def bits_per_weight(self) -> float:
@@ -177,45 +184,51 @@ class Plan:
     def _schemes(self) -> dict[str, Scheme | None]:
         return {a.layer.name: a.scheme for a in self.assignments}
 
+    @cached_property
     def breakdown(self) -> dict[str, int]:
-        """Return bytes by what they hold: ``blocks``, ``embeddings``, ``head`` (codes), ``scales``, ``zero_points``,
-        ``other`` (norms and biases). They add up to ``compressed_bytes``."""
-        sums = dict.fromkeys(("blocks", "embeddings", "head", "scales", "zero_points", "other"), 0)
-        for a in self.assignments:
-            place = _PLACES[a.layer.kind]
-            if a.scheme is None:
-                sums[place] += a.nbytes
+        """Bytes by what they hold: ``blocks``, ``embeddings``, ``head`` (codes), ``scales``, ``zero_points``, ``other``
+        (norms and biases). They add up to ``compressed_bytes``."""
+        sums = dict.fromkeys(BREAKDOWN, 0)
+        for (kind, scheme, shape), count in self._alike.items():
+            place = _PLACES[kind]
+            if scheme is None:
+                sums[place] += 2 * math.prod(shape) * count
                 continue
-            for part in a.scheme.parts(a.layer.matrix):
-                sums[_PART_PLACES.get(part.name, place)] += part.nbytes
+            for part in scheme.parts((math.prod(shape[:-1]), shape[-1])):
+                sums[_PART_PLACES.get(part.name, place)] += part.nbytes * count
         return sums
 
+    @cached_property
     def original_breakdown(self) -> dict[str, int]:
-        """Return the 16-bit bytes in the places of :meth:`breakdown`."""
-        sums = dict.fromkeys(self.breakdown(), 0)
-        for a in self.assignments:
-            sums[_PLACES[a.layer.kind]] += a.layer.original_bytes
+        """The 16-bit bytes in the places of :attr:`breakdown`."""
+        sums = dict.fromkeys(BREAKDOWN, 0)
+        for (kind, _, shape), count in self._alike.items():
+            sums[_PLACES[kind]] += 2 * math.prod(shape) * count
         return sums
 
     def distribution(self) -> list[Share]:
         """Return NNCF's table of modes over all weights and over the ratio-defining ones, most bits first."""
         follows = self.choice.all_layers and self.choice.mode.is_mixable
-        defining = {layer.name for layer in ratio_defining([a.layer for a in self.assignments], follows)}
-        shares: dict[str, list[int]] = {}
-        order: dict[str, int] = {}
-        for a in self.assignments:
-            if a.layer.kind is Kind.OTHER:
+        defining = {layer.kind for layer in ratio_defining([a.layer for a in self.assignments], follows)}
+        shares: dict[Scheme | None, list[int]] = {}
+        for (kind, scheme, shape), count in self._alike.items():
+            if kind is Kind.OTHER:
                 continue
-            label = "float16" if a.scheme is None else str(a.scheme)
-            order[label] = 16 if a.scheme is None else a.scheme.mode.bits
-            row = shares.setdefault(label, [0, 0, 0, 0])
-            counts = (a.layer.numel, 1)
+            row = shares.setdefault(scheme, [0, 0, 0, 0])
+            counts = (math.prod(shape) * count, count)
             row[0], row[1] = row[0] + counts[0], row[1] + counts[1]
-            if a.layer.name in defining:
+            if kind in defining:
                 row[2], row[3] = row[2] + counts[0], row[3] + counts[1]
-        return [Share(label, *shares[label]) for label in sorted(shares, key=lambda label: (-order[label], label))]
+        return [Share("float16" if s is None else str(s), *shares[s]) for s in sorted(shares, key=_by_bits)]
 
 
+def _by_bits(scheme: Scheme | None) -> tuple[int, str, int]:
+    """Return what NNCF's table is sorted by: most bits first, then the mode, then the group."""
+    return (-16, "", 0) if scheme is None else (-scheme.mode.bits, scheme.mode.value, scheme.group_size)
+
+
+BREAKDOWN = ("blocks", "embeddings", "head", "scales", "zero_points", "other")
+"""What bytes can hold."""
 _PART_PLACES = {"scale": "scales", "global_scale": "scales", "codebook": "scales", "zero_point": "zero_points"}
 _PLACES = {Kind.LINEAR: "blocks", Kind.EMBEDDING: "embeddings", Kind.HEAD: "head", Kind.OTHER: "other"}
 
@@ -236,21 +249,24 @@ def make_plan(layers: Sequence[Layer], choice: Choice, sensitivities: Mapping[st
     # An 8-bit integer mode takes every weight; NNCF asks nothing of their widths.
     follows = choice.all_layers and choice.mode.is_mixable
     defining = [layer for layer in ratio_defining(layers, follows) if layer.name not in pinned]
-    fitted = {layer.name: _fitted(layer, choice) for layer in defining}
+    widths = {layer.matrix[1] for layer in layers if layer.is_weight}  # few, also where there are thousands of layers
+    fitted = {width: _fitted(width, choice) for width in widths}
+    backup = {width: _backup(width, choice) for width in widths}
+    misfits = [layer for layer in defining if fitted[layer.matrix[1]] is None]
     if choice.misfit == "error":
-        _check_groups([layer for layer in defining if fitted[layer.name] is None], defining, choice)
-    ranked = [layer for layer in defining if fitted[layer.name] is not None]
+        _check_groups(misfits, defining, choice)
+    ranked = [layer for layer in defining if fitted[layer.matrix[1]] is not None] if misfits else defining
     if choice.is_mixed and sensitivities is not None:
-        ranked.sort(key=lambda layer: sensitivities[layer.name])
+        ranked = sorted(ranked, key=lambda layer: sensitivities[layer.name])
     primary = _within_ratio(ranked, choice.ratio if choice.mode.is_mixable else 1.0)
-    kept = {name for name, scheme in fitted.items() if scheme is None} if choice.misfit == "ignore" else set()
+    kept = {layer.name for layer in misfits} if choice.misfit == "ignore" else set()
 
     def scheme(layer: Layer) -> Scheme | None:
         if layer.kind is Kind.OTHER or layer.name in kept:
             return None
         if layer.name in pinned:
             return pinned[layer.name]
-        return fitted[layer.name] if layer.name in primary else _backup(layer, choice)
+        return (fitted if layer.name in primary else backup)[layer.matrix[1]]
 
     assignments = tuple(Assignment(layer, scheme(layer)) for layer in layers)
     return Plan(choice, assignments, is_exact=not choice.is_mixed or sensitivities is not None)
@@ -269,9 +285,8 @@ def _pinned(layers: Sequence[Layer], choice: Choice) -> dict[str, Scheme | None]
     return pinned
 
 
-def _fitted(layer: Layer, choice: Choice) -> Scheme | None:
-    """Return the primary scheme with a group that divides this weight's input channels, None where there is none."""
-    width = layer.matrix[1]
+def _fitted(width: int, choice: Choice) -> Scheme | None:
+    """Return the primary scheme with a group that divides ``width`` input channels, None where there is none."""
     if choice.primary.fits(width):
         return choice.primary
     power = width & -width  # the largest power of two that divides it
@@ -280,10 +295,10 @@ def _fitted(layer: Layer, choice: Choice) -> Scheme | None:
     return None
 
 
-def _backup(layer: Layer, choice: Choice) -> Scheme | None:
-    """Return the backup scheme; where its groups do not divide this weight, one scale a channel does."""
+def _backup(width: int, choice: Choice) -> Scheme | None:
+    """Return the backup scheme; where its groups do not divide ``width`` input channels, one scale a channel does."""
     scheme = choice.secondary
-    if scheme is None or scheme.fits(layer.matrix[1]):
+    if scheme is None or scheme.fits(width):
         return scheme
     return Scheme(scheme.mode) if scheme.mode.is_grouped else Scheme(Mode.INT8_ASYM)
 

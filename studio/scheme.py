@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache, cached_property
 
 from studio.errors import SchemeError
 from studio.headers import DTYPE_BYTES
@@ -137,6 +138,10 @@ class Scheme:
             raise SchemeError("group_size_of_mode", mode=self.mode.value, group_size=self.group_size, sizes=words)
 
     def __str__(self) -> str:
+        return self._name
+
+    @cached_property
+    def _name(self) -> str:
         if not self.mode.is_grouped:
             return self.mode.value
         return f"{self.mode.value}-g{self.group_size if self.group_size > 0 else 'all'}"
@@ -170,6 +175,7 @@ class Scheme:
             raise SchemeError("group_size_does_not_divide", group_size=self.group_size, width=in_features)
         return 1 if self.group_size == WHOLE_CHANNEL else in_features // self.group_size
 
+    @cache  # noqa: B019 - schemes are few, and so are the shapes of a model
     def parts(self, shape: tuple[int, int]) -> tuple[Part, ...]:
         """Return the arrays that store a [N, K] weight, in the order of the file.
 
@@ -192,6 +198,7 @@ class Scheme:
             parts.append(Part(name, dtype, (count,)))
         return tuple(parts)
 
+    @cache  # noqa: B019
     def nbytes(self, shape: tuple[int, int]) -> int:
         """Return the exact bytes of a [N, K] weight: codes, scales, zero points and what the tensor shares."""
         return sum(part.nbytes for part in self.parts(shape))

@@ -23,7 +23,7 @@ SIZE_COLOURS = {
 
 def size_figure(plan: Plan, language: str) -> go.Figure:
     """Return original against compressed, each split into what its bytes hold."""
-    original, compressed = plan.original_breakdown(), plan.breakdown()
+    original, compressed = plan.original_breakdown, plan.breakdown
     names = [text("size.compressed", language), text("size.original", language)]
     figure = go.Figure()
     for place, colour in SIZE_COLOURS.items():

@@ -1,6 +1,7 @@
 """Session -> the words and pictures of the page, pure. Everything from outside is escaped here."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from html import escape
 from typing import Literal, get_args
 
@@ -11,6 +12,7 @@ from studio.plan import MAX_PATTERN, MISFITS, Pin, Plan
 from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
 from studio.session import Session
 from studio.source import BUILTIN, BUILTIN_PACKAGE
+from studio.survey import Survey
 from studio.text import text
 from studio.ui.charts import SIZE_COLOURS
 from studio.ui.heatmap import mean, scheme_name, shape_name
@@ -118,11 +120,13 @@ def weight_errors(session: Session) -> Mapping[str, float] | None:
         return session.compressed.relative_error
     if not session.known.layers:
         return None
-    found = {
-        a.layer.name: session.known.error(a.layer.name, a.scheme)
-        for a in session.plan.assignments
-        if a.scheme is not None
-    }
+    return _surveyed(session.plan, session.known)
+
+
+@lru_cache(maxsize=4)
+def _surveyed(plan: Plan, known: Survey) -> Mapping[str, float]:
+    """Return what a survey knows of a plan's layers, once for all the places of the page that show it."""
+    found = {a.layer.name: known.error(a.layer.name, a.scheme) for a in plan.assignments if a.scheme is not None}
     return {name: error for name, error in found.items() if error is not None}
 
 
@@ -223,6 +227,7 @@ def _is_stray(layer: Layer) -> bool:
 
 def layer_table(plan: Plan, errors: Mapping[str, float] | None, language: str) -> str:
     """Return every weight as a row: the map for people who would rather read, or cannot see it."""
+    weights = [a for a in plan.assignments if a.layer.is_weight]
     rows = [
         (
             a.layer.name,
@@ -231,15 +236,14 @@ def layer_table(plan: Plan, errors: Mapping[str, float] | None, language: str) -
             f"{a.nbytes:,}",
             f"{errors[a.layer.name]:.3%}" if errors and a.layer.name in errors else "–",
         )
-        for a in plan.assignments
-        if a.layer.kind is not Kind.OTHER
+        for a in weights[:MAX_TABLE_ROWS]
     ]
     columns = [text(f"map.column_{name}", language) for name in ("layer", "shape", "scheme", "bytes", "error")]
     note = f'<p class="hint">{escape(text("map.rest", language))}</p>'
-    if len(rows) > MAX_TABLE_ROWS:
-        cut = text("map.table_cut", language, shown=MAX_TABLE_ROWS, all=len(rows))
+    if len(weights) > MAX_TABLE_ROWS:
+        cut = text("map.table_cut", language, shown=MAX_TABLE_ROWS, all=len(weights))
         note += f'<p class="hint">{escape(cut)}</p>'
-    return note + table(columns, rows[:MAX_TABLE_ROWS])
+    return note + table(columns, rows)
 
 
 def distribution_table(plan: Plan, language: str) -> str:
@@ -262,7 +266,7 @@ def distribution_table(plan: Plan, language: str) -> str:
 
 def size_legend(plan: Plan, language: str) -> str:
     """Return what each colour of the size chart is, with its bytes before and after."""
-    original, compressed = plan.original_breakdown(), plan.breakdown()
+    original, compressed = plan.original_breakdown, plan.breakdown
     items = "".join(
         f'<li><i style="background:{colour}"></i>{escape(text(f"size.{place}", language))} '
         f"<span>{format_bytes(original[place])} → {format_bytes(compressed[place])}</span></li>"

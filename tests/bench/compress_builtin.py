@@ -3,6 +3,7 @@
 A process of its own for each: the threads of one measure nothing of another's.
 """
 
+import gc
 import json
 import random
 import statistics
@@ -136,6 +137,7 @@ def move(many: bool) -> dict[str, Any]:
     session = opened(many)
     assert session.checkpoint is not None
     seconds, sent = [], 0
+    gc.freeze()  # as launch does
     with blocks:
         for choice in choices():
             begun = time.perf_counter()

@@ -249,7 +249,7 @@ def test_the_file_holds_exactly_the_bytes_of_the_plan(
     planned = make_plan(one.source.layers, one.choice, one.session.scores)
     assert planned.is_exact
     assert tensor_bytes(one.folder / WEIGHTS) == planned.compressed_bytes
-    assert sum(planned.breakdown().values()) == planned.compressed_bytes
+    assert sum(planned.breakdown.values()) == planned.compressed_bytes
     assert read_recipe(one.folder).compressed_bytes == planned.compressed_bytes
     parameters = transformers_model(one.source.path).parameters()
     assert planned.original_bytes == 2 * sum(parameter.numel() for parameter in parameters)

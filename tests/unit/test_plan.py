@@ -120,7 +120,7 @@ def test_a_tied_head_is_one_weight_at_the_backup_and_takes_nothing_from_the_rati
     assert plan.scheme_of("embed.weight") == BACKUP
     assert names_at(plan, PRIMARY) == names_at(make_plan(untied, choice, scores(untied)), PRIMARY)
     assert plan.original_bytes == make_plan(untied, choice).original_bytes - 2 * 1000 * WIDTH
-    assert plan.breakdown()["head"] == 0
+    assert plan.breakdown["head"] == 0
 
 
 def test_backup_none_keeps_16_bits() -> None:
@@ -157,16 +157,16 @@ for_both_heads = pytest.mark.parametrize("tied", [False, True], ids=["untied", "
 def test_the_breakdown_adds_up(choice: Choice, tied: bool) -> None:
     layers = a_model(tied=tied)
     plan = make_plan(layers, choice, scores(layers))
-    assert sum(plan.breakdown().values()) == plan.compressed_bytes
-    assert sum(plan.original_breakdown().values()) == plan.original_bytes
+    assert sum(plan.breakdown.values()) == plan.compressed_bytes
+    assert sum(plan.original_breakdown.values()) == plan.original_bytes
     assert plan.original_bytes == 2 * plan.weights == 2 * sum(layer.numel for layer in layers)
-    assert plan.breakdown().keys() == plan.original_breakdown().keys()
+    assert plan.breakdown.keys() == plan.original_breakdown.keys()
     assert plan.bits_per_weight == plan.compressed_bytes * 8 / plan.weights
 
 
 def test_the_breakdown_counted_by_hand() -> None:
     rows = 3 * sum(ROWS.values())
-    assert make_plan(a_model(), Choice()).breakdown() == {
+    assert make_plan(a_model(), Choice()).breakdown == {
         "blocks": rows * WIDTH // 2,
         "embeddings": 1000 * WIDTH,
         "head": 1000 * WIDTH,

@@ -191,7 +191,7 @@ def test_what_does_not_fit_is_kept_or_adjusted(misfit: str, all_layers: bool) ->
     plan = make_plan(of_all_widths(), Choice.of("int4_asym", 64, 1.0, misfit=misfit, all_layers=all_layers))
     expected = {"w576": PRIMARY, "w128": PRIMARY, **MISFITS[misfit, all_layers]}
     assert {a.layer.name: a.scheme for a in plan.assignments} == expected
-    assert sum(plan.breakdown().values()) == plan.compressed_bytes
+    assert sum(plan.breakdown.values()) == plan.compressed_bytes
 
 
 @pytest.mark.parametrize(("all_layers", "count"), [(False, 2), (True, 4)])
@@ -241,9 +241,9 @@ def test_all_layers_changes_nothing_for_8_bit_integers(mode: Mode, tied: bool) -
 def test_the_breakdown_adds_up_in_every_mode(mode: Mode, backup: Mode | None, tied: bool) -> None:
     layers = a_model(tied=tied)
     plan = make_plan(layers, Choice(mode, 64, 0.6, backup), scores(layers))
-    parts = plan.breakdown()
+    parts = plan.breakdown
     assert sum(parts.values()) == plan.compressed_bytes == sum(a.nbytes for a in plan.assignments)
-    assert sum(plan.original_breakdown().values()) == plan.original_bytes > plan.compressed_bytes
+    assert sum(plan.original_breakdown.values()) == plan.original_bytes > plan.compressed_bytes
     assert all(number >= 0 for number in parts.values())
     assert (parts["head"] == 0) is tied
     assert parts["scales"] > 0
