@@ -146,7 +146,7 @@ class Share:
     ratio_layers: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Plan:
     """Every tensor of the model with its scheme, in the model's order."""
 

@@ -48,7 +48,7 @@ class LayerSurvey:
     """NNCF's score; high stays at backup."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Survey:
     """What is known of a model so far, by layer."""
 

@@ -1,7 +1,6 @@
 """Session -> the words and pictures of the page, pure. Everything from outside is escaped here."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from html import escape
 from typing import Literal, get_args
 
@@ -12,10 +11,9 @@ from studio.plan import MAX_PATTERN, MISFITS, Pin, Plan
 from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
 from studio.session import Session
 from studio.source import BUILTIN, BUILTIN_PACKAGE
-from studio.survey import Survey
 from studio.text import text
 from studio.ui.charts import SIZE_COLOURS
-from studio.ui.heatmap import mean, scheme_name, shape_name
+from studio.ui.heatmap import Errors, mean, scheme_name, shape_name
 from studio.units import format_bytes, format_count
 
 MODES = (
@@ -79,8 +77,8 @@ def model_facts(session: Session, language: str) -> str:
     return f'<p class="facts">{title}{facts}</p><p class="hint">{escape(" ".join(notes))}</p>'
 
 
-def strip(session: Session, language: str) -> str:
-    """Return the figures of the plan; an estimate is hollow and has a "~"."""
+def strip(session: Session, found: Errors | None, language: str) -> str:
+    """Return the figures of the plan, ``found`` being its weight errors; an estimate is hollow and has a "~"."""
     plan = session.plan
     if plan is None:
         return '<dl class="strip"></dl>'
@@ -88,7 +86,6 @@ def strip(session: Session, language: str) -> str:
     hint = "strip.compressed_hint" if plan.is_exact else "strip.estimate_hint"
     is_here = session.checkpoint is not None and session.checkpoint.folder is not None
     error, error_class = text(f"strip.error_{'measuring' if is_here else 'unknown'}", language), " pending"
-    found = weight_errors(session)
     if found is not None and len(found) == sum(a.scheme is not None for a in plan.assignments):
         error, error_class = f"{mean(found.values()):.2%}", ""
     figures = [
@@ -120,26 +117,22 @@ def weight_errors(session: Session) -> Mapping[str, float] | None:
         return session.compressed.relative_error
     if not session.known.layers:
         return None
-    return _surveyed(session.plan, session.known)
-
-
-@lru_cache(maxsize=4)
-def _surveyed(plan: Plan, known: Survey) -> Mapping[str, float]:
-    """Return what a survey knows of a plan's layers, once for all the places of the page that show it."""
-    found = {a.layer.name: known.error(a.layer.name, a.scheme) for a in plan.assignments if a.scheme is not None}
+    known = session.known
+    found = {
+        a.layer.name: known.error(a.layer.name, a.scheme) for a in session.plan.assignments if a.scheme is not None
+    }
     return {name: error for name, error in found.items() if error is not None}
 
 
-def errors_on_show(session: Session, colour: Colour) -> Mapping[str, float] | None:
-    """Return the errors that colour the map; None where it is coloured by bits, or nothing is measured yet.
+def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Errors | None:
+    """Return the errors that colour the map, ``found`` being the plan's weight errors.
 
-    A layer kept at 16 bits has none to lose.
+    None where it is coloured by bits, or nothing is measured yet; a layer kept at 16 bits has none to lose.
     """
     if session.plan is None or colour == "bits":
         return None
     kept = {a.layer.name: 0.0 for a in session.plan.assignments if a.scheme is None and a.layer.is_weight}
     if colour == "weight":
-        found = weight_errors(session)
         return None if found is None else kept | dict(found)
     outputs = session.output_errors
     if not outputs:

@@ -16,7 +16,7 @@ from studio.template import Message
 from studio.text import text
 from studio.ui import present
 from studio.ui.charts import size_figure
-from studio.ui.heatmap import heatmap
+from studio.ui.heatmap import Errors, heatmap
 from studio.ui.page import Page
 
 Updates = dict[Block, Any]
@@ -27,13 +27,14 @@ Bubble = dict[str, str]
 def dynamic(page: Page, session: Session, language: str) -> Updates:
     """Return everything that follows from the session's model, plan and compressed copy."""
     plan, choice = session.plan, session.choice
+    found = present.weight_errors(session)
     fitting: tuple[int, ...] = GROUP_SIZES
     if session.checkpoint is not None and choice.misfit == "error":
         fitting = group_sizes(session.checkpoint.layers)
     grouped, mixable = choice.mode.is_grouped, choice.mode.is_mixable
     shown: Updates = {
         page.model.facts: present.model_facts(session, language),
-        page.model.strip: present.strip(session, language),
+        page.model.strip: present.strip(session, found, language),
         page.plan.group_size: gr.update(
             choices=present.group_choices(fitting, language),
             interactive=grouped,
@@ -53,8 +54,8 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
     if plan is None:
         return shown
     return shown | {
-        **map_of(page, session, language),
-        page.map.table: present.layer_table(plan, present.weight_errors(session), language),
+        **_map(page, session, found, language),
+        page.map.table: present.layer_table(plan, found, language),
         page.map.pins: present.pins(plan, language),
         page.map.unpin: gr.update(interactive=bool(choice.pins)),
         page.sizes.plot: size_figure(plan, language),
@@ -86,13 +87,16 @@ def backup_name(backup: Mode | None) -> str:
 
 def map_of(page: Page, session: Session, language: str) -> Updates:
     """Return the map in the colour the visitor picked, its legend, and the figures that fill in with it."""
-    plan = session.plan
+    found = present.weight_errors(session)
+    return _map(page, session, found, language) | {page.model.strip: present.strip(session, found, language)}
+
+
+def _map(page: Page, session: Session, found: Errors | None, language: str) -> Updates:
+    plan, colour = session.plan, session.colour
     if plan is None:
         return {}
-    colour = session.colour
-    errors = present.errors_on_show(session, colour)
+    errors = present.errors_on_show(session, found, colour)
     return {
-        page.model.strip: present.strip(session, language),
         page.map.legend: present.map_legend(plan, colour, errors, language),
         page.map.grid: heatmap(plan, errors, language),
     }
