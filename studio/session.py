@@ -65,6 +65,8 @@ class Session:
     """The compressed model as it would be exported."""
     conversations: tuple[list[Message], list[Message]] = field(default_factory=lambda: ([], []))
     _before: list[Choice] = field(default_factory=list)
+    _planning: threading.Lock = field(default_factory=threading.Lock)
+    """A survey ends in one thread while the visitor moves a control in another."""
     _archive: Path | None = None
     _stops: dict[Job, threading.Event] = field(default_factory=lambda: {job: threading.Event() for job in JOBS})
 
@@ -111,9 +113,10 @@ class Session:
                 yield Event("survey", step.done / step.total, step.layer)
         finally:
             steps.close()
-        if self.scores is None and self.checkpoint is checkpoint:
-            self.scores = self.known.sensitivities(checkpoint.layers)
-            self.plan = make_plan(checkpoint.layers, self.choice, self.scores)
+        with self._planning:
+            if self.scores is None and self.checkpoint is checkpoint:
+                self.scores = self.known.sensitivities(checkpoint.layers)
+                self.plan = make_plan(checkpoint.layers, self.choice, self.scores)
 
     def _wanted(self) -> dict[str, list[Scheme]]:
         """Return what the plan's mode asks of the survey beside the usual, so that its groups too are looked up."""
@@ -188,12 +191,13 @@ class Session:
 
     def choose(self, choice: Choice) -> Plan:
         """Set the choice and return its plan. Raises SchemeError; the plan before it then stays."""
-        plan = make_plan(self._model().layers, choice, self.scores)
-        if choice != self.choice:
-            self._before.append(self.choice)
-            del self._before[:-MAX_UNDO]
-        self.choice, self.plan = choice, plan
-        return plan
+        with self._planning:
+            plan = make_plan(self._model().layers, choice, self.scores)
+            if choice != self.choice:
+                self._before.append(self.choice)
+                del self._before[:-MAX_UNDO]
+            self.choice, self.plan = choice, plan
+            return plan
 
     def pin(self, pattern: str, scheme: Scheme | None) -> Plan:
         """Pin the layers of ``pattern`` to ``scheme``, before earlier pins; the others are planned around them.
@@ -214,10 +218,11 @@ class Session:
         """Go back to the choice before this one, None where there is none."""
         if not self._before:
             return self.plan
-        before = self._before.pop()
-        self.plan = make_plan(self._model().layers, before, self.scores)
-        self.choice = before
-        return self.plan
+        with self._planning:
+            before = self._before.pop()
+            self.plan = make_plan(self._model().layers, before, self.scores)
+            self.choice = before
+            return self.plan
 
     # compress
 
@@ -234,8 +239,8 @@ class Session:
         checkpoint = yield from self.fetch()
         if self.choice.is_mixed:
             yield from self.rank()
-        plan = make_plan(checkpoint.layers, self.choice, self.scores)
-        self.plan = plan
+        with self._planning:
+            self.plan = plan = make_plan(checkpoint.layers, self.choice, self.scores)
         self._check_disk(plan.compressed_bytes)
         place = self.workspace / uuid.uuid4().hex
         compressed = None

@@ -165,13 +165,16 @@ class Handlers:
         """Show a measurement's progress, and the map as it fills in."""
         worked = False
         painted = float("-inf")
-        for event in paced(steps):
-            worked = True
-            shown: Updates = {self.page.model.notice: present.progress(event, language)}
-            if time.monotonic() - painted >= MAP_PACE:
-                shown |= show.map_of(self.page, session, language)
-                painted = time.monotonic()
-            yield shown
+        try:
+            for event in paced(steps):
+                worked = True
+                shown: Updates = {self.page.model.notice: present.progress(event, language)}
+                if time.monotonic() - painted >= MAP_PACE:
+                    shown |= show.map_of(self.page, session, language)
+                    painted = time.monotonic()
+                yield shown
+        except Cancelled:  # the visitor went on to another model, which is measured next
+            worked = False
         if worked:
             yield {**show.dynamic(self.page, session, language), self.page.model.notice: ""}
         else:  # a handler that yields nothing would empty every component
