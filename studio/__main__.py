@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -239,8 +240,8 @@ def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> 
     """Make ``model`` the session's; a group size the user named must fit, another may give way to one that does."""
     choice = session.choice
     checkpoint = here.follow(session.open(model))
-    if keep_groups:
-        session.choose(choice)
+    # A model that is opened drops what does not fit it; here all but the group size was asked for by name.
+    session.choose(choice if keep_groups else replace(choice, group_size=session.choice.group_size))
     if checkpoint.part:
         here.note(text(f"model.note_part_{checkpoint.part}", language()))
     return checkpoint

@@ -26,6 +26,10 @@ DEFINING_LINEAR = frozenset({"Linear", "FalconLinear"})
 """Linear modules that compute x @ W.T and no more; routers that also pick are kept as they are."""
 
 
+MAX_BUFFER_BYTES = 1 << 30
+"""What a model may hold beside its weights."""
+
+
 class Kind(StrEnum):
     """The part a tensor plays."""
 
@@ -160,6 +164,9 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, .
             model = _built(config, "eager")
     except Exception as error:  # impossible sizes and names raise whatever the model's own code does
         raise CheckpointError("damaged_file", file="config.json") from error
+    # A table of causal masks for every position, as some models hold, is of a size the weights do not tell.
+    if sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()) > MAX_BUFFER_BYTES:
+        raise CheckpointError("damaged_file", file="config.json")
     modules = dict(model.named_modules())
     tied: dict[str, str] = dict(model.all_tied_weights_keys)  # type: ignore[arg-type]
     twins: dict[str, tuple[str, ...]] = {}

@@ -1,5 +1,6 @@
 """A model's files: its layer map from headers, its tensors a few rows at a time. Knows nothing of schemes or plans."""
 
+import hashlib
 import json
 import math
 from collections import defaultdict
@@ -21,6 +22,7 @@ from studio.source_formats import Files, StoredTensor
 INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
 MAX_JSON_BYTES = 50_000_000
+FINGERPRINT_BYTES = 1 << 20
 PIECE_WEIGHTS = 1 << 22
 """Weights read at once where all are wanted."""
 
@@ -216,11 +218,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def fingerprint(files: list[Path]) -> str:
-    """Return a short key of local files: their names, sizes and times, which change when the content does."""
-    import hashlib
-
-    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    """Return a short key of local files: their names, sizes, times and beginnings, where a header stands."""
+    facts = [(file.name, file.stat().st_size, file.stat().st_mtime_ns, _beginning(file)) for file in files]
     return hashlib.sha256(repr((str(files[0].parent.resolve()), facts)).encode()).hexdigest()[:16]
+
+
+def _beginning(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.sha256(stream.read(FINGERPRINT_BYTES)).hexdigest()
 
 
 def _dtypes(entries: Mapping[str, TensorEntry], layers: tuple[Layer, ...]) -> str:

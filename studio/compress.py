@@ -127,7 +127,7 @@ class Journal:
         schemes = {a.layer.name: a.scheme for a in plan.assignments}
         try:
             head, *lines = self.path.read_text(encoding="utf-8").splitlines()
-            found = {name: error for line in lines for name, error in [json.loads(line)]}
+            found = dict(_whole(lines))
             if head == self._head and self._file.stat().st_size == size and _is_sound(found, schemes):
                 return found
         except (OSError, ValueError, TypeError, KeyError, RecursionError):  # no journal, or one cut short
@@ -188,6 +188,16 @@ def _is_sound(found: Mapping[str, object], schemes: Mapping[str, Scheme | None])
         error is None if schemes[name] is None else type(error) is float and 0 <= error < math.inf
         for name, error in found.items()
     )
+
+
+def _whole(lines: Iterable[str]) -> Iterator[tuple[str, float | None]]:
+    """Yield the entries of a journal up to one that is cut short: the power may go while it is written."""
+    for line in lines:
+        try:
+            name, error = json.loads(line)
+        except ValueError:
+            return
+        yield name, error
 
 
 def job_digest(checkpoint: Checkpoint, plan: Plan) -> str:

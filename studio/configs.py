@@ -103,13 +103,17 @@ def exported_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key != QUANTIZATION}
 
 
+MAX_LAYERS = 1000
+"""Eight times those of the deepest models: more take minutes to build, and no page can show them."""
+
+
 def check_counts(config: Any, tensors: int) -> None:
     """Raise CheckpointError for more layers than tensors, or experts beyond counting: to build them takes forever."""
     counts = {key: value for key, value in config.to_dict().items() if type(value) is int}
     counts |= {name: value for name in LAYER_COUNTS if type(value := getattr(config, name, None)) is int}
     layers = max((counts.get(name, 0) for name in LAYER_COUNTS), default=0)
     experts = max((value for key, value in counts.items() if "experts" in key), default=0)
-    if layers > tensors or experts > MAX_EXPERTS:
+    if layers > min(tensors, MAX_LAYERS) or experts > MAX_EXPERTS:
         raise CheckpointError("damaged_file", file="config.json")
 
 

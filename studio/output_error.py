@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import math
-import os
+import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from studio.calibrate import MAX_ROWS, MAX_TOKENS, SEED, TEXT, Inputs, calibrate
 from studio.checkpoint import Checkpoint
 from studio.errors import CheckpointError
 from studio.quantize import quantize
+from studio.rounding import shared_of
 from studio.scheme import Scheme
 from studio.settings import settings
 from studio.survey import chunks
@@ -73,7 +74,7 @@ def output_errors(
     done = 0
     errors: Errors = {layer.name: {} for layer in ratio_defining(checkpoint.layers)}
     for layer in layers:
-        fitting = {str(scheme): _rounding(scheme) for scheme in _fitting(layer, schemes)}
+        fitting = {str(scheme): _rounding(checkpoint, layer, scheme) for scheme in _fitting(layer, schemes)}
         steps = layer_errors(checkpoint, layer, inputs[layer.name].rows, fitting)
         for rows, found in steps:
             done += rows * layer.matrix[1]
@@ -109,8 +110,9 @@ def layer_errors(
 def recall(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Errors | None:
     """Return the errors kept from an earlier visit, None when there are none or they are not of these layers."""
     try:
-        kept = json.loads(_file(checkpoint, schemes).read_text())
-    except (OSError, ValueError, RecursionError):
+        content = json.loads(_file(checkpoint, schemes).read_text())
+        kept = content["errors"] if content["digest"] == _digest(content["errors"]) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     layers = ratio_defining(checkpoint.layers)
     if not isinstance(kept, dict) or kept.keys() != {layer.name for layer in layers}:
@@ -118,8 +120,10 @@ def recall(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Errors | None:
     return kept if all(_is_sound(kept[layer.name], _fitting(layer, schemes)) for layer in layers) else None
 
 
-def _rounding(scheme: Scheme) -> Candidate:
-    return lambda weight: quantize(weight, scheme).packed.dequantize()
+def _rounding(checkpoint: Checkpoint, layer: Layer, scheme: Scheme) -> Candidate:
+    """Return what rounds rows of a layer as the whole of it is rounded, with what the whole shares."""
+    shared = shared_of(lambda: (checkpoint.read(layer, *rows) for rows in chunks(layer)), scheme)
+    return lambda weight: quantize(weight, scheme, shared).packed.dequantize()
 
 
 def _fitting(layer: Layer, schemes: Iterable[Scheme]) -> list[Scheme]:
@@ -145,15 +149,20 @@ def _is_sound(errors: object, schemes: Sequence[Scheme]) -> bool:
 def _keep(checkpoint: Checkpoint, schemes: Sequence[Scheme], errors: Errors) -> None:
     """Write the errors for the next visit; a disk that has no room for them costs that visit some seconds, no more."""
     file = _file(checkpoint, schemes)
-    partial = file.with_suffix(f".{os.getpid()}")
+    partial = file.with_suffix(f".{uuid.uuid4().hex}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(errors))
+        partial.write_text(json.dumps({"digest": _digest(errors), "errors": errors}))
         partial.replace(file)
     except OSError as error:
         LOG.warning("the output errors of %s are not kept: %s", checkpoint.name, error)
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _digest(errors: object) -> str:
+    """Return a checksum that a file cut short, or changed by hand, does not have."""
+    return hashlib.sha256(json.dumps(errors, sort_keys=True).encode()).hexdigest()
 
 
 def _file(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Path:

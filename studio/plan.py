@@ -6,10 +6,11 @@ below it; all else takes the backup. A pinned weight stands outside of the rule,
 """
 
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -20,7 +21,7 @@ from studio.scheme import GROUP_SIZES, Mode, Scheme, fitting_group_sizes, parse_
 MIN_RATIO = 0.05
 MIN_ADJUSTED_GROUP = 32
 """The smallest group that a weight's is adjusted to; below it the weight takes the backup."""
-MAX_PINS = 200
+MAX_PINS = 30
 MAX_PATTERN = 200
 """Characters."""
 
@@ -55,7 +56,12 @@ class Pin:
 
     def takes(self, name: str) -> bool:
         """Return whether the weight called ``name`` is meant, with or without the ``.weight`` at its end."""
-        return fnmatchcase(name, self.pattern) or fnmatchcase(name.removesuffix(".weight"), self.pattern)
+        return self._takes(name) is not None or self._takes(name.removesuffix(".weight")) is not None
+
+    @cached_property
+    def _takes(self) -> Callable[[str], object]:
+        # A bracket is a bracket: names have none, and classes of characters are more than is promised.
+        return re.compile(translate(self.pattern.replace("[", "[[]"))).match
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ class Choice:
     @property
     def is_mixed(self) -> bool:
         """Whether sensitivities decide which layer gets what."""
-        return self.mode.is_mixable and self.ratio < 1
+        return self.mode.is_mixable and self.ratio < 1 and self.primary != self.secondary
 
 
 @dataclass(frozen=True)
@@ -154,6 +160,8 @@ class Plan:
     assignments: tuple[Assignment, ...]
     is_exact: bool
     """False while sensitivities are unknown and the choice needs them: sizes are then estimates."""
+    pinned: frozenset[str] = frozenset()
+    """Names of the weights whose scheme the user decided."""
 
     @cached_property
     def original_bytes(self) -> int:
@@ -269,7 +277,8 @@ def make_plan(layers: Sequence[Layer], choice: Choice, sensitivities: Mapping[st
         return (fitted if layer.name in primary else backup)[layer.matrix[1]]
 
     assignments = tuple(Assignment(layer, scheme(layer)) for layer in layers)
-    return Plan(choice, assignments, is_exact=not choice.is_mixed or sensitivities is not None)
+    is_exact = not choice.is_mixed or sensitivities is not None
+    return Plan(choice, assignments, is_exact, frozenset(pinned))
 
 
 def _pinned(layers: Sequence[Layer], choice: Choice) -> dict[str, Scheme | None]:

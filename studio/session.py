@@ -85,11 +85,11 @@ class Session:
         scores = known.sensitivities(checkpoint.layers)
         choice = _fitting(self.choice, checkpoint)
         plan = make_plan(checkpoint.layers, choice, scores)
-        self.stop("survey")
+        with self._planning:  # what still works for the model before it sees that it is gone, and ends
+            self.checkpoint, self.known, self.scores, self.choice, self.plan = checkpoint, known, scores, choice, plan
+            self.output_errors = {}
+            self._before.clear()
         self._forget_compressed()
-        self.checkpoint, self.known, self.scores, self.choice, self.plan = checkpoint, known, scores, choice, plan
-        self.output_errors = {}
-        self._before.clear()
         self.conversations = ([], [])
         return checkpoint
 
@@ -108,8 +108,9 @@ class Session:
                 self._heed("survey")
                 if self.checkpoint is not checkpoint:
                     return  # the visitor went on to another model
-                if step.found is not None:
-                    self.known = self.known.joined(step.layer, step.found)
+                with self._planning:
+                    if step.found is not None and self.checkpoint is checkpoint:
+                        self.known = self.known.joined(step.layer, step.found)
                 yield Event("survey", step.done / step.total, step.layer)
         finally:
             steps.close()
@@ -130,9 +131,13 @@ class Session:
         """Find out NNCF's sensitivities alone, where a survey has not; only where the files are here."""
         checkpoint = self._model()
         if self.scores is None and checkpoint.folder is not None:
-            self.scores = yield from self._relay(
-                "compress", sensitivities(checkpoint), lambda step: Event("rank", step.done / step.total, step.layer)
+            steps = sensitivities(checkpoint)
+            scores = yield from self._relay(
+                "compress", steps, lambda step: Event("rank", step.done / step.total, step.layer), checkpoint
             )
+            with self._planning:
+                if self._is_still(checkpoint):
+                    self.scores = scores
 
     def sample(self, runs: int) -> Generator[Event, None, dict[str, SampledLayer]]:
         """Survey a few rows of each layer; nothing of it is kept."""
@@ -153,7 +158,7 @@ class Session:
     def measure_outputs(self) -> Generator[Event, None, None]:
         """Measure what each layer's output loses, over a short text; only where the files are here."""
         checkpoint = self.checkpoint
-        if checkpoint is None or checkpoint.folder is None or self.plan is None:
+        if checkpoint is None or checkpoint.folder is None or self.plan is None or not checkpoint.can_chat:
             return
         layers = ratio_defining(checkpoint.layers)
         wanted = dict.fromkeys(s for layer in layers for s in candidates(layer))
@@ -231,16 +236,25 @@ class Session:
         """Whether the compressed copy is that of the plan on show."""
         return self.compressed is not None and self.compressed.plan.choice == self.choice
 
+    def _is_still(self, checkpoint: Checkpoint) -> bool:
+        """Return whether this is still the session's model, with its files fetched or not."""
+        now = self.checkpoint
+        return now is not None and (now.name, now.revision) == (checkpoint.name, checkpoint.revision)
+
     def compress(self) -> Generator[Event, None, Compressed]:
         """Carry the plan out into a folder ready for export, fetching the model first where it is not here.
 
-        Raises UserError; the compressed copy before it then stays.
+        Raises UserError; the compressed copy before it then stays. Raises Cancelled, too, when another model was opened
+        meanwhile.
         """
         checkpoint = yield from self.fetch()
         if self.choice.is_mixed:
             yield from self.rank()
         with self._planning:
+            if not self._is_still(checkpoint):
+                raise Cancelled
             self.plan = plan = make_plan(checkpoint.layers, self.choice, self.scores)
+        name = self.export_name(plan)
         self._check_disk(plan.compressed_bytes)
         place = self.workspace / uuid.uuid4().hex
         compressed = None
@@ -250,10 +264,13 @@ class Session:
                     "compress",
                     compress(checkpoint, plan, file),
                     lambda step: Event("compress", step.done / step.total, step.layer),
+                    checkpoint,
                 )
                 yield Event("finish", 1.0)
                 self._heed("compress")
-                folder = export.write_folder(checkpoint, compressed, place / self.export_name(plan))
+                folder = export.write_folder(checkpoint, compressed, place / name)
+                if not self._is_still(checkpoint):
+                    raise Cancelled
             except BaseException:
                 shutil.rmtree(place, ignore_errors=True)
                 if compressed is not None:  # whole, but without a folder: nothing to go on with
@@ -353,16 +370,23 @@ class Session:
         shutil.rmtree(self.workspace, ignore_errors=True)
 
     def _relay(
-        self, job: Job, steps: Generator[Item, None, Result], event: Callable[[Item], Event]
+        self,
+        job: Job,
+        steps: Generator[Item, None, Result],
+        event: Callable[[Item], Event],
+        of: Checkpoint | None = None,
     ) -> Generator[Event, None, Result]:
         """Yield a stage's steps as events and return its result; closing this closes the stage.
 
-        Raises Cancelled, with the stage closed, once :meth:`stop` was called for the job.
+        Raises Cancelled, with the stage closed, once :meth:`stop` was called for the job, or the model it is ``of`` is
+        no longer the session's.
         """
         try:
             while True:
                 step = next(steps)
                 self._heed(job)
+                if of is not None and not self._is_still(of):
+                    raise Cancelled
                 yield event(step)
         except StopIteration as finished:
             result: Result = finished.value
@@ -372,8 +396,13 @@ class Session:
 
     def fetch(self) -> Generator[Event, None, Checkpoint]:
         """Bring the model's files to this machine. Raises HubError, ModelError or ResourceError."""
-        self.checkpoint = yield from self._relay("compress", source.fetch(self._model()), source_event)
-        return self.checkpoint
+        before = self._model()
+        fetched = yield from self._relay("compress", source.fetch(before), source_event, before)
+        with self._planning:
+            if not self._is_still(before):
+                raise Cancelled
+            self.checkpoint = fetched
+        return fetched
 
     def _model(self) -> Checkpoint:
         if self.checkpoint is None:
@@ -415,8 +444,18 @@ def _remember(conversations: tuple[list[Message], list[Message]], prompt: str, r
 
 
 def _fitting(choice: Choice, checkpoint: Checkpoint) -> Choice:
-    """Return ``choice`` with a group size that fits the model: 64 if it can be, else the largest up to 128."""
+    """Return ``choice`` as far as it can be carried out for another model.
+
+    Without its pins, which were for layers of the one before; with a group size that fits (64 if it can be, else the
+    largest up to 128), or else in the default mode.
+    """
     sizes = group_sizes(checkpoint.layers)
-    if choice.group_size in sizes:
-        return choice
-    return replace(choice, group_size=64 if 64 in sizes else max((s for s in sizes if s <= 128), default=-1))
+    size = choice.group_size
+    if size not in sizes and choice.misfit == "error":
+        size = 64 if 64 in sizes else max((s for s in sizes if s <= 128), default=-1)
+    fitting = replace(choice, pins=(), group_size=size)
+    try:
+        make_plan(checkpoint.layers, fitting)
+    except SchemeError:  # a mode whose only group does not divide this model
+        return Choice(group_size=-1)
+    return fitting

@@ -16,6 +16,8 @@ from studio.settings import settings
 
 KEPT_DAYS = 1
 """How long an interrupted compression can be taken up again."""
+KEPT_FILES = 3
+"""How many of them, all visitors' together: each holds as much of the disk as its result would."""
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def unfinished(digest: str, workspace: Path) -> Iterator[Path]:
     lock = FileLock(shared / f"{digest}.lock", blocking=False, thread_local=False)
     if _is_beside(shared, workspace) and _taken(lock):
         try:
-            _sweep(shared)
+            _sweep(shared, digest)
             yield shared / f"{digest}.safetensors"
         finally:
             lock.release()
@@ -64,10 +66,19 @@ def _taken(lock: FileLock) -> bool:
     return True
 
 
-def _sweep(folder: Path) -> None:
-    """Remove interrupted work that nobody took up again in time."""
+def _sweep(folder: Path, digest: str) -> None:
+    """Remove interrupted work that nobody took up again in time, and the oldest of too much; never ``digest``'s."""
     oldest = time.time() - KEPT_DAYS * 86400
     for file in folder.iterdir():
         with suppress(OSError):
             if file.stat().st_mtime < oldest:
                 file.unlink()
+    left = [file for file in folder.glob("*.safetensors") if file.stem != digest]
+    with suppress(OSError):  # one that is taken up or ends just now
+        left.sort(key=lambda file: file.stat().st_mtime)
+    for file in left[: -(KEPT_FILES - 1)]:
+        lock = FileLock(file.with_suffix(".lock"), blocking=False, thread_local=False)
+        if _taken(lock):  # nobody is at it
+            file.unlink(missing_ok=True)
+            file.with_name(f"{file.name}.journal").unlink(missing_ok=True)
+            lock.release()

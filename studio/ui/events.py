@@ -32,7 +32,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     last = quick | {"trigger_mode": "always_last"}
     slow = quick | {"concurrency_limit": 1, "concurrency_id": WORK}
 
-    measuring = quick | {"concurrency_limit": 1, "concurrency_id": "measure"}
+    # What is asked for while a measurement runs is not lost: the newest comes after it.
+    measuring = last | {"concurrency_limit": 1, "concurrency_id": "measure"}
     headers = quick | {"concurrency_limit": 4, "concurrency_id": "headers"}
 
     def on(trigger: Callable[..., Any], handler: Callable[..., Any], inputs: list[Any], how: dict[str, Any]) -> Any:
@@ -74,7 +75,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     ):
         on(button.click, handler, inputs, quick).then(do.survey, who, everything, **measuring)
     pressed = on(plan.compress.click, do.queue_compress, who, quick)
-    pressed.then(do.compress, who, everything, **slow)
+    compressed = pressed.then(do.compress, who, everything, **slow)
+    compressed.then(do.survey, who, everything, **measuring)  # of a model that was fetched just now
     on(plan.cancel.click, do.cancel, who, quick)
 
     for trigger in (chat.send.click, chat.prompt.submit):

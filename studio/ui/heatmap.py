@@ -18,7 +18,7 @@ from studio.text import text
 from studio.units import format_bytes
 
 Errors = Mapping[str, float]
-"""Layer -> error; layers that are not in it are not measured yet."""
+"""Layer -> error; NaN where there is none to measure; layers that are not in it are not measured yet."""
 STOPS = ((0.0, (230, 238, 247)), (0.45, (157, 191, 224)), (0.75, (234, 164, 95)), (1.0, (168, 58, 30)))
 """From blue to red through orange, which people who are colour-blind tell apart."""
 SHADES = 64
@@ -100,9 +100,8 @@ def heatmap(plan: Plan, errors: Errors | None, language: str) -> str:
     if not rows:
         return ""
     found = {place: cell.error(errors) for place, cell in places.items()} if errors is not None else {}
-    top = max((error for error in found.values() if error is not None), default=0.0) or 1.0
+    top = max((error for error in found.values() if error is not None and error == error), default=0.0) or 1.0
     few = min(cell.bits for cell in places.values())
-    pinned = {a.layer.name for a in plan.assignments if any(pin.takes(a.layer.name) for pin in plan.choice.pins)}
     heads = "".join(f"<th>{block if block % _step(columns) == 0 else ''}</th>" for block in columns)
     lines = []
     for row, label in zip(rows, short_names(rows), strict=True):
@@ -116,8 +115,9 @@ def heatmap(plan: Plan, errors: Errors | None, language: str) -> str:
             colour, light = _colour(cell, error, errors is not None, top)
             classes = "".join((
                 " open" if errors is not None and error is None else "",
-                " kept" if cell.bits > few else "",
-                " pinned" if cell.members[0].layer.name in pinned else "",
+                " never" if error is not None and error != error else "",
+                " kept" if cell.bits > few and plan.is_exact else "",
+                " pinned" if cell.members[0].layer.name in plan.pinned else "",
                 " light" if light else "",
             ))  # fmt: skip
             digits = cell.bits if len(columns) <= DIGITS_UP_TO else ""
@@ -162,14 +162,14 @@ def _hover(cell: Cell, error: float | None, language: str) -> str:
         shape=(f"{count} × " if count > 1 else "") + shape_name(first.layer.shape),
         bytes=format_bytes(cell.nbytes),
     )
-    return words if error is None else words + text("map.hover_error", language, error=f"{error:.2%}")
+    return words if error is None or error != error else words + text("map.hover_error", language, error=f"{error:.2%}")
 
 
 def _colour(cell: Cell, error: float | None, by_error: bool, top: float) -> tuple[str, bool]:
     """Return the cell's colour and whether its digits must be light to be read on it."""
     if not by_error:
         return BITS_COLOURS[cell.bits], cell.bits >= 8
-    if error is None:
+    if error is None or error != error:
         return "transparent", False
     return _shade(round(SHADES * min(1.0, error / top)))
 

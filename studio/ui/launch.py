@@ -38,7 +38,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
     blocks, page = build(_close)
     with blocks:
         wire(page, blocks)
-    blocks.queue(default_concurrency_limit=1, max_size=64)
+    blocks.queue(default_concurrency_limit=1, max_size=256)
     _, address, _ = blocks.launch(
         server_name=settings().host,
         server_port=(settings().port if port is None else port) or _free_port(settings().host),

@@ -1,5 +1,7 @@
 """Session -> the words and pictures of the page, pure. Everything from outside is escaped here."""
 
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Literal, get_args
@@ -137,7 +139,11 @@ def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Er
     outputs = session.output_errors
     if not outputs:
         return None
-    measured = {a.layer.name: outputs.get(a.layer.name, {}).get(str(a.scheme)) for a in session.plan.assignments}
+    measured = {
+        a.layer.name: outputs[a.layer.name].get(str(a.scheme)) if outputs[a.layer.name] else math.nan
+        for a in session.plan.assignments
+        if a.layer.name in outputs
+    }
     return kept | {name: error for name, error in measured.items() if error is not None}
 
 
@@ -146,6 +152,8 @@ def map_legend(plan: Plan, colour: Colour, errors: Mapping[str, float] | None, l
     title = text(f"map.by_{'bits' if errors is None else colour}", language)
     if errors is None and colour == "output":
         title = text("map.output_waits", language)
+    if not plan.is_exact:
+        title += text("map.estimate", language)
     schemes = sorted(
         {(a.scheme is None, scheme_name(a, language)) for a in plan.assignments if a.layer.kind is Kind.LINEAR}
     )
@@ -260,9 +268,10 @@ def distribution_table(plan: Plan, language: str) -> str:
 def size_legend(plan: Plan, language: str) -> str:
     """Return what each colour of the size chart is, with its bytes before and after."""
     original, compressed = plan.original_breakdown, plan.breakdown
+    about = "" if plan.is_exact else "~\u2009"
     items = "".join(
         f'<li><i style="background:{colour}"></i>{escape(text(f"size.{place}", language))} '
-        f"<span>{format_bytes(original[place])} → {format_bytes(compressed[place])}</span></li>"
+        f"<span>{format_bytes(original[place])} → {about}{format_bytes(compressed[place])}</span></li>"
         for place, colour in SIZE_COLOURS.items()
         if original[place] or compressed[place]
     )
@@ -350,13 +359,13 @@ def command(session: Session) -> str:
     assert session.checkpoint is not None
     assert session.compressed is not None
     choice = session.compressed.plan.choice
-    options = f"--mode {choice.mode.value}"
+    options = ["--mode", choice.mode.value]
     if choice.mode.is_grouped:
-        options += f" --group-size {choice.group_size}"
+        options += ["--group-size", str(choice.group_size)]
     if choice.mode.is_mixable:
         backup = "none" if choice.backup is None else choice.backup.value
-        options += f" --ratio {choice.ratio:g} --backup {backup}"
-    options += f" --misfit {choice.misfit}" if choice.misfit != "error" else ""
-    options += " --all-layers" if choice.all_layers else ""
-    options += "".join(f" --pin '{pin}'" for pin in choice.pins)
-    return f"python -m studio compress {session.checkpoint.name} {options} --out DIR"
+        options += ["--ratio", f"{choice.ratio:g}", "--backup", backup]
+    options += ["--misfit", choice.misfit] if choice.misfit != "error" else []
+    options += ["--all-layers"] if choice.all_layers else []
+    options += [word for pin in choice.pins for word in ("--pin", str(pin))]
+    return shlex.join(["python", "-m", "studio", "compress", session.checkpoint.name, *options, "--out", "DIR"])
