@@ -120,11 +120,29 @@ def test_opening_another_model_ends_the_survey(session: Session, models: dict[st
     steps = session.survey()
     next(steps)
     finish(session.open(str(models[name])))
-    with pytest.raises(Cancelled):
-        finish(steps)
+    finish(steps)
     assert session.known.layers == {}
     finish(session.survey())
     assert session.known.layers.keys() == weights_of(session)
+
+
+@pytest.mark.parametrize("name", ["second", "other"])
+def test_opening_another_model_ends_the_compression(session: Session, models: dict[str, Path], name: str) -> None:
+    """Or its copy would answer, and be exported, under the other's name."""
+    steps = session.compress()
+    next(steps)
+    finish(session.open(str(models[name])))
+    with pytest.raises(Cancelled):
+        finish(steps)
+    assert session.compressed is None
+    assert session.checkpoint is not None
+    assert session.checkpoint.name == str(models[name])
+
+
+def test_pins_were_for_the_model_before(session: Session, models: dict[str, Path]) -> None:
+    session.pin("*", Scheme.parse("int8_asym"))
+    finish(session.open(str(models["second"])))
+    assert session.choice.pins == ()
 
 
 @pytest.mark.parametrize("name", ["second", "other"])

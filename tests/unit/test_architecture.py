@@ -13,6 +13,7 @@ from transformers import (
     BertConfig,
     Gemma3TextConfig,
     GPT2Config,
+    GPTNeoConfig,
     LlamaConfig,
     Phi3Config,
     PreTrainedConfig,
@@ -333,6 +334,18 @@ def test_more_layers_than_tensors_are_refused_before_they_are_built(tmp_path: Pa
     entries = saved(a_model("llama"), tmp_path)
     with pytest.raises(CheckpointError):
         layer_map(load_config(CONFIGS["llama"].to_dict() | {"num_hidden_layers": 10**7}), entries)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("positions", [100_000, 1 << 24])
+def test_a_table_of_all_pairs_of_positions_is_refused_before_it_is_made(tmp_path: Path, positions: int) -> None:
+    """Some old models hold one in every layer: a repository of two megabytes would ask for gigabytes."""
+    entries = saved(a_model("llama"), tmp_path)
+    small = {"hidden_size": 8, "num_layers": 2, "num_heads": 2, "vocab_size": 10}
+    config = GPTNeoConfig(**small, attention_types=[[["global"], 2]], max_position_embeddings=positions)
+    with pytest.raises(CheckpointError) as caught:
+        layer_map(load_config(config.to_dict()), entries)
+    assert caught.value.values == {"file": "config.json"}
 
 
 @pytest.mark.timeout(20)

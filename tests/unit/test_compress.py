@@ -217,7 +217,6 @@ def with_line(line: str) -> Callable[[Path], object]:
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "journal_cut_in_a_line": lambda file: os.truncate(journal_of(file), journal_of(file).stat().st_size - 5),
     "journal_cut_in_its_head": lambda file: os.truncate(journal_of(file), 10),
     "journal_empty": lambda file: os.truncate(journal_of(file), 0),
     "journal_gone": lambda file: journal_of(file).unlink(),
@@ -251,6 +250,19 @@ def test_what_is_left_but_not_whole_starts_over(
     assert done.resumed == 0
     assert file.read_bytes() == expected
     assert not journal_of(file).exists()
+
+
+def test_a_line_cut_short_costs_its_tensor_alone(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """The power may go while a line is written."""
+    plan = plan_of(checkpoint, Mode.INT4_ASYM)
+    expected, _ = whole(checkpoint, plan, tmp_path)
+    file = tmp_path / "packed.safetensors"
+    half_done(checkpoint, plan, file)
+    noted = len(lines_of(file)) - 1
+    os.truncate(journal_of(file), journal_of(file).stat().st_size - 5)
+    done = finish(compress(checkpoint, plan, file))
+    assert done.resumed == noted - 1
+    assert file.read_bytes() == expected
 
 
 def test_a_journal_without_its_file_is_not_believed_by_the_run_after_the_next(

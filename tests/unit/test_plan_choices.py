@@ -32,7 +32,8 @@ def pinned(*pins: Pin, ratio: float = 1.0) -> Choice:
         ("b.0.q_proj", {"b.0.q_proj.weight"}),
         ("*.q_proj", {f"b.{block}.q_proj.weight" for block in range(3)}),
         ("*.q_proj.weight", {f"b.{block}.q_proj.weight" for block in range(3)}),
-        ("b.[01].?_proj", {f"b.{block}.{name}_proj.weight" for block in range(2) for name in "qko"}),
+        ("b.?.?_proj", {f"b.{block}.{name}_proj.weight" for block in range(3) for name in "qko"}),
+        ("b.[01].?_proj", set()),  # a bracket is a bracket
         ("embed", {EMBEDDING}),
         ("lm_head*", {HEAD}),
         ("B.0.Q_PROJ", set()),

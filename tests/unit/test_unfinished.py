@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio import unfinished as unfinished_module
-from studio.unfinished import KEPT_DAYS, unfinished
+from studio.unfinished import KEPT_DAYS, KEPT_FILES, unfinished
 
 
 @pytest.fixture
@@ -103,3 +103,18 @@ def test_a_lock_that_is_held_is_not_swept(shared: Path, workspace: Path) -> None
     os.utime(shared / "job.lock", (long_ago, long_ago))
     with unfinished("job", workspace), unfinished("other", workspace), unfinished("job", workspace) as second:
         assert second.parent == workspace
+
+
+def test_only_the_newest_few_are_kept_and_none_that_someone_is_at(shared: Path, workspace: Path) -> None:
+    """Each holds as much of the disk as its result would."""
+    with unfinished("busy", workspace) as held:
+        held.write_bytes(b"at work")
+        os.utime(held, (time.time() - 500, time.time() - 500))
+        for age in range(6, 0, -1):
+            with unfinished(f"job{age}", workspace) as file:
+                file.write_bytes(b"left")
+                os.utime(file, (time.time() - 60 * age, time.time() - 60 * age))
+        left = {file.stem for file in shared.glob("*.safetensors")}
+        assert "busy" in left
+        assert {"job1", "job2"} < left
+        assert len(left - {"busy"}) <= KEPT_FILES
