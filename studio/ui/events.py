@@ -1,6 +1,7 @@
 """The wiring of all events, in one place."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import gradio as gr
@@ -22,7 +23,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         chat.max_new_tokens, chat.temperature, chat.top_p, chat.top_k, chat.repetition_penalty, chat.seed,
     ]  # fmt: skip
     do = Handlers(page)
-    everything = show.components(page)
+    everything, planned = show.components(page), show.planned(page)
     quick: dict[str, Any] = {
         "concurrency_limit": None,
         "api_visibility": "private",
@@ -32,6 +33,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     last = quick | {"trigger_mode": "always_last"}
     slow = quick | {"concurrency_limit": 1, "concurrency_id": WORK}
 
+    # Without the queue, which looks for work twenty times a second and answers in three messages.
+    instant = last | {"queue": False}
     # What is asked for while a measurement runs is not lost: the newest comes after it.
     measuring = last | {"concurrency_limit": 1, "concurrency_id": "measure"}
     headers = quick | {"concurrency_limit": 4, "concurrency_id": "headers"}
@@ -41,7 +44,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     loaded = on(blocks.load, do.visit, [], quick)
     opened = loaded.then(do.open_model, [*who, page.model.name], everything, **headers)
-    opened.then(do.survey, who, everything, **measuring)
+    opened.then(do.survey, who, planned, **measuring)
     on(page.header.language.input, do.speak, who, quick)
     page.header.language.change(
         None,
@@ -53,17 +56,17 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     newest = headers | {"trigger_mode": "always_last"}
     picked = on(page.model.name.input, do.open_model, [*who, page.model.name], newest)
-    picked.then(do.survey, who, everything, **measuring)
+    picked.then(do.survey, who, planned, **measuring)
     page.model.name.key_up(do.suggest, [page.header.language], page.model.name, **last)
 
     # One listener for all: two of them could answer in the wrong order, and the older figures would stay.
     moved = [control.input for control in choices]
-    planned = gr.on(moved, do.choose, inputs=[*who, *choices], outputs=everything, **last)
+    moves = gr.on(moved, at_once(do.choose), inputs=[*who, *choices], outputs=planned, **instant)
     # A mode seldom chosen is measured when it is.
-    surveyed = planned.then(do.survey, who, everything, **measuring)
-    surveyed.then(do.outputs, [*who, page.map.layer], everything, **measuring)
+    surveyed = moves.then(do.survey, who, planned, **measuring)
+    surveyed.then(do.outputs, [*who, page.map.layer], planned, **measuring)
     on(page.map.colour.input, do.paint, [*who, page.map.colour], last).then(
-        do.outputs, [*who, page.map.layer], everything, **measuring
+        do.outputs, [*who, page.map.layer], planned, **measuring
     )
     for map_ in (page.map.grid, page.map.legend):
         on(map_.click, do.pick, who, last)
@@ -73,10 +76,10 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         (page.map.unpin, do.unpin, who),
         (plan.undo, do.undo, who),
     ):
-        on(button.click, handler, inputs, quick).then(do.survey, who, everything, **measuring)
+        on(button.click, handler, inputs, quick).then(do.survey, who, planned, **measuring)
     pressed = on(plan.compress.click, do.queue_compress, who, quick)
     compressed = pressed.then(do.compress, who, everything, **slow)
-    compressed.then(do.survey, who, everything, **measuring)  # of a model that was fetched just now
+    compressed.then(do.survey, who, planned, **measuring)  # of a model that was fetched just now
     on(plan.cancel.click, do.cancel, who, quick)
 
     for trigger in (chat.send.click, chat.prompt.submit):
@@ -92,3 +95,13 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         js="(file) => { if (file) setTimeout(() => document.querySelector('#export-file')?.click(), 100) }",
         api_visibility="private",
     )
+
+
+def at_once(handler: Callable[..., Iterable[show.Updates]]) -> Callable[..., show.Updates]:
+    """Return a handler's updates as one answer, which is what an event without the queue takes."""
+
+    @functools.wraps(handler)
+    def answer(*inputs: Any) -> show.Updates:
+        return show.merged(*handler(*inputs))
+
+    return answer

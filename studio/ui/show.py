@@ -185,6 +185,17 @@ def model_info(language: str) -> str:
     return text("model.info" if hub.reachable() else "model.info_offline", language)
 
 
+def planned(page: Page) -> list[Block]:
+    """Return the components that a change of plan may change: fewer than all, for each costs the browser a look."""
+    controls = (page.plan.group_size, page.plan.ratio, page.plan.backup, page.plan.all_layers, page.plan.undo)
+    map_ = (page.map.legend, page.map.grid, page.map.table, page.map.pins, page.map.unpin, page.map.card)
+    sizes = (page.sizes.plot, page.sizes.legend, page.sizes.distribution)
+    return [
+        page.model.facts, page.model.strip, page.model.notice, page.plan.progress, *controls, *map_, *sizes,
+        page.chat.compressed, page.export.summary, page.export.button,
+    ]  # fmt: skip
+
+
 def components(page: Page) -> list[Block]:
     """Return every component a handler may change."""
     listed: dict[Block, None] = dict.fromkeys([page.session, *page.words.components])

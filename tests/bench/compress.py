@@ -111,6 +111,7 @@ def move(_: Path) -> list[Row]:
 
 
 def large(parent: Path) -> list[Row]:
+    parent.mkdir(parents=True, exist_ok=True)
     folder = parent / "llama-7b-random"
     is_new = not folder.exists()
     if shutil.disk_usage(parent).free < (SPACE if is_new else SPACE // 3):
