@@ -37,6 +37,7 @@ from studio import source  # noqa: E402
 from studio.chat import RENDERER  # noqa: E402
 from studio.checkpoint import Checkpoint  # noqa: E402
 from studio.settings import settings  # noqa: E402
+from tests.steps import finish  # noqa: E402
 
 PATIENCE = 120_000
 """Milliseconds a browser waits for anything: machines that test are busy."""
@@ -74,13 +75,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
 @pytest.fixture(scope="session")
 def builtin() -> Checkpoint:
     """The built-in model, prepared. Where its package is missing, this fails with the command that installs it."""
-    steps = source.open_model(source.BUILTIN, paths=False)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            checkpoint: Checkpoint = finished.value
-            return checkpoint
+    return finish(source.open_model(source.BUILTIN, paths=False))
 
 
 @pytest.fixture(scope="session")

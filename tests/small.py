@@ -1,8 +1,8 @@
 """Checkpoints of a few weights that a test makes up, and jobs run to their end."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
@@ -14,18 +14,6 @@ from studio.checkpoint import Checkpoint, fingerprint
 from studio.headers import read_header
 from studio.plan import Choice, make_plan
 from studio.scheme import Mode
-
-Result = TypeVar("Result")
-
-
-def finish(steps: Generator[Any, None, Result]) -> Result:
-    """Run a job to its end and return what came of it."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            result: Result = finished.value
-            return result
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

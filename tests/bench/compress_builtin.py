@@ -26,7 +26,8 @@ from studio.scheme import Mode
 from studio.session import Session
 from studio.settings import settings
 from studio.survey import LayerSurvey, Survey, candidates, score, survey
-from tests.bench.measure import RUNS, finish, timed
+from tests.bench.measure import RUNS, timed
+from tests.steps import finish
 
 CHOICE = Choice(Mode.INT4_ASYM, 64, 0.9)
 MOVES = 60

@@ -15,7 +15,8 @@ from studio.checkpoint import of_folder, weight_files
 from studio.compress import compress
 from studio.plan import Choice, make_plan
 from studio.scheme import Mode
-from tests.bench.measure import drop_cache, finish
+from tests.bench.measure import drop_cache
+from tests.steps import finish
 
 
 def anonymous_bytes() -> int:

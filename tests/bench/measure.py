@@ -4,27 +4,15 @@ import mmap
 import os
 import statistics
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
-Result = TypeVar("Result")
 RUNS = 5
 BLOCK = 16 << 20
 """Bytes read or written at once."""
-
-
-def finish(steps: Generator[Any, None, Result]) -> Result:
-    """Run a stage to its end and return what came of it."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            result: Result = finished.value
-            return result
 
 
 def timed(work: Callable[[], object], runs: int = RUNS) -> float:

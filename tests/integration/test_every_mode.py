@@ -20,7 +20,7 @@ from studio.recipe import read_recipe
 from studio.scheme import Mode, Scheme
 from studio.session import Session
 from tests.conftest import save_tiny_model, tiny_tokenizer
-from tests.small import finish
+from tests.steps import finish
 
 SHORT = Sampling(max_new_tokens=4)
 FAST = {Mode.INT8_SYM, Mode.INT8_ASYM, Mode.INT4_SYM, Mode.INT4_ASYM}

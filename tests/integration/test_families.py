@@ -6,11 +6,11 @@ numbers stand for; the original with transformers' own model.
 
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
@@ -35,8 +35,7 @@ from studio.recipe import read_recipe
 from studio.scheme import Scheme
 from studio.session import Session
 from tests.conftest import tiny_tokenizer
-
-Result = TypeVar("Result")
+from tests.steps import finish
 
 BOUND = 0.03
 """Relative error of the logits of two models in bf16 that multiply in a different order."""
@@ -112,16 +111,6 @@ WITH_EXPERTS = ("mixtral", "qwen3_moe", "qwen3_next", "gpt_oss", "qwen3_vl_moe")
 
 of_every_family = pytest.mark.parametrize("family", CONFIGS)
 of_every_speaker = pytest.mark.parametrize("family", [name for name in CONFIGS if name not in READERS])
-
-
-def finish(steps: Generator[Any, None, Result]) -> Result:
-    """Run a job to its end and return what came of it."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            result: Result = finished.value
-            return result
 
 
 def auto_class(family: str) -> Any:

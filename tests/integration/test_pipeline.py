@@ -12,12 +12,12 @@ import resource
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
@@ -45,8 +45,8 @@ from studio.session import Session
 from studio.template import TIMEOUT
 from studio.units import format_bytes
 from tests.conftest import ARCHITECTURES, save_tiny_model
+from tests.steps import finish
 
-Result = TypeVar("Result")
 TinyModel = Callable[[str], Path]
 
 WEIGHTS = "model.safetensors"
@@ -63,16 +63,6 @@ CHOICES = {
 INT8 = Choice.of(*CHOICES["int8_asym"])
 INT4 = Choice.of(*CHOICES["int4_asym-g32"])
 MIXED = Choice.of(*CHOICES["int4_asym-g64-0.5-none"])
-
-
-def finish(steps: Generator[Any, None, Result]) -> Result:
-    """Run a job to its end and return what came of it."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            result: Result = finished.value
-            return result
 
 
 def until(steps: Iterator[Event], stage: str) -> Event:

@@ -15,7 +15,8 @@ from studio.plan import Choice, Pin
 from studio.scheme import Mode, Scheme
 from studio.session import Session
 from tests.conftest import save_tiny_model
-from tests.small import counted_reads, finish
+from tests.small import counted_reads
+from tests.steps import finish
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"

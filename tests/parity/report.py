@@ -17,6 +17,7 @@ from tests.parity import test_fallback, test_ratio
 from tests.parity.compare import SAME, Difference, differences
 from tests.parity.nncf_side import MODES, compress, nncf, ov
 from tests.parity.selection import Selection, our_table
+from tests.steps import finish
 
 FILE = ROOT / "tests" / "parity" / "REPORT.md"
 NOTES = ROOT / "tests" / "parity" / "NOTES.md"
@@ -27,13 +28,7 @@ SMALL = 48
 
 
 def built_in() -> Checkpoint:
-    steps = source.open_model(source.BUILTIN, paths=False)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            checkpoint: Checkpoint = finished.value
-            return checkpoint
+    return finish(source.open_model(source.BUILTIN, paths=False))
 
 
 def compared(weights: Mapping[str, Tensor], scheme: Scheme) -> tuple[int, Difference]:

@@ -7,7 +7,6 @@ from studio.architecture import Kind, Layer
 from studio.plan import Choice, make_plan
 from studio.scheme import Mode, Scheme
 from tests.parity.nncf_side import INT8, MODES, constants, listening, model, nncf
-from tests.parity.test_fallback import with_misfit
 
 WIDTH, GROUP = 128, 64
 FORMATS = {  # codes, scales, weights under one scale
@@ -38,7 +37,6 @@ def test_the_default_backup_is_nncf_s(mode: Mode) -> None:
         assert kinds == FORMATS[Scheme.of(mode.default_backup, GROUP)]
 
 
-@with_misfit
 @beside_every_mode
 def test_a_plan_gives_embedding_and_head_that_backup(mode: Mode) -> None:
     """FP8_E4M3 takes the group size of the primary mode."""

@@ -77,7 +77,6 @@ LAYERS = [
     *(Layer(name, name, Kind.LINEAR, (8, width)) for name, width in LINEAR.items()),
     Layer("head", "head", Kind.HEAD, (8, HEAD)),
 ]
-with_misfit = pytest.mark.skipif("misfit" not in Choice.__dataclass_fields__, reason="Choice has no `misfit` yet")
 
 
 def choice(misfit: str, all_layers: bool) -> Choice:
@@ -85,7 +84,6 @@ def choice(misfit: str, all_layers: bool) -> Choice:
     return Choice(Mode.INT4_SYM, GROUP, 1.0, Mode.INT8_ASYM, **options)
 
 
-@with_misfit
 @every_case
 def test_the_plan_does_the_same(misfit: str, all_layers: bool) -> None:
     plan = make_plan(LAYERS, choice(misfit, all_layers))
@@ -93,7 +91,6 @@ def test_the_plan_does_the_same(misfit: str, all_layers: bool) -> None:
     assert tuple("float" if scheme is None else str(scheme) for scheme in schemes) == EXPECTED[misfit, all_layers]
 
 
-@with_misfit
 @pytest.mark.parametrize("all_layers", REFUSED, ids="all_layers={}".format)
 def test_the_plan_refuses_misfits_too(all_layers: bool) -> None:
     with pytest.raises(SchemeError):

@@ -12,19 +12,14 @@ from studio.plan import Choice, Plan, make_plan
 from studio.scheme import Mode, Scheme
 from tests.parity.nncf_side import constants, listening, model, nncf
 from tests.parity.selection import Selection, our_table, table
+from tests.steps import finish
 
 MODE, GROUP = Mode.INT4_ASYM, 64
 pytestmark = pytest.mark.real
 
 
 def sensitivities(checkpoint: Checkpoint) -> dict[str, float]:
-    steps = survey.sensitivities(checkpoint)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            found: dict[str, float] = finished.value
-            return found
+    return finish(survey.sensitivities(checkpoint))
 
 
 def linear_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -25,7 +25,8 @@ from studio.plan import Choice, Pin, Plan, make_plan
 from studio.quantize import relative
 from studio.rounding import round_to_nearest
 from studio.scheme import Mode, Scheme
-from tests.small import a_few_weights, counted_reads, finish, plan_of, random, saved
+from tests.small import a_few_weights, counted_reads, plan_of, random, saved
+from tests.steps import finish
 
 in_every_mode = pytest.mark.parametrize("mode", Mode, ids=str)
 INTERRUPTED = (Mode.INT4_ASYM, Mode.NVFP4, Mode.CB4_LEARNED)

@@ -13,7 +13,8 @@ WATCH = """
 import sys, threading
 from pathlib import Path
 import torch
-from tests.small import finish, saved
+from tests.small import saved
+from tests.steps import finish
 from studio.compress import compress
 from studio.plan import Choice, Pin, make_plan
 from studio.scheme import Mode, Scheme

@@ -16,7 +16,8 @@ from studio.quantize import measure
 from studio.sample import LARGEST, SampledLayer, interval, run_starts, sampled_survey
 from studio.scheme import Mode, Scheme
 from studio.survey import candidates, survey
-from tests.small import a_few_weights, counted_reads, finish, random, saved
+from tests.small import a_few_weights, counted_reads, random, saved
+from tests.steps import finish
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 NAME = "b.0.up.weight"

@@ -17,7 +17,8 @@ from studio.errors import CheckpointError
 from studio.plan import Choice, Pin, make_plan
 from studio.scheme import Mode, Scheme
 from studio.survey import LayerSurvey, Survey, candidates, recall, score, sensitivities, survey
-from tests.small import a_few_weights, counted_reads, finish, plan_of, saved
+from tests.small import a_few_weights, counted_reads, plan_of, saved
+from tests.steps import finish
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 WEIGHTS = ["b.0.up.weight", "b.0.down.weight", "b.0.experts", "head.weight", "embed.weight"]
