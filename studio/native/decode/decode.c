@@ -1,0 +1,276 @@
+/* A whole step of a Llama-like decoder: tokens in, logits out, keys and values remembered. Knows neither files nor tokenizers.
+
+   Every member of the team runs `step`; between two barriers each does its share. For one token the norms are done by every
+   member for itself, which is quicker than waiting for another's. */
+#include "attention.h"
+#include "product.h"
+#include <stdlib.h>
+
+#define MOST_TOKENS 128
+#define TABLES 2
+
+typedef struct {
+    const float *attention_norm, *mlp_norm;        /* before each half */
+    const float *attention_after, *mlp_after;      /* behind it, in Gemma 2 and 3; else none */
+    const float *query_norm, *key_norm;            /* over a head, in Qwen 3 and Gemma 3; else none */
+    const Weight *qkv, *output, *gate_up, *down;   /* arrays: qkv may be one fused weight or three, gate_up one or two */
+    int32_t qkv_count, gate_up_count;
+    int32_t window;                                /* positions it looks back on, itself included; 0: all */
+    int32_t table;                                 /* of rotations, -1: none */
+} Layer;
+
+typedef struct {
+    int32_t layers, hidden, heads, kv_heads, dimensions, inner, vocabulary;
+    int32_t activation;                            /* 0 silu, 1 gelu with tanh, 2 gelu */
+    int32_t rotary;                                /* dimensions that rotate */
+    float epsilon, embedding_scale, attention_scale, attention_cap, logit_cap, rotation_scale[TABLES];
+    const float *frequencies[TABLES];              /* [rotary / 2] */
+    const Layer *layer;
+    const Weight *embedding, *head;
+    const float *final_norm;
+} Model;
+
+typedef struct {
+    const Model *model;
+    const Cache *cache;
+    const int32_t *tokens;
+    int32_t count, position;   /* of the first token */
+    float *logits;             /* [vocabulary] of the last token, or [count][vocabulary], or none */
+    int32_t all_logits;
+    float *states;             /* [count][hidden] behind the final norm, or none */
+    /* scratch, all of the step's life */
+    float *x, *qkv, *heads, *inner, *branch, *rotation;
+    Inputs shared;
+} Step;
+
+static int padded(int width) { return (width + 63) / 64 * 64; }
+
+static int widest(const Model *m) {
+    int width = m->hidden > m->inner ? m->hidden : m->inner, all_heads = m->heads * m->dimensions;
+    return padded(width > all_heads ? width : all_heads);
+}
+
+static Inputs inputs(int tokens, int stride) {
+    Inputs in = {aligned_alloc(64, (size_t)tokens * stride * 4), aligned_alloc(64, (size_t)tokens * stride),
+                 aligned_alloc(64, (size_t)tokens * stride), aligned_alloc(64, (size_t)tokens * stride / 8 + 64),
+                 aligned_alloc(64, (size_t)tokens * stride / 8 + 64), stride, 64};
+    return in;
+}
+
+static void free_inputs(Inputs in) { free(in.x); free(in.high); free(in.low); free(in.step); free(in.sum); }
+
+/* ---- what stands between the products ---- */
+
+static void normalized(const float *x, const float *weight, int width, float epsilon, float *out) {
+    Floats squares = all(0);
+    int i = 0;
+    for (; i + LANES <= width; i += LANES) squares += load(x + i) * load(x + i);
+    float sum = total(squares);
+    for (; i < width; i++) sum += x[i] * x[i];
+    float factor = 1 / sqrtf(sum / (float)width + epsilon);
+    for (i = 0; i < width; i++) out[i] = x[i] * factor * weight[i];
+}
+
+static void gated(const float *gate, const float *up, int width, int activation, float *out) {
+    int i = 0;
+    for (; i + LANES <= width; i += LANES) {
+        Floats g = load(gate + i), a;
+        if (activation == 0) a = g / (1.0f + exponential(-g));
+        else if (activation == 1) a = g / (1.0f + exponential(-1.5957691216f * (g + 0.044715f * g * g * g)));
+        else for (int j = 0; j < LANES; j++) a[j] = 0.5f * g[j] * (1.0f + erff(g[j] * 0.70710678118654752f));
+        store(out + i, a * load(up + i));
+    }
+    for (; i < width; i++) {
+        float g = gate[i];
+        float a = activation == 0 ? g / (1 + expf(-g))
+                : activation == 1 ? g / (1 + expf(-1.5957691216f * (g + 0.044715f * g * g * g)))
+                                  : 0.5f * g * (1 + erff(g * 0.70710678118654752f));
+        out[i] = a * up[i];
+    }
+}
+
+static void rotate(float *x, const float *rotation, int rotary) {
+    const int half = rotary / 2;
+    for (int i = 0; i < half; i++) {
+        float c = rotation[2 * i], s = rotation[2 * i + 1], a = x[i], b = x[i + half];
+        x[i] = a * c - b * s;
+        x[i + half] = b * c + a * s;
+    }
+}
+
+/* ---- the step ---- */
+
+/* The tokens whose rows this member makes ready, and where: for one token everyone makes its own. */
+typedef struct { Inputs in; int start, stop; } Ready;
+
+static Ready ready(const Step *s, Inputs own, Member me) {
+    Ready r = {s->count == 1 ? own : s->shared, 0, 1};
+    if (s->count > 1) share(me, s->count, &r.start, &r.stop);
+    return r;
+}
+
+static float *row_of(Ready *r, int token, int width) {
+    float *x = r->in.x + (size_t)token * r->in.stride;
+    for (int i = width; i < padded(width); i++) x[i] = 0;
+    return x;
+}
+
+/* Multiply what is ready with several weights, their outputs one behind the other in `out`. */
+static void project(const Step *s, Ready *r, const Weight *weights, int count, int width, float *out, int stride, int adds,
+                    Member me) {
+    if (s->count > 1) meet(me);  /* all rows of x are there */
+    int block = 0;
+    for (int i = 0; i < count; i++) {
+        const Weight *w = weights + i;
+        if ((w->kind == INTEGER4 || w->kind == INTEGER8) && w->block != block) {
+            if (block && s->count > 1) meet(me);  /* others still read the integers of the other block */
+            r->in.block = block = w->block;
+            for (int t = r->start; t < r->stop; t++) to_integers(&r->in, t, padded(width));
+            if (s->count > 1) meet(me);
+        }
+        multiply(w, &r->in, s->count, out, stride, adds, me);
+        out += w->rows;
+    }
+    meet(me);
+}
+
+/* x += the branch, through its norm where the layer has one behind it. */
+static void joined(const Step *s, const float *norm, Member me) {
+    if (!norm) return;  /* the product added itself */
+    const Model *m = s->model;
+    int start, stop;
+    share(me, s->count, &start, &stop);
+    for (int t = start; t < stop; t++) {
+        float *x = s->x + (size_t)t * m->hidden, *branch = s->branch + (size_t)t * m->hidden;
+        normalized(branch, norm, m->hidden, m->epsilon, branch);
+        for (int i = 0; i < m->hidden; i++) x[i] += branch[i];
+    }
+    meet(me);
+}
+
+static void attention(const Step *s, const Layer *l, int layer, Ready *r, float *scores, Member me) {
+    const Model *m = s->model;
+    const int D = m->dimensions, q_rows = m->heads * D, kv_rows = m->kv_heads * D, rows = q_rows + 2 * kv_rows;
+    int start, stop;
+    for (int t = r->start; t < r->stop; t++)
+        normalized(s->x + (size_t)t * m->hidden, l->attention_norm, m->hidden, m->epsilon, row_of(r, t, m->hidden));
+    project(s, r, l->qkv, l->qkv_count, m->hidden, s->qkv, rows, 0, me);
+
+    const int heads = m->heads + m->kv_heads;
+    share(me, s->count * heads, &start, &stop);
+    for (int unit = start; unit < stop; unit++) {
+        int t = unit / heads, head = unit % heads, is_key = head >= m->heads;
+        float *x = s->qkv + (size_t)t * rows + (size_t)head * D;
+        const float *norm = is_key ? l->key_norm : l->query_norm;
+        if (norm) normalized(x, norm, D, m->epsilon, x);
+        if (l->table >= 0) rotate(x, s->rotation + ((size_t)l->table * s->count + t) * m->rotary, m->rotary);
+        if (is_key) {
+            Head h = head_of(s->cache, layer * m->kv_heads + head - m->heads, D);
+            remember(&h, s->position + t, x, x + kv_rows);
+        }
+    }
+    meet(me);
+
+    share(me, s->count * m->heads, &start, &stop);
+    for (int unit = start; unit < stop; unit++) {  /* one head after the other: its keys stay near */
+        int t = unit % s->count, head = unit / s->count, last = s->position + t;
+        int first = l->window && last >= l->window ? last - l->window + 1 : 0;
+        Head h = head_of(s->cache, layer * m->kv_heads + head / (m->heads / m->kv_heads), D);
+        attend(&h, s->qkv + (size_t)t * rows + (size_t)head * D, first, last, m->attention_scale, m->attention_cap, scores,
+               s->heads + (size_t)t * q_rows + (size_t)head * D);
+    }
+    meet(me);
+
+    for (int t = r->start; t < r->stop; t++)
+        memcpy(row_of(r, t, q_rows), s->heads + (size_t)t * q_rows, (size_t)q_rows * 4);
+    project(s, r, l->output, 1, q_rows, l->attention_after ? s->branch : s->x, m->hidden, !l->attention_after, me);
+    joined(s, l->attention_after, me);
+}
+
+static void mlp(const Step *s, const Layer *l, Ready *r, Member me) {
+    const Model *m = s->model;
+    for (int t = r->start; t < r->stop; t++)
+        normalized(s->x + (size_t)t * m->hidden, l->mlp_norm, m->hidden, m->epsilon, row_of(r, t, m->hidden));
+    project(s, r, l->gate_up, l->gate_up_count, m->hidden, s->inner, 2 * m->inner, 0, me);
+    for (int t = r->start; t < r->stop; t++) {
+        const float *gate = s->inner + (size_t)t * 2 * m->inner;
+        gated(gate, gate + m->inner, m->inner, m->activation, row_of(r, t, m->inner));
+    }
+    project(s, r, l->down, 1, m->inner, l->mlp_after ? s->branch : s->x, m->hidden, !l->mlp_after, me);
+    joined(s, l->mlp_after, me);
+}
+
+static void step(void *job, Member me) {
+    const Step *s = job;
+    const Model *m = s->model;
+    Inputs own = inputs(1, widest(m));
+    float *scores = aligned_alloc(64, ((size_t)s->position + s->count + 2 * LANES) * 4 / 64 * 64 + 64);
+    Ready r = ready(s, own, me);
+    int start, stop;
+    share(me, s->count, &start, &stop);
+    for (int t = start; t < stop; t++) {
+        float *x = s->x + (size_t)t * m->hidden;
+        row(m->embedding, s->tokens[t], own.x);
+        for (int i = 0; i < m->hidden; i++) x[i] = own.x[i] * m->embedding_scale;
+        for (int table = 0; table < TABLES; table++) {
+            if (!m->frequencies[table]) continue;
+            float *rotation = s->rotation + ((size_t)table * s->count + t) * m->rotary;
+            for (int i = 0; i < m->rotary / 2; i++) {
+                float angle = (float)(s->position + t) * m->frequencies[table][i];
+                rotation[2 * i] = cosf(angle) * m->rotation_scale[table];
+                rotation[2 * i + 1] = sinf(angle) * m->rotation_scale[table];
+            }
+        }
+    }
+    meet(me);
+    for (int i = 0; i < m->layers; i++) {
+        attention(s, m->layer + i, i, &r, scores, me);
+        mlp(s, m->layer + i, &r, me);
+    }
+    for (int t = r.start; t < r.stop; t++) {
+        float *x = row_of(&r, t, m->hidden);
+        normalized(s->x + (size_t)t * m->hidden, m->final_norm, m->hidden, m->epsilon, x);
+        if (s->states && (s->count > 1 || me.index == 0))
+            memcpy(s->states + (size_t)t * m->hidden, x, (size_t)m->hidden * 4);
+    }
+    if (s->logits) {
+        if (s->count > 1 && !s->all_logits) {  /* the last token's alone */
+            meet(me);
+            memcpy(own.x, r.in.x + (size_t)(s->count - 1) * r.in.stride, (size_t)r.in.stride * 4);
+            Step last = *s;
+            last.count = 1;
+            Ready only = {own, 0, 1};
+            project(&last, &only, m->head, 1, m->hidden, s->logits, m->vocabulary, 0, me);
+        } else {
+            project(s, &r, m->head, 1, m->hidden, s->logits, m->vocabulary, 0, me);
+        }
+        if (m->logit_cap > 0) {
+            int rows = s->all_logits ? s->count : 1;
+            share(me, rows * m->vocabulary, &start, &stop);
+            for (int i = start; i < stop; i++) s->logits[i] = m->logit_cap * tanhf(s->logits[i] / m->logit_cap);
+            meet(me);
+        }
+    }
+    free(scores);
+    free_inputs(own);
+}
+
+/* Run `count` (at most 128) tokens from `position` on. Return 0, or 1 when memory is short. */
+int decode(const Model *m, const Cache *cache, const int32_t *tokens, int32_t count, int32_t position, float *logits,
+           int32_t all_logits, float *states, int32_t members) {
+    if (count < 1 || count > MOST_TOKENS) return 2;
+    const size_t T = (size_t)count, D = (size_t)m->dimensions;
+    Step s = {m, cache, tokens, count, position, logits, all_logits, states};
+    s.x = malloc(T * m->hidden * 4);
+    s.qkv = malloc(T * (m->heads + 2 * m->kv_heads) * D * 4);
+    s.heads = malloc(T * m->heads * D * 4);
+    s.inner = malloc(T * 2 * m->inner * 4);
+    s.branch = malloc(T * m->hidden * 4);
+    s.rotation = malloc(TABLES * T * m->rotary * 4 + 4);
+    s.shared = inputs(count, widest(m));
+    int short_of = !s.x || !s.qkv || !s.heads || !s.inner || !s.branch || !s.rotation || !s.shared.x || !s.shared.sum;
+    if (!short_of) together(step, &s, members);
+    free(s.x); free(s.qkv); free(s.heads); free(s.inner); free(s.branch); free(s.rotation);
+    free_inputs(s.shared);
+    return short_of;
+}

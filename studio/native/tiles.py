@@ -1,0 +1,152 @@
+"""Weights in tiles of sixteen rows, as the compiled decoder multiplies with them (``decode/product.h``).
+
+A tile holds sixteen rows, one a lane: for each run of inputs the sixteen rows' codes lie side by side. Rows are filled up
+to a multiple of 16, inputs of weights with one scale a row to a multiple of 64; codes are neither changed nor widened,
+except that 3-bit ones take four bits.
+"""
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from studio.native.arena import Arena
+from studio.packing import PackedTensor, pack_bits, unpack_bits
+from studio.rounding import GRIDS
+from studio.scheme import WHOLE_CHANNEL, Mode
+
+LANES = 16
+WIDTH = 64
+"""Inputs are filled up to a multiple of this."""
+MIDDLES = {Mode.INT8_SYM: 128, Mode.INT4_SYM: 8, Mode.INT3_SYM: 4}
+"""Symmetric integers and what stands for zero among their stored codes."""
+
+
+class Kind(IntEnum):
+    """How a tile's codes are read, in the order of ``product.h``."""
+
+    HALF = 0
+    BRAIN = 1
+    INTEGER4 = 2
+    LEVELS4 = 3
+    LEVELS2 = 4
+    INTEGER8 = 5
+    FLOAT8 = 6
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A weight [N, K] in tiles; arrays as bytes, in the layout of ``product.h``."""
+
+    kind: Kind
+    rows: int
+    width: int
+    """K filled up."""
+    group: int
+    codes: Tensor
+    block: int = 0
+    middle: float = 0
+    scale: Tensor | None = None
+    zero: Tensor | None = None
+    levels: Tensor | None = None
+    bias: Tensor | None = None
+
+    def within(self, arena: Arena) -> "Tiles":
+        """Return the same with its arrays in ``arena``."""
+        names = ("codes", "scale", "zero", "levels", "bias")
+        return replace(self, **{name: arena.put(getattr(self, name)) for name in names})
+
+    @property
+    def nbytes(self) -> int:
+        arrays = (self.codes, self.scale, self.zero, self.levels, self.bias)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+
+def takes(packed: PackedTensor) -> bool:
+    """Return whether a packed weight can be laid out in tiles: its groups are such that the inner loops divide them."""
+    size = packed.scheme.group_size
+    return size == WHOLE_CHANNEL or size % (32 if packed.scheme.mode is Mode.INT4_ASYM else 16) == 0
+
+
+def tiles_of(packed: PackedTensor, bias: Tensor | None = None) -> Tiles:
+    """Return a packed weight that :func:`takes` accepts in tiles; ``bias`` [N]."""
+    rows, width = packed.shape
+    mode, size = packed.scheme.mode, packed.scheme.group_size
+    filled = width if size > 0 else -(-width // WIDTH) * WIDTH
+    group = size if size > 0 else filled
+    made = partial(Tiles, rows=rows, width=filled, group=group, scale=_scale(packed), bias=_bias(bias))
+    if mode.stored_as.code_dtype == "F8_E4M3":
+        return made(kind=Kind.FLOAT8, codes=_inputs(packed.codes.view(torch.uint8), filled))
+    zero = None
+    if mode.bits == 8:
+        codes = packed.codes ^ -128 if packed.codes.dtype == torch.int8 else packed.codes
+        if packed.zero_point is not None:
+            zero = _lanes(packed.zero_point.reshape(rows, -1))
+        eights = _eights(codes.view(torch.uint8), filled)
+        return made(kind=Kind.INTEGER8, block=WIDTH, middle=MIDDLES.get(mode, 0), codes=eights, zero=zero)
+    if mode.bits == 2:
+        return made(kind=Kind.LEVELS2, codes=_dwords(packed.codes, filled // 16), levels=_levels(packed, 4).repeat(4))
+    nibbles = packed.codes
+    if mode.bits == 3:
+        nibbles = pack_bits(unpack_bits(packed.codes, 3, width), 4)
+    dwords = _dwords(nibbles, filled // 8)
+    if (mode not in MIDDLES and mode is not Mode.INT4_ASYM) or group % 32:
+        return made(kind=Kind.LEVELS4, codes=dwords, levels=_levels(packed, 16))
+    if packed.zero_point is not None:
+        zero = _lanes(unpack_bits(packed.zero_point, 4, packed.scale.numel()).reshape(rows, -1))
+    block = 64 if group % 64 == 0 else 32
+    return made(kind=Kind.INTEGER4, block=block, middle=MIDDLES.get(mode, 0), codes=dwords, zero=zero)
+
+
+def tiles_of_floats(weight: Tensor, bias: Tensor | None = None) -> Tiles:
+    """Return a weight [N, K] in fp16 or bf16 in tiles."""
+    rows, width = weight.shape
+    filled = -(-width // WIDTH) * WIDTH
+    kind = Kind.HALF if weight.dtype == torch.float16 else Kind.BRAIN
+    return Tiles(kind, rows, filled, filled, _inputs(weight.view(torch.int16), filled), bias=_bias(bias))
+
+
+def _bias(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.float().contiguous()
+
+
+def _levels(packed: PackedTensor, count: int) -> Tensor:
+    """Return what each code stands for, fp32 [count]."""
+    return GRIDS[packed.scheme.mode].values(torch.arange(count, dtype=torch.uint8), packed.shared).float().contiguous()
+
+
+def _scale(packed: PackedTensor) -> Tensor:
+    """[N, G] -> [tiles, G, 16], in fp16 where that is what is stored."""
+    scale = packed.scale
+    if scale.dtype != torch.float16:
+        scale = scale.float()
+    if packed.scheme.mode is Mode.NVFP4 and packed.shared is not None:
+        scale = scale * packed.shared
+    return _lanes(scale)
+
+
+def _lanes(numbers: Tensor) -> Tensor:
+    """[N, G] -> [tiles, G, 16]: one of each row side by side."""
+    rows, columns = numbers.shape
+    return pad(numbers, (0, 0, 0, -rows % LANES)).reshape(-1, LANES, columns).transpose(1, 2).contiguous()
+
+
+def _inputs(numbers: Tensor, filled: int) -> Tensor:
+    """[N, K] -> [tiles, filled, 16]."""
+    return _lanes(pad(numbers, (0, filled - numbers.shape[1])))
+
+
+def _dwords(packed: Tensor, count: int) -> Tensor:
+    """Bytes of small codes [N, B] -> [tiles, count, 16] of four bytes each."""
+    filled = pad(packed, (0, 4 * count - packed.shape[1])).contiguous()
+    return _lanes(filled.view(torch.int32))
+
+
+def _eights(codes: Tensor, filled: int) -> Tensor:
+    """[N, K] bytes -> [tiles, filled / 8, 2, 16, 4]: of each eight inputs the even ones of sixteen rows, then the odd."""
+    rows, width = codes.shape
+    whole = pad(codes, (0, filled - width, 0, -rows % LANES))
+    return whole.reshape(-1, LANES, filled // 8, 4, 2).permute(0, 2, 4, 1, 3).contiguous()
