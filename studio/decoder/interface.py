@@ -1,0 +1,74 @@
+"""What a chat asks of a model, whichever way its steps are computed. Knows neither tokenizers nor sampling."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from torch import Tensor
+
+MOST_TOKENS = 128
+"""Prompt tokens taken at once: few enough that Stop is heard twice a second on a small machine."""
+KV_BITS = (16, 8, 4)
+
+
+class Way(StrEnum):
+    """How a model's steps are computed; the page says which."""
+
+    NATIVE = "native"
+    """Compiled code on the processor."""
+    CUDA = "cuda"
+    """Own kernels in one CUDA graph."""
+    GENERAL = "general"
+    """transformers' modules, operator by operator."""
+
+
+class Cache(Protocol):
+    """Keys and values of one text."""
+
+    length: int
+    """Positions that are filled."""
+    bits: int
+
+    @property
+    def room(self) -> int:
+        """Positions that are free."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the positions that are filled."""
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Forget everything from a position on."""
+        ...
+
+
+Kept = TypeVar("Kept", bound=Cache)
+
+
+class Decoder(ABC, Generic[Kept]):
+    """A model's weights, which any number of texts share."""
+
+    way: Way
+    weight_bytes: int
+    """What the weights take in memory."""
+    context: int
+    """Positions a text can have."""
+    stop_ids: frozenset[int]
+    """Tokens that end an answer, as the model's files say."""
+    kv_bits: tuple[int, ...] = (16,)
+    """What its caches can be kept at."""
+
+    @abstractmethod
+    def begin(self, positions: int, bits: int = 16) -> Kept:
+        """Return an empty cache for a text of at most ``positions`` tokens."""
+
+    @abstractmethod
+    def step(self, cache: Kept, tokens: Sequence[int]) -> Tensor:
+        """Let at most ``MOST_TOKENS`` tokens join the cache; return the logits after the last, fp32 [V] on the CPU."""
+
+    @abstractmethod
+    def judge(self, cache: Kept, tokens: Sequence[int]) -> Tensor:
+        """The same with the logits after each, fp32 [T, V]."""
