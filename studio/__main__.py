@@ -172,12 +172,13 @@ def chat(
     with terminal(as_json) as here:
         if not prompt.strip():  # before a model is loaded for nothing
             raise PromptError("empty_prompt")
-        from studio.chat import Reply, Sampling, answer
+        from studio.chat import Reply, answer
         from studio.checkpoint import read_json
         from studio.columns import compressed_column, original_column
         from studio.configs import check_can_chat, load_config
         from studio.recipe import is_compressed
         from studio.report import speed
+        from studio.sampling import Sampling
         from studio.session import POOL
 
         folder = Path(model).expanduser()

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from studio.chat import Speaker
 from studio.checkpoint import Checkpoint
+from studio.decoder import open_compressed, open_original
 from studio.errors import UserError
-from studio.model import load_compressed, load_original, load_tokenizer
+from studio.model import load_tokenizer
 from studio.pool import Pool
 from studio.recipe import PackedWeight, read_recipe
 
@@ -29,7 +30,7 @@ def original_column(checkpoint: Checkpoint) -> Column:
     return Column(
         f"{checkpoint.name}@{checkpoint.revision}",
         2 * checkpoint.weights,
-        lambda: Speaker(load_original(checkpoint), load_tokenizer(checkpoint.path)),
+        lambda: Speaker(open_original(checkpoint), load_tokenizer(checkpoint.path)),
     )
 
 
@@ -37,7 +38,7 @@ def compressed_column(folder: Path) -> Column:
     """Return an exported folder as a column of the chat."""
     recipe = read_recipe(folder)
     need = recipe.compressed_bytes + max((_passing(weight) for weight in recipe.weights), default=0)
-    return Column(str(folder), need, lambda: Speaker(load_compressed(folder), load_tokenizer(folder)))
+    return Column(str(folder), need, lambda: Speaker(open_compressed(folder), load_tokenizer(folder)))
 
 
 def _passing(weight: PackedWeight) -> int:

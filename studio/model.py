@@ -34,9 +34,9 @@ def load_original(checkpoint: Checkpoint) -> nn.Module:
     return _finished(model, checkpoint.path)
 
 
-def whole(checkpoint: Checkpoint, layer: Layer) -> Tensor:
-    """Return a tensor as the model's parameter, in bf16. Raises CheckpointError when its file is damaged."""
-    flat = torch.empty(layer.numel, dtype=COMPUTE)
+def whole(checkpoint: Checkpoint, layer: Layer, dtype: torch.dtype = COMPUTE) -> Tensor:
+    """Return a tensor as the model's parameter. Raises CheckpointError when its file is damaged."""
+    flat = torch.empty(layer.numel, dtype=dtype)
     done = 0
     for piece in checkpoint.stored(layer):
         flat[done : done + piece.numel()] = piece
@@ -55,7 +55,7 @@ def load_compressed(folder: Path) -> nn.Module:
     parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         for weight in recipe.weights:
-            _put_packed(model, weight, _packed(file, weight))
+            _put_packed(model, weight, packed_weight(file, weight))
         parameters = dict(model.state_dict(keep_vars=True))
         for name in set(file.keys()) - parts:
             if name not in parameters:
@@ -94,7 +94,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise CheckpointError("no_tokenizer", model=folder.name) from error
 
 
-def _packed(file: Any, weight: PackedWeight) -> PackedTensor:
+def packed_weight(file: Any, weight: PackedWeight) -> PackedTensor:
     """Return a weight's stored arrays, copied out of the mapped file."""
     scheme = Scheme.parse(weight.scheme)
     arrays: dict[str, Tensor] = {

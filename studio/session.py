@@ -14,16 +14,16 @@ from typing import Literal, TypeVar
 
 from studio import export, output_error, source
 from studio.architecture import Layer, ratio_defining
-from studio.chat import Reply, Sampling, side_by_side
+from studio.chat import Reply, side_by_side
 from studio.checkpoint import Checkpoint
 from studio.columns import Column, borrowed, compressed_column, original_column
 from studio.compress import Compressed, compress, job_digest
 from studio.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
 from studio.jobs import JOBS, Answers, Event, Job, source_event
-from studio.model import slow_schemes
 from studio.plan import Choice, Pin, Plan, group_sizes, make_plan
 from studio.pool import Pool
 from studio.sample import SampledLayer, sampled_survey
+from studio.sampling import Sampling
 from studio.scheme import Scheme
 from studio.survey import Survey, candidates, recall, sensitivities, survey
 from studio.template import Message
@@ -327,7 +327,7 @@ class Session:
         yield Event("load")
         with borrowed(POOL, self._columns()) as (speakers, failures):
             memory = tuple(None if s is None else s.weight_bytes for s in speakers)
-            slow = tuple(s is not None and slow_schemes(s.model) for s in speakers)
+            slow = tuple(s is not None and s.decoder.is_slow for s in speakers)
             replies = [Reply() if failure is None else Reply(ended="error", error=failure) for failure in failures]
             awake = [i for i, speaker in enumerate(speakers) if speaker is not None]
             yield Answers(tuple(replies), memory, slow)

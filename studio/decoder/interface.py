@@ -60,6 +60,8 @@ class Decoder(ABC, Generic[Kept]):
     """Tokens that end an answer, as the model's files say."""
     kv_bits: tuple[int, ...] = (16,)
     """What its caches can be kept at."""
+    is_slow: bool = False
+    """Whether some weights are dequantized again for every product."""
 
     @abstractmethod
     def begin(self, positions: int, bits: int = 16) -> Kept:

@@ -1,7 +1,7 @@
-"""A Llama-like model whose steps are compiled code on the processor (``native/decode``). Knows neither files nor tokens' texts.
+"""A Llama-like model whose steps are compiled code on the processor (``native/decode``). Knows neither files nor texts.
 
-Weights stay packed, activations are 16-bit integers in blocks or fp32: W4A16. What a token gets does not depend on how many
-come with it.
+Weights stay packed, activations are 16-bit integers in blocks or fp32: W4A16. What a token gets does not depend on how
+many come with it.
 """
 
 import ctypes
@@ -12,17 +12,15 @@ import torch
 from torch import Tensor
 
 import studio.native
+from studio.decoder.interface import KV_BITS, MOST_TOKENS, Decoder, Way
 from studio.decoder.shape import DecoderShape, LayerShape
 from studio.native.build import FUSED_FLAGS, library
 from studio.native.tiles import Tiles
 
 SOURCE = Path(studio.native.__file__).parent / "decode" / "decode.c"
-MOST_TOKENS = 128
-"""In one call."""
 LANES = 16
 SPAN = 32
 """Dimensions of a cached key or value that share a grid."""
-KV_BITS = (16, 8, 4)
 
 _Int, _Float, _Pointer = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
 
@@ -66,16 +64,29 @@ def is_available() -> bool:
     return library(SOURCE, FUSED_FLAGS) is not None
 
 
-class NativeModel:
+class NativeDecoder(Decoder["NativeCache"]):
     """The weights, laid out in memory for the compiled step."""
 
-    def __init__(self, shape: DecoderShape, tiles: Mapping[str, Tiles], norms: Mapping[str, Tensor]) -> None:
-        """``tiles``: every weight of ``shape.weights()``; ``norms``: every norm's weight, 1-D, of any float dtype."""
+    way = Way.NATIVE
+    kv_bits = KV_BITS
+
+    def __init__(
+        self,
+        shape: DecoderShape,
+        tiles: Mapping[str, Tiles],
+        norms: Mapping[str, Tensor],
+        context: int,
+        stop_ids: frozenset[int] = frozenset(),
+    ) -> None:
+        """``tiles``: every weight of ``shape.weights()``; ``norms``: every norm's weight, 1-D, of any float dtype.
+
+        Raises RuntimeError where there is no compiled code.
+        """
         lib = library(SOURCE, FUSED_FLAGS)
         if lib is None:
             raise RuntimeError("the compiled decoder is not available")
-        self.shape = shape
-        self.nbytes = sum(each.nbytes for each in {id(each): each for each in tiles.values()}.values())
+        self.shape, self.context, self.stop_ids = shape, context, stop_ids
+        self.weight_bytes = sum(each.nbytes for each in {id(each): each for each in tiles.values()}.values())
         self._decode = lib.decode
         self._kept: list[object] = [tiles]  # what the structures point to
         self._norms = {name: self._own(norm.float() + shape.norm_plus) for name, norm in norms.items()}
@@ -106,14 +117,37 @@ class NativeModel:
             final_norm=self._norms[shape.final_norm],
         )
 
-    def run(self, cache: "NativeCache", tokens: Sequence[int], logits: Tensor | None, states: Tensor | None) -> None:
+    def begin(self, positions: int, bits: int = 16) -> "NativeCache":
+        return NativeCache(self.shape, positions, bits)
+
+    def step(self, cache: "NativeCache", tokens: Sequence[int]) -> Tensor:
+        logits = torch.empty(self.shape.vocabulary)
+        self._run(cache, tokens, logits)
+        return logits
+
+    def judge(self, cache: "NativeCache", tokens: Sequence[int]) -> Tensor:
+        logits = torch.empty(len(tokens), self.shape.vocabulary)
+        self._run(cache, tokens, logits)
+        return logits
+
+    def states(self, cache: "NativeCache", tokens: Sequence[int]) -> Tensor:
+        """Let tokens join the cache and return the hidden states behind the final norm, fp32 [T, hidden]."""
+        states = torch.empty(len(tokens), self.shape.hidden)
+        self._run(cache, tokens, states=states)
+        return states
+
+    def _run(
+        self, cache: "NativeCache", tokens: Sequence[int], logits: Tensor | None = None, states: Tensor | None = None
+    ) -> None:
         """Let tokens (at most 128) join the cache. Fills ``logits`` fp32 [V] of the last or [T, V], and ``states`` fp32
         [T, hidden], the hidden states behind the final norm.
 
         Raises ValueError when the cache has no room for them, MemoryError when there is none.
         """
         count = len(tokens)
-        if not 0 < count <= min(MOST_TOKENS, cache.room) or not all(0 <= token < self.shape.vocabulary for token in tokens):
+        if not 0 < count <= min(MOST_TOKENS, cache.room) or not all(
+            0 <= token < self.shape.vocabulary for token in tokens
+        ):
             raise ValueError(f"{count} tokens do not fit")
         failed = self._decode(
             ctypes.byref(self._model),
@@ -199,6 +233,11 @@ class NativeCache:
         self._arrays = [torch.zeros(numbers * bits // 8, dtype=torch.uint8) for _ in range(2)]
         self._arrays += [torch.zeros(max(grid, 1), dtype=torch.float16) for _ in range(2)]
         self.pointers = _Cache(bits, self.capacity, *(array.data_ptr() for array in self._arrays))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the positions that are filled."""
+        return sum(array.nbytes for array in self._arrays) * self.length // self.capacity
 
     @property
     def room(self) -> int:

@@ -1,7 +1,7 @@
 """What makes a decoder Llama-like: its numbers and the names of its weights by their part in a step. Knows no kernel.
 
-Llama, Mistral, Qwen 2 and 3, SmolLM 3, Phi-3 and Gemma 1 to 3 differ in a handful of things only, which stand here; a model
-that has anything else (a layer norm, experts, a table of positions) has no such shape and goes the general way.
+Llama, Mistral, Qwen 2 and 3, SmolLM 3, Phi-3 and Gemma 1 to 3 differ in a handful of things only, which stand here; a
+model that has anything else (a layer norm, experts, a table of positions) has no such shape and goes the general way.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """One layer's weights by name. A tuple holds one fused weight or several, whose outputs lie one behind the other."""
+    """One layer's weights by name. A tuple holds one fused weight or several, their outputs one behind the other."""
 
     attention_norm: str
     qkv: tuple[str, ...]
@@ -88,9 +88,9 @@ class DecoderShape:
 
 def shape_of(model: nn.Module) -> DecoderShape | None:
     """Return the shape of a transformers model, which may be empty; None when it is not Llama-like."""
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else None  # type: ignore[operator]
     config: Any = getattr(decoder, "config", None)
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
     if decoder is None or head is None or config is None or config.model_type not in FAMILIES or not decoder.layers:
         return None
     rotations = _rotations(decoder)
@@ -105,7 +105,13 @@ def shape_of(model: nn.Module) -> DecoderShape | None:
     layers = [_layer(layer, weight, config, list(rotations or {})) for layer in decoder.layers]
     attention = decoder.layers[0].self_attn
     known = [layer for layer in layers if layer is not None]
-    if rotations is None or activation is None or len(known) < len(layers) or attention.head_dim % 16 or head.bias is not None:
+    if (
+        rotations is None
+        or activation is None
+        or len(known) < len(layers)
+        or attention.head_dim % 16
+        or head.bias is not None
+    ):
         return None
     return DecoderShape(
         hidden=config.hidden_size,
@@ -144,7 +150,7 @@ def _layer(layer: Any, weight: Callable[[nn.Module], str], config: Any, kinds: l
     known = {id(p) for part in parts if part is not None for p in part.parameters()}
     if any(id(p) not in known for p in layer.parameters()):
         return None
-    kind = getattr(attention, "layer_type", None) if len(kinds) > 1 else kinds[0] if kinds else None
+    kind = str(getattr(attention, "layer_type", "")) if len(kinds) > 1 else "".join(kinds)
     rotates = getattr(attention, "use_rope", True) and kind in kinds
     return LayerShape(
         attention_norm=weight(layer.input_layernorm),

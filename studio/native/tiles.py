@@ -1,8 +1,8 @@
 """Weights in tiles of sixteen rows, as the compiled decoder multiplies with them (``decode/product.h``).
 
-A tile holds sixteen rows, one a lane: for each run of inputs the sixteen rows' codes lie side by side. Rows are filled up
-to a multiple of 16, inputs of weights with one scale a row to a multiple of 64; codes are neither changed nor widened,
-except that 3-bit ones take four bits.
+A tile holds sixteen rows, one a lane: for each run of inputs the sixteen rows' codes lie side by side. Rows are filled
+up to a multiple of 16, inputs of weights with one scale a row to a multiple of 64; codes are neither changed nor
+widened, except that 3-bit ones take four bits.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from studio.native.arena import Arena
 from studio.packing import PackedTensor, pack_bits, unpack_bits
 from studio.rounding import GRIDS
-from studio.scheme import WHOLE_CHANNEL, Mode
+from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
 
 LANES = 16
 WIDTH = 64
@@ -56,8 +56,12 @@ class Tiles:
 
     def within(self, arena: Arena) -> "Tiles":
         """Return the same with its arrays in ``arena``."""
-        names = ("codes", "scale", "zero", "levels", "bias")
-        return replace(self, **{name: arena.put(getattr(self, name)) for name in names})
+
+        def put(array: Tensor | None) -> Tensor | None:
+            return None if array is None else arena.put(array)
+
+        zero, levels, bias = put(self.zero), put(self.levels), put(self.bias)
+        return replace(self, codes=arena.put(self.codes), scale=put(self.scale), zero=zero, levels=levels, bias=bias)
 
     @property
     def nbytes(self) -> int:
@@ -65,10 +69,9 @@ class Tiles:
         return sum(array.nbytes for array in arrays if array is not None)
 
 
-def takes(packed: PackedTensor) -> bool:
-    """Return whether a packed weight can be laid out in tiles: its groups are such that the inner loops divide them."""
-    size = packed.scheme.group_size
-    return size == WHOLE_CHANNEL or size % (32 if packed.scheme.mode is Mode.INT4_ASYM else 16) == 0
+def takes(scheme: Scheme) -> bool:
+    """Return whether weights in this scheme can be laid out in tiles: the inner loops divide their groups."""
+    return scheme.group_size == WHOLE_CHANNEL or scheme.group_size % (32 if scheme.mode is Mode.INT4_ASYM else 16) == 0
 
 
 def tiles_of(packed: PackedTensor, bias: Tensor | None = None) -> Tiles:
@@ -106,6 +109,7 @@ def tiles_of_floats(weight: Tensor, bias: Tensor | None = None) -> Tiles:
     rows, width = weight.shape
     filled = -(-width // WIDTH) * WIDTH
     kind = Kind.HALF if weight.dtype == torch.float16 else Kind.BRAIN
+    weight = weight if kind is Kind.HALF else weight.bfloat16()
     return Tiles(kind, rows, filled, filled, _inputs(weight.view(torch.int16), filled), bias=_bias(bias))
 
 
@@ -146,7 +150,7 @@ def _dwords(packed: Tensor, count: int) -> Tensor:
 
 
 def _eights(codes: Tensor, filled: int) -> Tensor:
-    """[N, K] bytes -> [tiles, filled / 8, 2, 16, 4]: of each eight inputs the even ones of sixteen rows, then the odd."""
+    """[N, K] bytes -> [tiles, filled / 8, 2, 16, 4]: of each eight inputs sixteen rows' even ones, then the odd."""
     rows, width = codes.shape
     whole = pad(codes, (0, filled - width, 0, -rows % LANES))
     return whole.reshape(-1, LANES, filled // 8, 4, 2).permute(0, 2, 4, 1, 3).contiguous()

@@ -13,10 +13,10 @@ from gradio.blocks import Block
 from gradio.utils import get_upload_folder
 
 from studio import hub, source
-from studio.chat import Sampling
 from studio.errors import Cancelled, UserError
 from studio.jobs import Event
 from studio.plan import Choice
+from studio.sampling import Sampling
 from studio.scheme import Scheme, parse_mode
 from studio.session import Session
 from studio.settings import settings

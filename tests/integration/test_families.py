@@ -23,7 +23,6 @@ from typer.testing import CliRunner
 
 from studio.__main__ import app
 from studio.architecture import Kind
-from studio.chat import Sampling
 from studio.checkpoint import INDEX, WEIGHTS, Checkpoint, of_folder
 from studio.errors import CheckpointError, ModelError, UserError
 from studio.jobs import Answers
@@ -32,6 +31,7 @@ from studio.model import load_compressed, load_original, slow_schemes
 from studio.packing import PackedTensor
 from studio.plan import Choice
 from studio.recipe import read_recipe
+from studio.sampling import Sampling
 from studio.scheme import Scheme
 from studio.session import Session
 from tests.conftest import tiny_tokenizer

@@ -29,7 +29,7 @@ from studio import chat as chat_module
 from studio import columns as columns_module
 from studio import pool as pool_module
 from studio import session as session_module
-from studio.chat import Sampling, answer, prompt_ids
+from studio.chat import answer, prompt_ids
 from studio.checkpoint import Checkpoint, of_folder
 from studio.columns import compressed_column
 from studio.errors import Cancelled, CheckpointError, ModelError, PromptError, ResourceError, UserError
@@ -40,6 +40,7 @@ from studio.plan import Choice, make_plan
 from studio.pool import Pool
 from studio.recipe import PackedWeight, read_recipe
 from studio.rounding import NF4_LEVELS
+from studio.sampling import Sampling
 from studio.scheme import Scheme
 from studio.session import Session
 from studio.template import TIMEOUT
