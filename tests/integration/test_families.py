@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from studio.__main__ import app
 from studio.architecture import Kind
 from studio.checkpoint import INDEX, WEIGHTS, Checkpoint, of_folder
+from studio.decoder import MOST_TOKENS, GeneralDecoder
 from studio.errors import CheckpointError, ModelError, UserError
 from studio.jobs import Answers
 from studio.kernels import PackedStack
@@ -226,12 +227,13 @@ def test_both_models_chat(made: Callable[[str], Made], family: str) -> None:
 @of_every_speaker
 def test_answering_piece_by_piece_is_answering_at_once(made: Callable[[str], Made], family: str) -> None:
     """The cache of every kind of block holds what a long prompt's first pieces left."""
-    from studio.chat import _tokens
-
     one = made(family)
     model = load_original(one.checkpoint)
+    decoder = GeneralDecoder(model)
     ids = torch.randint(3, V, (150,), generator=torch.Generator().manual_seed(2)).tolist()
-    *_, (token, _) = _tokens(model, ids, Sampling(), 1)
+    cache = decoder.begin(150)
+    decoder.step(cache, ids[:MOST_TOKENS])
+    token = int(decoder.step(cache, ids[MOST_TOKENS:]).argmax())
     with torch.inference_mode():
         expected = model(torch.tensor([ids])).logits[0, -1].float()
     assert expected[token] > expected.max() - 0.05 * expected.std()
