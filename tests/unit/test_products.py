@@ -1,6 +1,7 @@
 """The compiled products are those of float64 on what the packed weight stands for, within derived bounds."""
 
 import math
+import platform
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from torch import Tensor
 
 from studio.kernels import PackedLinear, product_for
 from studio.kernels.compiled import CompiledProduct
-from studio.native.products import decoding, multiply
+from studio.native import products
+from studio.native.build import FUSED_FLAGS, library
+from studio.native.products import SOURCE, decoding, multiply
 from studio.native.tiles import Kind, Tiles, takes, tiles_of, tiles_of_floats
 from studio.packing import PackedTensor, pack
 from studio.rounding import round_to_nearest
@@ -109,6 +112,20 @@ def test_integers_are_exact_where_activations_are() -> None:
     exact, tiles = weight.dequantize().double(), tiles_of(weight)
     sums = x.abs().double() @ magnitudes_of(weight, exact).T
     assert bool(((multiply(tiles, x).double() - x.double() @ exact.T).abs() <= 16 * EPSILON * sums).all())
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names what x86 processors lack")
+@pytest.mark.parametrize("without", ["-mno-avx512f", "-mno-avx"])
+def test_processors_that_know_less(without: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same source for a processor with AVX2 only, and for one with neither."""
+    other = library(SOURCE, (*FUSED_FLAGS, without))
+    assert other is not None
+    for scheme in ("int4_asym-g64", "int8_asym", "nf4-g64", "int2_sym-g64", "fp8_e4m3-g64"):
+        weight = packed(scheme, (50, 192))
+        tiles, x, exact = tiles_of(weight), inputs(6, 192), weight.dequantize().double()
+        monkeypatch.setattr(products, "decoding", lambda: other)
+        error = (multiply(tiles, x).double() - x.double() @ exact.T).abs()
+        assert bool((error <= bound(tiles, exact, magnitudes_of(weight, exact), x)).all()), scheme
 
 
 def test_hostile_activations_stay_finite() -> None:
