@@ -80,6 +80,7 @@ class NativeDecoder(Decoder["NativeCache"]):
         self._decode = lib.decode
         self._kept: list[object] = [tiles]  # what the structures point to
         self._norms = {name: self._own(norm.float() + shape.norm_plus) for name, norm in norms.items()}
+        self.weight_bytes += sum(4 * norm.numel() for norm in norms.values())
         self._tiles = tiles
         layers = (_Layer * len(shape.layers))(*map(self._layer, shape.layers))
         self._kept.append(layers)
