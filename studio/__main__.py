@@ -176,13 +176,14 @@ def chat(
         from studio.checkpoint import read_json
         from studio.columns import compressed_column, original_column
         from studio.configs import check_can_chat, load_config
+        from studio.model_files import CONFIG
         from studio.recipe import is_compressed
         from studio.report import speed
         from studio.session import POOL
 
         folder = Path(model).expanduser()
         if is_compressed(folder):
-            check_can_chat(load_config(read_json(folder / "config.json")))
+            check_can_chat(load_config(read_json(folder / CONFIG)))
         column = compressed_column(folder) if is_compressed(folder) else original_column(_fetched(here, model))
         messages = [{"role": "system", "content": system}] if system.strip() else []
         messages.append({"role": "user", "content": prompt})

@@ -17,10 +17,9 @@ from studio.configs import Task, has_other_parts, load_config, task
 from studio.errors import CheckpointError, ModelError
 from studio.headers import TensorEntry, read_header
 from studio.hub import Repository
+from studio.model_files import CONFIG, INDEX, WEIGHTS
 from studio.source_formats import Files, StoredTensor
 
-INDEX = "model.safetensors.index.json"
-WEIGHTS = "model.safetensors"
 MAX_JSON_BYTES = 50_000_000
 FINGERPRINT_BYTES = 1 << 20
 PIECE_WEIGHTS = 1 << 22
@@ -154,7 +153,7 @@ def of_folder(
     return _checkpoint(
         name=name or str(folder),
         revision=revision or fingerprint(files),
-        config=read_json(folder / "config.json"),
+        config=read_json(folder / CONFIG),
         entries=entries,
         source_format=source_format,
         source_bytes=source_bytes or sum(file.stat().st_size for file in files),

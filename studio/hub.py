@@ -28,6 +28,7 @@ from huggingface_hub.utils import build_hf_headers, http_stream_backoff, tqdm  #
 
 from studio.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
 from studio.headers import MAX_HEADER_BYTES, TensorEntry, parse_header
+from studio.model_files import CONFIG, INDEX, WEIGHTS
 from studio.settings import settings
 from studio.units import format_bytes
 
@@ -36,7 +37,6 @@ from studio.units import format_bytes
 constants.HF_HUB_DISABLE_XET = True
 constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
 
-WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 ALLOW_PATTERNS = (
     INDEX, CONFIG, "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "*.jinja",
     "merges.txt", "vocab*",

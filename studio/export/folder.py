@@ -10,16 +10,16 @@ from collections.abc import Generator
 from pathlib import Path
 
 from studio import __version__
-from studio.checkpoint import INDEX, WEIGHTS, Checkpoint, read_json
+from studio.checkpoint import Checkpoint, read_json
 from studio.compress import Compressed
 from studio.configs import exported_config
 from studio.errors import ResourceError, disk_error
 from studio.export.card import model_card
 from studio.hub import is_wanted
+from studio.model_files import CONFIG, INDEX, WEIGHTS
 from studio.plan import Assignment
 from studio.recipe import RECIPE, Choices, PackedWeight, Recipe, Source, sha256
 
-CONFIG = "config.json"
 COPY_BYTES = 16 << 20
 
 

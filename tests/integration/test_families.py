@@ -24,11 +24,12 @@ from typer.testing import CliRunner
 from studio.__main__ import app
 from studio.architecture import Kind
 from studio.chat import Sampling
-from studio.checkpoint import INDEX, WEIGHTS, Checkpoint, of_folder
+from studio.checkpoint import Checkpoint, of_folder
 from studio.errors import CheckpointError, ModelError, UserError
 from studio.jobs import Answers
 from studio.kernels import PackedStack
 from studio.model import load_compressed, load_original, slow_schemes
+from studio.model_files import INDEX, WEIGHTS
 from studio.packing import PackedTensor
 from studio.plan import Choice
 from studio.recipe import read_recipe

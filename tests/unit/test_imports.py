@@ -12,7 +12,7 @@ LAYERS = (
     "",  # the package itself: its docstring and version
     "text",
     "errors",
-    "units|settings|threads",
+    "units|settings|threads|model_files",
     "device",
     "headers",
     "scheme",
