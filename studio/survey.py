@@ -5,20 +5,15 @@ one over the largest channel's mean squared error at int8_asym. It says which la
 look at.
 """
 
-import hashlib
-import json
-import logging
 import math
-import os
-import uuid
 from collections.abc import Generator, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from studio import kept
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.checkpoint import Checkpoint
 from studio.device import chunk_weights, moved
@@ -28,7 +23,6 @@ from studio.rounding import shared_of
 from studio.scheme import GROUP_SIZES, Mode, Scheme
 from studio.settings import settings
 
-LOG = logging.getLogger(__name__)
 CHUNK_WEIGHTS = 1 << 22
 """Weights worked on at once: 16 MB of fp32."""
 VERSION = 1
@@ -147,9 +141,9 @@ def sensitivities(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str,
     """
     layers = ratio_defining(checkpoint.layers, True)
     known = recall(checkpoint)
-    kept = known.sensitivities(checkpoint.layers)
-    if kept is not None:
-        return kept
+    before = known.sensitivities(checkpoint.layers)
+    if before is not None:
+        return before
     total = sum(layer.numel for layer in layers)
     done = 0
     scores: dict[str, float] = {}
@@ -172,10 +166,10 @@ def score(worst_channel: float) -> float:
 
 def recall(checkpoint: Checkpoint) -> Survey:
     """Return what is kept from earlier visits: nothing where the file is not whole, or not this model's."""
+    figures = kept.recall(_file(checkpoint))
     try:
-        kept = json.loads(_file(checkpoint).read_bytes())
-        layers = kept["layers"]
-        if kept["version"] != VERSION or kept["digest"] != _digest(layers):
+        layers = figures["layers"]
+        if figures["version"] != VERSION:
             raise ValueError
         shapes = {layer.name for layer in checkpoint.layers if layer.kind is not Kind.OTHER}
         found = {name: LayerSurvey(dict(line["errors"]), line["sensitivity"]) for name, line in layers.items()}
@@ -184,7 +178,7 @@ def recall(checkpoint: Checkpoint) -> Survey:
         for name in {name for line in found.values() for name in line.errors}:
             Scheme.parse(name)
         return Survey(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SchemeError):
+    except (ValueError, KeyError, TypeError, AttributeError, SchemeError):
         return Survey()
 
 
@@ -220,28 +214,13 @@ def _finite(number: float, layer: Layer) -> float:
 
 
 def _keep(checkpoint: Checkpoint, known: Survey) -> None:
-    """Write the survey for the next visit, with what others wrote; a disk that has no room for it costs that visit a
-    second, no more."""
+    """Write the survey for the next visit, with what others wrote."""
     before = recall(checkpoint).layers
     layers = {name: {"errors": line.errors, "sensitivity": line.sensitivity} for name, line in before.items()}
     for name, line in known.layers.items():
         errors = {**before[name].errors, **line.errors} if name in before else line.errors
         layers[name] = {"errors": errors, "sensitivity": line.sensitivity}
-    file = _file(checkpoint)
-    partial = file.with_suffix(f".{os.getpid()}-{uuid.uuid4().hex}")  # of this thread alone
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({"version": VERSION, "digest": _digest(layers), "layers": layers}))
-        partial.replace(file)
-    except OSError as error:
-        LOG.warning("the survey of %s is not kept: %s", checkpoint.name, error)
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _digest(layers: object) -> str:
-    """Return a checksum that a file cut short, or changed by hand, does not have."""
-    return hashlib.sha256(json.dumps(layers, sort_keys=True).encode()).hexdigest()
+    kept.keep(_file(checkpoint), {"version": VERSION, "layers": layers})
 
 
 def _file(checkpoint: Checkpoint) -> Path:
