@@ -7,6 +7,7 @@ import hashlib
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -21,6 +22,7 @@ from studio.quantize import quantize
 from studio.rounding import shared_of
 from studio.scheme import Scheme
 from studio.settings import settings
+from studio.steps import relayed
 from studio.survey import chunks
 
 VERSION = 1
@@ -70,13 +72,18 @@ def output_errors(
     done = 0
     errors: Errors = {layer.name: {} for layer in ratio_defining(checkpoint.layers)}
     for layer in layers:
-        fitting = {str(scheme): _rounding(checkpoint, layer, scheme) for scheme in _fitting(layer, schemes)}
-        steps = layer_errors(checkpoint, layer, inputs[layer.name].rows, fitting)
-        for rows, found in steps:
-            done += rows * layer.matrix[1]
+        fitting = _fitting(layer, schemes)
+        passes = 1 + any(scheme.mode.needs_whole for scheme in fitting)
+        pieces = (checkpoint.read(layer, *rows) for rows in chunks(layer))
+        shared = yield from relayed(shared_of(pieces, fitting), partial(_looked, layer, done, total, passes))
+        candidates = {str(scheme): partial(_rounded, scheme, shared.get(scheme)) for scheme in fitting}
+        seen = layer.numel if shared else 0
+        for rows, found in layer_errors(checkpoint, layer, inputs[layer.name].rows, candidates):
+            seen += rows * layer.matrix[1]
             if found is not None:
                 errors[layer.name] = found
-            yield Measured(layer.name, found, done, total)
+            yield Measured(layer.name, found, done + seen // passes, total)
+        done += layer.numel
     return errors
 
 
@@ -112,10 +119,13 @@ def recall(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Errors | None:
     return found if all(_is_sound(found[layer.name], _fitting(layer, schemes)) for layer in layers) else None
 
 
-def _rounding(checkpoint: Checkpoint, layer: Layer, scheme: Scheme) -> Candidate:
-    """Return what rounds rows of a layer as the whole of it is rounded, with what the whole shares."""
-    shared = shared_of(lambda: (checkpoint.read(layer, *rows) for rows in chunks(layer)), scheme)
-    return lambda weight: quantize(weight, scheme, shared).packed.dequantize()
+def _looked(layer: Layer, done: int, total: int, passes: int, seen: int) -> Measured:
+    return Measured(layer.name, None, done + seen // passes, total)
+
+
+def _rounded(scheme: Scheme, shared: Tensor | None, weight: Tensor) -> Tensor:
+    """Return rows of a layer as the whole of it is rounded, with what the whole shares."""
+    return quantize(weight, scheme, shared).packed.dequantize()
 
 
 def _fitting(layer: Layer, schemes: Iterable[Scheme]) -> list[Scheme]:

@@ -6,8 +6,9 @@ look at.
 """
 
 import math
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from studio.quantize import Measured, base_schemes, channel_error, measure, rela
 from studio.rounding import shared_of
 from studio.scheme import GROUP_SIZES, Mode, Scheme
 from studio.settings import settings
+from studio.steps import relayed
 
 CHUNK_WEIGHTS = 1 << 22
 """Weights worked on at once: 16 MB of fp32."""
@@ -87,6 +89,12 @@ def chunks(layer: Layer) -> list[tuple[int, int]]:
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
+def rows_of(checkpoint: Checkpoint, layer: Layer) -> Iterator[Tensor]:
+    """Yield a weight's rows [n, K] in turn, where they are worked on."""
+    for start, stop in chunks(layer):
+        yield moved(checkpoint.read(layer, start, stop))
+
+
 def candidates(layer: Layer, mode: Mode | None = None) -> list[Scheme]:
     """Return the schemes a layer is measured in from the start, and those of ``mode``: at every group that fits it."""
     width = layer.matrix[1]
@@ -110,19 +118,10 @@ def survey(
     done = 0
     try:
         for layer, schemes in missing.items():
-            sums: Measured | None = None
-            shared: dict[Scheme, Tensor] = {}
-            for scheme in schemes:
-                common = _shared(checkpoint, layer, scheme)
-                if common is not None:
-                    shared[scheme] = common
-                    yield Surveyed(layer.name, None, done, total)
-            for start, stop in chunks(layer):
-                part = measure(moved(checkpoint.read(layer, start, stop)), schemes, shared)
-                sums = part if sums is None else sums + part
-                done += (stop - start) * layer.matrix[1]
-                if stop < layer.matrix[0]:
-                    yield Surveyed(layer.name, None, done, total)
+            passes = 1 + any(scheme.mode.needs_whole for scheme in schemes)
+            say = partial(_step, layer, done, total, passes)
+            sums = yield from relayed(_measured(checkpoint, layer, schemes), say)
+            done += layer.numel
             found = _found(layer, sums)
             before = known.layers.get(layer.name)
             errors = found.errors if before is None else {**before.errors, **found.errors}
@@ -149,9 +148,9 @@ def sensitivities(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str,
     scores: dict[str, float] = {}
     for layer in layers:
         worst = 0.0
-        for start, stop in chunks(layer):
-            worst = max(worst, _finite(channel_error(moved(checkpoint.read(layer, start, stop))), layer))
-            done += (stop - start) * layer.matrix[1]
+        for weight in rows_of(checkpoint, layer):
+            worst = max(worst, _finite(channel_error(weight), layer))
+            done += weight.numel()
             yield Surveyed(layer.name, None, done, total)
         scores[layer.name] = score(worst)
     found = {name: known.layers.get(name) or LayerSurvey({}, number) for name, number in scores.items()}
@@ -182,9 +181,23 @@ def recall(checkpoint: Checkpoint) -> Survey:
         return Survey()
 
 
-def _shared(checkpoint: Checkpoint, layer: Layer, scheme: Scheme) -> Tensor | None:
-    """Return what the whole weight shares in ``scheme``, None in most: then it is not read."""
-    return shared_of(lambda: (moved(checkpoint.read(layer, *rows)) for rows in chunks(layer)), scheme)
+def _measured(checkpoint: Checkpoint, layer: Layer, schemes: Sequence[Scheme]) -> Generator[int, None, Measured | None]:
+    """Yield the weights seen but for the last, each twice where it is read twice; return the sums, None of no rows."""
+    sums: Measured | None = None
+    shared = yield from shared_of(rows_of(checkpoint, layer), schemes)
+    seen = layer.numel if shared else 0
+    whole = seen + layer.numel
+    for weight in rows_of(checkpoint, layer):
+        part = measure(weight, schemes, shared)
+        sums = part if sums is None else sums + part
+        seen += weight.numel()
+        if seen < whole:
+            yield seen
+    return sums
+
+
+def _step(layer: Layer, done: int, total: int, passes: int, seen: int) -> Surveyed:
+    return Surveyed(layer.name, None, done + seen // passes, total)
 
 
 def _is_sound(line: LayerSurvey) -> bool:

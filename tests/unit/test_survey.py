@@ -164,6 +164,17 @@ def test_sensitivities_forget_no_errors(checkpoint: Checkpoint, own_cache: Path)
 
 
 @pytest.mark.usefixtures("_small_pieces")
+def test_looking_at_a_whole_layer_first_is_progress_too(checkpoint: Checkpoint) -> None:
+    [up] = [layer for layer in checkpoint.layers if layer.name == WEIGHTS[0]]
+    pieces = len(survey_module.chunks(up))
+    steps = survey(checkpoint, None, {up.name: [Scheme(Mode.NVFP4, 16), Scheme(Mode.CB4_LEARNED, 32)]})
+    first = [step for step in steps if step.layer == up.name and step.found is None]
+    assert len(first) == 2 * pieces - 1, "the last one comes with what was found"
+    assert [step.done for step in first] == sorted({step.done for step in first})
+    assert first[pieces - 1].done == up.numel // 2
+
+
+@pytest.mark.usefixtures("_small_pieces")
 @pytest.mark.parametrize("layers", [0, 1, 3])
 def test_closing_half_way_keeps_what_was_found(checkpoint: Checkpoint, reads: list[Any], layers: int) -> None:
     """Also where the next layer is begun; it is measured anew."""
