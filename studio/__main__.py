@@ -21,6 +21,7 @@ from studio.scheme import BACKUPS, Mode
 from studio.settings import settings
 from studio.terminal import Terminal, language, say, terminal
 from studio.text import text
+from studio.workspace import partial_in, sweep_partials
 
 if TYPE_CHECKING:
     from studio.checkpoint import Checkpoint
@@ -267,9 +268,11 @@ def _workspace(target: Path) -> Iterator[Path]:
     ResourceError before the work when the target has files in it or cannot be written.
     """
     missing = [parent for parent in target.parents if not parent.exists()]
-    hidden = (target if target.exists() else target.parent) / f".{target.name}.partial-{os.getpid()}"
+    hidden = partial_in(target if target.exists() else target.parent, target.name)
     try:
         try:
+            for place in (target.parent, target):
+                sweep_partials(place, target.name)
             if target.exists() and any(target.iterdir()):
                 raise ResourceError("folder_not_empty", path=target)
             hidden.mkdir(parents=True)

@@ -253,11 +253,13 @@ def test_a_compression_that_was_killed_is_taken_up_again(home: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    answer = run_process("compress", "builtin", "--out", home / "out", *arguments, "--json", before=AND_SAY)
+    assert [folder.name.partition("-")[0] for folder in home.iterdir()] == [".killed.partial"]
+    answer = run_process("compress", "builtin", "--out", home / "killed", *arguments, "--json", before=AND_SAY)
     assert answer.code == 0
     [resumed] = [int(line.split()[1]) for line in answer.stderr.splitlines() if line.startswith("resumed")]
     assert resumed >= finished >= 20
+    assert [folder.name for folder in home.iterdir()] == ["killed"]
     whole = run("compress", "builtin", "--out", home / "whole", *arguments, "--json")
-    assert (home / "out" / "model.safetensors").read_bytes() == (home / "whole" / "model.safetensors").read_bytes()
+    assert (home / "killed" / "model.safetensors").read_bytes() == (home / "whole" / "model.safetensors").read_bytes()
     errors = [json.loads(said.stdout)["layers"] for said in (answer, whole)]
     assert errors[0] == errors[1]
