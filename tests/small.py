@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from studio.architecture import Kind, Layer
+from studio.byte_ranges import ByteRanges
 from studio.checkpoint import Checkpoint, fingerprint
 from studio.headers import read_header
 from studio.plan import Choice, make_plan
@@ -67,9 +68,11 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int |
     reads: list[tuple[str, int, int | None]] = []
     read: Callable[..., Tensor] = Checkpoint.read
 
-    def counted(self: Checkpoint, layer: Layer, start: int = 0, stop: int | None = None) -> Tensor:
+    def counted(
+        self: Checkpoint, layer: Layer, start: int = 0, stop: int | None = None, ranges: ByteRanges | None = None
+    ) -> Tensor:
         reads.append((layer.name, start, stop))
-        return read(self, layer, start, stop)
+        return read(self, layer, start, stop, ranges)
 
     monkeypatch.setattr(Checkpoint, "read", counted)
     return reads

@@ -1,5 +1,7 @@
 """Weights stored in FP8 and MXFP4 stand for the numbers that transformers makes of them, whatever rows are read."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import Tensor
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
+from studio.byte_ranges import FolderRanges
 from studio.errors import CheckpointError
 from studio.headers import TensorEntry, read_header
 from studio.source_formats import Files, StoredTensor, dequantize_fp8, dequantize_mxfp4, is_readable
@@ -68,15 +71,18 @@ def test_mxfp4_is_what_transformers_makes_of_it() -> None:
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Any:
+def stored(tmp_path: Path) -> Iterator[Any]:
     """Write tensors to a file, and return what reads one of them."""
+
+    stack = ExitStack()
 
     def write(**tensors: Tensor) -> tuple[dict[str, TensorEntry], Files]:
         save_file(tensors, tmp_path / "a.safetensors")
         entries = read_header(tmp_path / "a.safetensors")
-        return entries, Files(tmp_path, entries)
+        return entries, Files(entries, stack.enter_context(FolderRanges(tmp_path)))
 
-    return write
+    with stack:
+        yield write
 
 
 def test_experts_in_mxfp4_have_the_shape_of_their_values(stored: Any) -> None:
@@ -87,10 +93,9 @@ def test_experts_in_mxfp4_have_the_shape_of_their_values(stored: Any) -> None:
     expected = convert_moe_packed_tensors(blocks, scales).mT
     assert tensor.check()
     assert (tensor.format, tensor.shape) == ("MXFP4", (3, 8, 64))
-    with files:
-        assert torch.equal(tensor.whole(files), expected)
-        assert torch.equal(tensor.rows(files, 1, 3, 6), expected[1, 3:6])
-        assert torch.equal(tensor.columns(files, 2, 10, 20), expected[2].T[10:20])
+    assert torch.equal(tensor.whole(files), expected)
+    assert torch.equal(tensor.rows(files, 1, 3, 6), expected[1, 3:6])
+    assert torch.equal(tensor.columns(files, 2, 10, 20), expected[2].T[10:20])
 
 
 @pytest.mark.parametrize("grid", [(3, 2, 4), (3, 1, 1), (1,)], ids=["blocks", "expert", "tensor"])
@@ -101,19 +106,17 @@ def test_experts_in_fp8_have_their_own_scales(stored: Any, grid: tuple[int, ...]
     assert tensor.check()
     each = scale if len(grid) == 3 else scale.reshape(1, 1, 1).expand(3, 1, 1)
     expected = torch.stack([transformers_fp8(weight[i], each[i]) for i in range(3)])
-    with files:
-        assert torch.equal(tensor.whole(files), expected)
-        assert torch.equal(tensor.rows(files, 2, 15, 18), expected[2, 15:18])
-        assert torch.equal(tensor.columns(files, 1, 5, 9), expected[1].T[5:9])
+    assert torch.equal(tensor.whole(files), expected)
+    assert torch.equal(tensor.rows(files, 2, 15, 18), expected[2, 15:18])
+    assert torch.equal(tensor.columns(files, 1, 5, 9), expected[1].T[5:9])
 
 
 def test_plain_tensors_are_read_as_they_are(stored: Any) -> None:
     values = {"scalar": torch.tensor(2.0), "flat": torch.rand(5), "none": torch.empty(0, 4), "w": torch.rand(6, 4)}
     entries, files = stored(**values)
-    with files:
-        for name, value in values.items():
-            assert torch.equal(StoredTensor(name, entries).whole(files), value)
-        assert torch.equal(StoredTensor("w", entries).columns(files, 0, 1, 3), values["w"].T[1:3])
+    for name, value in values.items():
+        assert torch.equal(StoredTensor(name, entries).whole(files), value)
+    assert torch.equal(StoredTensor("w", entries).columns(files, 0, 1, 3), values["w"].T[1:3])
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_a_file_cut_short_is_named(stored: Any, tmp_path: Path) -> None:
     entries, files = stored(w=torch.rand(64, 64))
     with (tmp_path / "a.safetensors").open("r+b") as file:
         file.truncate(1000)
-    with files, pytest.raises(CheckpointError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         StoredTensor("w", entries).whole(files)
     assert caught.value.values == {"file": "a.safetensors"}
 
