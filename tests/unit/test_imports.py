@@ -20,7 +20,8 @@ LAYERS = (
     "packing",
     "native",
     "quantize|kernels",
-    "hub|byte_ranges",
+    "byte_ranges|hub_client",
+    "hub",
     "source_formats",
     "source_names|configs",
     "architecture",
@@ -55,7 +56,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 ONLY_IN = {
     "gradio": ("studio/ui/",),
     "plotly": ("studio/ui/",),
-    "huggingface_hub": ("studio/hub.py", "studio/export/"),
+    "huggingface_hub": ("studio/hub.py", "studio/hub_client.py", "studio/export/"),
 }
 """Libraries with one home each."""
 
@@ -128,7 +129,7 @@ def test_the_entry_point_knows_only_the_commands() -> None:
         (
             "studio/source.py",
             "import huggingface_hub",
-            "huggingface_hub has its home in studio/hub.py and studio/export/",
+            "huggingface_hub has its home in studio/hub.py and studio/hub_client.py and studio/export/",
         ),
     ],
 )
