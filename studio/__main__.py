@@ -114,17 +114,20 @@ def survey(
 ) -> None:
     with terminal(as_json) as here:
         from studio.report import heading, model_facts, sample_facts, sample_rows, survey_facts, survey_rows
+        from studio.sample import draws
         from studio.session import Session
+        from studio.units import format_bytes
 
         session = Session(paths=True)
         checkpoint = here.follow(session.open(model))
-        here.follow(session.fetch())
         if sample:
-            sampled = here.follow(session.sample(runs))
-            here.answer(
-                model_facts(checkpoint) | sample_facts(checkpoint, sampled), heading(checkpoint), sample_rows(sampled)
-            )
+            read = sum(draw.nbytes for draw in draws(checkpoint, runs))
+            here.note(say("sample_reads", read=format_bytes(read), all=format_bytes(checkpoint.source_bytes)))
+            found = here.follow(session.sample(runs))
+            facts = model_facts(checkpoint) | {"sample_bytes": read} | sample_facts(checkpoint, found)
+            here.answer(facts, heading(checkpoint), sample_rows(found))
             return
+        here.follow(session.fetch())
         here.follow(session.survey())
         facts = survey_facts(checkpoint, session.known)
         here.answer(model_facts(checkpoint) | facts, heading(checkpoint), survey_rows(session.known))

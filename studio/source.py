@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio import gguf_source, hub
+from studio.byte_ranges import ByteRanges
 from studio.checkpoint import Checkpoint, of_folder, of_repository
 from studio.errors import ModelError
+from studio.hub_client import HubRanges
 from studio.recipe import is_compressed
 from studio.steps import relayed
 
@@ -70,6 +72,11 @@ def fetch(checkpoint: Checkpoint) -> Generator[Step, None, Checkpoint]:
     repository = hub.inspect(checkpoint.name, checkpoint.revision)
     folder = yield from relayed(hub.download(repository), lambda at: Step("download", at.done, at.total))
     return of_repository(repository, folder)
+
+
+def byte_ranges(checkpoint: Checkpoint) -> ByteRanges | None:
+    """Return what reads a few bytes of a model that is not on this machine, None of one that is."""
+    return None if checkpoint.folder is not None else HubRanges(checkpoint.name, checkpoint.revision)
 
 
 def _builtin() -> Generator[Step, None, Checkpoint]:

@@ -85,8 +85,13 @@ class Surveyed:
 def chunks(layer: Layer) -> list[tuple[int, int]]:
     """Return row ranges of a weight that are small enough to work on at once, each but the last of even length."""
     rows, width = layer.matrix
-    step = max(2, chunk_weights(CHUNK_WEIGHTS) // width & ~1)
+    step = chunk_rows(width)
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def chunk_rows(width: int) -> int:
+    """Return how many rows of a weight are worked on at once, an even number."""
+    return max(2, chunk_weights(CHUNK_WEIGHTS) // width & ~1)
 
 
 def rows_of(checkpoint: Checkpoint, layer: Layer) -> Iterator[Tensor]:

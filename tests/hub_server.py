@@ -103,8 +103,8 @@ class LocalHub:
     bytes_per_second: float = math.inf
     status: int | None = None
     fault: Literal["", "whole", "elsewhere", "unsaid", "short", "long", "breaks"] = ""
-    """What a Range request for a file gets: the whole file, another part, its part without a word which, too few bytes or
-    too many; or the line breaks, once."""
+    """What a Range request for a file gets: the whole file, another part, its part without a word which it is, too few
+    bytes or too many; or the line breaks, once."""
     elsewhere: bool = False
     """Whether weights are kept by another server, as on the Hub: a file's address leads to one that is signed."""
     signature: int = 0
@@ -113,7 +113,7 @@ class LocalHub:
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = False  # so that closing waits for them, and no socket outlives the server
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
@@ -148,6 +148,11 @@ class LocalHub:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    """Connections that wait to be taken: with five, those of more threads wait a second for a second try."""
 
 
 class _Handler(BaseHTTPRequestHandler):

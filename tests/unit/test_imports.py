@@ -43,6 +43,7 @@ LAYERS = (
     "chat",
     "pool",
     "columns|jobs|unfinished",
+    "measuring",
     "session",
     "ui",
     "terminal",

@@ -1,7 +1,5 @@
 """Weights stored in FP8 and MXFP4 stand for the numbers that transformers makes of them, whatever rows are read."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,10 @@ from torch import Tensor
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from studio.byte_ranges import FolderRanges
 from studio.errors import CheckpointError
 from studio.headers import TensorEntry, read_header
 from studio.source_formats import Files, StoredTensor, dequantize_fp8, dequantize_mxfp4, is_readable
+from tests.small import CountedRanges
 
 E4M3 = torch.float8_e4m3fn
 
@@ -71,18 +69,15 @@ def test_mxfp4_is_what_transformers_makes_of_it() -> None:
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Iterator[Any]:
+def stored(tmp_path: Path) -> Any:
     """Write tensors to a file, and return what reads one of them."""
-
-    stack = ExitStack()
 
     def write(**tensors: Tensor) -> tuple[dict[str, TensorEntry], Files]:
         save_file(tensors, tmp_path / "a.safetensors")
         entries = read_header(tmp_path / "a.safetensors")
-        return entries, Files(entries, stack.enter_context(FolderRanges(tmp_path)))
+        return entries, Files(entries, CountedRanges(tmp_path))
 
-    with stack:
-        yield write
+    return write
 
 
 def test_experts_in_mxfp4_have_the_shape_of_their_values(stored: Any) -> None:
@@ -117,6 +112,52 @@ def test_plain_tensors_are_read_as_they_are(stored: Any) -> None:
     for name, value in values.items():
         assert torch.equal(StoredTensor(name, entries).whole(files), value)
     assert torch.equal(StoredTensor("w", entries).columns(files, 0, 1, 3), values["w"].T[1:3])
+
+
+OF_ROWS = {
+    "plain": {"w": torch.rand(40, 32)},
+    "experts": {"w": torch.rand(3, 40, 32)},
+    "fp8_blocks": {"w": random_fp8(40, 32), "w_scale": torch.rand(3, 2) + 0.1},
+    "fp8_of_a_row": {"w": random_fp8(40, 32), "w_scale": torch.rand(40, 1) + 0.1},
+    "fp8_of_a_row_flat": {"w": random_fp8(40, 32), "w_scale": torch.rand(40) + 0.1},
+    "fp8_tensor": {"w": random_fp8(40, 32), "w_scale": torch.tensor(0.5)},
+    "fp8_columns": {"w": random_fp8(40, 32), "w_scale": torch.rand(1, 4) + 0.1},
+    "fp8_experts": {"w": random_fp8(3, 40, 32), "w_scale_inv": torch.rand(3, 3, 2) + 0.1},
+    "fp8_an_expert": {"w": random_fp8(3, 40, 32), "w_scale_inv": torch.rand(3, 1, 1) + 0.1},
+    "mxfp4": {
+        "w_blocks": torch.randint(0, 256, (3, 40, 2, 16), dtype=torch.uint8),
+        "w_scales": torch.randint(110, 135, (3, 40, 2), dtype=torch.uint8),
+    },
+}
+
+
+@pytest.mark.parametrize("tensors", OF_ROWS.values(), ids=OF_ROWS.keys())
+@pytest.mark.parametrize(("start", "stop"), [(0, 40), (0, 1), (15, 18), (16, 32), (33, 40), (7, 39)])
+def test_no_byte_is_read_but_those_of_the_rows_and_their_scales(
+    stored: Any, tmp_path: Path, tensors: dict[str, Tensor], start: int, stop: int
+) -> None:
+    entries, files = stored(**tensors)
+    tensor = StoredTensor(next(iter(tensors)), entries)
+    whole = tensor.whole(files)
+    for expert in range(3 if len(tensor.shape) == 3 else 1):
+        place = CountedRanges(tmp_path)
+        rows = tensor.rows(Files(entries, place), expert, start, stop)
+        assert torch.equal(rows, (whole[expert] if len(tensor.shape) == 3 else whole)[start:stop])
+        assert sum(place.asked) == tensor.read_bytes(expert, start, stop)
+        own = entries[tensor.name].nbytes * (stop - start) // whole[..., 0].numel()
+        scales = [entry.nbytes for name, entry in entries.items() if name != tensor.name]
+        assert own <= sum(place.asked) <= own + sum(scales)
+        place.asked.clear()
+        columns = tensor.columns(Files(entries, place), expert, 3, 5)
+        assert torch.equal(columns, (whole[expert] if len(tensor.shape) == 3 else whole)[:, 3:5].T)
+        assert sum(place.asked) == tensor.read_bytes(expert, 0, 40)
+
+
+def test_scales_of_other_rows_are_not_read(stored: Any, tmp_path: Path) -> None:
+    entries, _ = stored(w=random_fp8(256, 64), w_scale=torch.rand(256, 1) + 0.1)
+    place = CountedRanges(tmp_path)
+    StoredTensor("w", entries).rows(Files(entries, place), 0, 100, 102)
+    assert place.asked == [2 * 64, 2 * 4]
 
 
 @pytest.mark.parametrize(
