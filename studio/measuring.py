@@ -38,6 +38,7 @@ class Measuring:
     """What a sample tells of layers that are not read as a whole yet: estimates, apart from what is ``known``."""
     sample_bytes: int = 0
     """What such a sample reads of a model that is not on this machine."""
+    is_sampling: bool = False
     output_errors: output_error.Errors = field(default_factory=dict)
     """Layer -> scheme -> output error, as far as measured."""
     choice: Choice = field(default_factory=Choice)
@@ -86,12 +87,13 @@ class Measuring:
         What is found is in ``sampled`` as it comes; at the end plans with a ratio follow it, as estimates.
         """
         checkpoint = self._model()
-        self.begin("survey")
+        self.begin("sample")
         steps = sampled_survey(checkpoint, source.byte_ranges(checkpoint), runs, wanted=self._wanted())
+        self.is_sampling = True
         try:
             while True:
                 step = next(steps)
-                self._heed("survey")
+                self._heed("sample")
                 with self._planning:
                     if not self._is_still(checkpoint):
                         raise Cancelled
@@ -102,6 +104,7 @@ class Measuring:
         except StopIteration as finished:
             found: Sample = finished.value
         finally:
+            self.is_sampling = False
             steps.close()
         with self._planning:
             if self._is_still(checkpoint):

@@ -164,7 +164,7 @@ def until_some(session: Session) -> Generator[Event, None, Sample]:
 
 def test_stop_ends_it_and_what_was_found_is_kept(server: LocalHub, session: Session) -> None:
     steps = until_some(session)
-    session.stop("survey")
+    session.stop("sample")
     with pytest.raises(Cancelled):
         finish(steps)
     some = dict(session.sampled)
