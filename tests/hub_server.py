@@ -276,9 +276,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for start in range(0, len(content), PIECE_BYTES):
                 piece = content[start : start + PIECE_BYTES]
+                time.sleep(len(piece) / self.hub.bytes_per_second)
                 self.wfile.write(piece)
                 self.request_log.sent += len(piece)
-                time.sleep(len(piece) / self.hub.bytes_per_second)
         except ConnectionError:
             self.close_connection = True  # the client has heard enough
 
