@@ -21,6 +21,7 @@ from studio.scheme import BACKUPS, Mode
 from studio.settings import settings
 from studio.terminal import Terminal, language, say, terminal
 from studio.text import text
+from studio.workspace import partial_in, sweep_partials
 
 if TYPE_CHECKING:
     from studio.checkpoint import Checkpoint
@@ -113,17 +114,20 @@ def survey(
 ) -> None:
     with terminal(as_json) as here:
         from studio.report import heading, model_facts, sample_facts, sample_rows, survey_facts, survey_rows
+        from studio.sample import draws
         from studio.session import Session
+        from studio.units import format_bytes
 
         session = Session(paths=True)
         checkpoint = here.follow(session.open(model))
-        here.follow(session.fetch())
         if sample:
-            sampled = here.follow(session.sample(runs))
-            here.answer(
-                model_facts(checkpoint) | sample_facts(checkpoint, sampled), heading(checkpoint), sample_rows(sampled)
-            )
+            read = sum(draw.nbytes for draw in draws(checkpoint, runs))
+            here.note(say("sample_reads", read=format_bytes(read), all=format_bytes(checkpoint.source_bytes)))
+            found = here.follow(session.sample(runs))
+            facts = model_facts(checkpoint) | {"sample_bytes": read} | sample_facts(checkpoint, found)
+            here.answer(facts, heading(checkpoint), sample_rows(found))
             return
+        here.follow(session.fetch())
         here.follow(session.survey())
         facts = survey_facts(checkpoint, session.known)
         here.answer(model_facts(checkpoint) | facts, heading(checkpoint), survey_rows(session.known))
@@ -176,6 +180,7 @@ def chat(
         from studio.checkpoint import read_json
         from studio.columns import compressed_column, original_column
         from studio.configs import check_can_chat, load_config
+        from studio.model_files import CONFIG
         from studio.recipe import is_compressed
         from studio.report import speed
         from studio.sampling import Sampling
@@ -183,7 +188,7 @@ def chat(
 
         folder = Path(model).expanduser()
         if is_compressed(folder):
-            check_can_chat(load_config(read_json(folder / "config.json")))
+            check_can_chat(load_config(read_json(folder / CONFIG)))
         column = compressed_column(folder) if is_compressed(folder) else original_column(_fetched(here, model))
         messages = [{"role": "system", "content": system}] if system.strip() else []
         messages.append({"role": "user", "content": prompt})
@@ -267,9 +272,11 @@ def _workspace(target: Path) -> Iterator[Path]:
     ResourceError before the work when the target has files in it or cannot be written.
     """
     missing = [parent for parent in target.parents if not parent.exists()]
-    hidden = (target if target.exists() else target.parent) / f".{target.name}.partial-{os.getpid()}"
+    hidden = partial_in(target if target.exists() else target.parent, target.name)
     try:
         try:
+            for place in (target.parent, target):
+                sweep_partials(place, target.name)
             if target.exists() and any(target.iterdir()):
                 raise ResourceError("folder_not_empty", path=target)
             hidden.mkdir(parents=True)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from studio.architecture import Layer, empty_model, load_config
 from studio.checkpoint import Checkpoint, read_json
+from studio.model_files import CONFIG
 
 Result = TypeVar("Result")
 Transform = Callable[[Layer, Tensor], Tensor]
@@ -50,7 +51,7 @@ class BlockModel:
         self, checkpoint: Checkpoint, dtype: torch.dtype = torch.bfloat16, transform: Transform | None = None
     ) -> None:
         """Build the tree. Raises CheckpointError when the config makes no model."""
-        self.model = empty_model(load_config(read_json(checkpoint.path / "config.json")))
+        self.model = empty_model(load_config(read_json(checkpoint.path / CONFIG)))
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._transform = transform

@@ -20,13 +20,12 @@ from torch import Tensor
 from studio import __version__
 from studio.architecture import Layer
 from studio.checkpoint import Checkpoint
-from studio.device import moved
 from studio.errors import CheckpointError
 from studio.plan import Assignment, Plan
 from studio.quantize import quantize, relative
 from studio.rounding import shared_of
 from studio.scheme import Scheme
-from studio.survey import chunks
+from studio.survey import rows_of
 from studio.tensor_file import DTYPE_NAMES, Slot, TensorFile
 from studio.threads import Behind, ahead
 
@@ -97,8 +96,9 @@ def compress(checkpoint: Checkpoint, plan: Plan, file: Path) -> Generator[Progre
             write = partial(writer.do, partial(_put, out))
             for a in plan.assignments:
                 if a.layer.name not in errors:
-                    for weights in _write(checkpoint, a, iter(pieces.__next__, None), write, errors):
-                        yield Progress(a.layer.name, done + weights, total)
+                    passes = 2 if a.scheme is not None and a.scheme.mode.needs_whole else 1
+                    for seen in _write(checkpoint, a, iter(pieces.__next__, None), write, errors):
+                        yield Progress(a.layer.name, done + seen // passes, total)
                     writer.do(journal.note, a.layer.name, errors[a.layer.name])
                 done += a.layer.numel
                 yield Progress(a.layer.name, done, total)
@@ -222,31 +222,25 @@ def _slots_of(checkpoint: Checkpoint, a: Assignment) -> list[tuple[str, Slot]]:
 def _pieces(checkpoint: Checkpoint, assignments: Sequence[Assignment]) -> Iterator[Tensor | None]:
     """Yield each tensor in pieces, rows [n, K] or, of one that is kept, flat ones; None after the last of each."""
     for a in assignments:
-        yield from checkpoint.stored(a.layer) if a.scheme is None else _rows(checkpoint, a.layer)
+        yield from checkpoint.stored(a.layer) if a.scheme is None else rows_of(checkpoint, a.layer)
         yield None
-
-
-def _rows(checkpoint: Checkpoint, layer: Layer) -> Iterator[Tensor]:
-    """Yield a weight's rows [n, K] in turn."""
-    for start, stop in chunks(layer):
-        yield moved(checkpoint.read(layer, start, stop))
 
 
 def _write(
     checkpoint: Checkpoint, a: Assignment, pieces: Iterable[Tensor], write: Write, errors: dict[str, float | None]
-) -> Iterator[int]:
-    """Write one tensor, yielding the weights done; put its error into ``errors``."""
+) -> Generator[int, None, None]:
+    """Write one tensor, yielding the weights seen, twice where it is read twice; put its error into ``errors``."""
     if a.scheme is None:
         yield from _copy(checkpoint, a.layer, pieces, write)
         errors[a.layer.name] = None
         return
     layer, scheme = a.layer, a.scheme
     square = difference = 0.0
-    done = 0
     written = dict.fromkeys((part.name for part in scheme.parts(layer.matrix)), 0)
-    shared = shared_of(lambda: _rows(checkpoint, layer), scheme)
+    shared = yield from shared_of(rows_of(checkpoint, layer), [scheme])
+    seen = layer.numel if shared else 0
     for weight in pieces:
-        found = quantize(weight, scheme, shared)
+        found = quantize(weight, scheme, shared.get(scheme))
         places = []
         for name, array in found.packed.arrays().items():
             if array is not found.packed.shared or not written[name]:  # what the tensor shares is written once
@@ -257,8 +251,8 @@ def _write(
         difference += found.difference
         if not math.isfinite(square + difference):
             raise CheckpointError("not_finite", tensor=layer.source)
-        done += weight.numel()
-        yield done
+        seen += weight.numel()
+        yield seen
     errors[layer.name] = relative(difference, square)
 
 

@@ -7,9 +7,9 @@ from studio.chat import Reply
 from studio.source import Step
 from studio.units import format_bytes
 
-Job = Literal["open", "survey", "compress", "chat", "export"]
+Job = Literal["open", "survey", "sample", "compress", "chat", "export"]
 """What can be stopped, each by itself."""
-JOBS: tuple[Job, ...] = ("open", "survey", "compress", "chat", "export")
+JOBS: tuple[Job, ...] = ("open", "survey", "sample", "compress", "chat", "export")
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ class Plan:
     choice: Choice
     assignments: tuple[Assignment, ...]
     is_exact: bool
-    """False while sensitivities are unknown and the choice needs them: sizes are then estimates."""
+    """False while sensitivities are unknown or estimates, and the choice needs them: sizes are then estimates."""
     pinned: frozenset[str] = frozenset()
     """Names of the weights whose scheme the user decided."""
 
@@ -246,12 +246,17 @@ def group_sizes(layers: Sequence[Layer]) -> tuple[int, ...]:
     return fitting_group_sizes(layer.matrix[1] for layer in ratio_defining(layers))
 
 
-def make_plan(layers: Sequence[Layer], choice: Choice, sensitivities: Mapping[str, float] | None = None) -> Plan:
+def make_plan(
+    layers: Sequence[Layer],
+    choice: Choice,
+    sensitivities: Mapping[str, float] | None = None,
+    are_estimates: bool = False,
+) -> Plan:
     """Return the plan of ``choice``.
 
     ``sensitivities``: NNCF's score by tensor name, high stays at backup. Without them a mixed choice is planned in the
-    model's order and marked as an estimate. Raises SchemeError when the group size fits no or not every layer, unless
-    the choice says what to do then.
+    model's order and marked as an estimate, as it is where they ``are_estimates`` themselves. Raises SchemeError when
+    the group size fits no or not every layer, unless the choice says what to do then.
     """
     pinned = _pinned(layers, choice)
     # An 8-bit integer mode takes every weight; NNCF asks nothing of their widths.
@@ -277,7 +282,7 @@ def make_plan(layers: Sequence[Layer], choice: Choice, sensitivities: Mapping[st
         return (fitted if layer.name in primary else backup)[layer.matrix[1]]
 
     assignments = tuple(Assignment(layer, scheme(layer)) for layer in layers)
-    is_exact = not choice.is_mixed or sensitivities is not None
+    is_exact = not choice.is_mixed or (sensitivities is not None and not are_estimates)
     return Plan(choice, assignments, is_exact, frozenset(pinned))
 
 

@@ -57,6 +57,11 @@ class Mode(StrEnum):
         return len(self.stored_as.group_sizes) > 1
 
     @property
+    def needs_whole(self) -> bool:
+        """Whether a tensor is looked at as a whole before its first row is rounded: its rows share some numbers."""
+        return self.stored_as.shared is not None
+
+    @property
     def is_mixable(self) -> bool:
         """Whether a ratio applies: NNCF's 8-bit integers take every weight."""
         return self not in (Mode.INT8_SYM, Mode.INT8_ASYM)

@@ -68,6 +68,9 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     on(page.map.colour.input, do.paint, [*who, page.map.colour], last).then(
         do.outputs, [*who, page.map.layer], planned, **measuring
     )
+    far = quick | {"concurrency_limit": 4, "concurrency_id": "sample"}
+    page.map.estimate.click(do.estimate, who, planned, **far)
+    on(page.map.halt.click, do.halt, who, quick)
     for map_ in (page.map.grid, page.map.legend):
         on(map_.click, do.pick, who, last)
     on(page.map.layer.input, do.describe, [*who, page.map.layer], last)

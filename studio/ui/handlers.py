@@ -86,6 +86,8 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "open_model": lambda page: page.model.notice,
     "survey": lambda page: page.model.notice,
     "outputs": lambda page: page.model.notice,
+    "estimate": lambda page: page.model.notice,
+    "halt": lambda page: page.model.notice,
     "paint": lambda page: page.map.notice,
     "pick": lambda page: page.map.notice,
     "describe": lambda page: page.map.notice,
@@ -160,6 +162,22 @@ class Handlers:
         """Measure what each layer's output loses, in the background, if that is what the map is to show."""
         yield from self._measured(session, language, session.measure_outputs() if session.colour == "output" else ())
         yield {self.page.map.card: present.layer_card(session, str(pattern or ""), language)}
+
+    @guarded
+    def estimate(self, session: Session, language: str) -> Iterator[Updates]:
+        """Read a few rows of each layer where they are, and draw the map from them."""
+        try:
+            yield from self._measured(session, language, session.sample())
+            yield show.map_of(self.page, session, language) | {self.page.model.notice: ""}  # also where it was stopped
+        except UserError:
+            yield show.map_of(self.page, session, language)
+            raise
+
+    @guarded
+    def halt(self, session: Session, language: str) -> Iterator[Updates]:
+        """End the sample; what it told so far stays on the map."""
+        session.stop("sample")
+        yield {self.page.map.halt: gr.update(visible=False)}
 
     def _measured(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""

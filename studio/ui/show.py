@@ -14,7 +14,7 @@ from studio.scheme import GROUP_SIZES, Mode
 from studio.session import Session
 from studio.template import Message
 from studio.text import text
-from studio.ui import present
+from studio.ui import estimate, present
 from studio.ui.charts import size_figure
 from studio.ui.heatmap import Errors, heatmap
 from studio.ui.page import Page
@@ -55,7 +55,7 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
         return shown
     return shown | {
         **_map(page, session, found, language),
-        page.map.table: present.layer_table(plan, found, language),
+        page.map.table: present.layer_table(plan, found, language, estimate.estimates(session, found)),
         page.map.pins: present.pins(plan, language),
         page.map.unpin: gr.update(interactive=bool(choice.pins)),
         page.sizes.plot: size_figure(plan, language),
@@ -96,9 +96,15 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
     if plan is None:
         return {}
     errors = present.errors_on_show(session, found, colour)
+    guessed = estimate.estimates(session, found) if colour == "weight" else {}
+    legend = present.map_legend(plan, colour, errors, language, guessed) + estimate.needs_whole(session, language)
+    is_offered = session.is_sampling or estimate.is_offered(session, found)
+    offer = gr.update(visible=is_offered, interactive=not session.is_sampling, value=estimate.offer(session, language))
     return {
-        page.map.legend: present.map_legend(plan, colour, errors, language),
-        page.map.grid: heatmap(plan, errors, language),
+        page.map.legend: legend,
+        page.map.grid: heatmap(plan, errors, language, guessed),
+        page.map.estimate: offer,
+        page.map.halt: gr.update(visible=session.is_sampling),
     }
 
 
@@ -189,9 +195,10 @@ def planned(page: Page) -> list[Block]:
     """Return the components that a change of plan may change: fewer than all, for each costs the browser a look."""
     controls = (page.plan.group_size, page.plan.ratio, page.plan.backup, page.plan.all_layers, page.plan.undo)
     map_ = (page.map.legend, page.map.grid, page.map.table, page.map.pins, page.map.unpin, page.map.card)
+    sample = (page.map.estimate, page.map.halt)
     sizes = (page.sizes.plot, page.sizes.legend, page.sizes.distribution)
     return [
-        page.model.facts, page.model.strip, page.model.notice, page.plan.progress, *controls, *map_, *sizes,
+        page.model.facts, page.model.strip, page.model.notice, page.plan.progress, *controls, *map_, *sample, *sizes,
         page.chat.compressed, page.export.summary, page.export.button,
     ]  # fmt: skip
 

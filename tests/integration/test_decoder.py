@@ -10,12 +10,12 @@ import torch
 import transformers as tf
 from torch import Tensor
 
-from studio.checkpoint import WEIGHTS
 from studio.compress import compress
 from studio.decoder import GeneralDecoder, Way, open_compressed, open_original
 from studio.decoder.native import NativeDecoder, is_available
 from studio.errors import CheckpointError
 from studio.export import write_folder
+from studio.model_files import WEIGHTS
 from studio.plan import Choice, make_plan
 from studio.source import open_model
 from tests.conftest import tiny_tokenizer

@@ -23,19 +23,22 @@ from typer.testing import CliRunner
 
 from studio.__main__ import app
 from studio.architecture import Kind
-from studio.checkpoint import INDEX, WEIGHTS, Checkpoint, of_folder
+from studio.checkpoint import Checkpoint, of_folder
 from studio.decoder import MOST_TOKENS, GeneralDecoder
 from studio.errors import CheckpointError, ModelError, UserError
 from studio.jobs import Answers
 from studio.kernels import PackedStack
 from studio.model import load_compressed, load_original, slow_schemes
+from studio.model_files import INDEX, WEIGHTS
 from studio.packing import PackedTensor
 from studio.plan import Choice
 from studio.recipe import read_recipe
+from studio.sample import draws, sampled_survey
 from studio.sampling import Sampling
 from studio.scheme import Scheme
 from studio.session import Session
 from tests.conftest import tiny_tokenizer
+from tests.small import CountedRanges
 from tests.steps import finish
 
 BOUND = 0.03
@@ -214,6 +217,19 @@ def test_every_weight_of_the_text_is_in_the_map_once(made: Callable[[str], Made]
     assert sum(layer.numel for layer in layers if layer.name in parameters) == sum(sizes.values())
     places = [(layer.block, layer.projection) for layer in layers if layer.kind is Kind.LINEAR]
     assert len(set(places)) == len(places)
+
+
+@pytest.mark.usefixtures("own_cache")
+@of_every_family
+def test_a_sample_reads_the_bytes_it_says(made: Callable[[str], Made], family: str) -> None:
+    """However a family's file holds its weights: fused, expert by expert, with channels in rows or in columns."""
+    checkpoint = made(family).checkpoint
+    place = CountedRanges(checkpoint.path)
+    found = finish(sampled_survey(checkpoint, place, runs=2, rows=3))
+    drawn = draws(checkpoint, runs=2, rows=3)
+    assert sum(place.asked) == sum(draw.nbytes for draw in drawn)
+    assert {name: line.rows for name, line in found.items()} == {draw.layer.name: draw.rows for draw in drawn}
+    assert all(draw.rows >= min(4, draw.layer.matrix[0]) for draw in drawn), "the last run may be a short one"
 
 
 @of_every_speaker

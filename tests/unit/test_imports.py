@@ -12,15 +12,16 @@ LAYERS = (
     "",  # the package itself: its docstring and version
     "text",
     "errors",
-    "units|settings|threads",
-    "device",
+    "units|settings|threads|steps|model_files|kept",
+    "device|workspace",
     "headers",
     "scheme",
     "rounding",
     "packing",
     "native",
     "quantize|kernels",
-    "hub|byte_ranges",
+    "byte_ranges|hub_client",
+    "hub",
     "source_formats",
     "source_names|configs",
     "architecture",
@@ -42,7 +43,8 @@ LAYERS = (
     "template|sampling|detokenize",
     "chat",
     "pool",
-    "columns|jobs|unfinished|workspace",
+    "columns|jobs|unfinished",
+    "measuring",
     "session",
     "ui",
     "terminal",
@@ -56,7 +58,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 ONLY_IN = {
     "gradio": ("studio/ui/",),
     "plotly": ("studio/ui/",),
-    "huggingface_hub": ("studio/hub.py", "studio/export/"),
+    "huggingface_hub": ("studio/hub.py", "studio/hub_client.py", "studio/export/"),
 }
 """Libraries with one home each."""
 
@@ -129,7 +131,7 @@ def test_the_entry_point_knows_only_the_commands() -> None:
         (
             "studio/source.py",
             "import huggingface_hub",
-            "huggingface_hub has its home in studio/hub.py and studio/export/",
+            "huggingface_hub has its home in studio/hub.py and studio/hub_client.py and studio/export/",
         ),
     ],
 )

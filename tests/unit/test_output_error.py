@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from studio import output_error
 from studio.architecture import Layer, ratio_defining
 from studio.calibrate import Inputs, calibrate
-from studio.checkpoint import WEIGHTS, Checkpoint, of_folder
+from studio.checkpoint import Checkpoint, of_folder
 from studio.errors import CheckpointError
+from studio.model_files import WEIGHTS
 from studio.output_error import Measured, layer_errors, measure, output_errors, recall
 from studio.packing import pack
 from studio.rounding import round_to_nearest
