@@ -50,6 +50,7 @@ def plan_facts(plan: Plan, errors: Mapping[str, float] | None = None) -> dict[st
         "misfit": choice.misfit,
         "all_layers": choice.all_layers,
         "pins": [str(pin) for pin in choice.pins],
+        "method": choice.method.value,
         "exact": plan.is_exact,
         "original_bytes": plan.original_bytes,
         "compressed_bytes": plan.compressed_bytes,

@@ -19,6 +19,7 @@ from studio.checkpoint import Checkpoint
 from studio.columns import Column, borrowed, compressed_column, original_column
 from studio.compress import Compressed, compress, job_digest
 from studio.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
+from studio.guided import calibration_tokens
 from studio.jobs import JOBS, Answers, Event, Job, source_event
 from studio.model import slow_schemes
 from studio.plan import Choice, Pin, Plan, group_sizes, make_plan
@@ -59,6 +60,8 @@ class Session:
     colour: Literal["weight", "output", "bits"] = "weight"
     """What the map shows."""
     choice: Choice = field(default_factory=Choice)
+    calibration: Path | None = None
+    """The text that a calibrated method reads, None for the built-in one."""
     plan: Plan | None = None
     compressed: Compressed | None = None
     folder: Path | None = None
@@ -254,6 +257,7 @@ class Session:
             if not self._is_still(checkpoint):
                 raise Cancelled
             self.plan = plan = make_plan(checkpoint.layers, self.choice, self.scores)
+        tokens = calibration_tokens(checkpoint, self.calibration) if plan.choice.method.needs_inputs else None
         name = self.export_name(plan)
         self._check_disk(plan.compressed_bytes)
         place = self.workspace / uuid.uuid4().hex
@@ -262,7 +266,7 @@ class Session:
             try:
                 compressed = yield from self._relay(
                     "compress",
-                    compress(checkpoint, plan, file),
+                    compress(checkpoint, plan, file, tokens),
                     lambda step: Event("compress", step.done / step.total, step.layer),
                     checkpoint,
                 )

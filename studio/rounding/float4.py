@@ -18,7 +18,7 @@ MAX = MAGNITUDES[-1]
 SIGN = 8
 
 
-def encode(normal: Tensor) -> Tensor:
+def encode(normal: Tensor, _: Tensor | None = None) -> Tensor:
     """Return the code of the nearest E2M1 number, one exactly halfway taking the even mantissa."""
     codes = torch.bucketize(normal.abs().contiguous(), _halfways(normal.device))
     return codes + SIGN * normal.signbit()
@@ -53,7 +53,7 @@ def widest_scale(pieces: Iterable[Tensor]) -> Tensor:
     return torch.tensor([max(top, EPSILON)], dtype=torch.float32) / E4M3_MAX
 
 
-FP4, MXFP4, NVFP4 = Grid(fp4, decode), Grid(mxfp4, decode), Grid(nvfp4, decode, widest_scale)
+FP4, MXFP4, NVFP4 = Grid(fp4, decode, encode), Grid(mxfp4, decode, encode), Grid(nvfp4, decode, encode, widest_scale)
 
 
 @cache

@@ -40,16 +40,16 @@ def shared_of(pieces: Callable[[], Iterable[Tensor]], scheme: Scheme) -> Tensor 
     To be given to :func:`round_to_nearest` for each piece of a weight that is not rounded at once.
     """
     fit = GRIDS[scheme.mode].fit
-    return None if fit is None else fit(_grouped(piece, scheme) for piece in pieces())
+    return None if fit is None else fit(grouped(piece, scheme) for piece in pieces())
 
 
 def round_to_nearest(weight: Tensor, scheme: Scheme, shared: Tensor | None = None) -> Rounded:
     """Return ``weight`` [N, K], of any float dtype, on the grid of ``scheme``."""
     grid = GRIDS[scheme.mode]
-    grouped = _grouped(weight, scheme)
+    groups = grouped(weight, scheme)
     if shared is None and grid.fit is not None:
-        shared = grid.fit([grouped])
-    codes, scale, zero_point = grid.round(grouped, shared)
+        shared = grid.fit([groups])
+    codes, scale, zero_point = grid.round(groups, shared)
     zeros = None if zero_point is None else zero_point.to(torch.uint8)
     return Rounded(codes.to(torch.uint8).reshape(weight.shape), scale, zeros, shared)
 
@@ -66,7 +66,7 @@ def dequantize(rounded: Rounded, mode: Mode) -> Tensor:
     return (values * scale.unsqueeze(2)).reshape(rounded.codes.shape)
 
 
-def _grouped(weight: Tensor, scheme: Scheme) -> Tensor:
-    """[N, K] -> [N, G, g], fp32."""
+def grouped(weight: Tensor, scheme: Scheme) -> Tensor:
+    """Return the groups of a weight: [N, K] -> [N, G, g], fp32."""
     rows, width = weight.shape
     return weight.to(torch.float32).reshape(rows, scheme.groups(width), -1)
