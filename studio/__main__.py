@@ -169,6 +169,37 @@ def compress(
         here.answer(facts | more, heading(checkpoint), rows)
 
 
+@app.command(help=say("help_evaluate"))
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_DIR", help=say("help_evaluated"), show_default=False)],
+    against: Annotated[str, typer.Option("--against", metavar="MODEL", help=say("help_against"), show_default=False)],
+    file: Annotated[Path | None, typer.Option("--text", help=say("help_text"), show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    with terminal(as_json) as here:
+        from studio import evaluate as evaluation
+        from studio.checkpoint import read_json
+        from studio.configs import check_can_chat, load_config
+        from studio.jobs import evaluation_events
+        from studio.model import load_compressed, load_original
+        from studio.recipe import is_compressed
+        from studio.report import evaluation_facts, evaluation_rows, heading
+        from studio.texts import read_text
+
+        if file is not None:
+            read_text(file)  # before a model is fetched for nothing
+        folder = Path(model).expanduser()
+        if is_compressed(folder):
+            check_can_chat(load_config(read_json(folder / "config.json")))
+        original = _fetched(here, against)
+        other = load_compressed(folder) if is_compressed(folder) else load_original(_fetched(here, model))
+        ids = evaluation.text_windows(original, file)
+        steps = evaluation.evaluate(original, evaluation.predictor(other), ids)
+        found = here.follow(evaluation_events(steps))
+        facts = {"model": model, "against": against} | evaluation_facts(found)
+        here.answer(facts, heading(original), evaluation_rows(found))
+
+
 @app.command(help=say("help_chat"))
 def chat(
     model: Annotated[str, typer.Argument(metavar="MODEL_OR_DIR", help=say("help_chat_model"), show_default=False)],

@@ -3,7 +3,7 @@
 The original is run once per text, in fp32, and its final hidden states are kept (exact through the head, and small);
 the other model is run beside it, some windows at a time, so that a first figure comes early. Knows nothing of schemes.
 
-Sources: KL divergence and same-top share as llama.cpp's perplexity tool reports them; answer flips, "Accuracy is Not All
+Sources: KL divergence and same-top share as llama.cpp's perplexity tool has them; answer flips, "Accuracy is Not All
 You Need" (Dutta et al. 2024).
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from studio.blocks import BlockModel
@@ -22,8 +22,9 @@ from studio.checkpoint import Checkpoint
 from studio.errors import ModelError
 from studio.questions import Flips, Question, options, questions
 from studio.settings import settings
-from studio.texts import token_ids, windows
+from studio.texts import ASSETS, read_text, token_ids, windows
 
+BUILTIN_TEXTS = (ASSETS / "evaluation-en.txt", ASSETS / "evaluation-zh.txt")
 WINDOWS, WINDOW = 24, 512
 FIRST_BATCH, LARGEST_BATCH = 1, 4
 """Windows run at once: few at first, for an early figure."""
@@ -134,6 +135,17 @@ def evaluate(
     return tally.result(tried.flips(*(torch.cat(found) for found in answers)) if tried.count else None)
 
 
+def predictor(model: nn.Module) -> Predict:
+    """Return what a model predicts, as :func:`evaluate` takes it."""
+
+    def predict(ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = model(input_ids=ids, use_cache=False).logits
+        return logits
+
+    return predict
+
+
 def floor(checkpoint: Checkpoint, ids: Tensor) -> Generator[Evaluation, None, Evaluation]:
     """Yield and return what running the original in bf16 instead of fp32 costs: no evaluation can be finer."""
     rerun = Original(checkpoint, torch.bfloat16, keep=False)
@@ -149,8 +161,12 @@ def floor(checkpoint: Checkpoint, ids: Tensor) -> Generator[Evaluation, None, Ev
     return (yield from evaluate(checkpoint, predict, ids, asked=()))
 
 
-def text_windows(checkpoint: Checkpoint, texts: list[str]) -> Tensor:
-    """Return what to evaluate on, int64 [W, T]: windows of every text, in equal parts. Raises TextError, too short."""
+def text_windows(checkpoint: Checkpoint, file: Path | None = None) -> Tensor:
+    """Return what to evaluate on, int64 [W, 512]: windows of a text file, or of the built-in ones in equal parts.
+
+    Raises TextError for a file that is no text, or too short.
+    """
+    texts = [read_text(file)] if file is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
     return torch.cat([windows(token_ids(checkpoint, text), WINDOWS // len(texts), WINDOW) for text in texts])
 
 

@@ -85,7 +85,7 @@ class Options:
     def flips(self, original: Tensor, other: Tensor) -> Flips:
         """Return how the answers compare, from the likelihoods of all options of both."""
         sizes = [len(question.options) for question in self._asked]
-        answers = [[int(part.argmax()) for part in found.split(sizes)] for found in (original, other)]
+        answers = [[int(part.argmax()) for part in torch.split(found, sizes)] for found in (original, other)]
         rights = [question.answer for question in self._asked]
         pairs = list(zip(*answers, strict=True))
         return Flips(
