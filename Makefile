@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test parity bench-compress lint format clean browser
+.PHONY: help run test parity bench-compress bench-quality lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ parity: $(VENV)/developed ## Compare every weight of the built-in model with NNC
 
 bench-compress: $(VENV)/developed ## Time compressing against NNCF and the machine, into tests/bench/COMPRESS.md (BENCH="--only survey")
 	@$(BIN)/python -m tests.bench.compress $(BENCH)
+
+bench-quality: $(VENV)/developed ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")
+	@$(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)
 
 lint: $(VENV)/developed ## Style, format and types
 	@$(BIN)/ruff check .
