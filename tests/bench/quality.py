@@ -1,9 +1,9 @@
 """``make bench-quality TEXT=file``: KL divergence, bytes and seconds of each method, into QUALITY.md.
 
 The dithered model (``quality_data``), 16 windows of 256 tokens for calibration, 24 of 512 to be judged on, from parts
-of the text that do not overlap. Embedding and head are INT8. What is judged is the exported file: its codes, zero points
-and stored scales, dequantized and run in fp32 against the fp32 original. Seconds are of the whole work, from the
-files of the model to the written file, calibration included. With ``--only`` the other rows of the table stay.
+of the text that do not overlap. Embedding and head are INT8. What is judged is the exported file: its codes, zero
+points and stored scales, dequantized and run in fp32 against the fp32 original. Seconds are of the whole work, from
+the files of the model to the written file, calibration included. With ``--only`` the other rows of the table stay.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from torch.nn.functional import linear
 
 from studio import export
 from studio.architecture import Kind, Layer
@@ -107,11 +108,14 @@ def judge(checkpoint: Checkpoint, folder: Path, ids: Tensor) -> Evaluation:
         return PackedTensor.of(Scheme.parse(weight.scheme), weight.shape, arrays).dequantize()
 
     original, other = Original(checkpoint), BlockModel(checkpoint, torch.float32, transform=stored)
+    head = next(layer for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING)  # which is the head as well
+    table = checkpoint.read(head).float()
+    heads = table, stored(head, table)
     tally = Tally(len(ids))
     for batch in ids.split(8):
         pairs = zip(batch, finish(original.hidden(batch)), finish(other.run(batch)), strict=True)
         for window, first, second in pairs:
-            tally.add(window, original.logits(first[None])[0], torch.cat(list(other.logits(second[None])), 1)[0])
+            tally.add(window, linear(first, heads[0]), linear(second, heads[1]))
     return tally.result()
 
 
