@@ -29,7 +29,7 @@ bench-compress: $(VENV)/developed ## Time compressing against NNCF and the machi
 	@$(BIN)/python -m tests.bench.compress $(BENCH)
 
 bench-quality: $(VENV)/developed ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")
-	@$(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)
+	@GOMP_SPINCOUNT=1000 $(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)
 
 lint: $(VENV)/developed ## Style, format and types
 	@$(BIN)/ruff check .
