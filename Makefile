@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test parity bench-compress bench-decode lint format clean browser
+.PHONY: help run test parity bench-compress bench-decode bench-quality lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ bench-compress: $(VENV)/developed ## Time compressing against NNCF and the machi
 
 bench-decode: $(VENV)/bench ## Time answering against llama.cpp and OpenVINO, into tests/bench/DECODE.md (BENCH="--only built-in")
 	@$(BIN)/python -W ignore -m tests.bench.decode $(BENCH)
+
+bench-quality: $(VENV)/developed ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")
+	@GOMP_SPINCOUNT=1000 $(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)
 
 lint: $(VENV)/developed ## Style, format and types
 	@$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.errors import ModelError, PromptError, ResourceError, disk_error
-from studio.scheme import BACKUPS, Mode
+from studio.scheme import BACKUPS, Method, Mode
 from studio.settings import settings
 from studio.terminal import Terminal, language, say, terminal
 from studio.text import text
@@ -46,6 +46,8 @@ Misfit = Annotated[str, typer.Option("--misfit", help=say("help_misfit"))]
 AllLayers = Annotated[bool, typer.Option("--all-layers", help=say("help_all_layers"))]
 Pins = Annotated[list[str] | None, typer.Option("--pin", help=say("help_pin"), show_default=False)]
 Ignored = Annotated[list[str] | None, typer.Option("--ignore", help=say("help_ignore"), show_default=False)]
+MethodName = Annotated[str, typer.Option("--method", help=say("help_method", methods=", ".join(("best", *Method))))]
+Calibrate = Annotated[str, typer.Option("--calibrate", metavar="builtin|FILE", help=say("help_calibrate"))]
 AsJson = Annotated[bool, typer.Option("--json", help=say("help_json"))]
 
 
@@ -145,12 +147,18 @@ def compress(
     all_layers: AllLayers = False,
     pin: Pins = None,
     ignore: Ignored = None,
+    method: MethodName = "nearest",
+    calibrate: Calibrate = "builtin",
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
         from studio.report import heading, model_facts, plan_facts, plan_rows, result_rows
+        from studio.texts import read_text
 
-        session = _session(mode, group_size, ratio, backup, misfit, all_layers, pin, ignore)
+        session = _session(mode, group_size, ratio, backup, misfit, all_layers, pin, ignore, method)
+        session.calibration = None if calibrate == "builtin" else Path(calibrate).expanduser()
+        if session.calibration is not None:
+            read_text(session.calibration)  # before a model is fetched for nothing
         target = out.expanduser().resolve()
         with _workspace(target) as session.workspace:
             checkpoint = _open(here, session, model, group_size is not None)
@@ -159,7 +167,41 @@ def compress(
             _move_in(session.folder, target)
         facts = model_facts(checkpoint) | plan_facts(done.plan, done.relative_error)
         rows = plan_rows(done.plan) + result_rows(done.relative_error, done.seconds, target)
-        here.answer(facts | {"seconds": done.seconds, "path": str(target)}, heading(checkpoint), rows)
+        if done.unreached:
+            here.note(say("unreached", layers=", ".join(done.unreached)))
+        more = {"seconds": done.seconds, "path": str(target), "unreached": done.unreached}
+        here.answer(facts | more, heading(checkpoint), rows)
+
+
+@app.command(help=say("help_evaluate"))
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_DIR", help=say("help_evaluated"), show_default=False)],
+    against: Annotated[str, typer.Option("--against", metavar="MODEL", help=say("help_against"), show_default=False)],
+    file: Annotated[Path | None, typer.Option("--text", help=say("help_text"), show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    with terminal(as_json) as here:
+        from studio import evaluate as evaluation
+        from studio.checkpoint import read_json
+        from studio.configs import check_can_chat, load_config
+        from studio.jobs import evaluation_events
+        from studio.model import load_compressed, load_original
+        from studio.recipe import is_compressed
+        from studio.report import evaluation_facts, evaluation_rows, heading
+        from studio.texts import read_text
+
+        if file is not None:
+            read_text(file)  # before a model is fetched for nothing
+        folder = Path(model).expanduser()
+        if is_compressed(folder):
+            check_can_chat(load_config(read_json(folder / "config.json")))
+        original = _fetched(here, against)
+        other = load_compressed(folder) if is_compressed(folder) else load_original(_fetched(here, model))
+        ids = evaluation.text_windows(original, file)
+        steps = evaluation.evaluate(original, evaluation.predictor(other), ids)
+        found = here.follow(evaluation_events(steps))
+        facts = {"model": model, "against": against} | evaluation_facts(found)
+        here.answer(facts, heading(original), evaluation_rows(found))
 
 
 @app.command(help=say("help_chat"))
@@ -232,6 +274,7 @@ def _session(
     all_layers: bool,
     pins: list[str] | None,
     ignored: list[str] | None,
+    method: str = Method.NEAREST,
 ) -> "Session":
     """Return a session with these choices, which are checked before any model is touched."""
     from studio.plan import Choice
@@ -239,7 +282,7 @@ def _session(
 
     size = Choice().group_size if group_size is None else group_size
     marks = [*(pins or ()), *(f"{pattern}=none" for pattern in ignored or ())]
-    return Session(paths=True, choice=Choice.of(mode, size, ratio, backup, misfit, all_layers, marks))
+    return Session(paths=True, choice=Choice.of(mode, size, ratio, backup, misfit, all_layers, marks, method))
 
 
 def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":

@@ -1,9 +1,11 @@
 """What a session does that takes its time, and what it says meanwhile: the events a page or a terminal shows."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
 from studio.chat import Reply
+from studio.evaluate import Evaluation
 from studio.source import Step
 from studio.units import format_bytes
 
@@ -27,6 +29,19 @@ def source_event(step: Step) -> Event:
     """Return where fetching a model stands."""
     detail = f"{format_bytes(step.done)} / {format_bytes(step.total)}" if step.total else ""
     return Event(step.name, step.done / step.total if step.total else None, detail)
+
+
+def evaluation_events(steps: Generator[Evaluation, None, Evaluation]) -> Generator[Event, None, Evaluation]:
+    """Yield where an evaluation stands, with its first figure, and return it; closing this closes it."""
+    try:
+        while True:
+            step = next(steps)
+            yield Event("evaluate", step.done / step.total, f"KLD {step.kld.mean:.3f}")
+    except StopIteration as finished:
+        result: Evaluation = finished.value
+        return result
+    finally:
+        steps.close()
 
 
 @dataclass(frozen=True)

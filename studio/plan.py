@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.errors import SchemeError
-from studio.scheme import GROUP_SIZES, Mode, Scheme, fitting_group_sizes, parse_backup, parse_mode
+from studio.scheme import GROUP_SIZES, Method, Mode, Scheme, fitting_group_sizes, parse_backup, parse_method, parse_mode
 
 MIN_RATIO = 0.05
 MIN_ADJUSTED_GROUP = 32
@@ -80,6 +80,8 @@ class Choice:
     """Whether embeddings and head follow the ratio too, instead of taking the backup."""
     pins: tuple[Pin, ...] = ()
     """The first that takes a weight decides."""
+    method: Method = Method.NEAREST
+    """How linear weights of less than 8 bits are rounded; all others are rounded to nearest."""
 
     def __post_init__(self) -> None:
         if not MIN_RATIO <= self.ratio <= 1:  # false for NaN too
@@ -102,6 +104,7 @@ class Choice:
         misfit: str = "error",
         all_layers: bool = False,
         pins: Sequence[str] = (),
+        method: str = Method.NEAREST,
     ) -> "Choice":
         """Return the choice these words name; without a backup it is NNCF's for the mode.
 
@@ -110,7 +113,8 @@ class Choice:
         parsed = parse_mode(mode)
         second = parsed.default_backup if backup is None else parse_backup(backup)
         marks = tuple(Pin.parse(pin) for pin in pins)
-        return cls(parsed, group_size, ratio, second, misfit, all_layers, marks)  # type: ignore[arg-type]
+        how = parse_method(method)
+        return cls(parsed, group_size, ratio, second, misfit, all_layers, marks, how)  # type: ignore[arg-type]
 
     @cached_property
     def primary(self) -> Scheme:

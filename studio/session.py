@@ -17,6 +17,7 @@ from studio.checkpoint import Checkpoint
 from studio.columns import Column, borrowed, compressed_column, original_column
 from studio.compress import Compressed, compress, job_digest
 from studio.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
+from studio.guided import calibration_tokens
 from studio.jobs import JOBS, Answers, Event, source_event
 from studio.measuring import Measuring, planned
 from studio.plan import Choice, Pin, Plan, group_sizes, make_plan
@@ -46,6 +47,8 @@ class Session(Measuring):
     workspace: Path = field(default_factory=lambda: own_folder(sessions_folder()))
     colour: Literal["weight", "output", "bits"] = "weight"
     """What the map shows."""
+    calibration: Path | None = None
+    """The text that a calibrated method reads, None for the built-in one."""
     compressed: Compressed | None = None
     folder: Path | None = None
     """The compressed model as it would be exported."""
@@ -131,6 +134,7 @@ class Session(Measuring):
             if not self._is_still(checkpoint):
                 raise Cancelled
             self.plan = plan = self._planned(self.choice)
+        tokens = calibration_tokens(checkpoint, self.calibration) if plan.choice.method.needs_inputs else None
         name = self.export_name(plan)
         self._check_disk(plan.compressed_bytes)
         place = self.workspace / uuid.uuid4().hex
@@ -139,7 +143,7 @@ class Session(Measuring):
             try:
                 compressed = yield from self._relay(
                     "compress",
-                    compress(checkpoint, plan, file),
+                    compress(checkpoint, plan, file, tokens),
                     lambda step: Event("compress", step.done / step.total, step.layer),
                     checkpoint,
                 )

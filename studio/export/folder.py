@@ -94,6 +94,7 @@ def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -> Rec
             misfit=choice.misfit,
             all_layers=choice.all_layers,
             pins=tuple(str(pin) for pin in choice.pins),
+            method=choice.method.value,
         ),
         weights=tuple(_weight(a, compressed) for a in plan.assignments if a.scheme is not None),
         original_bytes=plan.original_bytes,

@@ -41,10 +41,14 @@ class Levels:
 
 
 def round_(grouped: Tensor, codebook: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    assert codebook is not None
-    levels = codebook.to(grouped.device, torch.float32)
     scale = largest(grouped).clamp_(min=EPSILON)
-    return nearest(grouped / scale, (levels[1:] + levels[:-1]) / 2), scale.squeeze(2), None
+    return encode(grouped / scale, codebook), scale.squeeze(2), None
+
+
+def encode(normal: Tensor, codebook: Tensor | None) -> Tensor:
+    assert codebook is not None
+    levels = codebook.to(normal.device, torch.float32)
+    return nearest(normal, (levels[1:] + levels[:-1]) / 2)
 
 
 def values(codes: Tensor, codebook: Tensor | None) -> Tensor:
@@ -52,4 +56,4 @@ def values(codes: Tensor, codebook: Tensor | None) -> Tensor:
     return codebook.to(codes.device, torch.float32)[codes.int()]
 
 
-LEARNED = Grid(round_, values, Levels)
+LEARNED = Grid(round_, values, encode, Levels)

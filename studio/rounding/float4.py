@@ -17,7 +17,7 @@ MAX = MAGNITUDES[-1]
 SIGN = 8
 
 
-def encode(normal: Tensor) -> Tensor:
+def encode(normal: Tensor, _: Tensor | None = None) -> Tensor:
     """Return the code of the nearest E2M1 number, one exactly halfway taking the even mantissa."""
     codes = torch.bucketize(normal.abs().contiguous(), _halfways(normal.device))
     return codes + SIGN * normal.signbit()
@@ -59,7 +59,7 @@ class WidestScale:
         return torch.tensor([self._top], dtype=torch.float32) / E4M3_MAX
 
 
-FP4, MXFP4, NVFP4 = Grid(fp4, decode), Grid(mxfp4, decode), Grid(nvfp4, decode, WidestScale)
+FP4, MXFP4, NVFP4 = Grid(fp4, decode, encode), Grid(mxfp4, decode, encode), Grid(nvfp4, decode, encode, WidestScale)
 
 
 @cache

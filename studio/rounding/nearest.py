@@ -44,7 +44,7 @@ def shared_of(pieces: Iterable[Tensor], schemes: Iterable[Scheme]) -> Generator[
     seen = 0
     for piece in pieces if fits else ():
         for scheme, fit_ in fits.items():
-            fit_.add(_grouped(piece, scheme))
+            fit_.add(grouped(piece, scheme))
         seen += piece.numel()
         yield seen
     return {scheme: fit_.found() for scheme, fit_ in fits.items()}
@@ -53,12 +53,12 @@ def shared_of(pieces: Iterable[Tensor], schemes: Iterable[Scheme]) -> Generator[
 def round_to_nearest(weight: Tensor, scheme: Scheme, shared: Tensor | None = None) -> Rounded:
     """Return ``weight`` [N, K], of any float dtype, on the grid of ``scheme``."""
     grid = GRIDS[scheme.mode]
-    grouped = _grouped(weight, scheme)
+    groups = grouped(weight, scheme)
     if shared is None and grid.fit is not None:
         fit = grid.fit()
-        fit.add(grouped)
+        fit.add(groups)
         shared = fit.found()
-    codes, scale, zero_point = grid.round(grouped, shared)
+    codes, scale, zero_point = grid.round(groups, shared)
     zeros = None if zero_point is None else zero_point.to(torch.uint8)
     return Rounded(codes.to(torch.uint8).reshape(weight.shape), scale, zeros, shared)
 
@@ -75,7 +75,7 @@ def dequantize(rounded: Rounded, mode: Mode) -> Tensor:
     return (values * scale.unsqueeze(2)).reshape(rounded.codes.shape)
 
 
-def _grouped(weight: Tensor, scheme: Scheme) -> Tensor:
-    """[N, K] -> [N, G, g], fp32."""
+def grouped(weight: Tensor, scheme: Scheme) -> Tensor:
+    """Return the groups of a weight: [N, K] -> [N, G, g], fp32."""
     rows, width = weight.shape
     return weight.to(torch.float32).reshape(rows, scheme.groups(width), -1)

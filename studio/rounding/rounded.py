@@ -37,6 +37,8 @@ Round = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
 """[N, G, g] fp32, shared -> codes [N, G, g] of any dtype, scale [N, G] fp32, zero point [N, G] or None."""
 Values = Callable[[Tensor, Tensor | None], Tensor]
 """codes uint8 [...], shared -> what they stand for before zero point and scale, fp32 [...]."""
+Encode = Callable[[Tensor, Tensor | None], Tensor]
+"""w / scale + zero point, fp32 [...], shared -> the codes of the nearest values [...], of any dtype."""
 
 
 class Fit(Protocol):
@@ -57,6 +59,7 @@ class Grid:
 
     round: Round
     values: Values
+    encode: Encode
     fit: Callable[[], Fit] | None = None
     """Only where the whole tensor shares something."""
 
