@@ -35,9 +35,9 @@ def load_original(checkpoint: Checkpoint) -> nn.Module:
     return _finished(model, checkpoint.path)
 
 
-def whole(checkpoint: Checkpoint, layer: Layer, dtype: torch.dtype = COMPUTE) -> Tensor:
-    """Return a tensor as the model's parameter. Raises CheckpointError when its file is damaged."""
-    flat = torch.empty(layer.numel, dtype=dtype)
+def whole(checkpoint: Checkpoint, layer: Layer, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor as the model's parameter, in bf16 or ``dtype``. Raises CheckpointError when its file is damaged."""
+    flat = torch.empty(layer.numel, dtype=dtype or COMPUTE)
     done = 0
     for piece in checkpoint.stored(layer):
         flat[done : done + piece.numel()] = piece
