@@ -36,7 +36,7 @@ def load_original(checkpoint: Checkpoint) -> nn.Module:
 
 
 def whole(checkpoint: Checkpoint, layer: Layer, dtype: torch.dtype | None = None) -> Tensor:
-    """Return a tensor as the model's parameter, in bf16 or ``dtype``. Raises CheckpointError when its file is damaged."""
+    """Return a tensor as the model's parameter, in bf16 or ``dtype``. Raises CheckpointError for a damaged file."""
     flat = torch.empty(layer.numel, dtype=dtype or COMPUTE)
     done = 0
     for piece in checkpoint.stored(layer):
