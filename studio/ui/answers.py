@@ -216,14 +216,14 @@ def cache_table(session: Session, language: str) -> str:
     last = session.talk.last
     replies = last.answers.replies if last is not None else ()
     now = max((reply.prompt_tokens + reply.tokens for reply in replies), default=0)
-    columns = [text("kv.bits", language), text("kv.now", language, tokens=f"{now:,}")]
-    positions = [(now, 1)]
+    lines = [(text("kv.now", language, tokens=f"{now:,}"), now, 1)]
     if config.context is not None:
-        columns += [text("kv.whole", language, tokens=f"{config.context:,}", batch=batch) for batch in BATCHES]
-        positions += [(config.context, batch) for batch in BATCHES]
+        whole = f"{config.context:,}"
+        lines += [(text("kv.whole", language, tokens=whole, batch=n), config.context, n) for n in BATCHES]
+    columns = [text("kv.texts", language), *(text("chat.kv_bits_choice", language, bits=bits) for bits in KV_BITS)]
     rows = [
-        (str(bits), *(format_bytes(batch * config.cache.nbytes(count, bits)) for count, batch in positions))
-        for bits in KV_BITS
+        (name, *(format_bytes(batch * config.cache.nbytes(positions, bits)) for bits in KV_BITS))
+        for name, positions, batch in lines
     ]
     return table(columns, rows) + f'<p class="hint">{escape(text("kv.hint", language))}</p>'
 

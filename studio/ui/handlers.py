@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.blocks import Block
 from gradio.utils import get_upload_folder
 
-from studio import hub, source
+from studio import hub, machine, source
 from studio.errors import Cancelled, UserError
 from studio.jobs import Event
 from studio.plan import Choice
@@ -334,6 +334,7 @@ class Handlers:
                 turn = Turn(prompt, item)
                 yield show.answers(self.page, session, before, turn, language) | {self.page.chat.notice: ""}
         session.talk.is_editing = False
+        machine.measure()
         yield show.merged(show.rested(self.page, session, language), show.resting(self.page, session))
 
     def _sampling(self, system: str, kv_bits: int, *settings: Any) -> Sampling:

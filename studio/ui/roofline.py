@@ -9,7 +9,7 @@ from studio.speed import Phase
 from studio.text import text
 
 WIDE, HIGH = 340, 190
-LEFT, RIGHT, TOP, BOTTOM = 40, 10, 12, 34
+LEFT, RIGHT, TOP, BOTTOM = 40, 16, 12, 34
 COLUMNS = ("original", "compressed")
 
 
@@ -50,7 +50,7 @@ def roofline(phases: Sequence[Phase], machine: Machine, language: str) -> str:
     )
     regions = (
         f'<text x="{LEFT + 6}" y="{TOP + 10}">{escape(text("speed.memory", language))}</text>'
-        f'<text x="{WIDE - RIGHT - 4}" y="{TOP + 10}" text-anchor="end">'
+        f'<text x="{WIDE - RIGHT - 4}" y="{HIGH - BOTTOM - 6}" text-anchor="end">'
         f"{escape(text('speed.compute', language))}</text>"
     )
     title = text("speed.picture", language)

@@ -131,7 +131,7 @@ def conversation(page: Page, session: Session, language: str) -> Updates:
         [] if last is None else [talking.figures(last.answers, i, language) for i in range(len(last.answers.replies))]
     )
     return {
-        page.chat.original: original,
+        page.chat.original: gr.update(value=original),
         page.chat.compressed: gr.update(value=compressed, label=compressed_label(session, language)),
         page.chat.original_stats: lines[0] if lines else "",
         page.chat.compressed_stats: lines[1] if len(lines) > 1 else "",
