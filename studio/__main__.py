@@ -213,6 +213,7 @@ def chat(
     top_p: Annotated[float, typer.Option(min=0, max=1, help=say("help_top_p"))] = 1.0,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 63) - 1, help=say("help_seed"))] = 0,
     system: Annotated[str, typer.Option(help=say("help_system"), show_default=False)] = "",
+    kv_bits: Annotated[int, typer.Option("--kv-bits", help=say("help_kv_bits"))] = 16,
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
@@ -222,12 +223,15 @@ def chat(
         from studio.checkpoint import read_json
         from studio.columns import compressed_column, original_column
         from studio.configs import check_can_chat, load_config
+        from studio.decoder import KV_BITS
         from studio.model_files import CONFIG
         from studio.recipe import is_compressed
-        from studio.report import speed
+        from studio.report import answer_facts, speed
         from studio.sampling import Sampling
         from studio.session import POOL
 
+        if kv_bits not in KV_BITS:
+            raise PromptError("unknown_kv_bits", bits=kv_bits, choices=", ".join(map(str, KV_BITS)))
         folder = Path(model).expanduser()
         if is_compressed(folder):
             check_can_chat(load_config(read_json(folder / CONFIG)))
@@ -237,18 +241,10 @@ def chat(
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
         reply = Reply()
         with POOL.borrow(column.key, column.need, column.load) as speaker:
-            for step in answer(speaker, messages, sampling):
+            for step in answer(speaker, messages, sampling, kv_bits):
                 here.stream(step.text[len(reply.text) :])
                 reply = step
-            facts = {
-                "model": model,
-                "text": reply.text,
-                "prompt_tokens": reply.prompt_tokens,
-                "tokens": reply.tokens,
-                "tokens_per_second": reply.tokens_per_second,
-                "time_to_first_token": reply.first_token_seconds,
-                "weight_bytes": speaker.weight_bytes,
-            }
+            facts = {"model": model} | answer_facts(speaker, reply)
         here.answer(facts)
         if not as_json:
             here.note(speed(facts))

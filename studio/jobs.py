@@ -4,10 +4,13 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
-from studio.chat import Reply
+from studio.chat import Reply, Speaker
+from studio.decoder import Reason, Way
 from studio.evaluate import Evaluation
+from studio.parting import Parting
 from studio.source import Step
 from studio.units import format_bytes
+from studio.verdict import Verdict
 
 Job = Literal["open", "survey", "sample", "compress", "chat", "export"]
 """What can be stopped, each by itself."""
@@ -45,11 +48,49 @@ def evaluation_events(steps: Generator[Evaluation, None, Evaluation]) -> Generat
 
 
 @dataclass(frozen=True)
+class Voice:
+    """What a column says of the model that answers in it."""
+
+    way: Way
+    reason: Reason
+    weight_bytes: int
+    """Memory the weights take."""
+    step_bytes: int
+    """Of these, what one token reads."""
+    is_slow: bool
+    """Whether this machine has no packed product for some of its weights."""
+    kv_bits: tuple[int, ...]
+    context: int
+
+    @classmethod
+    def of(cls, speaker: Speaker) -> "Voice":
+        """Return what there is to say of a loaded model."""
+        known = speaker.decoder
+        return cls(
+            known.way, known.reason, known.weight_bytes, known.step_bytes, known.is_slow, known.kv_bits, known.context
+        )
+
+
+@dataclass(frozen=True)
 class Answers:
     """Every column of the chat as far as it has come: the original's first, then the compressed model's."""
 
     replies: tuple[Reply, ...]
-    weight_bytes: tuple[int | None, ...]
-    """Memory the weights take; None for a model that could not be loaded."""
-    is_slow: tuple[bool, ...]
-    """Whether a column has no packed product on this machine for some of its weights."""
+    voices: tuple[Voice | None, ...]
+    """None for a model that could not be loaded."""
+    parting: Parting | None = None
+    """Where the two part, as soon as they do."""
+    is_compared: bool = False
+    """Whether both were asked the same: the message and all that was said before it."""
+    is_alone: bool = False
+    """Whether the compressed model answers alone, for the original does not fit beside it."""
+    verdict: Verdict | None = None
+    """What the original, run afterwards, says of that answer."""
+
+    @property
+    def weight_bytes(self) -> tuple[int | None, ...]:
+        return tuple(None if voice is None else voice.weight_bytes for voice in self.voices)
+
+    @property
+    def is_slow(self) -> tuple[bool, ...]:
+        return tuple(voice is not None and voice.is_slow for voice in self.voices)

@@ -22,6 +22,8 @@ from studio.recipe import PackedWeight, check_files, read_recipe
 from studio.scheme import Scheme
 
 COMPUTE = torch.bfloat16
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""What configs call the number of experts of a layer."""
 
 
 def load_original(checkpoint: Checkpoint) -> nn.Module:
@@ -76,6 +78,26 @@ def weight_bytes(model: nn.Module) -> int:
         for tensor in (*model.parameters(), *model.buffers())
     }
     return sum(storages.values())
+
+
+def passed_by(model: nn.Module) -> int:
+    """Return the bytes of weights that a step of one token does not read: of an embedding that is no head, all but a
+    row; of experts, those not called."""
+    config: Any = getattr(model, "config", None)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[operator]
+    used = set() if head is None else {t.data_ptr() for t in (*head.parameters(), *head.buffers())}
+    passed = 0
+    if embedding is not None:
+        tensors = (*embedding.parameters(), *embedding.buffers())
+        passed += sum(t.nbytes for t in tensors if t.data_ptr() not in used)
+    experts = next((n for n in (getattr(config, a, None) for a in EXPERT_COUNTS) if n), 0)
+    called = getattr(config, "num_experts_per_tok", None) or experts
+    if experts:
+        stacks = {id(m): m for m in model.modules() if isinstance(m, PackedStack)}
+        held = sum(t.nbytes for m in stacks.values() for t in (*m.parameters(), *m.buffers()))
+        held += sum(p.nbytes for p in model.parameters() if p.ndim == 3 and p.shape[0] == experts)
+        passed += held * (experts - called) // experts
+    return passed
 
 
 def slow_schemes(model: nn.Module) -> bool:

@@ -5,13 +5,18 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from studio.architecture import Layer
+from studio.chat import Reply, Speaker
 from studio.checkpoint import Checkpoint
 from studio.evaluate import Evaluation, Spread
+from studio.jobs import Voice
+from studio.machine import measured
 from studio.plan import Plan
 from studio.sample import CONFIDENCE, Interval, SampledLayer
 from studio.scheme import Scheme
+from studio.speed import decode_limit, device_of
 from studio.survey import Survey
-from studio.terminal import say
+from studio.terminal import language, say
+from studio.text import text
 from studio.units import format_bytes
 
 Figure = TypeVar("Figure")
@@ -160,6 +165,28 @@ def result_rows(errors: Mapping[str, float], seconds: float, path: object) -> Ro
     return [(say("error"), f"{mean:.4f}"), (say("seconds"), f"{seconds:.1f}"), (say("path"), str(path))]
 
 
+def answer_facts(speaker: Speaker, reply: Reply) -> dict[str, Any]:
+    """Return an answer and what it cost; measures this machine first, in half a second, for the share of its limit."""
+    voice = Voice.of(speaker)
+    machine = measured(device_of(voice))
+    limit = decode_limit(voice, reply, machine)
+    return {
+        "text": reply.text,
+        "prompt_tokens": reply.prompt_tokens,
+        "tokens": reply.tokens,
+        "tokens_per_second": reply.tokens_per_second,
+        "prompt_tokens_per_second": reply.prompt_tokens_per_second,
+        "time_to_first_token": reply.first_token_seconds,
+        "weight_bytes": voice.weight_bytes,
+        "kv_bits": reply.kv_bits,
+        "kv_bytes": reply.kv_bytes,
+        "way": voice.way.value,
+        "reason": voice.reason,
+        "limit_tokens_per_second": limit,
+        "limit_share": reply.tokens_per_second / limit,
+    }
+
+
 def speed(facts: Mapping[str, Any]) -> str:
     """Return the figures of an answer in a line."""
     return say(
@@ -168,6 +195,10 @@ def speed(facts: Mapping[str, Any]) -> str:
         speed=f"{facts['tokens_per_second']:.1f}",
         first=f"{facts['time_to_first_token']:.2f}",
         memory=format_bytes(facts["weight_bytes"]),
+        prompt=f"{facts['prompt_tokens_per_second']:.0f}",
+        kv=format_bytes(facts["kv_bytes"]),
+        share=f"{facts['limit_share']:.0%}",
+        way=text(f"chat.way_{facts['way']}", language()),
     )
 
 

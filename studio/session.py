@@ -6,15 +6,14 @@ that fails or is cancelled leaves the session as it was.
 
 import shutil
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from studio import export, sample, source, survey
-from studio.chat import Reply, side_by_side
 from studio.checkpoint import Checkpoint
-from studio.columns import Column, borrowed, compressed_column, original_column
+from studio.columns import Column, compressed_column, original_column
 from studio.compress import Compressed, compress, job_digest
 from studio.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
 from studio.guided import calibration_tokens
@@ -25,6 +24,7 @@ from studio.pool import Pool
 from studio.sample import Sample
 from studio.sampling import Sampling
 from studio.scheme import Scheme
+from studio.talk import Talk
 from studio.template import Message
 from studio.unfinished import unfinished
 from studio.units import format_bytes
@@ -52,7 +52,7 @@ class Session(Measuring):
     compressed: Compressed | None = None
     folder: Path | None = None
     """The compressed model as it would be exported."""
-    conversations: tuple[list[Message], list[Message]] = field(default_factory=lambda: ([], []))
+    talk: Talk = field(default_factory=Talk)
     _before: list[Choice] = field(default_factory=list)
     _archive: Path | None = None
 
@@ -76,7 +76,7 @@ class Session(Measuring):
             self.sampled, self.sample_bytes, self.output_errors = sampled, cost, {}
             self._before.clear()
         self._forget_compressed()
-        self.conversations = ([], [])
+        self.talk.forget()
         return checkpoint
 
     def choose(self, choice: Choice) -> Plan:
@@ -159,7 +159,7 @@ class Session(Measuring):
                 raise
         self._forget_compressed()
         self.compressed, self.folder = compressed, folder
-        self.conversations = ([], [])
+        self.talk.forget()
         return compressed
 
     def export_name(self, plan: Plan) -> str:
@@ -184,11 +184,14 @@ class Session(Measuring):
 
     # chat
 
-    def chat(self, prompt: str, sampling: Sampling, system: str = "") -> Iterator[Event | Answers]:
+    def chat(
+        self, prompt: str, sampling: Sampling, system: str = "", kv_bits: int = 16, again: bool = False
+    ) -> Iterator[Event | Answers]:
         """Yield the answers of the original and of the compressed model, side by side, as they grow.
 
-        Without a compressed copy the original answers alone. The turn joins the conversations when it ends, also when
-        it was stopped. Raises PromptError for an empty or endless prompt.
+        Without a compressed copy the original answers alone; where both do not fit in memory the compressed model does,
+        and the original reads its answer afterwards. The turn joins the conversation when it ends, also when it was
+        stopped; ``again``: in the place of the last one. Raises PromptError for an empty or endless prompt.
         """
         checkpoint = self._model()
         if not prompt.strip():
@@ -202,30 +205,29 @@ class Session(Measuring):
         if checkpoint.folder is None:
             raise ModelError("compress_first")
         self._heed("chat")
-        conversations = self.conversations
-        before: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
-        turns = [[*before, *said, {"role": "user", "content": prompt}] for said in conversations]
-        yield Event("load")
-        with borrowed(POOL, self._columns()) as (speakers, failures):
-            memory = tuple(None if s is None else s.weight_bytes for s in speakers)
-            slow = tuple(s is not None and s.decoder.is_slow for s in speakers)
-            replies = [Reply() if failure is None else Reply(ended="error", error=failure) for failure in failures]
-            awake = [i for i, speaker in enumerate(speakers) if speaker is not None]
-            yield Answers(tuple(replies), memory, slow)
-            try:
-                for step in side_by_side([s for s in speakers if s is not None], [turns[i] for i in awake], sampling):
-                    for i, reply in zip(awake, step, strict=True):
-                        replies[i] = reply
-                    yield Answers(tuple(replies), memory, slow)
-                    if self._stops["chat"].is_set() or self.conversations is not conversations:
-                        break
-            finally:
-                self.begin("chat")  # a wish to stop ends with what it stopped
-                _remember(conversations, prompt, replies)
+        try:
+            yield from self.talk.answer(
+                POOL,
+                self._columns(),
+                prompt,
+                sampling,
+                system,
+                kv_bits,
+                again,
+                checkpoint,
+                self._stops["chat"].is_set,
+            )
+        finally:
+            self.begin("chat")  # a wish to stop ends with what it stopped
+
+    @property
+    def conversations(self) -> tuple[list[Message], list[Message]]:
+        """What was said in each column."""
+        return self.talk.messages(0), self.talk.messages(1)
 
     def clear_chat(self) -> None:
         """Forget what was said; an answer that is being given ends, and is not remembered."""
-        self.conversations = ([], [])
+        self.talk.forget()
 
     # the end
 
@@ -233,6 +235,7 @@ class Session(Measuring):
         """Give back what the session holds on disk and in memory."""
         for job in JOBS:
             self.stop(job)
+        self.talk.forget()
         self._forget_compressed()
         self._forget_archive()
         shutil.rmtree(self.workspace, ignore_errors=True)
@@ -278,14 +281,6 @@ def _sample_of(checkpoint: Checkpoint) -> tuple[Sample, int]:
     if checkpoint.folder is not None:
         return {}, 0
     return sample.recall(checkpoint), sum(draw.nbytes for draw in sample.draws(checkpoint))
-
-
-def _remember(conversations: tuple[list[Message], list[Message]], prompt: str, replies: Sequence[Reply]) -> None:
-    """Let the turn join the conversations of the models that answered."""
-    for conversation, reply in zip(conversations, replies, strict=False):
-        if reply.tokens:
-            conversation.append({"role": "user", "content": prompt})
-            conversation.append({"role": "assistant", "content": reply.text})
 
 
 def _fitting(choice: Choice, checkpoint: Checkpoint) -> Choice:

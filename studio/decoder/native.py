@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from studio.decoder.interface import KV_BITS, MOST_TOKENS, Decoder, Way
+from studio.decoder.kv import SPAN, KeyValues
 from studio.decoder.shape import DecoderShape, LayerShape
 from studio.native.products import Weight, decoding, weight_of
 from studio.native.tiles import Tiles
 
 LANES = 16
-SPAN = 32
-"""Dimensions of a cached key or value that share a grid."""
 
 _Int, _Float, _Pointer = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
 
@@ -107,6 +106,14 @@ class NativeDecoder(Decoder["NativeCache"]):
             head=self._weights(shape.head),
             final_norm=self._norms[shape.final_norm],
         )
+
+    @property
+    def step_bytes(self) -> int:
+        looked_up = {self.shape.embedding} - {self.shape.head}
+        return self.weight_bytes - sum(self._tiles[name].nbytes for name in looked_up)
+
+    def kv_bytes(self, positions: int, bits: int = 16) -> int:
+        return KeyValues(len(self.shape.layers), self.shape.kv_heads, self.shape.dimensions).nbytes(positions, bits)
 
     def begin(self, positions: int, bits: int = 16) -> "NativeCache":
         return NativeCache(self.shape, positions, bits)

@@ -20,7 +20,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     plan, chat = page.plan, page.chat
     choices: list[Any] = [plan.mode, plan.group_size, plan.ratio, plan.backup, plan.misfit, plan.all_layers]
     sampling = [
-        chat.max_new_tokens, chat.temperature, chat.top_p, chat.top_k, chat.repetition_penalty, chat.seed,
+        chat.system, chat.kv_bits, chat.max_new_tokens, chat.temperature, chat.top_p, chat.top_k,
+        chat.repetition_penalty, chat.seed,
     ]  # fmt: skip
     do = Handlers(page)
     everything, planned = show.components(page), show.planned(page)
@@ -87,7 +88,12 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     for trigger in (chat.send.click, chat.prompt.submit):
         sent = on(trigger, do.queue_talk, who, quick)
-        sent.then(do.talk, [*who, chat.prompt, chat.system, *sampling], everything, **slow)
+        sent.then(do.talk, [*who, chat.prompt, *sampling], everything, **slow)
+    again = on(chat.regenerate.click, do.queue_talk, who, quick)
+    again.then(do.regenerate, [*who, chat.prompt, *sampling], everything, **slow)
+    on(chat.edit.click, do.edit, who, quick).then(
+        None, js="() => document.querySelector('#prompt textarea')?.focus()", api_visibility="private"
+    )
     on(chat.stop.click, do.stop, who, quick)
     on(chat.clear.click, do.clear, who, quick)
 

@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.blocks import Block
 from gradio.utils import get_upload_folder
 
-from studio import hub, source
+from studio import hub, machine, source
 from studio.errors import Cancelled, UserError
 from studio.jobs import Event
 from studio.plan import Choice
@@ -20,6 +20,7 @@ from studio.sampling import Sampling
 from studio.scheme import Scheme, parse_mode
 from studio.session import Session
 from studio.settings import settings
+from studio.talk import Turn
 from studio.text import preferred, text
 from studio.ui import present, show
 from studio.ui.page import Page
@@ -75,7 +76,7 @@ def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator
 
 def _after(page: Page, session: Session, handler: str) -> Updates:
     """Return what a handler that failed has to put back: its buttons, or the name of the model that stayed."""
-    if handler in ("compress", "talk", "export"):
+    if handler in ("compress", "talk", "regenerate", "export"):
         return show.resting(page, session)
     if handler == "open_model" and session.checkpoint is not None:
         return {page.model.name: gr.update(value=session.checkpoint.name)}
@@ -101,6 +102,8 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "compress": lambda page: page.plan.progress,
     "cancel": lambda page: page.plan.progress,
     "talk": lambda page: page.chat.notice,
+    "regenerate": lambda page: page.chat.notice,
+    "edit": lambda page: page.chat.notice,
     "stop": lambda page: page.chat.notice,
     "clear": lambda page: page.chat.notice,
     "export": lambda page: page.export.progress,
@@ -313,38 +316,61 @@ class Handlers:
     def queue_talk(self, session: Session, language: str) -> Iterator[Updates]:
         """Send was pressed: say so at once, also while another visitor's job runs."""
         session.begin("chat")
+        chat = self.page.chat
         yield {
-            self.page.chat.send: gr.update(interactive=False),
-            self.page.chat.stop: gr.update(interactive=True),
-            self.page.chat.notice: present.notice(text("stage.waiting", language)),
+            **{button: gr.update(interactive=False) for button in (chat.send, chat.regenerate, chat.edit)},
+            chat.stop: gr.update(interactive=True),
+            chat.notice: present.notice(text("stage.waiting", language)),
         }
 
     @guarded
-    def talk(
-        self,
-        session: Session,
-        language: str,
-        prompt: str,
-        system: str,
-        max_new_tokens: int,
-        temperature: float,
-        top_p: float,
-        top_k: int,
-        repetition_penalty: float,
-        seed: int | None,
-    ) -> Iterator[Updates]:
+    def talk(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
         """Both models answer; each token is painted as it comes."""
-        sampling = Sampling(
-            int(max_new_tokens), float(temperature), float(top_p), int(top_k), float(repetition_penalty), int(seed or 0)
-        )
-        said = session.conversations
-        before = [show.bubbles(conversation) for conversation in said]
-        for item in paced(session.chat(prompt or "", sampling, system or "")):
+        yield from self._answered(session, language, prompt or "", session.talk.is_editing, *settings)
+        yield {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
+
+    @guarded
+    def regenerate(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
+        """Both models answer the last message anew; what is being typed stays."""
+        last = session.talk.last
+        if last is None:
+            yield show.resting(self.page, session)
+            return
+        yield from self._answered(session, language, last.prompt, True, *settings)
+        is_same = self._sampling(*settings).temperature == 0
+        yield {self.page.chat.notice: present.notice(text("chat.same_again", language)) if is_same else ""}
+
+    def _answered(
+        self, session: Session, language: str, prompt: str, again: bool, system: str, kv_bits: int, *settings: Any
+    ) -> Iterator[Updates]:
+        sampling, epoch = self._sampling(system, kv_bits, *settings), session.talk.epoch
+        before = session.talk.turns[:-1] if again else session.talk.turns
+        for item in paced(session.chat(prompt, sampling, system or "", int(kv_bits), again)):
             if isinstance(item, Event):
                 yield {self.page.chat.notice: present.progress(item, language)}
-            elif session.conversations is said:  # not cleared meanwhile
-                yield show.answers(self.page, before, prompt, item, language) | {self.page.chat.notice: ""}
-        yield show.resting(self.page, session) | {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
+            elif session.talk.epoch == epoch:  # not cleared meanwhile
+                turn = Turn(prompt, item)
+                yield show.answers(self.page, session, before, turn, language) | {self.page.chat.notice: ""}
+        session.talk.is_editing = False
+        machine.measure()
+        yield show.merged(show.rested(self.page, session, language), show.resting(self.page, session))
+
+    def _sampling(self, system: str, kv_bits: int, *settings: Any) -> Sampling:
+        longest, temperature, top_p, top_k, penalty, seed = settings
+        return Sampling(int(longest), float(temperature), float(top_p), int(top_k), float(penalty), int(seed or 0))
+
+    @guarded
+    def edit(self, session: Session, language: str) -> Iterator[Updates]:
+        """Let the last message be changed and asked anew; pressed again, leave it as it is."""
+        last, talk = session.talk.last, session.talk
+        talk.is_editing = last is not None and not talk.is_editing
+        if last is None or not talk.is_editing:
+            yield {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
+            return
+        yield {
+            self.page.chat.prompt: gr.update(value=last.prompt),
+            self.page.chat.notice: present.notice(text("chat.editing", language)),
+        }
 
     @guarded
     def stop(self, session: Session, language: str) -> Iterator[Updates]:

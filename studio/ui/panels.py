@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from studio.decoder import KV_BITS
 from studio.plan import MIN_RATIO, Choice
 from studio.scheme import GROUP_SIZES
 from studio.text import DEFAULT, LANGUAGES, text
+from studio.ui.answers import kv_choices
 from studio.ui.present import (
     backup_choices,
     colour_choices,
@@ -266,8 +268,13 @@ class ChatPanel:
     prompt: gr.Textbox
     send: gr.Button
     stop: gr.Button
+    regenerate: gr.Button
+    edit: gr.Button
     clear: gr.Button
     notice: gr.HTML
+    speed: gr.HTML
+    kv_bits: gr.Radio
+    cache: gr.HTML
     system: gr.Textbox
     max_new_tokens: gr.Slider
     temperature: gr.Slider
@@ -313,8 +320,14 @@ def chat_panel(words: Words) -> ChatPanel:
         with gr.Row(elem_classes="tight"):
             send = words.on(gr.Button, {"value": "chat.send"}, variant="primary", elem_id="send", min_width=90)
             stop = words.on(gr.Button, {"value": "chat.stop"}, interactive=False, elem_id="stop", min_width=90)
+            regenerate = words.on(
+                gr.Button, {"value": "chat.regenerate"}, interactive=False, elem_id="regenerate", min_width=90
+            )
+            edit = words.on(gr.Button, {"value": "chat.edit"}, interactive=False, elem_id="edit", min_width=90)
             clear = words.on(gr.Button, {"value": "chat.clear"}, elem_id="clear", min_width=90)
         notice = gr.HTML(elem_id="chat-notice")
+        with words.on(gr.Accordion, {"label": "chat.speed"}, open=False):
+            speed = gr.HTML(elem_id="speed")
         with words.on(gr.Accordion, {"label": "chat.settings"}, open=False):
             system = words.on(
                 gr.Textbox, {"label": "chat.system", "info": "chat.system_info"}, lines=2, elem_id="system"
@@ -334,9 +347,16 @@ def chat_panel(words: Words) -> ChatPanel:
                     maximum=2**31,
                     min_width=160,
                 )
+            kv_bits = words.on(
+                gr.Radio,
+                {"label": "chat.kv_bits", "info": "chat.kv_bits_info", "choices": kv_choices},
+                value=KV_BITS[0],
+                elem_id="kv-bits",
+            )
+            cache = gr.HTML(elem_id="kv-cache")
     return ChatPanel(
-        original, original_stats, compressed, compressed_stats, prompt, send, stop, clear, notice,
-        system, longest, temperature, top_p, top_k, penalty, seed,
+        original, original_stats, compressed, compressed_stats, prompt, send, stop, regenerate, edit, clear, notice,
+        speed, kv_bits, cache, system, longest, temperature, top_p, top_k, penalty, seed,
     )  # fmt: skip
 
 

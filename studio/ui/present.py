@@ -7,7 +7,6 @@ from html import escape
 from typing import Literal, get_args
 
 from studio.architecture import Kind, Layer, ratio_defining
-from studio.chat import Reply
 from studio.jobs import Event
 from studio.plan import MAX_PATTERN, MISFITS, Pin, Plan
 from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
@@ -338,24 +337,6 @@ def group_info(session: Session, fitting: Sequence[int], language: str) -> str:
     widths = sorted({layer.matrix[1] for layer in ratio_defining(session.checkpoint.layers)})
     shown = ", ".join(str(width) for width in widths[:6])
     return f"{words} {text('plan.group_size_misfits', language, sizes=', '.join(misfits), widths=shown)}"
-
-
-def stats(reply: Reply, memory: int | None, slow: bool, language: str) -> str:
-    """Return what an answer cost: tokens a second, time to the first one, memory of the weights."""
-    held = "–" if memory is None else format_bytes(memory)
-    if reply.error is not None:
-        return notice(reply.error.sentence(language), "error")
-    if not reply.tokens:
-        return f'<p class="stats">{escape(text("chat.stats_waiting", language, memory=held))}</p>'
-    speed = f"{reply.tokens_per_second:.1f}" if reply.tokens > 1 else "–"
-    words = [
-        text("chat.stats", language, speed=speed, first=f"{reply.first_token_seconds:.2f}", memory=held),
-        text("chat.stats_tokens", language, tokens=reply.tokens),
-    ]
-    if reply.ended == "length":
-        words.append(text("chat.ended_length", language))
-    line = f'<p class="stats">{escape(" · ".join(words))}</p>'
-    return line + (f'<p class="hint">{escape(text("chat.slow", language))}</p>' if slow else "")
 
 
 def export_summary(session: Session, language: str) -> str:

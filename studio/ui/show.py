@@ -1,27 +1,24 @@
 """Session -> what changes on which component. Pure but for asking whether the Hub answers; handles no events."""
 
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
 
 from studio import hub, source
-from studio.jobs import Answers
 from studio.plan import group_sizes
 from studio.scheme import GROUP_SIZES, Mode
 from studio.session import Session
-from studio.template import Message
+from studio.talk import Turn
 from studio.text import text
+from studio.ui import answers as talking
 from studio.ui import estimate, present
 from studio.ui.charts import size_figure
 from studio.ui.heatmap import Errors, heatmap
 from studio.ui.page import Page
 
 Updates = dict[Block, Any]
-Bubble = dict[str, str]
-"""``{"role": "user", "content": "…"}``"""
 
 
 def dynamic(page: Page, session: Session, language: str) -> Updates:
@@ -126,18 +123,36 @@ def resting(page: Page, session: Session) -> Updates:
         page.plan.cancel: gr.update(interactive=False),
         page.chat.send: gr.update(interactive=True),
         page.chat.stop: gr.update(interactive=False),
+        page.chat.regenerate: gr.update(interactive=session.talk.last is not None),
+        page.chat.edit: gr.update(interactive=session.talk.last is not None),
         page.export.button: gr.update(interactive=session.folder is not None),
     }
 
 
 def conversation(page: Page, session: Session, language: str) -> Updates:
-    """Return both columns as the session remembers them, without figures of an answer."""
-    original, compressed = (bubbles(said) for said in session.conversations)
+    """Return both columns as the session remembers them, with the figures of the last answers."""
+    turns, last = session.talk.turns, session.talk.last
+    original, compressed = (talking.bubbles(turns, column, language) for column in (0, 1))
+    lines = (
+        [] if last is None else [talking.figures(last.answers, i, language) for i in range(len(last.answers.replies))]
+    )
     return {
-        page.chat.original: original,
+        page.chat.original: gr.update(value=original),
         page.chat.compressed: gr.update(value=compressed, label=compressed_label(session, language)),
-        page.chat.original_stats: "",
-        page.chat.compressed_stats: "",
+        page.chat.original_stats: lines[0] if lines else "",
+        page.chat.compressed_stats: lines[1] if len(lines) > 1 else "",
+        **rested(page, session, language),
+    }
+
+
+def rested(page: Page, session: Session, language: str) -> Updates:
+    """Return what a conversation that rests changes beside its columns."""
+    last = session.talk.last
+    return {
+        page.chat.speed: talking.picture(session, None if last is None else last.answers, language),
+        page.chat.cache: talking.cache_table(session, language),
+        page.chat.regenerate: gr.update(interactive=last is not None),
+        page.chat.edit: gr.update(interactive=last is not None),
     }
 
 
@@ -153,26 +168,17 @@ def model_choices(language: str) -> list[tuple[str, str]]:
     return [(text("model.builtin", language), source.BUILTIN)] + [(name, name) for name in source.SUGGESTIONS]
 
 
-def answers(page: Page, before: list[list[Bubble]], prompt: str, given: Answers, language: str) -> Updates:
+def answers(page: Page, session: Session, before: Sequence[Turn], turn: Turn, language: str) -> Updates:
     """Return both columns with the turn that is being answered, and each answer's figures."""
-    chat = page.chat
+    chat, given = page.chat, turn.answers
     columns = ((chat.original, chat.original_stats), (chat.compressed, chat.compressed_stats))
-    shown: Updates = {}
-    for i, reply in enumerate(given.replies):
+    shown: Updates = {chat.speed: talking.picture(session, given, language)}
+    for i in range(len(given.replies)):
         column, line = columns[i]
-        said = bubbles([{"role": "user", "content": prompt}, {"role": "assistant", "content": reply.text}])
-        shown[column] = before[i] + (said if reply.text else said[:1])
-        shown[line] = present.stats(reply, given.weight_bytes[i], given.is_slow[i], language)
+        said = talking.turn_bubbles(turn.prompt, given, i, language)
+        shown[column] = talking.bubbles(before, i, language) + said
+        shown[line] = talking.figures(given, i, language)
     return shown
-
-
-def bubbles(said: Iterable[Message]) -> list[Bubble]:
-    """Return a conversation as the chat component takes it.
-
-    It takes HTML, also with its Markdown switched off; escaped, what a model or a visitor wrote is shown as it is and
-    can neither draw over the page nor make the browser fetch anything.
-    """
-    return [{"role": turn["role"], "content": escape(turn["content"], quote=False)} for turn in said]
 
 
 def no_file(page: Page) -> Updates:
@@ -183,7 +189,8 @@ def no_file(page: Page) -> Updates:
 def spoken(page: Page, session: Session, language: str) -> Updates:
     """Return every text of the page in ``language``; what a visitor typed stays."""
     model = gr.update(choices=model_choices(language), info=model_info(language))
-    return merged(page.words.updates(language), dynamic(page, session, language), {page.model.name: model})
+    talk = conversation(page, session, language)
+    return merged(page.words.updates(language), dynamic(page, session, language), talk, {page.model.name: model})
 
 
 def model_info(language: str) -> str:

@@ -29,7 +29,7 @@ from studio import chat as chat_module
 from studio import columns as columns_module
 from studio import pool as pool_module
 from studio import session as session_module
-from studio.chat import answer, prompt_ids
+from studio.chat import answer
 from studio.checkpoint import Checkpoint, of_folder
 from studio.columns import compressed_column
 from studio.decoder import Decoder, open_original
@@ -39,6 +39,7 @@ from studio.jobs import Answers, Event
 from studio.model import load_compressed, load_original, load_tokenizer, weight_bytes
 from studio.plan import Choice, make_plan
 from studio.pool import Pool
+from studio.prompt import prompt_ids
 from studio.recipe import PackedWeight, read_recipe
 from studio.rounding import NF4_LEVELS
 from studio.sampling import Sampling
@@ -1178,8 +1179,11 @@ def test_where_only_the_compressed_model_fits_it_answers_alone(
     assert plan.compressed_bytes < need < plan.original_bytes
     free_memory((need + plan.original_bytes) / 2 / pool_module.HEADROOM, monkeypatch)
     answers = ask(opened)
-    assert errors(answers) == ["memory", None]
-    assert answers.replies[1].tokens == SHORT.max_new_tokens
+    assert answers.is_alone
+    assert errors(answers) == [None, None]
+    assert [reply.tokens for reply in answers.replies] == [0, SHORT.max_new_tokens]
+    assert answers.verdict is not None
+    assert len(answers.verdict.tokens) == SHORT.max_new_tokens
 
 
 def test_an_idle_model_makes_room_and_one_in_use_does_not(
