@@ -27,6 +27,7 @@ from studio.sample import SampledLayer, sampled_survey
 from studio.scheme import Scheme
 from studio.survey import Survey, candidates, recall, sensitivities, survey
 from studio.template import Message
+from studio.turns import Turns
 from studio.unfinished import unfinished
 from studio.units import format_bytes
 from studio.workspace import own_folder, sessions_folder
@@ -35,6 +36,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 POOL = Pool()
+TURNS = Turns()
+"""Of measuring, so that a large model does not keep the others' visitors waiting."""
 MAX_PROMPT = 100_000
 """Characters."""
 DISK_MARGIN = 64 << 20
@@ -102,7 +105,7 @@ class Session:
         if checkpoint is None or checkpoint.folder is None:
             return
         self.begin("survey")
-        steps = survey(checkpoint, self.known, self._wanted())
+        steps = TURNS.taken(survey(checkpoint, self.known, self._wanted()))
         try:
             for step in steps:
                 self._heed("survey")
@@ -111,7 +114,7 @@ class Session:
                 with self._planning:
                     if step.found is not None and self.checkpoint is checkpoint:
                         self.known = self.known.joined(step.layer, step.found)
-                yield Event("survey", step.done / step.total, step.layer)
+                yield Event("survey", step.done / step.total, step.layer, TURNS.jobs > 1)
         finally:
             steps.close()
         with self._planning:
@@ -155,20 +158,33 @@ class Session:
             self.known.error(a.layer.name, a.scheme) is not None for a in plan.assignments if a.scheme is not None
         )
 
+    @property
+    def is_unmeasured(self) -> bool:
+        """Whether :meth:`measure` has something to do: the map lacks figures that can be had here."""
+        checkpoint, plan = self.checkpoint, self.plan
+        if checkpoint is None or checkpoint.folder is None or plan is None:
+            return False
+        if self.scores is None or not self.is_surveyed:
+            return True
+        return self.colour == "output" and checkpoint.can_chat and bool(self._outputs_missing(checkpoint, plan))
+
+    def measure(self) -> Generator[Event, None, None]:
+        """Measure what the map lacks: the survey, then the output errors where it shows them."""
+        yield from self.survey()
+        if self.colour == "output":
+            yield from self.measure_outputs()
+
     def measure_outputs(self) -> Generator[Event, None, None]:
         """Measure what each layer's output loses, over a short text; only where the files are here."""
         checkpoint = self.checkpoint
         if checkpoint is None or checkpoint.folder is None or self.plan is None or not checkpoint.can_chat:
             return
-        layers = ratio_defining(checkpoint.layers)
-        wanted = dict.fromkeys(s for layer in layers for s in candidates(layer))
-        wanted |= dict.fromkeys(a.scheme for a in self.plan.assignments if a.scheme is not None)
-        missing = [scheme for scheme in wanted if not all(self._has_output(layer, scheme) for layer in layers)]
+        missing = self._outputs_missing(checkpoint, self.plan)
         if not missing:
             return
         self.begin("survey")
         before = self.output_errors
-        steps = output_error.measure(checkpoint, missing)
+        steps = TURNS.taken(output_error.measure(checkpoint, missing))
         try:
             while True:
                 step = next(steps)
@@ -179,15 +195,22 @@ class Session:
                     if step.errors is not None:
                         line = {**before.get(step.layer, {}), **step.errors}
                         self.output_errors = {**self.output_errors, step.layer: line}
-                    yield Event("outputs", step.done / step.total, step.layer)
+                    yield Event("outputs", step.done / step.total, step.layer, TURNS.jobs > 1)
                 else:
-                    yield Event("calibrate", step.done / step.total, "")
+                    yield Event("calibrate", step.done / step.total, "", TURNS.jobs > 1)
         except StopIteration as finished:
             if self.checkpoint is checkpoint:
                 found: output_error.Errors = finished.value
                 self.output_errors = {name: {**before.get(name, {}), **line} for name, line in found.items()}
         finally:
             steps.close()
+
+    def _outputs_missing(self, checkpoint: Checkpoint, plan: Plan) -> list[Scheme]:
+        """Return the schemes in which a layer's output error is yet to be measured."""
+        layers = ratio_defining(checkpoint.layers)
+        wanted = dict.fromkeys(s for layer in layers for s in candidates(layer))
+        wanted |= dict.fromkeys(a.scheme for a in plan.assignments if a.scheme is not None)
+        return [scheme for scheme in wanted if not all(self._has_output(layer, scheme) for layer in layers)]
 
     def _has_output(self, layer: Layer, scheme: Scheme) -> bool:
         """Return whether this output error need not be measured: it is known, or there is none."""

@@ -41,7 +41,7 @@ LAYERS = (
     "template",
     "chat",
     "pool",
-    "columns|jobs|unfinished|workspace",
+    "columns|jobs|turns|unfinished|workspace",
     "session",
     "ui",
     "terminal",
