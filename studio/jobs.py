@@ -26,6 +26,8 @@ class Event:
     fraction: float | None = None
     """0 to 1, None where nothing can be counted."""
     detail: str = ""
+    is_shared: bool = False
+    """Whether it takes turns with another visitor's."""
 
 
 def source_event(step: Step) -> Event:

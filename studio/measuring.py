@@ -7,7 +7,7 @@ visitor goes on to another model, which none of its figures may reach.
 import threading
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from studio import output_error, source
 from studio.architecture import Layer, ratio_defining
@@ -19,10 +19,14 @@ from studio.sample import RUNS, Sample, sampled_survey
 from studio.scheme import Scheme
 from studio.steps import relayed
 from studio.survey import Survey, candidates, sensitivities, survey
+from studio.turns import Turns
 from studio.units import format_bytes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+TURNS = Turns()
+"""Of measuring, so that a large model does not keep the others' visitors waiting."""
 
 
 @dataclass
@@ -41,6 +45,8 @@ class Measuring:
     is_sampling: bool = False
     output_errors: output_error.Errors = field(default_factory=dict)
     """Layer -> scheme -> output error, as far as measured."""
+    colour: Literal["weight", "output", "bits"] = "weight"
+    """What the map shows."""
     choice: Choice = field(default_factory=Choice)
     plan: Plan | None = None
     _planning: threading.Lock = field(default_factory=threading.Lock)
@@ -55,6 +61,22 @@ class Measuring:
             self.known.error(a.layer.name, a.scheme) is not None for a in plan.assignments if a.scheme is not None
         )
 
+    @property
+    def is_unmeasured(self) -> bool:
+        """Whether :meth:`measure` has something to do: the map lacks figures that can be had here."""
+        checkpoint, plan = self.checkpoint, self.plan
+        if checkpoint is None or checkpoint.folder is None or plan is None:
+            return False
+        if self.scores is None or not self.is_surveyed:
+            return True
+        return self.colour == "output" and checkpoint.can_chat and bool(self._outputs_missing(checkpoint, plan))
+
+    def measure(self) -> Generator[Event, None, None]:
+        """Measure what the map lacks: the survey, then the output errors where it shows them."""
+        yield from self.survey()
+        if self.colour == "output":
+            yield from self.measure_outputs()
+
     def survey(self) -> Generator[Event, None, None]:
         """Measure every layer in every scheme it could take, and in those of the plan; only where the files are here.
 
@@ -64,7 +86,7 @@ class Measuring:
         if checkpoint is None or checkpoint.folder is None:
             return
         self.begin("survey")
-        steps = survey(checkpoint, self.known, self._wanted())
+        steps = TURNS.taken(survey(checkpoint, self.known, self._wanted()))
         try:
             for step in steps:
                 self._heed("survey")
@@ -73,7 +95,7 @@ class Measuring:
                         return
                     if step.found is not None:
                         self.known = self.known.joined(step.layer, step.found)
-                yield Event("survey", step.done / step.total, step.layer)
+                yield Event("survey", step.done / step.total, step.layer, TURNS.jobs > 1)
         finally:
             steps.close()
         with self._planning:
@@ -129,15 +151,12 @@ class Measuring:
         checkpoint = self.checkpoint
         if checkpoint is None or checkpoint.folder is None or self.plan is None or not checkpoint.can_chat:
             return
-        layers = ratio_defining(checkpoint.layers)
-        wanted = dict.fromkeys(s for layer in layers for s in candidates(layer))
-        wanted |= dict.fromkeys(a.scheme for a in self.plan.assignments if a.scheme is not None)
-        missing = [scheme for scheme in wanted if not all(self._has_output(layer, scheme) for layer in layers)]
+        missing = self._outputs_missing(checkpoint, self.plan)
         if not missing:
             return
         self.begin("survey")
         before = self.output_errors
-        steps = output_error.measure(checkpoint, missing)
+        steps = TURNS.taken(output_error.measure(checkpoint, missing))
         try:
             while True:
                 step = next(steps)
@@ -148,9 +167,9 @@ class Measuring:
                     if step.errors is not None:
                         line = {**before.get(step.layer, {}), **step.errors}
                         self.output_errors = {**self.output_errors, step.layer: line}
-                    yield Event("outputs", step.done / step.total, step.layer)
+                    yield Event("outputs", step.done / step.total, step.layer, TURNS.jobs > 1)
                 else:
-                    yield Event("calibrate", step.done / step.total, "")
+                    yield Event("calibrate", step.done / step.total, "", TURNS.jobs > 1)
         except StopIteration as finished:
             if self._is_still(checkpoint):
                 found: output_error.Errors = finished.value
@@ -213,6 +232,13 @@ class Measuring:
             if a.scheme is not None:
                 wanted[a.layer.name] = [*candidates(a.layer, self.choice.mode), a.scheme]
         return wanted
+
+    def _outputs_missing(self, checkpoint: Checkpoint, plan: Plan) -> list[Scheme]:
+        """Return the schemes in which a layer's output error is yet to be measured."""
+        layers = ratio_defining(checkpoint.layers)
+        wanted = dict.fromkeys(s for layer in layers for s in candidates(layer))
+        wanted |= dict.fromkeys(a.scheme for a in plan.assignments if a.scheme is not None)
+        return [scheme for scheme in wanted if not all(self._has_output(layer, scheme) for layer in layers)]
 
     def _has_output(self, layer: Layer, scheme: Scheme) -> bool:
         """Return whether this output error need not be measured: it is known, or there is none."""

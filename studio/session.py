@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from studio import export, sample, source, survey
 from studio.checkpoint import Checkpoint
@@ -45,8 +44,6 @@ class Session(Measuring):
     paths: bool = False
     """Whether a local path is accepted as a model's name."""
     workspace: Path = field(default_factory=lambda: own_folder(sessions_folder()))
-    colour: Literal["weight", "output", "bits"] = "weight"
-    """What the map shows."""
     calibration: Path | None = None
     """The text that a calibrated method reads, None for the built-in one."""
     compressed: Compressed | None = None

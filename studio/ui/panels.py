@@ -166,8 +166,7 @@ def map_panel(words: Words) -> MapPanel:
 
 @dataclass(frozen=True)
 class SizePanel:
-    plot: gr.Plot
-    legend: gr.HTML
+    chart: gr.HTML
     distribution: gr.HTML
 
 
@@ -175,11 +174,10 @@ def size_panel(words: Words) -> SizePanel:
     """Original against compressed, by what the bytes hold."""
     with gr.Column(elem_id="size"):
         words.on(gr.HTML, {"value": heading("size.heading")})
-        plot = words.on(gr.Plot, {"label": "size.label"}, show_label=False, elem_id="size-plot", container=False)
-        legend = gr.HTML(elem_id="size-legend")
+        chart = gr.HTML(elem_id="size-chart")
         with words.on(gr.Accordion, {"label": "size.distribution"}, open=False):
             distribution = gr.HTML(elem_id="distribution")
-    return SizePanel(plot, legend, distribution)
+    return SizePanel(chart, distribution)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
 from studio.session import Session
 from studio.source import BUILTIN, BUILTIN_PACKAGE
 from studio.text import text
-from studio.ui.charts import SIZE_COLOURS
 from studio.ui.estimate import Estimates, estimates
 from studio.ui.heatmap import NONE_GUESSED, Errors, about, figure, mean, scheme_name, shape_name
 from studio.units import format_bytes, format_count
@@ -40,13 +39,14 @@ def notice(sentence: str, kind: str = "") -> str:
 def progress(event: Event, language: str) -> str:
     """Return a progress bar with the stage's name and what it works on."""
     label = text(f"stage.{event.stage}", language)
+    turns = f" · {text('stage.turns', language)}" if event.is_shared else ""
     known = event.fraction is not None
     percent = round(100 * (event.fraction or 0))
     value = f'aria-valuenow="{percent}"' if known else ""
     return (
         f'<div class="progress {"" if known else "unknown"}" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
         f'{value} aria-label="{escape(label)}"><div style="width:{percent if known else 30}%"></div></div>'
-        f'<p class="notice"><span>{escape(label)}{f" {percent} %" if known else ""}</span> '
+        f'<p class="notice"><span>{escape(label)}{f" {percent} %" if known else ""}{escape(turns)}</span> '
         f"<code>{escape(event.detail)}</code></p>"
     )
 
@@ -277,19 +277,6 @@ def distribution_table(plan: Plan, language: str) -> str:
         for share in shares
     ]
     return table([text(f"size.column_{name}", language) for name in ("mode", "all", "ratio")], rows)
-
-
-def size_legend(plan: Plan, language: str) -> str:
-    """Return what each colour of the size chart is, with its bytes before and after."""
-    original, compressed = plan.original_breakdown, plan.breakdown
-    about = "" if plan.is_exact else "~\u2009"
-    items = "".join(
-        f'<li><i style="background:{colour}"></i>{escape(text(f"size.{place}", language))} '
-        f"<span>{format_bytes(original[place])} → {about}{format_bytes(compressed[place])}</span></li>"
-        for place, colour in SIZE_COLOURS.items()
-        if original[place] or compressed[place]
-    )
-    return f'<ul class="swatches">{items}</ul>'
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -47,7 +47,7 @@ LAYERS = (
     "prompt|verdict",
     "chat",
     "parting|pool",
-    "columns|jobs|unfinished",
+    "columns|jobs|turns|unfinished",
     "measuring",
     "talk|speed",
     "session",
