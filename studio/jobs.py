@@ -1,18 +1,20 @@
 """What a session does that takes its time, and what it says meanwhile: the events a page or a terminal shows."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
 from studio.chat import Reply, Speaker
 from studio.decoder import Reason, Way
+from studio.evaluate import Evaluation
 from studio.parting import Parting
 from studio.source import Step
 from studio.units import format_bytes
 from studio.verdict import Verdict
 
-Job = Literal["open", "survey", "compress", "chat", "export"]
+Job = Literal["open", "survey", "sample", "compress", "chat", "export"]
 """What can be stopped, each by itself."""
-JOBS: tuple[Job, ...] = ("open", "survey", "compress", "chat", "export")
+JOBS: tuple[Job, ...] = ("open", "survey", "sample", "compress", "chat", "export")
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,27 @@ class Event:
     fraction: float | None = None
     """0 to 1, None where nothing can be counted."""
     detail: str = ""
+    is_shared: bool = False
+    """Whether it takes turns with another visitor's."""
 
 
 def source_event(step: Step) -> Event:
     """Return where fetching a model stands."""
     detail = f"{format_bytes(step.done)} / {format_bytes(step.total)}" if step.total else ""
     return Event(step.name, step.done / step.total if step.total else None, detail)
+
+
+def evaluation_events(steps: Generator[Evaluation, None, Evaluation]) -> Generator[Event, None, Evaluation]:
+    """Yield where an evaluation stands, with its first figure, and return it; closing this closes it."""
+    try:
+        while True:
+            step = next(steps)
+            yield Event("evaluate", step.done / step.total, f"KLD {step.kld.mean:.3f}")
+    except StopIteration as finished:
+        result: Evaluation = finished.value
+        return result
+    finally:
+        steps.close()
 
 
 @dataclass(frozen=True)

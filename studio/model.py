@@ -12,10 +12,11 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from studio.architecture import Layer, empty_model
-from studio.checkpoint import WEIGHTS, Checkpoint, read_json
+from studio.checkpoint import Checkpoint, read_json
 from studio.configs import load_config
 from studio.errors import CheckpointError
 from studio.kernels import Lookup, PackedEmbedding, PackedLinear, PackedStack, Product, lookup_for, product_for
+from studio.model_files import CONFIG, WEIGHTS
 from studio.packing import PackedTensor
 from studio.recipe import PackedWeight, check_files, read_recipe
 from studio.scheme import Scheme
@@ -27,7 +28,7 @@ EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 def load_original(checkpoint: Checkpoint) -> nn.Module:
     """Return the uncompressed model in bf16. Raises CheckpointError when its files are damaged."""
-    config = load_config(read_json(checkpoint.path / "config.json"))
+    config = load_config(read_json(checkpoint.path / CONFIG))
     model = empty_model(config)
     for layer in checkpoint.layers:
         stored = whole(checkpoint, layer)
@@ -36,9 +37,9 @@ def load_original(checkpoint: Checkpoint) -> nn.Module:
     return _finished(model, checkpoint.path)
 
 
-def whole(checkpoint: Checkpoint, layer: Layer, dtype: torch.dtype = COMPUTE) -> Tensor:
-    """Return a tensor as the model's parameter. Raises CheckpointError when its file is damaged."""
-    flat = torch.empty(layer.numel, dtype=dtype)
+def whole(checkpoint: Checkpoint, layer: Layer, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor as the model's parameter, in bf16 or ``dtype``. Raises CheckpointError for a damaged file."""
+    flat = torch.empty(layer.numel, dtype=dtype or COMPUTE)
     done = 0
     for piece in checkpoint.stored(layer):
         flat[done : done + piece.numel()] = piece
@@ -53,7 +54,7 @@ def load_compressed(folder: Path) -> nn.Module:
     """
     recipe = read_recipe(folder)
     check_files(recipe, folder)
-    model = empty_model(load_config(read_json(folder / "config.json")))
+    model = empty_model(load_config(read_json(folder / CONFIG)))
     parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         for weight in recipe.weights:

@@ -1,11 +1,13 @@
 """A plan's and an answer's figures, for machines (``--json``) and as lines to read in a terminal. Decides nothing."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from studio.architecture import Layer
 from studio.chat import Reply, Speaker
 from studio.checkpoint import Checkpoint
+from studio.evaluate import Evaluation, Spread
 from studio.jobs import Voice
 from studio.machine import measured
 from studio.plan import Plan
@@ -55,6 +57,7 @@ def plan_facts(plan: Plan, errors: Mapping[str, float] | None = None) -> dict[st
         "misfit": choice.misfit,
         "all_layers": choice.all_layers,
         "pins": [str(pin) for pin in choice.pins],
+        "method": choice.method.value,
         "exact": plan.is_exact,
         "original_bytes": plan.original_bytes,
         "compressed_bytes": plan.compressed_bytes,
@@ -197,3 +200,38 @@ def speed(facts: Mapping[str, Any]) -> str:
         share=f"{facts['limit_share']:.0%}",
         way=text(f"chat.way_{facts['way']}", language()),
     )
+
+
+def evaluation_facts(found: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as JSON holds it; figures are of tokens, standard errors of windows."""
+
+    def spread(figure: Spread) -> dict[str, float | None]:
+        return {"mean": figure.mean, "standard_error": figure.standard_error}
+
+    return {
+        "perplexity": spread(found.perplexity),
+        "original_perplexity": spread(found.original_perplexity),
+        "kld": spread(found.kld) | {"median": found.kld_median, "p99": found.kld_p99},
+        "same_top": spread(found.same_top),
+        "tokens": found.tokens,
+        "flips": None if found.flips is None else asdict(found.flips),
+    }
+
+
+def evaluation_rows(found: Evaluation) -> list[tuple[str, str]]:
+    """Return an evaluation to be read."""
+
+    def spread(figure: Spread, factor: float = 1.0, digits: int = 4) -> str:
+        error = "" if figure.standard_error is None else f" ± {factor * figure.standard_error:.{digits}f}"
+        return f"{factor * figure.mean:.{digits}f}{error}"
+
+    rows = [
+        (say("kld"), spread(found.kld)),
+        (say("kld_spread"), f"{found.kld_median:.4f}, {found.kld_p99:.4f}"),
+        (say("same_top"), f"{spread(found.same_top, 100, 1)} %"),
+        (say("perplexity"), f"{spread(found.perplexity, digits=2)} / {spread(found.original_perplexity, digits=2)}"),
+    ]
+    if found.flips is not None:
+        flips = found.flips
+        rows.append((say("flips"), f"{flips.flipped} / {flips.questions} ({flips.right} / {flips.original_right})"))
+    return rows

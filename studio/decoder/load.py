@@ -8,7 +8,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from studio.architecture import empty_model
-from studio.checkpoint import WEIGHTS, Checkpoint, read_json
+from studio.checkpoint import Checkpoint, read_json
 from studio.configs import load_config
 from studio.decoder.general import GeneralDecoder, stop_ids
 from studio.decoder.interface import Decoder, Reason
@@ -16,6 +16,7 @@ from studio.decoder.native import NativeDecoder, is_available
 from studio.decoder.shape import DecoderShape, shape_of
 from studio.errors import CheckpointError
 from studio.model import load_compressed, load_original, packed_weight, whole
+from studio.model_files import WEIGHTS
 from studio.native.arena import Arena
 from studio.native.tiles import Tiles, takes, tiles_of, tiles_of_floats
 from studio.packing import PackedTensor

@@ -85,8 +85,9 @@ def _after(page: Page, session: Session, handler: str) -> Updates:
 
 _PLACES: dict[str, Callable[[Page], Block]] = {
     "open_model": lambda page: page.model.notice,
-    "survey": lambda page: page.model.notice,
-    "outputs": lambda page: page.model.notice,
+    "measure": lambda page: page.model.notice,
+    "estimate": lambda page: page.model.notice,
+    "halt": lambda page: page.model.notice,
     "paint": lambda page: page.map.notice,
     "pick": lambda page: page.map.notice,
     "describe": lambda page: page.map.notice,
@@ -139,6 +140,7 @@ class Handlers:
             **show.merged(show.dynamic(self.page, session, language), show.controls(self.page, session)),
             **show.conversation(self.page, session, language),
             self.page.model.notice: "",
+            **show.missing(self.page, session, language),
             **show.no_file(self.page),
             self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
             self.page.map.card: "",
@@ -148,40 +150,47 @@ class Handlers:
         }
 
     @guarded
-    def survey(self, session: Session, language: str) -> Iterator[Updates]:
-        """Measure every layer in the background: the map fills in, and from then on the plan is only looked up."""
-        yield from self._measured(session, language, session.survey())
+    def estimate(self, session: Session, language: str) -> Iterator[Updates]:
+        """Read a few rows of each layer where they are, and draw the map from them."""
+        try:
+            yield from self._filling(session, language, session.sample())
+            yield show.map_of(self.page, session, language) | {self.page.model.notice: ""}  # also where it was stopped
+        except UserError:
+            yield show.map_of(self.page, session, language)
+            raise
 
     @guarded
-    def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
-        """Show another figure of each layer on the map."""
-        session.colour = colour if colour in COLOURS else "weight"
-        yield show.map_of(self.page, session, language)
+    def halt(self, session: Session, language: str) -> Iterator[Updates]:
+        """End the sample; what it told so far stays on the map."""
+        session.stop("sample")
+        yield {self.page.map.halt: gr.update(visible=False)}
 
     @guarded
-    def outputs(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
-        """Measure what each layer's output loses, in the background, if that is what the map is to show."""
-        yield from self._measured(session, language, session.measure_outputs() if session.colour == "output" else ())
+    def measure(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
+        """Measure what the map lacks, in the background: it fills in, and from then on the plan is only looked up."""
+        yield from self._filling(session, language, session.measure())
         yield {self.page.map.card: present.layer_card(session, str(pattern or ""), language)}
 
-    def _measured(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
+    def _filling(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""
-        worked = False
         painted = float("-inf")
         try:
             for event in paced(steps):
-                worked = True
                 shown: Updates = {self.page.model.notice: present.progress(event, language)}
                 if time.monotonic() - painted >= MAP_PACE:
                     shown |= show.map_of(self.page, session, language)
                     painted = time.monotonic()
                 yield shown
         except Cancelled:  # the visitor went on to another model, which is measured next
-            worked = False
-        if worked:
-            yield {**show.dynamic(self.page, session, language), self.page.model.notice: ""}
-        else:  # a handler that yields nothing would empty every component
-            yield {self.page.model.notice: gr.skip()}
+            yield {self.page.model.notice: gr.skip()}  # a handler that yields nothing would empty every component
+            return
+        yield show.planned(self.page, session, language) | {self.page.model.notice: ""}
+
+    @guarded
+    def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
+        """Show another figure of each layer on the map."""
+        session.colour = colour if colour in COLOURS else "weight"
+        yield show.map_of(self.page, session, language) | show.missing(self.page, session, language)
 
     @guarded
     def speak(self, session: Session, language: str) -> Iterator[Updates]:
@@ -207,8 +216,14 @@ class Handlers:
             backup = parse_mode(mode).default_backup.value
         size = now.group_size if group_size is None else int(group_size)
         chosen = Choice.of(mode, size, round(float(ratio), 4), backup, misfit, all_layers)
-        session.choose(replace(chosen, pins=now.pins))
+        chosen = replace(chosen, pins=now.pins)
+        if chosen == now and session.plan is not None:
+            yield self._staleness(session, language)
+            return
+        session.choose(chosen)
         shown = self._planned(session, language)
+        if mode != now.mode.value or misfit != now.misfit:
+            shown |= show.offered(self.page, session, language)
         if mode != now.mode.value:
             backups: Updates = {self.page.plan.backup: gr.update(value=backup)}
             shown = show.merged(shown, backups)
@@ -251,15 +266,21 @@ class Handlers:
         """Go back to the plan before this one."""
         session.undo()
         shown = self._planned(session, language) | {self.page.map.notice: ""}
-        yield show.merged(shown, show.controls(self.page, session))
+        offered = show.offered(self.page, session, language)
+        yield show.merged(shown, offered, show.controls(self.page, session))
 
     def _planned(self, session: Session, language: str) -> Updates:
         """Return the page after a change of plan."""
-        note = session.compressed is not None and not session.is_current
         return {
-            **show.dynamic(self.page, session, language),
-            self.page.plan.progress: present.notice(text("plan.stale", language)) if note else "",
+            **show.planned(self.page, session, language),
+            **show.missing(self.page, session, language),
+            **self._staleness(session, language),
         }
+
+    def _staleness(self, session: Session, language: str) -> Updates:
+        """Return what there is to say of a compressed copy that is not the plan's, instead of an error said before."""
+        note = session.compressed is not None and not session.is_current
+        return {self.page.plan.progress: present.notice(text("plan.stale", language)) if note else ""}
 
     @guarded
     def queue_compress(self, session: Session, language: str) -> Iterator[Updates]:
@@ -282,6 +303,7 @@ class Handlers:
             **show.resting(self.page, session),
             **show.dynamic(self.page, session, language),
             **show.conversation(self.page, session, language),
+            **show.missing(self.page, session, language),  # of a model that was fetched just now
             **show.no_file(self.page),
             self.page.plan.progress: present.notice(done, "good")
             if session.is_current

@@ -101,6 +101,8 @@ def model_panel(words: Words) -> ModelPanel:
 @dataclass(frozen=True)
 class MapPanel:
     colour: gr.Radio
+    estimate: gr.Button
+    halt: gr.Button
     legend: gr.HTML
     grid: gr.HTML
     pinning: gr.Accordion
@@ -124,6 +126,11 @@ def map_panel(words: Words) -> MapPanel:
             value="weight",
             elem_id="colour",
         )
+        with gr.Row(elem_classes="tight"):
+            estimate = gr.Button("", visible=False, elem_id="estimate", size="sm", scale=3)
+            halt = words.on(
+                gr.Button, {"value": "map.estimate_stop"}, visible=False, elem_id="halt", size="sm", scale=1
+            )
         legend = gr.HTML(elem_id="map-legend", js_on_load=PICK)
         grid = gr.HTML(elem_id="map-grid", js_on_load=PICK)
         with words.on(gr.Accordion, {"label": "pin.heading"}, open=False, elem_id="pinning") as pinning:
@@ -154,13 +161,12 @@ def map_panel(words: Words) -> MapPanel:
             card = gr.HTML(elem_id="layer-card")
         with words.on(gr.Accordion, {"label": "map.table"}, open=False):
             table = gr.HTML(elem_id="layer-table")
-    return MapPanel(colour, legend, grid, pinning, layer, scheme, pin, unpin, notice, pins, card, table)
+    return MapPanel(colour, estimate, halt, legend, grid, pinning, layer, scheme, pin, unpin, notice, pins, card, table)
 
 
 @dataclass(frozen=True)
 class SizePanel:
-    plot: gr.Plot
-    legend: gr.HTML
+    chart: gr.HTML
     distribution: gr.HTML
 
 
@@ -168,11 +174,10 @@ def size_panel(words: Words) -> SizePanel:
     """Original against compressed, by what the bytes hold."""
     with gr.Column(elem_id="size"):
         words.on(gr.HTML, {"value": heading("size.heading")})
-        plot = words.on(gr.Plot, {"label": "size.label"}, show_label=False, elem_id="size-plot", container=False)
-        legend = gr.HTML(elem_id="size-legend")
+        chart = gr.HTML(elem_id="size-chart")
         with words.on(gr.Accordion, {"label": "size.distribution"}, open=False):
             distribution = gr.HTML(elem_id="distribution")
-    return SizePanel(plot, legend, distribution)
+    return SizePanel(chart, distribution)
 
 
 @dataclass(frozen=True)

@@ -308,7 +308,7 @@ def test_the_original_answers(builtin: Checkpoint) -> None:
     assert 1 < facts["tokens"] <= 64
     assert facts["tokens_per_second"] > 0
     assert facts["time_to_first_token"] > 0
-    assert 269_030_016 <= facts["weight_bytes"] < 269_100_000  # and a buffer of the rotation
+    assert 269_030_016 <= facts["weight_bytes"] < 269_200_000  # norms are fp32 here
 
 
 @pytest.mark.real

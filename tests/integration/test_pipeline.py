@@ -353,7 +353,7 @@ def test_the_builtin_model_takes_the_bytes_it_should(
 def test_the_builtin_model_is_in_memory_in_packed_form_only(
     real: Callable[[str, float], Session], mode: str, ratio: float
 ) -> None:
-    """torch's layouts take 4 bytes a group of 64 where the file takes 2.5: 1.5 / 34.5 more."""
+    """In tiles a zero point takes a byte instead of half of one, 0.5 of 34.5 bytes a group; norms are fp32."""
     session = real(mode, ratio)
     answers = ask(session)
     assert answers.is_slow == (False, False)
@@ -361,7 +361,7 @@ def test_the_builtin_model_is_in_memory_in_packed_form_only(
     assert original is not None
     assert compressed is not None
     assert 269_030_016 <= original < 1.001 * 269_030_016
-    assert REAL[mode, ratio] <= compressed < 1.045 * REAL[mode, ratio]
+    assert REAL[mode, ratio] <= compressed < 1.02 * REAL[mode, ratio]
 
 
 @pytest.mark.real

@@ -12,8 +12,8 @@ LAYERS = (
     "",  # the package itself: its docstring and version
     "text",
     "errors",
-    "units|settings|threads",
-    "device",
+    "units|settings|threads|steps|model_files|kept",
+    "device|workspace",
     "headers",
     "scheme",
     "rounding",
@@ -21,7 +21,8 @@ LAYERS = (
     "native",
     "machine",
     "quantize|kernels",
-    "hub|byte_ranges",
+    "byte_ranges|hub_client",
+    "hub",
     "source_formats",
     "source_names|configs",
     "architecture",
@@ -35,16 +36,19 @@ LAYERS = (
     "tensor_file",
     "model",
     "decoder",
-    "blocks",
-    "calibrate",
+    "blocks|texts",
+    "calibrate|guided",
     "output_error",
     "compress",
+    "questions",
+    "evaluate",
     "export",
     "template|sampling|detokenize",
     "prompt|verdict",
     "chat",
     "parting|pool",
-    "columns|jobs|unfinished|workspace",
+    "columns|jobs|turns|unfinished",
+    "measuring",
     "talk|speed",
     "session",
     "ui",
@@ -59,7 +63,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer.split(
 ONLY_IN = {
     "gradio": ("studio/ui/",),
     "plotly": ("studio/ui/",),
-    "huggingface_hub": ("studio/hub.py", "studio/export/"),
+    "huggingface_hub": ("studio/hub.py", "studio/hub_client.py", "studio/export/"),
 }
 """Libraries with one home each."""
 
@@ -132,7 +136,7 @@ def test_the_entry_point_knows_only_the_commands() -> None:
         (
             "studio/source.py",
             "import huggingface_hub",
-            "huggingface_hub has its home in studio/hub.py and studio/export/",
+            "huggingface_hub has its home in studio/hub.py and studio/hub_client.py and studio/export/",
         ),
     ],
 )
