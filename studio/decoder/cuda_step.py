@@ -12,17 +12,15 @@ from torch import Tensor
 import studio.native
 from studio.decoder.interface import MOST_TOKENS
 from studio.decoder.shape import DecoderShape, LayerShape
-from studio.native.fragments import ROWS, Fragments, can_join, fragments_of
+from studio.native.fragments import ROWS, Fragments, can_join, fragments_of, steps_of
 from studio.native.nvrtc import Dim, Launch, Module
 from studio.packing import PackedTensor
 
 SOURCE = Path(studio.native.__file__).parent / "decode_cuda" / "step.cu"
 STORED, ADDED, GATED = range(3)
 """What a product's results do, in the order of ``product.cuh``."""
-MOST_DEPTH = 8
-"""Blocks of codes that a warp has under way."""
-WIDEST, CHUNK, PAST = 128, 64, 80
-"""Of ``product.cuh``: inputs are filled up to a multiple; those that share a power of two; bytes between arrays."""
+WIDEST, PAST = 128, 80
+"""Of ``product.cuh``: inputs are filled up to a multiple; bytes between arrays."""
 SLAB_BYTES = 32 << 20
 """Of bf16 weights at once: they stay in the second-level cache until they are multiplied with."""
 HEADS_AT_ONCE = 4
@@ -35,12 +33,16 @@ _Int, _Float, _Pointer = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
 class Tuning:
     """How products are spread over the device."""
 
-    warps: int = 8
+    warps: int = 16
     """Of a block of threads."""
     resident: int = 2
-    """Blocks of threads that one multiprocessor has room for."""
-    per_processor: int = 2
+    """Blocks of threads that one multiprocessor has room for: the next kernel's move in while one is at work."""
+    per_processor: int = 1
     """Blocks of threads a multiprocessor is given."""
+    batch: int = 4
+    """Blocks of codes that a warp asks for at once."""
+    depth: int = 2
+    """Batches that it has under way."""
 
 
 class _Input(ctypes.Structure):
@@ -114,7 +116,8 @@ class Recorder:
         calls = self._calls()
         extra = [*self._prompt_names(), *(self._dequantize_name(each) for each in self.fragments())]
         names = dict.fromkeys([*(call.name for call in calls.made), *extra])
-        defines = [f"WARPS={tuning.warps}", f"RESIDENT={tuning.resident}", f"ACTIVATION={self.shape.activation}"]
+        numbers = {"WARPS": tuning.warps, "RESIDENT": tuning.resident, "BATCH": tuning.batch, "DEPTH": tuning.depth}
+        defines = [f"{name}={number}" for name, number in (numbers | {"ACTIVATION": self.shape.activation}).items()]
         self.module = Module(SOURCE, list(names), defines)
         self.launches = [
             self.module.launch(call.name, call.grid, call.threads, *call.args, shared=call.shared, overlaps=index > 0)
@@ -237,14 +240,14 @@ class Recorder:
     def _product(
         self, calls: _Calls, weight: Fragments, x: Tensor, norm: str | None, out: Tensor, output: int, cap: float = 0.0
     ) -> None:
-        tiles, blocks = weight.codes.shape[:2]
-        depth = depth_of(-(-blocks // self.tuning.warps))
-        name = f"product<{weight.template}, {depth}, {output}>"
+        tiles = weight.codes.shape[0]
+        rounds = -(-_filled(weight) // (8 * 32 * self.tuning.warps))
+        name = f"product<{weight.template}, {str(norm is not None).lower()}, {rounds}, {output}>"
         source = _Input(
             _pointer(x), None if norm is None else _pointer(self.norms[norm]), self.shape.epsilon, weight.width
         )
         grid = (min(tiles, self._processors * self.tuning.per_processor), 1, 1)
-        shared = shared_bytes(weight, self.tuning.warps)
+        shared = shared_bytes(weight, self.tuning)
         calls.add(
             name, grid, 32 * self.tuning.warps, weight.pointers, source, _address(out), _Float(cap), shared=shared
         )
@@ -360,24 +363,24 @@ class Slabs:
         ]
 
 
-def depth_of(blocks: int) -> int:
-    """Return how many of a warp's ``blocks`` are under way at once: many, and so that few rounds end half empty."""
-    if blocks <= MOST_DEPTH:
-        return blocks
-    return min(range(MOST_DEPTH, 3, -1), key=lambda depth: -blocks % depth)
-
-
 def heads_at_once(group: int, dimensions: int) -> int:
     """Return how many of the ``group`` heads that share a kv head one block of threads takes."""
     largest = max(size for size in range(1, HEADS_AT_ONCE + 1) if group % size == 0)
     return group if largest == 1 and group <= 8 and group * dimensions <= 1024 else largest
 
 
-def shared_bytes(weight: Fragments, warps: int) -> int:
-    """Return the shared memory of a product, as ``Shared`` in ``product.cuh`` lays it out."""
-    filled = math.ceil(weight.width / WIDEST) * WIDEST
-    numbers = filled // CHUNK + filled // (16 * weight.per) + 2 * warps * ROWS + 2 * warps
-    return 4 * filled + 2 * PAST + 64 + 4 * numbers
+def shared_bytes(weight: Fragments, tuning: Tuning) -> int:
+    """Return the shared memory of a product: rings of batches, then ``Shared`` as ``product.cuh`` lays it out."""
+    steps = steps_of(weight.kind)
+    records = 0 if weight.is_whole else steps // weight.per * 8 * (8 if weight.has_zero else 4)
+    rings = tuning.warps * tuning.depth * tuning.batch * (512 + records)
+    filled = _filled(weight)
+    numbers = 2 * filled // (16 * weight.per) + 2 * tuning.warps * ROWS + 2 * tuning.warps
+    return rings + 4 * filled + 2 * PAST + tuning.batch * 32 * steps + 4 * numbers
+
+
+def _filled(weight: Fragments) -> int:
+    return math.ceil(weight.width / WIDEST) * WIDEST
 
 
 def _pointer(array: Tensor) -> int:

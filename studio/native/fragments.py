@@ -60,10 +60,9 @@ class WeightPointers(ctypes.Structure):
     """``Weight`` of ``weight.cuh``."""
 
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("codes", "scale", "zero", "bias", "levels")),
+        *((name, ctypes.c_void_p) for name in ("codes", "scale", "bias", "levels")),
         ("factor", ctypes.c_float),
-        *((name, ctypes.c_int) for name in ("rows", "tiles", "blocks", "groups")),
-        ("inverse", ctypes.c_uint),
+        *((name, ctypes.c_int) for name in ("rows", "tiles", "blocks")),
     ]
 
 
@@ -77,15 +76,13 @@ class Fragments:
     """K."""
     per: int
     """Steps that share a scale."""
-    groups: int
     is_paired: bool
     """Whether a tile holds eight rows of the first half and the eight of the second that belong to them."""
     codes: Tensor
     """int32 [tiles, blocks, 32 lanes, 4]."""
     scale: Tensor | None = None
-    """fp16 or bf16 [tiles, groups, 8, 2], as rows g and g + 8 of a tile are read together."""
-    zero: Tensor | None = None
-    """int8 [tiles, groups, 8, 2], less the middle of the codes."""
+    """Records [tiles, spans, 8, 2 or 4] of 16 bits: scales of rows g and g + 8 of a tile, fp16 or bf16, and where there
+    are zero points these less the middle of the codes, fp16. A span is at most 64 inputs, larger groups repeat theirs."""
     levels: Tensor | None = None
     """uint8 [2, 16]: the low bytes of sixteen fp16 numbers, then the high ones."""
     bias: Tensor | None = None
@@ -94,13 +91,18 @@ class Fragments:
 
     @property
     def nbytes(self) -> int:
-        arrays = (self.codes, self.scale, self.zero, self.levels, self.bias)
+        arrays = (self.codes, self.scale, self.levels, self.bias)
         return sum(array.nbytes for array in arrays if array is not None)
 
     @property
     def is_whole(self) -> bool:
         """Whether a row has one scale."""
-        return self.groups == 1
+        return self.scale is None or self.scale.shape[1] == 1
+
+    @property
+    def has_zero(self) -> bool:
+        """Whether it has zero points."""
+        return self.scale is not None and self.scale.shape[3] == 4
 
     @property
     def pointers(self) -> WeightPointers:
@@ -109,17 +111,13 @@ class Fragments:
         def at(array: Tensor | None) -> int | None:
             return None if array is None else array.data_ptr()
 
-        tiles, blocks = self.codes.shape[:2]
-        spans = blocks * steps_of(self.kind) // self.per
-        per_group = max(1, -(-spans // self.groups))
-        arrays = (self.codes, self.scale, self.zero, self.bias, self.levels)
-        inverse = -(-(1 << 20) // per_group)
-        return WeightPointers(*map(at, arrays), self.factor, self.rows, tiles, blocks, self.groups, inverse)
+        arrays = (self.codes, self.scale, self.bias, self.levels)
+        return WeightPointers(*map(at, arrays), self.factor, self.rows, *self.codes.shape[:2])
 
     @property
     def template(self) -> str:
         """The kernels' first template arguments."""
-        flags = (self.is_whole, self.zero is not None, self.scale is not None and self.scale.dtype == torch.bfloat16)
+        flags = (self.is_whole, self.has_zero, self.scale is not None and self.scale.dtype == torch.bfloat16)
         return ", ".join([str(int(self.kind)), str(self.per), *(str(flag).lower() for flag in flags)])
 
 
@@ -162,21 +160,19 @@ def fragments_of(
         dtype = torch.float16 if kind is Kind.HALF else torch.bfloat16
         floats = [weight.to(device, dtype) for weight in weights]  # type: ignore[union-attr]
         codes = _laid_out(kind, 1, [weight.view(torch.int16) for weight in floats], order, width)
-        return Fragments(kind, rows, width, 1, 1, is_paired, codes, bias=bias)
+        return Fragments(kind, rows, width, 1, is_paired, codes, bias=bias)
     scheme = first.scheme
     moved = [_moved(weight, device) for weight in weights if isinstance(weight, PackedTensor)]
     kind = KINDS.get(scheme.mode, Kind.LEVELS4)
     steps = steps_of(kind)
     group = scheme.group_size if scheme.group_size != WHOLE_CHANNEL else 0
     per = gcd(min(steps, MOST_STEPS), group // STEP) if group else min(steps, MOST_STEPS)
-    # A row is filled up to whole blocks; what is filled up needs scales too, which are zero.
-    filled = -(-width // (STEP * steps)) * STEP * steps
-    groups = -(-filled // group) if group else 1
-    scale = torch.cat([_scale(weight) for weight in moved])
-    zero = None
+    spans = -(-width // (STEP * steps)) * steps // per
+    group_of_span = torch.arange(spans, device=device) * STEP * per // group if group else torch.zeros(1, dtype=torch.int64, device=device)
+    scale = _records(torch.cat([_scale(weight) for weight in moved]), order, group_of_span)
     if scheme.mode.has_zero_point:
-        zeros = torch.cat([_zero_points(weight) for weight in moved]).to(torch.int16) - MIDDLES[kind]
-        zero = _pairs(zeros.to(torch.int8), order, groups)
+        zeros = torch.cat([_zero_points(weight) for weight in moved]).half() - MIDDLES[kind]
+        scale = torch.cat((scale, _records(zeros, order, group_of_span)), -1)
     factor = FACTORS.get(kind, 1.0)
     if scheme.mode is Mode.NVFP4 and first.shared is not None:
         factor *= float(first.shared)
@@ -185,11 +181,9 @@ def fragments_of(
         rows,
         width,
         per,
-        groups,
         is_paired,
         _laid_out(kind, per, moved, order, width),
-        _pairs(scale, order, groups),
-        zero,
+        scale,
         _levels(first, device) if kind is Kind.LEVELS4 else None,
         bias,
         factor,
@@ -283,10 +277,10 @@ def _fragments(kind: Kind, per: int, codes: Tensor) -> Tensor:
     return packed.view(torch.int32)
 
 
-def _pairs(numbers: Tensor, order: Tensor, groups: int) -> Tensor:
-    """[N, G] -> [tiles, groups, 8, 2]."""
-    filled = pad(_picked(numbers, order), (0, groups - numbers.shape[1]))
-    return filled.reshape(-1, 2, 8, groups).permute(0, 3, 2, 1).contiguous()
+def _records(numbers: Tensor, order: Tensor, group_of_span: Tensor) -> Tensor:
+    """[N, G] -> [tiles, spans, 8, 2]; spans behind the last group, which rows are filled up with, get zeros."""
+    filled = pad(_picked(numbers, order), (0, 1))[:, group_of_span.clamp(max=numbers.shape[1])]
+    return filled.reshape(-1, 2, 8, len(group_of_span)).permute(0, 3, 2, 1).contiguous()
 
 
 def _scale(packed: PackedTensor) -> Tensor:

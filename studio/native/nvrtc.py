@@ -72,6 +72,7 @@ class Module:
         image, lowered = _image(source, names, defines)
         self._module = ctypes.c_void_p()
         _check(self._driver.cuModuleLoadData(ctypes.byref(self._module), image), self._driver)
+        self._shared: dict[str, int] = {}
         self._functions = {name: self._function(low) for name, low in zip(names, lowered, strict=True)}
 
     def launch(
@@ -82,7 +83,8 @@ class Module:
         ``overlaps``: it may begin before the kernel in front of it has ended, for whose results it waits itself.
         """
         function = self._functions[name]
-        if shared > 48 << 10:
+        if shared > max(self._shared.get(name, 0), 48 << 10):
+            self._shared[name] = shared
             _check(self._driver.cuFuncSetAttribute(function, DYNAMIC_SHARED_BYTES, shared), self._driver)
         return Launch(function, grid, threads, args, shared, overlaps)
 

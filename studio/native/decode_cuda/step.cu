@@ -13,11 +13,10 @@ __device__ inline void numbers(const Weight &w, int tile, int block, int lane, f
         unpack<KIND>(codes, j, levels, a);
         float scale[2] = {w.factor, w.factor}, zero[2] = {0, 0};
         if (KIND > BRAIN) {
-            const unsigned group = WHOLE ? 0 : ((block * SPANS + j / PER) * w.inverse) >> 20;
-            const size_t at = ((size_t)tile * w.groups + group) * 8 + (lane >> 2);
-            const unsigned scales = w.scale[at], zeros = HAS_ZERO ? w.zero[at] : 0;
-            scale[0] *= low_of<IS_BRAIN_SCALE>(scales), scale[1] *= high_of<IS_BRAIN_SCALE>(scales);
-            zero[0] = zero_low(zeros), zero[1] = zero_high(zeros);
+            const size_t span = WHOLE ? tile : ((size_t)tile * w.blocks + block) * SPANS + j / PER, at = span * 8 + (lane >> 2);
+            const unsigned *record = (const unsigned *)w.scale + at * (HAS_ZERO ? 2 : 1);
+            scale[0] *= low_of<IS_BRAIN_SCALE>(record[0]), scale[1] *= high_of<IS_BRAIN_SCALE>(record[0]);
+            if (HAS_ZERO) zero[0] = half_low(record[1]), zero[1] = half_high(record[1]);
         }
         for (int i = 0; i < 4; i++) {
             const int row = i & 1, k = 4 * j + (i >> 1) * 2;

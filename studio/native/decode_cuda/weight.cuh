@@ -25,13 +25,12 @@ template <int STEPS, int PER> __device__ inline int input_at(int block, int step
 
 struct Weight {
     const uint4 *codes;          /* [tiles][blocks][32] */
-    const unsigned *scale;       /* [tiles][groups][8]: fp16 or bf16, rows g and g + 8 */
-    const unsigned short *zero;  /* [tiles][groups][8]: int8 less the middle, rows g and g + 8 */
+    const unsigned char *scale;  /* [tiles][spans, or 1][8] records: of rows g and g + 8 the scales, fp16 or bf16, and where
+                                    there are zero points these less the middle of the codes, fp16 */
     const float *bias;           /* [rows] or none */
     const unsigned *levels;      /* fp16 [16]: four words of low bytes, then four of high ones */
     float factor;
-    int rows, tiles, blocks, groups;
-    unsigned inverse;            /* 2^20 / spans of a group, rounded up */
+    int rows, tiles, blocks;
 };
 
 __device__ inline unsigned subtract(unsigned a, unsigned b) {
@@ -43,6 +42,13 @@ __device__ inline unsigned subtract(unsigned a, unsigned b) {
 __device__ inline unsigned fused(unsigned a, unsigned b, unsigned c) {
     unsigned d;
     asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
+/* (v & mask) | bits, in one instruction. */
+__device__ inline unsigned picked(unsigned v, unsigned mask, unsigned bits) {
+    unsigned d;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(v), "r"(mask), "r"(bits));
     return d;
 }
 
@@ -80,9 +86,6 @@ template <bool IS_BRAIN> __device__ inline float high_of(unsigned pair) {
     return IS_BRAIN ? brain_high(pair) : half_high(pair);
 }
 
-__device__ inline float zero_low(unsigned pair) { return (float)(signed char)(pair & 0xff); }
-__device__ inline float zero_high(unsigned pair) { return (float)(signed char)(pair >> 8); }
-
 /* Weights are read once a token: past the first cache. */
 __device__ inline uint4 stream(const uint4 *from) {
     uint4 v;
@@ -115,13 +118,13 @@ template <int KIND> __device__ inline void unpack(const uint4 &v, int step, cons
         /* A nibble put into the low bits of fp16's 1024 is 1024 + n, one four bits higher 1024 + 16 n. */
         const unsigned whole = KIND == INTEGER4 ? 0x64086408 : 0x64046404, sixteenth = KIND == INTEGER4 ? 0xd480d480 : 0xd440d440;
         const unsigned near = words[step], far = near >> 8;
-        a[0] = subtract((near & 0x000f000f) | 0x64006400, whole);
-        a[1] = fused((near & 0x00f000f0) | 0x64006400, 0x2c002c00, sixteenth);
-        a[2] = subtract((far & 0x000f000f) | 0x64006400, whole);
-        a[3] = fused((far & 0x00f000f0) | 0x64006400, 0x2c002c00, sixteenth);
+        a[0] = subtract(picked(near, 0x000f000f, 0x64006400), whole);
+        a[1] = fused(picked(near, 0x00f000f0, 0x64006400), 0x2c002c00, sixteenth);
+        a[2] = subtract(picked(far, 0x000f000f, 0x64006400), whole);
+        a[3] = fused(picked(far, 0x00f000f0, 0x64006400), 0x2c002c00, sixteenth);
     } else if (KIND == INTEGER2) {
         for (int i = 0; i < 4; i++)
-            a[i] = subtract(((words[step / 2] >> (2 * i + 8 * (step & 1))) & 0x00030003) | 0x64006400, 0x64026402);
+            a[i] = subtract(picked(words[step / 2] >> (2 * i + 8 * (step & 1)), 0x00030003, 0x64006400), 0x64026402);
     } else if (KIND == INTEGER8) {
         for (int i = 0; i < 4; i++)
             a[i] = subtract(__byte_perm(words[2 * step + i / 2], 0x64646464, i & 1 ? 0x4342 : 0x4140), 0x64806480);
