@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test parity bench-compress lint format clean browser
+.PHONY: help run test parity bench-compress bench-decode bench-quality lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,12 @@ parity: $(VENV)/developed ## Compare every weight of the built-in model with NNC
 
 bench-compress: $(VENV)/developed ## Time compressing against NNCF and the machine, into tests/bench/COMPRESS.md (BENCH="--only survey")
 	@$(BIN)/python -m tests.bench.compress $(BENCH)
+
+bench-decode: $(VENV)/bench ## Time answering against llama.cpp and OpenVINO, into tests/bench/DECODE.md (BENCH="--only built-in")
+	@$(BIN)/python -W ignore -m tests.bench.decode $(BENCH)
+
+bench-quality: $(VENV)/developed ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")
+	@GOMP_SPINCOUNT=1000 $(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)
 
 lint: $(VENV)/developed ## Style, format and types
 	@$(BIN)/ruff check .
@@ -63,6 +69,11 @@ $(VENV)/prepared: $(VENV)/installed
 $(VENV)/developed: $(VENV)/installed requirements-dev.txt
 	@echo "Installing what requirements-dev.txt names into $(VENV)."
 	@$(PIP) install --requirement requirements-dev.txt
+	@touch $@
+
+$(VENV)/bench: $(VENV)/developed requirements-bench.txt
+	@echo "Installing the engines that requirements-bench.txt names into $(VENV); llama.cpp compiles for ten minutes."
+	@$(PIP) install --requirement requirements-bench.txt
 	@touch $@
 
 # The fonts are for Chinese in screenshots.

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.errors import ModelError, PromptError, ResourceError, disk_error
-from studio.scheme import BACKUPS, Mode
+from studio.scheme import BACKUPS, Method, Mode
 from studio.settings import settings
 from studio.terminal import Terminal, language, say, terminal
 from studio.text import text
+from studio.workspace import partial_in, sweep_partials
 
 if TYPE_CHECKING:
     from studio.checkpoint import Checkpoint
@@ -45,6 +46,8 @@ Misfit = Annotated[str, typer.Option("--misfit", help=say("help_misfit"))]
 AllLayers = Annotated[bool, typer.Option("--all-layers", help=say("help_all_layers"))]
 Pins = Annotated[list[str] | None, typer.Option("--pin", help=say("help_pin"), show_default=False)]
 Ignored = Annotated[list[str] | None, typer.Option("--ignore", help=say("help_ignore"), show_default=False)]
+MethodName = Annotated[str, typer.Option("--method", help=say("help_method", methods=", ".join(("best", *Method))))]
+Calibrate = Annotated[str, typer.Option("--calibrate", metavar="builtin|FILE", help=say("help_calibrate"))]
 AsJson = Annotated[bool, typer.Option("--json", help=say("help_json"))]
 
 
@@ -113,17 +116,20 @@ def survey(
 ) -> None:
     with terminal(as_json) as here:
         from studio.report import heading, model_facts, sample_facts, sample_rows, survey_facts, survey_rows
+        from studio.sample import draws
         from studio.session import Session
+        from studio.units import format_bytes
 
         session = Session(paths=True)
         checkpoint = here.follow(session.open(model))
-        here.follow(session.fetch())
         if sample:
-            sampled = here.follow(session.sample(runs))
-            here.answer(
-                model_facts(checkpoint) | sample_facts(checkpoint, sampled), heading(checkpoint), sample_rows(sampled)
-            )
+            read = sum(draw.nbytes for draw in draws(checkpoint, runs))
+            here.note(say("sample_reads", read=format_bytes(read), all=format_bytes(checkpoint.source_bytes)))
+            found = here.follow(session.sample(runs))
+            facts = model_facts(checkpoint) | {"sample_bytes": read} | sample_facts(checkpoint, found)
+            here.answer(facts, heading(checkpoint), sample_rows(found))
             return
+        here.follow(session.fetch())
         here.follow(session.survey())
         facts = survey_facts(checkpoint, session.known)
         here.answer(model_facts(checkpoint) | facts, heading(checkpoint), survey_rows(session.known))
@@ -141,12 +147,18 @@ def compress(
     all_layers: AllLayers = False,
     pin: Pins = None,
     ignore: Ignored = None,
+    method: MethodName = "nearest",
+    calibrate: Calibrate = "builtin",
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
         from studio.report import heading, model_facts, plan_facts, plan_rows, result_rows
+        from studio.texts import read_text
 
-        session = _session(mode, group_size, ratio, backup, misfit, all_layers, pin, ignore)
+        session = _session(mode, group_size, ratio, backup, misfit, all_layers, pin, ignore, method)
+        session.calibration = None if calibrate == "builtin" else Path(calibrate).expanduser()
+        if session.calibration is not None:
+            read_text(session.calibration)  # before a model is fetched for nothing
         target = out.expanduser().resolve()
         with _workspace(target) as session.workspace:
             checkpoint = _open(here, session, model, group_size is not None)
@@ -155,7 +167,41 @@ def compress(
             _move_in(session.folder, target)
         facts = model_facts(checkpoint) | plan_facts(done.plan, done.relative_error)
         rows = plan_rows(done.plan) + result_rows(done.relative_error, done.seconds, target)
-        here.answer(facts | {"seconds": done.seconds, "path": str(target)}, heading(checkpoint), rows)
+        if done.unreached:
+            here.note(say("unreached", layers=", ".join(done.unreached)))
+        more = {"seconds": done.seconds, "path": str(target), "unreached": done.unreached}
+        here.answer(facts | more, heading(checkpoint), rows)
+
+
+@app.command(help=say("help_evaluate"))
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL_OR_DIR", help=say("help_evaluated"), show_default=False)],
+    against: Annotated[str, typer.Option("--against", metavar="MODEL", help=say("help_against"), show_default=False)],
+    file: Annotated[Path | None, typer.Option("--text", help=say("help_text"), show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    with terminal(as_json) as here:
+        from studio import evaluate as evaluation
+        from studio.checkpoint import read_json
+        from studio.configs import check_can_chat, load_config
+        from studio.jobs import evaluation_events
+        from studio.model import load_compressed, load_original
+        from studio.recipe import is_compressed
+        from studio.report import evaluation_facts, evaluation_rows, heading
+        from studio.texts import read_text
+
+        if file is not None:
+            read_text(file)  # before a model is fetched for nothing
+        folder = Path(model).expanduser()
+        if is_compressed(folder):
+            check_can_chat(load_config(read_json(folder / "config.json")))
+        original = _fetched(here, against)
+        other = load_compressed(folder) if is_compressed(folder) else load_original(_fetched(here, model))
+        ids = evaluation.text_windows(original, file)
+        steps = evaluation.evaluate(original, evaluation.predictor(other), ids)
+        found = here.follow(evaluation_events(steps))
+        facts = {"model": model, "against": against} | evaluation_facts(found)
+        here.answer(facts, heading(original), evaluation_rows(found))
 
 
 @app.command(help=say("help_chat"))
@@ -167,6 +213,7 @@ def chat(
     top_p: Annotated[float, typer.Option(min=0, max=1, help=say("help_top_p"))] = 1.0,
     seed: Annotated[int, typer.Option(min=0, max=(1 << 63) - 1, help=say("help_seed"))] = 0,
     system: Annotated[str, typer.Option(help=say("help_system"), show_default=False)] = "",
+    kv_bits: Annotated[int, typer.Option("--kv-bits", help=say("help_kv_bits"))] = 16,
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
@@ -176,32 +223,28 @@ def chat(
         from studio.checkpoint import read_json
         from studio.columns import compressed_column, original_column
         from studio.configs import check_can_chat, load_config
+        from studio.decoder import KV_BITS
+        from studio.model_files import CONFIG
         from studio.recipe import is_compressed
-        from studio.report import speed
+        from studio.report import answer_facts, speed
         from studio.sampling import Sampling
         from studio.session import POOL
 
+        if kv_bits not in KV_BITS:
+            raise PromptError("unknown_kv_bits", bits=kv_bits, choices=", ".join(map(str, KV_BITS)))
         folder = Path(model).expanduser()
         if is_compressed(folder):
-            check_can_chat(load_config(read_json(folder / "config.json")))
+            check_can_chat(load_config(read_json(folder / CONFIG)))
         column = compressed_column(folder) if is_compressed(folder) else original_column(_fetched(here, model))
         messages = [{"role": "system", "content": system}] if system.strip() else []
         messages.append({"role": "user", "content": prompt})
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
         reply = Reply()
         with POOL.borrow(column.key, column.need, column.load) as speaker:
-            for step in answer(speaker, messages, sampling):
+            for step in answer(speaker, messages, sampling, kv_bits):
                 here.stream(step.text[len(reply.text) :])
                 reply = step
-            facts = {
-                "model": model,
-                "text": reply.text,
-                "prompt_tokens": reply.prompt_tokens,
-                "tokens": reply.tokens,
-                "tokens_per_second": reply.tokens_per_second,
-                "time_to_first_token": reply.first_token_seconds,
-                "weight_bytes": speaker.weight_bytes,
-            }
+            facts = {"model": model} | answer_facts(speaker, reply)
         here.answer(facts)
         if not as_json:
             here.note(speed(facts))
@@ -227,6 +270,7 @@ def _session(
     all_layers: bool,
     pins: list[str] | None,
     ignored: list[str] | None,
+    method: str = Method.NEAREST,
 ) -> "Session":
     """Return a session with these choices, which are checked before any model is touched."""
     from studio.plan import Choice
@@ -234,7 +278,7 @@ def _session(
 
     size = Choice().group_size if group_size is None else group_size
     marks = [*(pins or ()), *(f"{pattern}=none" for pattern in ignored or ())]
-    return Session(paths=True, choice=Choice.of(mode, size, ratio, backup, misfit, all_layers, marks))
+    return Session(paths=True, choice=Choice.of(mode, size, ratio, backup, misfit, all_layers, marks, method))
 
 
 def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":
@@ -267,9 +311,11 @@ def _workspace(target: Path) -> Iterator[Path]:
     ResourceError before the work when the target has files in it or cannot be written.
     """
     missing = [parent for parent in target.parents if not parent.exists()]
-    hidden = (target if target.exists() else target.parent) / f".{target.name}.partial-{os.getpid()}"
+    hidden = partial_in(target if target.exists() else target.parent, target.name)
     try:
         try:
+            for place in (target.parent, target):
+                sweep_partials(place, target.name)
             if target.exists() and any(target.iterdir()):
                 raise ResourceError("folder_not_empty", path=target)
             hidden.mkdir(parents=True)

@@ -19,6 +19,7 @@ from studio.configs import Task, check_counts, task
 from studio.configs import load_config as load_config
 from studio.errors import CheckpointError
 from studio.headers import TensorEntry
+from studio.model_files import CONFIG
 from studio.source_formats import StoredTensor
 from studio.source_names import sources
 
@@ -130,7 +131,7 @@ def empty_model(config: Any) -> nn.Module:
         except ValueError:  # an architecture without torch's fused attention
             return _built(config, "eager")
     except Exception as error:  # impossible sizes and names raise whatever the model's own code does
-        raise CheckpointError("damaged_file", file="config.json") from error
+        raise CheckpointError("damaged_file", file=CONFIG) from error
 
 
 def _built(config: Any, attention: str) -> nn.Module:
@@ -163,10 +164,10 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, .
         with torch.device("meta"):  # buffers too: a table of a billion positions costs nothing
             model = _built(config, "eager")
     except Exception as error:  # impossible sizes and names raise whatever the model's own code does
-        raise CheckpointError("damaged_file", file="config.json") from error
+        raise CheckpointError("damaged_file", file=CONFIG) from error
     # A table of causal masks for every position, as some models hold, is of a size the weights do not tell.
     if sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()) > MAX_BUFFER_BYTES:
-        raise CheckpointError("damaged_file", file="config.json")
+        raise CheckpointError("damaged_file", file=CONFIG)
     modules = dict(model.named_modules())
     tied: dict[str, str] = dict(model.all_tied_weights_keys)  # type: ignore[arg-type]
     twins: dict[str, tuple[str, ...]] = {}

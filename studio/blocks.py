@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -19,10 +20,16 @@ from torch import Tensor, nn
 
 from studio.architecture import Layer, empty_model, load_config
 from studio.checkpoint import Checkpoint, read_json
+from studio.model_files import CONFIG
 
 Result = TypeVar("Result")
 Transform = Callable[[Layer, Tensor], Tensor]
 """A layer and its tensor as :meth:`Checkpoint.read` gives it -> the one to compute with, of the same shape."""
+
+After = Callable[[str, Callable[[], Any], Callable[[], None], Any], Any]
+"""A part that has run, with its weights still there -> what goes on in place of its output. Given are its name, a
+function that runs it again on the same, one to be called between pieces of work (the reader may stop there), and its
+output."""
 
 HEAD_TOKENS = 64
 """Positions whose logits are made at once: 20 MB of bf16 with a vocabulary of 150,000."""
@@ -50,7 +57,7 @@ class BlockModel:
         self, checkpoint: Checkpoint, dtype: torch.dtype = torch.bfloat16, transform: Transform | None = None
     ) -> None:
         """Build the tree. Raises CheckpointError when the config makes no model."""
-        self.model = empty_model(load_config(read_json(checkpoint.path / "config.json")))
+        self.model = empty_model(load_config(read_json(checkpoint.path / CONFIG)))
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._transform = transform
@@ -63,7 +70,7 @@ class BlockModel:
         paths = {module: path for path, module in self.model.named_modules()}
         self._inner = [part for part in self._parts if f"{part}.".startswith(f"{paths[self._decoder]}.")]
 
-    def run(self, token_ids: Tensor) -> Generator[Step, None, Tensor]:
+    def run(self, token_ids: Tensor, after: After | None = None) -> Generator[Step, None, Tensor]:
         """Yield while parts are read and when they have run; return what the head is given, [B, T, D] in the dtype.
 
         ``token_ids`` is [B, T] of int64, without padding. Closing the generator stops the run and gives everything
@@ -77,11 +84,14 @@ class BlockModel:
             def read(part: str) -> None:
                 self._load(part, lambda: say(Step(part, done, total)))
 
-            def ran(part: str) -> None:
+            def ran(part: str, again: Callable[[], Any], output: Any) -> Any:
                 nonlocal done
+                if after is not None:
+                    output = after(part, again, lambda: say(Step(part, done, total)), output)
                 self._drop(part)
                 done = min(done + self._size(part), total)  # some architectures run a block more than once
                 say(Step(part, done, total))
+                return output
 
             try:
                 with torch.no_grad(), self._hooked(read, ran), _ended_by(self._decoder):
@@ -131,13 +141,20 @@ class BlockModel:
         return sum(self._layers[name].numel for name in self._parts[part])
 
     @contextmanager
-    def _hooked(self, read: Callable[[str], None], ran: Callable[[str], None]) -> Iterator[None]:
-        """Call ``read`` before and ``ran`` after every part of the decoder; in the end, drop what is still there."""
+    def _hooked(self, read: Callable[[str], None], ran: Callable[[str, Callable[[], Any], Any], Any]) -> Iterator[None]:
+        """Call ``read`` before and ``ran`` after every part of the decoder; in the end, drop what is still there.
+
+        ``ran`` is given the part, what runs it again without any hook of its own, and its output, which it may replace.
+        """
+
+        def hook(part: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return ran(part, lambda: module.forward(*args, **kwargs), output)
+
         handles = []
         for part in self._inner:
             module = self.model.get_submodule(part)
             handles.append(module.register_forward_pre_hook(lambda *_, part=part: read(part), prepend=True))
-            handles.append(module.register_forward_hook(lambda *_, part=part: ran(part)))
+            handles.append(module.register_forward_hook(partial(hook, part), with_kwargs=True))
         try:
             yield
         finally:
@@ -155,6 +172,13 @@ class BlockModel:
                 say()
                 read[layer.name] = self._tensor(layer)
             _put(self.model, name, read[layer.name])
+
+    def replace(self, layer: Layer, tensor: Tensor) -> None:
+        """Let the model go on with ``tensor`` [N, K] (of experts [E, N, K]) as this weight, until its part has run."""
+        shaped = tensor.reshape(layer.shape).to(self._dtype)
+        value = nn.Parameter((shaped.mT if layer.transposed else shaped).contiguous(), requires_grad=False)
+        for name in (layer.name, *layer.tied):
+            _put(self.model, name, value)
 
     def _tensor(self, layer: Layer) -> Tensor:
         """Return a tensor as the model's code expects it."""

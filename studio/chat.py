@@ -3,6 +3,7 @@
 Every model steps through the same loop, so that two columns compare; each one's seconds count its own steps only.
 """
 
+import logging
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,11 +12,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from studio.decoder import MOST_TOKENS, Decoder, stop_ids
+from studio.decoder import MOST_TOKENS, Decoder, Read, Way, stop_ids
 from studio.detokenize import Detokenizer
-from studio.errors import PromptError, UserError
+from studio.errors import ModelError, PromptError, ResourceError, UserError
+from studio.machine import available_memory
+from studio.prompt import prompt_ids
 from studio.sampling import Picker, Sampling
-from studio.template import Message, TemplateRenderer
+from studio.template import Message
+from studio.units import format_bytes
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Reply:
 
     text: str = ""
     prompt_tokens: int = 0
+    kept_tokens: int = 0
+    """Of the prompt's, those that an earlier turn had read already."""
     tokens: int = 0
     first_token_seconds: float = 0.0
     """From the start of this model's work on the prompt to its first token."""
@@ -39,6 +47,8 @@ class Reply:
     """This model's own time for the tokens after the first."""
     kv_bytes: int = 0
     """Of the keys and values of prompt and answer."""
+    kv_bits: int = 16
+    """What they are kept at: what was asked for, or the nearest that this model can."""
     newest: Picked | None = field(default=None, compare=False)
     ended: Literal["", "stop", "length", "error"] = ""
     error: UserError | None = None
@@ -47,6 +57,12 @@ class Reply:
     def tokens_per_second(self) -> float:
         """Tokens after the first by the time they took; 0 while there are none."""
         return (self.tokens - 1) / self.decode_seconds if self.tokens > 1 else 0.0
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        """Prompt tokens read by the time to the first token; 0 before it."""
+        seconds = self.first_token_seconds if self.tokens else 0.0
+        return (self.prompt_tokens - self.kept_tokens) / seconds if seconds else 0.0
 
 
 @dataclass(frozen=True)
@@ -71,62 +87,51 @@ class Speaker:
         return self.decoder.stop_ids | stop_ids(self.tokenizer.eos_token_id)
 
 
-RENDERER = TemplateRenderer()
-
-
-def prompt_ids(tokenizer: Any, messages: Sequence[Message], renderer: TemplateRenderer = RENDERER) -> list[int]:
-    """Return the token ids of a conversation that an answer is to follow.
-
-    Without a chat template the texts are joined and completed plainly. Raises PromptError for an empty prompt or a
-    template that fails.
-    """
-    if not messages or not messages[-1]["content"].strip():
-        raise PromptError("empty_prompt")
-    template = tokenizer.chat_template
-    if isinstance(template, dict):  # several named templates
-        template = template.get("default")
-    if not template:
-        joined = "\n".join(message["content"] for message in messages)
-        return list(tokenizer(joined)["input_ids"])
-    tokens = {name: str(value) for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-    rendered = renderer.render(template, messages, tokens)
-    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
-
-
 def answer(
-    speaker: Speaker, messages: Sequence[Message], sampling: Sampling, kv_bits: int = 16
+    speaker: Speaker,
+    messages: Sequence[Message],
+    sampling: Sampling,
+    kv_bits: int = 16,
+    read: Read | None = None,
 ) -> Generator[Reply, None, Reply]:
     """Yield the reply as it grows, at least after every token and every 128 prompt tokens, and return it whole.
 
-    Raises PromptError for a prompt that is empty or leaves no room in the model's context.
+    ``read``: what the model has read of this conversation, which is not read again; it holds this turn afterwards.
+    Raises PromptError for a prompt that is empty or leaves no room in the model's context, ResourceError where keys and
+    values do not fit in memory, ModelError for logits that are no numbers.
     """
+    decoder, read = speaker.decoder, Read() if read is None else read
     ids = prompt_ids(speaker.tokenizer, messages)
     if len(ids) >= speaker.context:
         raise PromptError("prompt_too_long", tokens=len(ids), context=speaker.context)
     room = min(sampling.max_new_tokens, speaker.context - len(ids))
-    cache = speaker.decoder.begin(len(ids) + room, min(speaker.decoder.kv_bits, key=lambda bits: abs(bits - kv_bits)))
+    bits = min(decoder.kv_bits, key=lambda each: abs(each - kv_bits))
+    if decoder.way is not Way.CUDA:
+        _check_memory(decoder.kv_bytes(len(ids) + room, bits) - read.nbytes, len(ids) + room)
+    kept = read.begin(decoder, ids, len(ids) + room, bits)
     pick, written, stops = Picker(sampling, ids), Detokenizer(speaker.tokenizer), speaker.stop_ids
-    reply = Reply(prompt_tokens=len(ids))
+    reply = Reply(prompt_tokens=len(ids), kept_tokens=kept, kv_bits=bits)
     logits = torch.empty(0)
-    for start in range(0, len(ids), MOST_TOKENS):
+    for start in range(kept, len(ids), MOST_TOKENS):
         began = time.perf_counter()
-        logits = speaker.decoder.step(cache, ids[start : start + MOST_TOKENS])
+        logits = read.step(decoder, ids[start : start + MOST_TOKENS])
         reply = replace(reply, first_token_seconds=reply.first_token_seconds + time.perf_counter() - began)
         if start + MOST_TOKENS < len(ids):
             yield reply
-    generated: list[int] = []
+    token = -1
     for index in range(room):
         began = time.perf_counter()
         if index:
-            logits = speaker.decoder.step(cache, generated[-1:])
+            logits = read.step(decoder, [token])
         token = pick(logits)
-        generated.append(token)
         seconds = time.perf_counter() - began
         if index:
             reply = replace(reply, tokens=index + 1, decode_seconds=reply.decode_seconds + seconds)
         else:
             reply = replace(reply, tokens=1, first_token_seconds=reply.first_token_seconds + seconds)
-        reply = replace(reply, kv_bytes=cache.nbytes, newest=Picked(token, logits))
+        if not torch.isfinite(logits[token]):
+            raise ModelError("no_numbers")
+        reply = replace(reply, kv_bytes=read.nbytes, newest=Picked(token, logits))
         if token in stops:
             reply = replace(reply, ended="stop")
             break
@@ -138,11 +143,25 @@ def answer(
     return reply
 
 
+def _check_memory(need: int, positions: int) -> None:
+    free = available_memory()
+    if need > free:
+        raise ResourceError("kv_memory", tokens=positions, need=format_bytes(need), free=format_bytes(free))
+
+
 def side_by_side(
-    speakers: Sequence[Speaker], conversations: Sequence[Sequence[Message]], sampling: Sampling
+    speakers: Sequence[Speaker],
+    conversations: Sequence[Sequence[Message]],
+    sampling: Sampling,
+    kv_bits: int = 16,
+    reads: Sequence[Read] | None = None,
 ) -> Iterator[tuple[Reply, ...]]:
     """Yield the replies of all speakers, one step of each at a time; one that fails says why and the others go on."""
-    running = {i: answer(s, m, sampling) for i, (s, m) in enumerate(zip(speakers, conversations, strict=True))}
+    kept = [Read() for _ in speakers] if reads is None else reads
+    running = {
+        i: answer(speaker, messages, sampling, kv_bits, read)
+        for i, (speaker, messages, read) in enumerate(zip(speakers, conversations, kept, strict=True))
+    }
     replies = [Reply() for _ in speakers]
     while running:
         for index in list(running):
@@ -150,7 +169,17 @@ def side_by_side(
                 replies[index] = next(running[index])
             except StopIteration:
                 del running[index]
-            except UserError as error:
-                replies[index] = replace(replies[index], ended="error", error=error)
+            except Exception as error:  # a model's code may raise anything; the other column is none of its business
+                replies[index] = replace(replies[index], ended="error", error=failure(error))
                 del running[index]
             yield tuple(replies)
+
+
+def failure(error: Exception) -> UserError:
+    """Return what a column shows of a failure; one that is no sentence for the user goes to the log."""
+    if isinstance(error, UserError):
+        return error
+    LOG.error("an answer failed", exc_info=error)
+    if isinstance(error, MemoryError):
+        return ResourceError("answer_memory")
+    return ModelError("answer_failed", reason=f"{type(error).__name__}: {error}"[:160])

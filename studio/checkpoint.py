@@ -5,6 +5,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ import torch
 from torch import Tensor
 
 from studio.architecture import Kind, Layer, layer_map
+from studio.byte_ranges import ByteRanges, FolderRanges
 from studio.configs import Task, has_other_parts, load_config, task
 from studio.errors import CheckpointError, ModelError
 from studio.headers import TensorEntry, read_header
 from studio.hub import Repository
+from studio.model_files import CONFIG, INDEX, WEIGHTS
 from studio.source_formats import Files, StoredTensor
 
-INDEX = "model.safetensors.index.json"
-WEIGHTS = "model.safetensors"
 MAX_JSON_BYTES = 50_000_000
 FINGERPRINT_BYTES = 1 << 20
 PIECE_WEIGHTS = 1 << 22
@@ -68,27 +69,37 @@ class Checkpoint:
             raise CheckpointError("not_downloaded", model=self.name)
         return self.folder
 
-    def read(self, layer: Layer, start: int = 0, stop: int | None = None) -> Tensor:
+    def read(self, layer: Layer, start: int = 0, stop: int | None = None, ranges: ByteRanges | None = None) -> Tensor:
         """Return rows ``start:stop`` of a tensor; of a weight, rows of its [N, K] form, of experts', of [E * N, K].
 
-        The dtype is that of the file, or bf16 or fp32 where that is quantized. No more than these rows is held, of
-        transposed experts one more. Raises CheckpointError when the file is damaged.
+        ``ranges`` is where the bytes come from, where that is not the folder. The dtype is that of the file, or bf16 or
+        fp32 where that is quantized. No more than these rows is held, of transposed experts one more. Raises
+        CheckpointError when the file is damaged, and what ``ranges`` raises.
         """
-        with Files(self.path, self.entries) as files:
+        with FolderRanges(self.path) if ranges is None else nullcontext(ranges) as place:
+            files = Files(self.entries, place)
             if layer.kind is Kind.OTHER:
                 parts = [StoredTensor(name, self.entries).whole(files) for name in layer.sources]
                 whole = parts[0] if len(parts) == 1 else torch.cat(parts)
                 return whole.reshape(layer.shape)[slice(start, stop) if layer.shape else ...]
-            pieces = []
-            before = 0
-            stop = layer.matrix[0] if stop is None else stop
-            for tensor, expert, rows, across in self._matrices(layer):
-                first, last = max(start - before, 0), min(stop - before, rows)
-                if first < last:
-                    read = tensor.columns if across else tensor.rows
-                    pieces.append(read(files, expert, first, last))
-                before += rows
+            pieces = [
+                (tensor.columns if across else tensor.rows)(files, expert, first, last)
+                for tensor, expert, first, last, across in self._parts(layer, start, stop)
+            ]
             return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def read_bytes(self, layer: Layer, start: int, stop: int) -> int:
+        """Return how many bytes :meth:`read` reads for rows ``start:stop`` of a weight."""
+        return sum(
+            tensor.read_bytes(expert, *((0, tensor.shape[-2]) if across else (first, last)))
+            for tensor, expert, first, last, across in self._parts(layer, start, stop)
+        )
+
+    def rows_at_once(self, layer: Layer) -> int:
+        """Return how many rows of a weight are read for as many bytes as one: more than one where the file has them as
+        columns, which it takes all rows of a matrix to read."""
+        _, _, rows, across = next(self._matrices(layer))
+        return rows if across else 1
 
     def stored(self, layer: Layer) -> Iterator[Tensor]:
         """Yield a tensor as the model's parameter lies in memory, in flat pieces, one after the other."""
@@ -104,6 +115,17 @@ class Checkpoint:
     def saved_dtype(self, layer: Layer) -> torch.dtype:
         """Return the 16-bit dtype this tensor is stored in when it is not compressed."""
         return SAVED_DTYPE.get(self.entries[layer.source].dtype, torch.bfloat16)
+
+    def _parts(self, layer: Layer, start: int, stop: int | None) -> Iterator[tuple[StoredTensor, int, int, int, bool]]:
+        """Yield what rows ``start:stop`` of a weight consist of: a tensor of the file, which of its experts, from which
+        row of that to which, and whether these are its columns there."""
+        before = 0
+        stop = layer.matrix[0] if stop is None else stop
+        for tensor, expert, rows, across in self._matrices(layer):
+            first, last = max(start - before, 0), min(stop - before, rows)
+            if first < last:
+                yield tensor, expert, first, last, across
+            before += rows
 
     def _matrices(self, layer: Layer) -> Iterator[tuple[StoredTensor, int, int, bool]]:
         """Yield every matrix of the file that a weight is made of: its tensor, which expert's it is, how many rows it
@@ -154,7 +176,7 @@ def of_folder(
     return _checkpoint(
         name=name or str(folder),
         revision=revision or fingerprint(files),
-        config=read_json(folder / "config.json"),
+        config=read_json(folder / CONFIG),
         entries=entries,
         source_format=source_format,
         source_bytes=source_bytes or sum(file.stat().st_size for file in files),

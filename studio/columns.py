@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from studio.chat import Speaker
+from studio.chat import Speaker, failure
 from studio.checkpoint import Checkpoint
 from studio.decoder import open_compressed, open_original
 from studio.errors import UserError
@@ -52,16 +52,17 @@ def _passing(weight: PackedWeight) -> int:
 def borrowed(
     pool: Pool, columns: Sequence[Callable[[], Column]]
 ) -> Iterator[tuple[list[Speaker | None], list[UserError | None]]]:
-    """Lend the models of ``columns`` from ``pool``; one that cannot be had is None, its reason in the second list."""
+    """Lend the models of ``columns`` from ``pool``; one that cannot be had is None, its reason in the second list.
+
+    The last is loaded first: where memory ends, it is the original that has to do without.
+    """
     with ExitStack() as stack:
-        speakers: list[Speaker | None] = []
-        failures: list[UserError | None] = []
-        for make in columns:
+        speakers: list[Speaker | None] = [None for _ in columns]
+        failures: list[UserError | None] = [None for _ in columns]
+        for i, make in reversed(list(enumerate(columns))):
             try:
                 column = make()
-                speakers.append(stack.enter_context(pool.borrow(column.key, column.need, column.load)))
-                failures.append(None)
-            except UserError as error:
-                speakers.append(None)
-                failures.append(error)
+                speakers[i] = stack.enter_context(pool.borrow(column.key, column.need, column.load))
+            except Exception as error:  # a model's code may raise anything; the other column is none of its business
+                failures[i] = failure(error)
         yield speakers, failures

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,16 @@ from pathlib import Path
 from torch import Tensor
 
 from studio import __version__
-from studio.architecture import Layer
+from studio.architecture import Kind, Layer
+from studio.blocks import Step
 from studio.checkpoint import Checkpoint
-from studio.device import moved
 from studio.errors import CheckpointError
+from studio.guided import guided
 from studio.plan import Assignment, Plan
 from studio.quantize import quantize, relative
 from studio.rounding import shared_of
-from studio.scheme import Scheme
-from studio.survey import chunks
+from studio.scheme import Method, Scheme
+from studio.survey import rows_of
 from studio.tensor_file import DTYPE_NAMES, Slot, TensorFile
 from studio.threads import Behind, ahead
 
@@ -64,6 +65,8 @@ class Compressed:
     seconds: float
     resumed: int = 0
     """Tensors that an interrupted run before this one had finished."""
+    unreached: tuple[str, ...] = ()
+    """Weights that the calibration gave nothing, in a method that wanted it: they were rounded without."""
 
     @property
     def mean_error(self) -> float:
@@ -71,44 +74,57 @@ class Compressed:
         return sum(self.relative_error.values()) / max(1, len(self.relative_error))
 
 
-def compress(checkpoint: Checkpoint, plan: Plan, file: Path) -> Generator[Progress, None, Compressed]:
+def compress(
+    checkpoint: Checkpoint, plan: Plan, file: Path, tokens: Tensor | None = None
+) -> Generator[Progress, None, Compressed]:
     """Write ``plan`` to ``file``, yielding at least after every 4 million weights.
 
+    ``tokens`` int64 [W, T] calibrate a method that needs inputs; without them it rounds as its free part does.
     Closing the generator stops the work and keeps what is done: called again with the same file, model and plan, it
-    goes on from there. On an error the file is removed. Raises CheckpointError for a damaged source or weights that are
+    goes on from there, but for a calibrated method, which begins anew (a block is rounded on what those before it
+    say). On an error the file is removed. Raises CheckpointError for a damaged source or weights that are
     not numbers, ResourceError for a full disk.
     """
     began = time.perf_counter()
     journal = Journal(file, job_digest(checkpoint, plan))
+    schemes = _calibrated(plan) if tokens is not None else {}
+    if schemes:
+        journal.forget()
     metadata = {"format": "pt", "quantization-studio": __version__}
     errors = journal.read(plan, TensorFile(file, slots(checkpoint, plan), metadata).size)
     resumed = len(errors)
     total = sum(a.layer.numel for a in plan.assignments)
-    done = 0
     try:
         kept = [slot for a in plan.assignments if a.layer.name in errors for slot, _ in _slots_of(checkpoint, a)]
-        rest = [a for a in plan.assignments if a.layer.name not in errors]
         with (
             TensorFile(file, slots(checkpoint, plan), metadata, kept) as out,
             journal.kept(out, errors),
-            ahead(_pieces(checkpoint, rest), READ_AHEAD) as pieces,
             Behind(WRITE_BEHIND) as writer,
         ):
             write = partial(writer.do, partial(_put, out))
-            for a in plan.assignments:
-                if a.layer.name not in errors:
-                    for weights in _write(checkpoint, a, iter(pieces.__next__, None), write, errors):
-                        yield Progress(a.layer.name, done + weights, total)
+            done = sum(a.layer.numel for a in plan.assignments if a.layer.name in errors)
+            if schemes and tokens is not None:
+                for weights, name in _guide(checkpoint, schemes, plan.choice.method, tokens, write, errors):
+                    done += weights
+                    yield Progress(name, done, total)
+            unreached = tuple(name for name in schemes if name not in errors)
+            rest = [a for a in plan.assignments if a.layer.name not in errors]
+            with ahead(_pieces(checkpoint, rest), READ_AHEAD) as pieces:
+                for a in rest:
+                    passes = 2 if a.scheme is not None and a.scheme.mode.needs_whole else 1
+                    read = iter(pieces.__next__, None)
+                    for seen in _write(checkpoint, a, plan.choice.method, read, write, errors):
+                        yield Progress(a.layer.name, done + seen // passes, total)
                     writer.do(journal.note, a.layer.name, errors[a.layer.name])
-                done += a.layer.numel
-                yield Progress(a.layer.name, done, total)
+                    done += a.layer.numel
+                    yield Progress(a.layer.name, done, total)
     except Exception:
         file.unlink(missing_ok=True)
         journal.forget()
         raise
     journal.forget()
     found = {a.layer.name: errors[a.layer.name] or 0.0 for a in plan.assignments if a.scheme is not None}
-    return Compressed(plan, file, found, time.perf_counter() - began, resumed)
+    return Compressed(plan, file, found, time.perf_counter() - began, resumed, unreached)
 
 
 class Journal:
@@ -203,7 +219,7 @@ def _whole(lines: Iterable[str]) -> Iterator[tuple[str, float | None]]:
 def job_digest(checkpoint: Checkpoint, plan: Plan) -> str:
     """Return a name for this plan of this model: the same work has the same one, on any day."""
     schemes = [(a.layer.name, None if a.scheme is None else str(a.scheme)) for a in plan.assignments]
-    facts = (__version__, checkpoint.name, checkpoint.revision, schemes)
+    facts = (__version__, checkpoint.name, checkpoint.revision, schemes, str(plan.choice.method))
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
@@ -222,31 +238,62 @@ def _slots_of(checkpoint: Checkpoint, a: Assignment) -> list[tuple[str, Slot]]:
 def _pieces(checkpoint: Checkpoint, assignments: Sequence[Assignment]) -> Iterator[Tensor | None]:
     """Yield each tensor in pieces, rows [n, K] or, of one that is kept, flat ones; None after the last of each."""
     for a in assignments:
-        yield from checkpoint.stored(a.layer) if a.scheme is None else _rows(checkpoint, a.layer)
+        yield from checkpoint.stored(a.layer) if a.scheme is None else rows_of(checkpoint, a.layer)
         yield None
 
 
-def _rows(checkpoint: Checkpoint, layer: Layer) -> Iterator[Tensor]:
-    """Yield a weight's rows [n, K] in turn."""
-    for start, stop in chunks(layer):
-        yield moved(checkpoint.read(layer, start, stop))
+def _calibrated(plan: Plan) -> dict[str, Scheme]:
+    """Return the weights that the plan's method rounds by what they are given, with their schemes; often none."""
+    if not plan.choice.method.needs_inputs:
+        return {}
+    return {
+        a.layer.name: a.scheme
+        for a in plan.assignments
+        if a.scheme is not None and a.scheme.mode.bits < 8 and a.layer.kind is Kind.LINEAR
+    }
+
+
+def _guide(
+    checkpoint: Checkpoint,
+    schemes: dict[str, Scheme],
+    method: Method,
+    tokens: Tensor,
+    write: Write,
+    errors: dict[str, float | None],
+) -> Iterator[tuple[int, str]]:
+    """Write the weights that a calibration reaches, yielding what is done of each and its name, or 0 and a block's."""
+    with closing(guided(checkpoint, schemes, method, tokens)) as events:
+        for event in events:
+            if isinstance(event, Step):
+                yield 0, event.part
+                continue
+            name = event.layer.name
+            write([(f"{name}.{part}", array, 0) for part, array in event.packed.arrays().items()])
+            errors[name] = relative(event.difference, event.square)
+            yield event.layer.numel, name
 
 
 def _write(
-    checkpoint: Checkpoint, a: Assignment, pieces: Iterable[Tensor], write: Write, errors: dict[str, float | None]
-) -> Iterator[int]:
-    """Write one tensor, yielding the weights done; put its error into ``errors``."""
+    checkpoint: Checkpoint,
+    a: Assignment,
+    method: Method,
+    pieces: Iterable[Tensor],
+    write: Write,
+    errors: dict[str, float | None],
+) -> Generator[int, None, None]:
+    """Write one tensor, yielding the weights seen, twice where it is read twice; put its error into ``errors``."""
     if a.scheme is None:
         yield from _copy(checkpoint, a.layer, pieces, write)
         errors[a.layer.name] = None
         return
     layer, scheme = a.layer, a.scheme
     square = difference = 0.0
-    done = 0
     written = dict.fromkeys((part.name for part in scheme.parts(layer.matrix)), 0)
-    shared = shared_of(lambda: _rows(checkpoint, layer), scheme)
+    shared = yield from shared_of(rows_of(checkpoint, layer), [scheme])
+    seen = layer.numel if shared else 0
+    how = method if scheme.mode.bits < 8 else Method.NEAREST
     for weight in pieces:
-        found = quantize(weight, scheme, shared)
+        found = quantize(weight, scheme, shared.get(scheme), how)
         places = []
         for name, array in found.packed.arrays().items():
             if array is not found.packed.shared or not written[name]:  # what the tensor shares is written once
@@ -257,8 +304,8 @@ def _write(
         difference += found.difference
         if not math.isfinite(square + difference):
             raise CheckpointError("not_finite", tensor=layer.source)
-        done += weight.numel()
-        yield done
+        seen += weight.numel()
+        yield seen
     errors[layer.name] = relative(difference, square)
 
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from studio.errors import CheckpointError, ModelError
+from studio.model_files import CONFIG
 from studio.source_formats import is_readable
 
 IGNORED_KEYS = frozenset(
@@ -73,7 +74,7 @@ def load_config(config: Mapping[str, Any]) -> Any:
             return part
         known = _task(whole) is not None
     except Exception as error:  # whatever a hostile or broken config makes transformers raise
-        raise CheckpointError("damaged_file", file="config.json") from error
+        raise CheckpointError("damaged_file", file=CONFIG) from error
     if not known:
         raise ModelError("unknown_architecture", architecture=kind[:40])
     return whole
@@ -114,7 +115,7 @@ def check_counts(config: Any, tensors: int) -> None:
     layers = max((counts.get(name, 0) for name in LAYER_COUNTS), default=0)
     experts = max((value for key, value in counts.items() if "experts" in key), default=0)
     if layers > min(tensors, MAX_LAYERS) or experts > MAX_EXPERTS:
-        raise CheckpointError("damaged_file", file="config.json")
+        raise CheckpointError("damaged_file", file=CONFIG)
 
 
 def _allowed(value: Any, key: str = "") -> Any:

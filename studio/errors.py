@@ -8,6 +8,7 @@
         ├── CheckpointError    a file is missing, cut short or not what it claims to be
         ├── SchemeError        a mode, group size, ratio or backup that cannot be
         ├── PromptError        nothing to answer, or too much of it
+        ├── TextError          a text to read that is none, or too short
         └── ResourceError      memory or disk that this machine does not have
 
 An error carries a key of the text catalogue and the values for its places, so that readers get it in their language.
@@ -64,6 +65,10 @@ class SchemeError(UserError):
 
 class PromptError(UserError):
     """Nothing to answer, or too much of it."""
+
+
+class TextError(UserError):
+    """A text for calibration or evaluation that is none, or too short."""
 
 
 class ResourceError(UserError):

@@ -5,7 +5,6 @@ the tensors it promises (gguf's own reader would fail deep inside numpy).
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from studio.checkpoint import Checkpoint, fingerprint, of_folder, read_json
 from studio.errors import CheckpointError, ResourceError, UserError, disk_error
 from studio.settings import settings
 from studio.units import format_bytes
+from studio.workspace import partial_in, sweep_partials
 
 NOTE = "source.json"
 """Beside the prepared files: what they were made from."""
@@ -40,8 +40,8 @@ def prepare(file: Path, name: str | None = None) -> Generator[str, None, Checkpo
     if not (folder / NOTE).is_file():
         formats, weights = check(file)
         _check_disk(folder, 2 * weights + SMALL_FILES)
-        partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-        shutil.rmtree(partial, ignore_errors=True)
+        sweep_partials(folder.parent, folder.name)
+        partial = partial_in(folder.parent, folder.name)
         try:
             yield from _in_background(file, partial)
             (partial / NOTE).write_text(json.dumps({"format": formats, "bytes": file.stat().st_size}))

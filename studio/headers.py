@@ -22,23 +22,23 @@ DTYPE_BYTES = {
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Dtypes whose values are weights as they stand."""
 
+PREFIX_BYTES = 8
+"""Before the header stands its length."""
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library itself."""
-
-
 MAX_AXES = 8
 """No weight has more, and the product of a million numbers is a long time coming."""
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a file: ``TensorEntry("model-00001.safetensors", "BF16", (576, 576), 0, 663552)``."""
+    """One tensor of a file: ``TensorEntry("model-00001.safetensors", "BF16", (576, 576), 34112, 697664)``."""
 
     file: str
     dtype: str
     shape: tuple[int, ...]
     start: int
-    """First byte, counted from the end of the header."""
+    """First byte, counted from the beginning of the file."""
     end: int
     """One past the last byte."""
 
@@ -58,12 +58,12 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        prefix = file.read(8)
-        length = int.from_bytes(prefix, "little") if len(prefix) == 8 else -1
-        if not 0 < length <= min(MAX_HEADER_BYTES, size - 8):
+        prefix = file.read(PREFIX_BYTES)
+        length = int.from_bytes(prefix, "little") if len(prefix) == PREFIX_BYTES else -1
+        if not 0 < length <= min(MAX_HEADER_BYTES, size - PREFIX_BYTES):
             raise CheckpointError("damaged_file", file=path.name)
         raw = file.read(length)
-    return parse_header(path.name, raw, size - 8 - length)
+    return parse_header(path.name, raw, size - PREFIX_BYTES - length)
 
 
 def parse_header(file: str, raw: bytes, data_bytes: int) -> dict[str, TensorEntry]:
@@ -73,32 +73,33 @@ def parse_header(file: str, raw: bytes, data_bytes: int) -> dict[str, TensorEntr
     """
     try:
         claims = json.loads(raw)
-        entries = {name: _claimed(file, claim) for name, claim in claims.items() if name != "__metadata__"}
+        begin = PREFIX_BYTES + len(raw)
+        entries = {name: _claimed(file, claim, begin) for name, claim in claims.items() if name != "__metadata__"}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError("damaged_file", file=file) from error
-    check_entries(file, entries.values(), data_bytes)
+    _check(file, entries.values(), begin, begin + data_bytes)
     return entries
 
 
-def _claimed(file: str, claim: dict[str, Any]) -> TensorEntry:
+def _claimed(file: str, claim: dict[str, Any], begin: int) -> TensorEntry:
     start, end = claim["data_offsets"]
     shape = tuple(claim["shape"])
     if len(shape) > MAX_AXES or not all(type(number) is int and number >= 0 for number in (start, end, *shape)):
         raise ValueError("a shape is a few numbers, none negative")
-    return TensorEntry(file, str(claim["dtype"]), shape, start, end)
+    return TensorEntry(file, str(claim["dtype"]), shape, begin + start, begin + end)
 
 
-def check_entries(file: str, entries: Iterable[TensorEntry], data_bytes: int | None = None) -> None:
-    """Check one file's entries against each other and, where it is known, against the bytes behind the header.
+def _check(file: str, entries: Iterable[TensorEntry], begin: int, end: int) -> None:
+    """Check one file's entries against each other and against the bytes there are, ``begin`` to ``end``.
 
     Raises CheckpointError("damaged_file") for a lie, CheckpointError("unknown_dtype") for a dtype we cannot size.
     """
-    position = 0
+    position = begin
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.end)):
         if entry.dtype not in DTYPE_BYTES:
             raise CheckpointError("unknown_dtype", file=file, dtype=entry.dtype[:20])
         if entry.start != position or entry.nbytes != entry.numel * DTYPE_BYTES[entry.dtype]:
             raise CheckpointError("damaged_file", file=file)
         position = entry.end
-    if data_bytes is not None and position != data_bytes:
+    if position != end:
         raise CheckpointError("damaged_file", file=file)

@@ -1,34 +1,31 @@
 """The Hugging Face Hub: search, headers before weights, a download one can stop. Knows nothing of local checkpoints,
-plans or pages; alone imports huggingface_hub.
+plans or pages.
 
 What a repository says of itself is untrusted: sizes are bounded before a file is fetched, headers are checked before
 they are believed, and only names of the repository's own listing are ever asked for.
 """
 
-import errno
 import glob
 import json
-import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import huggingface_hub as client
 from huggingface_hub import constants, errors
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import build_hf_headers, http_stream_backoff, tqdm  # type: ignore[attr-defined]
+from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
 from studio.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
 from studio.headers import MAX_HEADER_BYTES, TensorEntry, parse_header
-from studio.settings import settings
+from studio.hub_client import TIMEOUT_SECONDS, HubRanges, cache, endpoint, explained, token
+from studio.model_files import CONFIG, INDEX, WEIGHTS
 from studio.units import format_bytes
 
 # Not by environment: gradio may have imported the client before us. Xet moves bytes outside Python, where no exception
@@ -36,7 +33,6 @@ from studio.units import format_bytes
 constants.HF_HUB_DISABLE_XET = True
 constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
 
-WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 ALLOW_PATTERNS = (
     INDEX, CONFIG, "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "*.jinja",
     "merges.txt", "vocab*",
@@ -47,7 +43,6 @@ IGNORE_PATTERNS = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.safet
 
 MAX_CONFIG_BYTES, MAX_INDEX_BYTES = 5_000_000, 50_000_000
 FIRST_READ_BYTES = 100_000  # most headers are shorter: one request per file
-TIMEOUT_SECONDS = 10.0
 PROBE_SECONDS, REMEMBER_SECONDS = 1.5, 60.0
 REPORT_SECONDS, STOP_SECONDS = 0.2, 2.0
 
@@ -102,8 +97,8 @@ def search(query: str, limit: int = 20) -> list[Found]:
     """
     if not reachable():  # asked first, because the client itself would try for half a minute
         raise HubError("hub_search_unreachable")
-    with _explained(query):
-        models = client.HfApi(_endpoint(), token=_token()).list_models(
+    with explained(query):
+        models = client.HfApi(endpoint(), token=token()).list_models(
             search=query,
             filter="safetensors",
             pipeline_tag="text-generation",
@@ -123,7 +118,7 @@ _probed: dict[str, tuple[float, bool]] = {}  # address -> when it was asked, whe
 
 def reachable() -> bool:
     """Tell whether the Hub answers within about 1.5 s; an answer holds for a minute. Never raises."""
-    address = _endpoint()
+    address = endpoint()
     with _probing:
         asked, answered = _probed.get(address, (float("-inf"), False))
         if time.monotonic() - asked > REMEMBER_SECONDS:
@@ -156,8 +151,8 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
     """
     if not is_repo_id(repo):
         raise ModelError("model_not_found", model=repo)
-    with _explained(repo):
-        api = client.HfApi(_endpoint(), token=_token())
+    with explained(repo):
+        api = client.HfApi(endpoint(), token=token())
         info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
         sha, sizes = str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
@@ -165,7 +160,7 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
             if sizes[name] > limit:
                 raise CheckpointError("damaged_file", file=name)
             path = client.hf_hub_download(
-                repo, name, revision=sha, cache_dir=_cache(), endpoint=_endpoint(), token=_token()
+                repo, name, revision=sha, cache_dir=cache(), endpoint=endpoint(), token=token()
             )
             return _read_json(Path(path))
 
@@ -212,16 +207,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _fetch_entries(repo: str, sha: str, sizes: dict[str, int]) -> dict[str, TensorEntry]:
     """Return the tensors of all weight files. Not by the client's get_safetensors_metadata: it trusts the names in the
     index, multiplies shapes before anyone has looked at them, and cannot tell where a header ends."""
+    ranges = HubRanges(repo, sha)
     limit = MAX_HEADER_BYTES // len(sizes)  # so that many files cannot hold more than one may
 
     def fetch(file: str) -> dict[str, TensorEntry]:
-        url = client.hf_hub_url(repo, file, revision=sha, endpoint=_endpoint())
-        raw = _fetch_range(url, 0, min(FIRST_READ_BYTES, sizes[file])) if sizes[file] else b""
+        raw = ranges.read(file, 0, min(FIRST_READ_BYTES, sizes[file])).numpy().tobytes()
         end = 8 + int.from_bytes(raw[:8], "little")
         if not 8 < end <= min(8 + limit, sizes[file]):
             raise CheckpointError("damaged_file", file=file)
         if end > len(raw):
-            raw += _fetch_range(url, len(raw), end)
+            raw += ranges.read(file, len(raw), end - len(raw)).numpy().tobytes()
         return parse_header(file, raw[8:end], sizes[file] - end)
 
     with ThreadPoolExecutor(8) as pool:
@@ -230,15 +225,6 @@ def _fetch_entries(repo: str, sha: str, sizes: dict[str, int]) -> dict[str, Tens
     if len(entries) != sum(map(len, parts)):
         raise CheckpointError("damaged_file", file=INDEX)
     return entries
-
-
-def _fetch_range(url: str, start: int, stop: int) -> bytes:
-    headers = build_hf_headers(token=_token()) | {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-    with http_stream_backoff("GET", url, headers=headers, timeout=TIMEOUT_SECONDS, max_retries=2) as response:
-        client.hf_raise_for_status(response)
-        if response.status_code != 206:  # the whole file is on its way
-            raise ValueError("no answer to a Range request")
-        return bytes(response.read())
 
 
 def download(repository: Repository) -> Generator[Progress, None, Path]:
@@ -262,9 +248,9 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
             client.snapshot_download,
             repository.repo,
             revision=repository.sha,
-            cache_dir=_cache(),
-            endpoint=_endpoint(),
-            token=_token(),
+            cache_dir=cache(),
+            endpoint=endpoint(),
+            token=token(),
             allow_patterns=[glob.escape(name) for name in repository.files],
             tqdm_class=_counting_bar(stop, bars),
         )
@@ -278,7 +264,7 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
             stop.set()
             wait([transfer], STOP_SECONDS)
             pool.shutdown(wait=False)
-        with _explained(repository.repo):
+        with explained(repository.repo):
             transfer.result()
         if missing():  # where it cannot list the files, the client is content with a folder that merely exists
             raise HubError("hub_unreachable", model=repository.repo)
@@ -287,8 +273,8 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
 
 
 def _check_disk(need: int) -> None:
-    cache = _cache()
-    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
+    folder = cache()
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     if free < need:
         raise ResourceError("disk_too_small", need=format_bytes(need), free=format_bytes(free))
 
@@ -322,7 +308,7 @@ def _is_complete(repo: str, folder: Path) -> bool:
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     try:
         weights = _weight_files(names, lambda name: _read_json(folder / name))
-        listing = client.get_cached_repo_tree(repo, revision=folder.name, cache_dir=_cache())
+        listing = client.get_cached_repo_tree(repo, revision=folder.name, cache_dir=cache())
     except CheckpointError:  # a shard is not here
         return False
     except errors.CachedRepoTreeNotFoundError:  # fetched file by file, as transformers does
@@ -331,38 +317,4 @@ def _is_complete(repo: str, folder: Path) -> bool:
 
 
 def _snapshots(repo: str) -> Path:
-    return _cache() / repo_folder_name(repo_id=repo, repo_type="model") / "snapshots"
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser().resolve()
-
-
-def _token() -> bool | None:
-    """Return whose login is used: the owner's own (None: if there is one), but nobody's for a page open to others."""
-    return None if settings().is_private else False
-
-
-def _endpoint() -> str:
-    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-
-
-@contextmanager
-def _explained(model: str) -> Iterator[None]:
-    """Turn what the client raises into a sentence for the user."""
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise ModelError("model_gated", model=model) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise ModelError("model_not_found", model=model) from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.TransportError) as error:
-        raise HubError("hub_unreachable", model=model) from error
-    except errors.HfHubHTTPError as error:
-        raise HubError("hub_failed", model=model, reason=f"HTTP {error.response.status_code}") from error
-    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
-        raise HubError("hub_failed", model=model, reason=type(error).__name__) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError("disk_full", path=_cache()) from error
-        raise ResourceError("disk_unwritable", path=_cache(), reason=error.strerror or "?") from error
+    return cache() / repo_folder_name(repo_id=repo, repo_type="model") / "snapshots"

@@ -1,15 +1,20 @@
 """What a session does that takes its time, and what it says meanwhile: the events a page or a terminal shows."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
-from studio.chat import Reply
+from studio.chat import Reply, Speaker
+from studio.decoder import Reason, Way
+from studio.evaluate import Evaluation
+from studio.parting import Parting
 from studio.source import Step
 from studio.units import format_bytes
+from studio.verdict import Verdict
 
-Job = Literal["open", "survey", "compress", "chat", "export"]
+Job = Literal["open", "survey", "sample", "compress", "chat", "export"]
 """What can be stopped, each by itself."""
-JOBS: tuple[Job, ...] = ("open", "survey", "compress", "chat", "export")
+JOBS: tuple[Job, ...] = ("open", "survey", "sample", "compress", "chat", "export")
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Event:
     fraction: float | None = None
     """0 to 1, None where nothing can be counted."""
     detail: str = ""
+    is_shared: bool = False
+    """Whether it takes turns with another visitor's."""
 
 
 def source_event(step: Step) -> Event:
@@ -29,12 +36,63 @@ def source_event(step: Step) -> Event:
     return Event(step.name, step.done / step.total if step.total else None, detail)
 
 
+def evaluation_events(steps: Generator[Evaluation, None, Evaluation]) -> Generator[Event, None, Evaluation]:
+    """Yield where an evaluation stands, with its first figure, and return it; closing this closes it."""
+    try:
+        while True:
+            step = next(steps)
+            yield Event("evaluate", step.done / step.total, f"KLD {step.kld.mean:.3f}")
+    except StopIteration as finished:
+        result: Evaluation = finished.value
+        return result
+    finally:
+        steps.close()
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What a column says of the model that answers in it."""
+
+    way: Way
+    reason: Reason
+    weight_bytes: int
+    """Memory the weights take."""
+    step_bytes: int
+    """Of these, what one token reads."""
+    is_slow: bool
+    """Whether this machine has no packed product for some of its weights."""
+    kv_bits: tuple[int, ...]
+    context: int
+
+    @classmethod
+    def of(cls, speaker: Speaker) -> "Voice":
+        """Return what there is to say of a loaded model."""
+        known = speaker.decoder
+        return cls(
+            known.way, known.reason, known.weight_bytes, known.step_bytes, known.is_slow, known.kv_bits, known.context
+        )
+
+
 @dataclass(frozen=True)
 class Answers:
     """Every column of the chat as far as it has come: the original's first, then the compressed model's."""
 
     replies: tuple[Reply, ...]
-    weight_bytes: tuple[int | None, ...]
-    """Memory the weights take; None for a model that could not be loaded."""
-    is_slow: tuple[bool, ...]
-    """Whether a column has no packed product on this machine for some of its weights."""
+    voices: tuple[Voice | None, ...]
+    """None for a model that could not be loaded."""
+    parting: Parting | None = None
+    """Where the two part, as soon as they do."""
+    is_compared: bool = False
+    """Whether both were asked the same: the message and all that was said before it."""
+    is_alone: bool = False
+    """Whether the compressed model answers alone, for the original does not fit beside it."""
+    verdict: Verdict | None = None
+    """What the original, run afterwards, says of that answer."""
+
+    @property
+    def weight_bytes(self) -> tuple[int | None, ...]:
+        return tuple(None if voice is None else voice.weight_bytes for voice in self.voices)
+
+    @property
+    def is_slow(self) -> tuple[bool, ...]:
+        return tuple(voice is not None and voice.is_slow for voice in self.voices)

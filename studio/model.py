@@ -12,20 +12,23 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from studio.architecture import Layer, empty_model
-from studio.checkpoint import WEIGHTS, Checkpoint, read_json
+from studio.checkpoint import Checkpoint, read_json
 from studio.configs import load_config
 from studio.errors import CheckpointError
 from studio.kernels import Lookup, PackedEmbedding, PackedLinear, PackedStack, Product, lookup_for, product_for
+from studio.model_files import CONFIG, WEIGHTS
 from studio.packing import PackedTensor
 from studio.recipe import PackedWeight, check_files, read_recipe
 from studio.scheme import Scheme
 
 COMPUTE = torch.bfloat16
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""What configs call the number of experts of a layer."""
 
 
 def load_original(checkpoint: Checkpoint) -> nn.Module:
     """Return the uncompressed model in bf16. Raises CheckpointError when its files are damaged."""
-    config = load_config(read_json(checkpoint.path / "config.json"))
+    config = load_config(read_json(checkpoint.path / CONFIG))
     model = empty_model(config)
     for layer in checkpoint.layers:
         stored = whole(checkpoint, layer)
@@ -34,9 +37,9 @@ def load_original(checkpoint: Checkpoint) -> nn.Module:
     return _finished(model, checkpoint.path)
 
 
-def whole(checkpoint: Checkpoint, layer: Layer, dtype: torch.dtype = COMPUTE) -> Tensor:
-    """Return a tensor as the model's parameter. Raises CheckpointError when its file is damaged."""
-    flat = torch.empty(layer.numel, dtype=dtype)
+def whole(checkpoint: Checkpoint, layer: Layer, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor as the model's parameter, in bf16 or ``dtype``. Raises CheckpointError for a damaged file."""
+    flat = torch.empty(layer.numel, dtype=dtype or COMPUTE)
     done = 0
     for piece in checkpoint.stored(layer):
         flat[done : done + piece.numel()] = piece
@@ -51,7 +54,7 @@ def load_compressed(folder: Path) -> nn.Module:
     """
     recipe = read_recipe(folder)
     check_files(recipe, folder)
-    model = empty_model(load_config(read_json(folder / "config.json")))
+    model = empty_model(load_config(read_json(folder / CONFIG)))
     parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         for weight in recipe.weights:
@@ -75,6 +78,26 @@ def weight_bytes(model: nn.Module) -> int:
         for tensor in (*model.parameters(), *model.buffers())
     }
     return sum(storages.values())
+
+
+def passed_by(model: nn.Module) -> int:
+    """Return the bytes of weights that a step of one token does not read: of an embedding that is no head, all but a
+    row; of experts, those not called."""
+    config: Any = getattr(model, "config", None)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[operator]
+    used = set() if head is None else {t.data_ptr() for t in (*head.parameters(), *head.buffers())}
+    passed = 0
+    if embedding is not None:
+        tensors = (*embedding.parameters(), *embedding.buffers())
+        passed += sum(t.nbytes for t in tensors if t.data_ptr() not in used)
+    experts = next((n for n in (getattr(config, a, None) for a in EXPERT_COUNTS) if n), 0)
+    called = getattr(config, "num_experts_per_tok", None) or experts
+    if experts:
+        stacks = {id(m): m for m in model.modules() if isinstance(m, PackedStack)}
+        held = sum(t.nbytes for m in stacks.values() for t in (*m.parameters(), *m.buffers()))
+        held += sum(p.nbytes for p in model.parameters() if p.ndim == 3 and p.shape[0] == experts)
+        passed += held * (experts - called) // experts
+    return passed
 
 
 def slow_schemes(model: nn.Module) -> bool:

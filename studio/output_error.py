@@ -4,17 +4,15 @@ Knows nothing of plans, nor of how an error in one layer passes on to the next.
 """
 
 import hashlib
-import json
-import logging
 import math
-import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
+from studio import kept
 from studio.architecture import Layer, ratio_defining
 from studio.blocks import Step
 from studio.calibrate import MAX_ROWS, MAX_TOKENS, SEED, TEXT, Inputs, calibrate
@@ -24,9 +22,9 @@ from studio.quantize import quantize
 from studio.rounding import shared_of
 from studio.scheme import Scheme
 from studio.settings import settings
+from studio.steps import relayed
 from studio.survey import chunks
 
-LOG = logging.getLogger(__name__)
 VERSION = 1
 """Raised when the figures change their meaning: those kept on disk are then not read any more."""
 
@@ -53,12 +51,12 @@ def measure(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Generator[Step
 
     Raises CheckpointError when the files are damaged, or have no tokenizer.
     """
-    kept = recall(checkpoint, schemes)
-    if kept is not None:
-        return kept
+    before = recall(checkpoint, schemes)
+    if before is not None:
+        return before
     inputs = yield from calibrate(checkpoint)
     errors = yield from output_errors(checkpoint, inputs, schemes)
-    _keep(checkpoint, schemes, errors)
+    kept.keep(_file(checkpoint, schemes), errors)
     return errors
 
 
@@ -74,13 +72,18 @@ def output_errors(
     done = 0
     errors: Errors = {layer.name: {} for layer in ratio_defining(checkpoint.layers)}
     for layer in layers:
-        fitting = {str(scheme): _rounding(checkpoint, layer, scheme) for scheme in _fitting(layer, schemes)}
-        steps = layer_errors(checkpoint, layer, inputs[layer.name].rows, fitting)
-        for rows, found in steps:
-            done += rows * layer.matrix[1]
+        fitting = _fitting(layer, schemes)
+        passes = 1 + any(scheme.mode.needs_whole for scheme in fitting)
+        pieces = (checkpoint.read(layer, *rows) for rows in chunks(layer))
+        shared = yield from relayed(shared_of(pieces, fitting), partial(_looked, layer, done, total, passes))
+        candidates = {str(scheme): partial(_rounded, scheme, shared.get(scheme)) for scheme in fitting}
+        seen = layer.numel if shared else 0
+        for rows, found in layer_errors(checkpoint, layer, inputs[layer.name].rows, candidates):
+            seen += rows * layer.matrix[1]
             if found is not None:
                 errors[layer.name] = found
-            yield Measured(layer.name, found, done, total)
+            yield Measured(layer.name, found, done + seen // passes, total)
+        done += layer.numel
     return errors
 
 
@@ -109,21 +112,20 @@ def layer_errors(
 
 def recall(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Errors | None:
     """Return the errors kept from an earlier visit, None when there are none or they are not of these layers."""
-    try:
-        content = json.loads(_file(checkpoint, schemes).read_text())
-        kept = content["errors"] if content["digest"] == _digest(content["errors"]) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    found = kept.recall(_file(checkpoint, schemes))
     layers = ratio_defining(checkpoint.layers)
-    if not isinstance(kept, dict) or kept.keys() != {layer.name for layer in layers}:
+    if not isinstance(found, dict) or found.keys() != {layer.name for layer in layers}:
         return None
-    return kept if all(_is_sound(kept[layer.name], _fitting(layer, schemes)) for layer in layers) else None
+    return found if all(_is_sound(found[layer.name], _fitting(layer, schemes)) for layer in layers) else None
 
 
-def _rounding(checkpoint: Checkpoint, layer: Layer, scheme: Scheme) -> Candidate:
-    """Return what rounds rows of a layer as the whole of it is rounded, with what the whole shares."""
-    shared = shared_of(lambda: (checkpoint.read(layer, *rows) for rows in chunks(layer)), scheme)
-    return lambda weight: quantize(weight, scheme, shared).packed.dequantize()
+def _looked(layer: Layer, done: int, total: int, passes: int, seen: int) -> Measured:
+    return Measured(layer.name, None, done + seen // passes, total)
+
+
+def _rounded(scheme: Scheme, shared: Tensor | None, weight: Tensor) -> Tensor:
+    """Return rows of a layer as the whole of it is rounded, with what the whole shares."""
+    return quantize(weight, scheme, shared).packed.dequantize()
 
 
 def _fitting(layer: Layer, schemes: Iterable[Scheme]) -> list[Scheme]:
@@ -144,25 +146,6 @@ def _is_sound(errors: object, schemes: Sequence[Scheme]) -> bool:
     if not isinstance(errors, dict) or (errors and errors.keys() != {str(scheme) for scheme in schemes}):
         return False
     return all(isinstance(error, float) and 0 <= error < math.inf for error in errors.values())
-
-
-def _keep(checkpoint: Checkpoint, schemes: Sequence[Scheme], errors: Errors) -> None:
-    """Write the errors for the next visit; a disk that has no room for them costs that visit some seconds, no more."""
-    file = _file(checkpoint, schemes)
-    partial = file.with_suffix(f".{uuid.uuid4().hex}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({"digest": _digest(errors), "errors": errors}))
-        partial.replace(file)
-    except OSError as error:
-        LOG.warning("the output errors of %s are not kept: %s", checkpoint.name, error)
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _digest(errors: object) -> str:
-    """Return a checksum that a file cut short, or changed by hand, does not have."""
-    return hashlib.sha256(json.dumps(errors, sort_keys=True).encode()).hexdigest()
 
 
 def _file(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Path:

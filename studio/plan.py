@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.errors import SchemeError
-from studio.scheme import GROUP_SIZES, Mode, Scheme, fitting_group_sizes, parse_backup, parse_mode
+from studio.scheme import GROUP_SIZES, Method, Mode, Scheme, fitting_group_sizes, parse_backup, parse_method, parse_mode
 
 MIN_RATIO = 0.05
 MIN_ADJUSTED_GROUP = 32
@@ -80,6 +80,8 @@ class Choice:
     """Whether embeddings and head follow the ratio too, instead of taking the backup."""
     pins: tuple[Pin, ...] = ()
     """The first that takes a weight decides."""
+    method: Method = Method.NEAREST
+    """How linear weights of less than 8 bits are rounded; all others are rounded to nearest."""
 
     def __post_init__(self) -> None:
         if not MIN_RATIO <= self.ratio <= 1:  # false for NaN too
@@ -102,6 +104,7 @@ class Choice:
         misfit: str = "error",
         all_layers: bool = False,
         pins: Sequence[str] = (),
+        method: str = Method.NEAREST,
     ) -> "Choice":
         """Return the choice these words name; without a backup it is NNCF's for the mode.
 
@@ -110,7 +113,8 @@ class Choice:
         parsed = parse_mode(mode)
         second = parsed.default_backup if backup is None else parse_backup(backup)
         marks = tuple(Pin.parse(pin) for pin in pins)
-        return cls(parsed, group_size, ratio, second, misfit, all_layers, marks)  # type: ignore[arg-type]
+        how = parse_method(method)
+        return cls(parsed, group_size, ratio, second, misfit, all_layers, marks, how)  # type: ignore[arg-type]
 
     @cached_property
     def primary(self) -> Scheme:
@@ -159,7 +163,7 @@ class Plan:
     choice: Choice
     assignments: tuple[Assignment, ...]
     is_exact: bool
-    """False while sensitivities are unknown and the choice needs them: sizes are then estimates."""
+    """False while sensitivities are unknown or estimates, and the choice needs them: sizes are then estimates."""
     pinned: frozenset[str] = frozenset()
     """Names of the weights whose scheme the user decided."""
 
@@ -246,12 +250,17 @@ def group_sizes(layers: Sequence[Layer]) -> tuple[int, ...]:
     return fitting_group_sizes(layer.matrix[1] for layer in ratio_defining(layers))
 
 
-def make_plan(layers: Sequence[Layer], choice: Choice, sensitivities: Mapping[str, float] | None = None) -> Plan:
+def make_plan(
+    layers: Sequence[Layer],
+    choice: Choice,
+    sensitivities: Mapping[str, float] | None = None,
+    are_estimates: bool = False,
+) -> Plan:
     """Return the plan of ``choice``.
 
     ``sensitivities``: NNCF's score by tensor name, high stays at backup. Without them a mixed choice is planned in the
-    model's order and marked as an estimate. Raises SchemeError when the group size fits no or not every layer, unless
-    the choice says what to do then.
+    model's order and marked as an estimate, as it is where they ``are_estimates`` themselves. Raises SchemeError when
+    the group size fits no or not every layer, unless the choice says what to do then.
     """
     pinned = _pinned(layers, choice)
     # An 8-bit integer mode takes every weight; NNCF asks nothing of their widths.
@@ -277,7 +286,7 @@ def make_plan(layers: Sequence[Layer], choice: Choice, sensitivities: Mapping[st
         return (fitted if layer.name in primary else backup)[layer.matrix[1]]
 
     assignments = tuple(Assignment(layer, scheme(layer)) for layer in layers)
-    is_exact = not choice.is_mixed or sensitivities is not None
+    is_exact = not choice.is_mixed or (sensitivities is not None and not are_estimates)
     return Plan(choice, assignments, is_exact, frozenset(pinned))
 
 

@@ -9,18 +9,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-
-import psutil
 
 from studio.chat import Speaker
+from studio.decoder import Read
 from studio.errors import ResourceError
+from studio.machine import available_memory
+from studio.settings import settings
 from studio.units import format_bytes
 
 HEADROOM = 0.9
 """Share of the free memory a load may count on."""
 KEEP = 6
 """Idle models kept for whoever comes back."""
+READS = 0.25
+"""Share of the free memory that idle conversations may hold in keys and values."""
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Pool:
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, _Held] = OrderedDict()
+        self._reads: OrderedDict[int, Read] = OrderedDict()
+        """Keys and values of conversations that rest, the longest first."""
         self._lock = threading.RLock()
 
     @contextmanager
@@ -68,13 +72,40 @@ class Pool:
             elif held is not None:
                 del self._models[key]
 
+    def keep(self, read: Read) -> None:
+        """Hold what a conversation has read until it goes on; it is forgotten when its memory is wanted."""
+        with self._lock:
+            self._reads[id(read)] = read
+            while sum(each.nbytes for each in self._reads.values()) > available_memory() * READS:
+                self._forget_read()
+
+    def resume(self, read: Read) -> None:
+        """Hold it no more: the conversation goes on with it, or has ended."""
+        with self._lock:
+            self._reads.pop(id(read), None)
+
+    def free(self) -> int:
+        """Return the bytes that models and conversations may still take."""
+        budget = settings().model_memory
+        free = available_memory() * HEADROOM
+        if budget is not None:
+            with self._lock:
+                free = min(free, budget - sum(held.speaker.weight_bytes for held in self._models.values()))
+        return max(0, int(free))
+
     def _make_room(self, need: int) -> None:
-        while need > available_memory() * HEADROOM:
+        while need > (free := self.free()):
             idle = self._idle()
-            if not idle:
-                free = available_memory() * HEADROOM
+            if self._reads:
+                self._forget_read()
+            elif idle:
+                del self._models[idle[0]]
+            else:
                 raise ResourceError("memory", need=format_bytes(need), free=format_bytes(free))
-            del self._models[idle[0]]
+
+    def _forget_read(self) -> None:
+        _, read = self._reads.popitem(last=False)
+        read.forget()
 
     def _drop_idle(self, keep: int) -> None:
         idle = self._idle()
@@ -83,14 +114,3 @@ class Pool:
 
     def _idle(self) -> list[str]:
         return [key for key, held in self._models.items() if not held.users]
-
-
-def available_memory() -> int:
-    """Return the bytes this process may still take: the machine's, or its control group's where that is less."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return min(free, int(limit) - used) if limit.isdecimal() else free

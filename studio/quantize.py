@@ -8,8 +8,8 @@ from torch import Tensor
 
 from studio import native
 from studio.packing import PackedTensor, pack
-from studio.rounding import dequantize, round_to_nearest
-from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
+from studio.rounding import METHODS, dequantize, round_to_nearest
+from studio.scheme import WHOLE_CHANNEL, Method, Mode, Scheme
 
 BASE_MODES = (Mode.INT8_SYM, Mode.INT8_ASYM, Mode.INT4_SYM, Mode.INT4_ASYM, Mode.NF4)
 """The modes measured together, in one pass: what most people choose from."""
@@ -43,13 +43,19 @@ class Measured:
         return Measured(differences, self.square + other.square, worst)
 
 
-def quantize(weight: Tensor, scheme: Scheme, shared: Tensor | None = None) -> Quantized:
-    """Return ``weight`` [N, K] rounded to nearest and packed; ``shared`` as :func:`round_to_nearest` takes it."""
-    compiled = native.pack_nearest(weight, scheme)
+def quantize(
+    weight: Tensor, scheme: Scheme, shared: Tensor | None = None, method: Method = Method.NEAREST
+) -> Quantized:
+    """Return ``weight`` [N, K] rounded and packed; ``shared`` as :func:`round_to_nearest` takes it.
+
+    ``method`` is what rounds it without knowing its inputs: a calibrated one falls back to its free part.
+    """
+    round_ = METHODS[method].free
+    compiled = native.pack_nearest(weight, scheme) if round_ is round_to_nearest else None
     if compiled is not None:
         return Quantized(*compiled)
     weight = weight.float()
-    packed = pack(round_to_nearest(weight, scheme, shared), scheme)
+    packed = pack(round_(weight, scheme, shared), scheme)
     difference = float((packed.dequantize() - weight).square_().sum())
     return Quantized(packed, difference, float(weight.square().sum()))
 

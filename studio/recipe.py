@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio.errors import CheckpointError, SchemeError
 from studio.headers import read_header
+from studio.model_files import WEIGHTS
 from studio.scheme import Part, Scheme
 
 RECIPE = "recipe.json"
-WEIGHTS = "model.safetensors"
 MAX_RECIPE_BYTES = 50_000_000
 Size = Annotated[int, Field(ge=1, le=1 << 40)]
 

@@ -1,15 +1,22 @@
 """A plan's and an answer's figures, for machines (``--json``) and as lines to read in a terminal. Decides nothing."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from studio.architecture import Layer
+from studio.chat import Reply, Speaker
 from studio.checkpoint import Checkpoint
+from studio.evaluate import Evaluation, Spread
+from studio.jobs import Voice
+from studio.machine import measured
 from studio.plan import Plan
 from studio.sample import CONFIDENCE, Interval, SampledLayer
 from studio.scheme import Scheme
+from studio.speed import decode_limit, device_of
 from studio.survey import Survey
-from studio.terminal import say
+from studio.terminal import language, say
+from studio.text import text
 from studio.units import format_bytes
 
 Figure = TypeVar("Figure")
@@ -50,6 +57,7 @@ def plan_facts(plan: Plan, errors: Mapping[str, float] | None = None) -> dict[st
         "misfit": choice.misfit,
         "all_layers": choice.all_layers,
         "pins": [str(pin) for pin in choice.pins],
+        "method": choice.method.value,
         "exact": plan.is_exact,
         "original_bytes": plan.original_bytes,
         "compressed_bytes": plan.compressed_bytes,
@@ -157,6 +165,28 @@ def result_rows(errors: Mapping[str, float], seconds: float, path: object) -> Ro
     return [(say("error"), f"{mean:.4f}"), (say("seconds"), f"{seconds:.1f}"), (say("path"), str(path))]
 
 
+def answer_facts(speaker: Speaker, reply: Reply) -> dict[str, Any]:
+    """Return an answer and what it cost; measures this machine first, in half a second, for the share of its limit."""
+    voice = Voice.of(speaker)
+    machine = measured(device_of(voice))
+    limit = decode_limit(voice, reply, machine)
+    return {
+        "text": reply.text,
+        "prompt_tokens": reply.prompt_tokens,
+        "tokens": reply.tokens,
+        "tokens_per_second": reply.tokens_per_second,
+        "prompt_tokens_per_second": reply.prompt_tokens_per_second,
+        "time_to_first_token": reply.first_token_seconds,
+        "weight_bytes": voice.weight_bytes,
+        "kv_bits": reply.kv_bits,
+        "kv_bytes": reply.kv_bytes,
+        "way": voice.way.value,
+        "reason": voice.reason,
+        "limit_tokens_per_second": limit,
+        "limit_share": reply.tokens_per_second / limit,
+    }
+
+
 def speed(facts: Mapping[str, Any]) -> str:
     """Return the figures of an answer in a line."""
     return say(
@@ -165,4 +195,43 @@ def speed(facts: Mapping[str, Any]) -> str:
         speed=f"{facts['tokens_per_second']:.1f}",
         first=f"{facts['time_to_first_token']:.2f}",
         memory=format_bytes(facts["weight_bytes"]),
+        prompt=f"{facts['prompt_tokens_per_second']:.0f}",
+        kv=format_bytes(facts["kv_bytes"]),
+        share=f"{facts['limit_share']:.0%}",
+        way=text(f"chat.way_{facts['way']}", language()),
     )
+
+
+def evaluation_facts(found: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as JSON holds it; figures are of tokens, standard errors of windows."""
+
+    def spread(figure: Spread) -> dict[str, float | None]:
+        return {"mean": figure.mean, "standard_error": figure.standard_error}
+
+    return {
+        "perplexity": spread(found.perplexity),
+        "original_perplexity": spread(found.original_perplexity),
+        "kld": spread(found.kld) | {"median": found.kld_median, "p99": found.kld_p99},
+        "same_top": spread(found.same_top),
+        "tokens": found.tokens,
+        "flips": None if found.flips is None else asdict(found.flips),
+    }
+
+
+def evaluation_rows(found: Evaluation) -> list[tuple[str, str]]:
+    """Return an evaluation to be read."""
+
+    def spread(figure: Spread, factor: float = 1.0, digits: int = 4) -> str:
+        error = "" if figure.standard_error is None else f" ± {factor * figure.standard_error:.{digits}f}"
+        return f"{factor * figure.mean:.{digits}f}{error}"
+
+    rows = [
+        (say("kld"), spread(found.kld)),
+        (say("kld_spread"), f"{found.kld_median:.4f}, {found.kld_p99:.4f}"),
+        (say("same_top"), f"{spread(found.same_top, 100, 1)} %"),
+        (say("perplexity"), f"{spread(found.perplexity, digits=2)} / {spread(found.original_perplexity, digits=2)}"),
+    ]
+    if found.flips is not None:
+        flips = found.flips
+        rows.append((say("flips"), f"{flips.flipped} / {flips.questions} ({flips.right} / {flips.original_right})"))
+    return rows

@@ -1,31 +1,47 @@
 """A survey from a sample: a few runs of rows of each weight, so that a model of any size costs some hundred megabytes.
 
 Each relative error comes with a confidence interval from the variance between runs. NNCF's sensitivity is a maximum
-over channels, which a sample only bounds from one side: a plan made from it is an estimate.
+over channels, which a sample only bounds from one side: a plan made from it is an estimate. Modes in which a whole
+tensor shares numbers are left out: some rows do not tell them.
 """
 
+import hashlib
 import math
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
+from pathlib import Path
 
+import torch
 from scipy.stats import t as student
+from torch import Tensor
 
+from studio import kept
 from studio.architecture import Layer, ratio_defining
+from studio.byte_ranges import ByteRanges
 from studio.checkpoint import Checkpoint
 from studio.device import moved
-from studio.errors import CheckpointError
+from studio.errors import CheckpointError, SchemeError
 from studio.quantize import Measured, measure, relative
 from studio.scheme import Scheme
-from studio.survey import candidates, score
+from studio.settings import settings
+from studio.survey import Wanted, candidates, chunk_rows, score
+from studio.threads import spread
 
 RUNS = 8
-ROWS = 16
-"""Of a run: consecutive, so that a run is one range of bytes."""
+RUN_WEIGHTS = 1 << 15
+"""Of a run, at least: consecutive rows, so that it is one range of bytes. One of fewer takes as long to fetch."""
 CONFIDENCE = 0.95
 SEED = 0
 LARGEST = 1.0
 """No weight moves further than to zero, which every format has."""
+THREADS, DEPTH = 8, 16
+"""How many runs are read at once, and ahead: a server far away is asked for several before the first one comes."""
+BEAT = 0.4
+"""Seconds without a word, at most."""
+VERSION = 1
+"""Raised when the figures change their meaning: those kept on disk are then not read any more."""
 
 
 @dataclass(frozen=True)
@@ -49,37 +65,101 @@ class SampledLayer:
     """How many were read."""
 
 
+Sample = dict[str, SampledLayer]
+"""What a sample tells of a model, by layer."""
+
+
 @dataclass(frozen=True)
 class Sampled:
-    """One layer is done."""
+    """More of the sample is here; once all of a layer is, with what it tells."""
 
     layer: str
-    found: SampledLayer
+    found: SampledLayer | None
     done: int
     total: int
-    """Layers."""
+    """Bytes read."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is read of one layer."""
+
+    layer: Layer
+    runs: list[tuple[int, int]]
+    """The first row of each, and the one after the last."""
+    nbytes: int
+    """In the file."""
+
+    @property
+    def rows(self) -> int:
+        return sum(stop - start for start, stop in self.runs)
+
+
+def draws(checkpoint: Checkpoint, runs: int = RUNS, rows: int | None = None, seed: int = SEED) -> list[Draw]:
+    """Return what is read of each layer, linear ones first: ``runs`` runs of rows, or all rows if fewer.
+
+    A run has ``rows`` rows or, without, as many as make it worth asking for; where the file has rows as columns, which
+    only reading a whole matrix gives, it has all rows of a matrix.
+    """
+    drawn = []
+    for layer in ratio_defining(checkpoint.layers, True):
+        height, width = layer.matrix
+        length = max(rows or -(-RUN_WEIGHTS // width), checkpoint.rows_at_once(layer))
+        # A seed of its own for each layer: the same rows whichever layers were read before.
+        starts = run_starts(height, runs, length, random.Random(f"{seed} {layer.name}"))
+        parts = [(start, min(start + length, height)) for start in starts]
+        drawn.append(Draw(layer, parts, sum(checkpoint.read_bytes(layer, *part) for part in parts)))
+    return drawn
 
 
 def sampled_survey(
-    checkpoint: Checkpoint, runs: int = RUNS, rows: int = ROWS, seed: int = SEED
-) -> Generator[Sampled, None, dict[str, SampledLayer]]:
-    """Yield each layer as it is sampled, linear ones first: ``runs`` runs of ``rows`` rows, or all rows if fewer.
+    checkpoint: Checkpoint,
+    ranges: ByteRanges | None = None,
+    runs: int = RUNS,
+    rows: int | None = None,
+    seed: int = SEED,
+    wanted: Wanted | None = None,
+) -> Generator[Sampled, None, Sample]:
+    """Yield each layer as it is sampled, and twice a second; return what the sample tells of all of them.
 
-    Raises CheckpointError for a damaged file or weights that are not numbers.
+    ``ranges`` is where the bytes come from, where the model is not on this machine. What was found before is not read
+    again. Raises CheckpointError for a damaged file or weights that are not numbers, and what ``ranges`` raises.
     """
-    layers = ratio_defining(checkpoint.layers, True)
-    found = {}
-    for done, layer in enumerate(layers, 1):
-        # A seed of its own for each layer: the same rows whichever layers were read before.
-        starts = run_starts(layer.matrix[0], runs, rows, random.Random(f"{seed} {layer.name}"))
-        parts = [_measured(checkpoint, layer, start, min(start + rows, layer.matrix[0])) for start in starts]
-        read = sum(min(rows, layer.matrix[0] - start) for start in starts)
-        schemes = candidates(layer)
-        errors = {str(s): interval([(p.differences[s], p.square) for p in parts], read, layer) for s in schemes}
-        worst = max((part.channel_error for part in parts), default=0.0)
-        found[layer.name] = SampledLayer(errors, score(worst), read)
-        yield Sampled(layer.name, found[layer.name], done, len(layers))
-    return found
+    file = _file(checkpoint, runs, rows, seed)
+    found = _recalled(file, checkpoint)
+    drawn = draws(checkpoint, runs, rows, seed)
+    missing = [(draw, _missing(draw.layer, found, wanted or {})) for draw in drawn]
+    todo = [(draw, schemes) for draw, schemes in missing if schemes]
+    total = sum(draw.nbytes for draw, _ in todo)
+    done = 0
+
+    def read(part: tuple[Layer, int, int]) -> Tensor:
+        return checkpoint.read(*part, ranges)
+
+    try:
+        with spread(read, [(draw.layer, *run) for draw, _ in todo for run in draw.runs], THREADS, DEPTH) as reads:
+            for draw, schemes in todo:
+                parts = []
+                for _ in draw.runs:
+                    part = next(reads)
+                    while wait([part], BEAT).not_done:
+                        yield Sampled(draw.layer.name, None, done, total)
+                    parts.append(_measured(part.result(), draw.layer, schemes))
+                done += draw.nbytes
+                line = _told(draw, schemes, parts)
+                before = found.get(draw.layer.name)
+                errors = line.errors if before is None else {**before.errors, **line.errors}
+                found[draw.layer.name] = SampledLayer(errors, line.sensitivity, line.rows)
+                yield Sampled(draw.layer.name, found[draw.layer.name], done, total)
+    finally:
+        if todo:
+            _keep(file, found)
+    return {draw.layer.name: found[draw.layer.name] for draw in drawn}
+
+
+def recall(checkpoint: Checkpoint, runs: int = RUNS, rows: int | None = None, seed: int = SEED) -> Sample:
+    """Return what is kept of a sample from earlier visits: nothing where it is not whole, or not this model's."""
+    return _recalled(_file(checkpoint, runs, rows, seed), checkpoint)
 
 
 def run_starts(height: int, runs: int, rows: int, chance: random.Random) -> list[int]:
@@ -105,14 +185,72 @@ def interval(runs: list[tuple[float, float]], read: int, layer: Layer) -> Interv
         return Interval(error, 0.0, LARGEST)
     ratio = difference / square
     residual = sum((d - ratio * s) ** 2 for d, s in runs) / (count - 1)
-    spread = math.sqrt((1 - share) * residual / count) / (square / count)
-    reach = float(student.ppf(0.5 + CONFIDENCE / 2, count - 1)) * spread
+    deviation = math.sqrt((1 - share) * residual / count) / (square / count)
+    reach = float(student.ppf(0.5 + CONFIDENCE / 2, count - 1)) * deviation
     return Interval(error, math.sqrt(max(0.0, ratio - reach)), min(LARGEST, math.sqrt(ratio + reach)))
 
 
-def _measured(checkpoint: Checkpoint, layer: Layer, start: int, stop: int) -> Measured:
-    schemes: list[Scheme] = candidates(layer)
-    part = measure(moved(checkpoint.read(layer, start, stop)), schemes)
-    if not math.isfinite(part.square + part.channel_error + sum(part.differences.values())):
+def _missing(layer: Layer, found: Sample, wanted: Wanted) -> list[Scheme]:
+    """Return the schemes a layer is still to be sampled in."""
+    line = found.get(layer.name)
+    asked = dict.fromkeys((*candidates(layer), *wanted.get(layer.name, ())))
+    return [s for s in asked if not s.mode.needs_whole and (line is None or str(s) not in line.errors)]
+
+
+def _measured(run: Tensor, layer: Layer, schemes: Sequence[Scheme]) -> Measured:
+    first, *rest = (measure(moved(part), schemes) for part in torch.split(run, chunk_rows(layer.matrix[1])))
+    sums = sum(rest, start=first)
+    if not math.isfinite(sums.square + sums.channel_error + sum(sums.differences.values())):
         raise CheckpointError("not_finite", tensor=layer.source)
-    return part
+    return sums
+
+
+def _told(draw: Draw, schemes: Sequence[Scheme], parts: Sequence[Measured]) -> SampledLayer:
+    errors = {
+        str(scheme): interval([(part.differences[scheme], part.square) for part in parts], draw.rows, draw.layer)
+        for scheme in schemes
+    }
+    return SampledLayer(errors, score(max((part.channel_error for part in parts), default=0.0)), draw.rows)
+
+
+def _file(checkpoint: Checkpoint, runs: int, rows: int | None, seed: int) -> Path:
+    """Return where a sample's figures are kept: its name says how it was drawn."""
+    drawn = hashlib.sha256(repr((VERSION, runs, rows or RUN_WEIGHTS, rows is None, seed)).encode()).hexdigest()[:16]
+    return settings().cache_dir / "survey" / f"{checkpoint.revision}-sample-{drawn}.json"
+
+
+def _keep(file: Path, found: Sample) -> None:
+    """Write what a sample tells for the next visit."""
+    lines = {
+        name: {
+            "rows": line.rows,
+            "sensitivity": line.sensitivity,
+            "errors": {scheme: [i.error, i.low, i.high] for scheme, i in line.errors.items()},
+        }
+        for name, line in found.items()
+    }
+    kept.keep(file, lines)
+
+
+def _recalled(file: Path, checkpoint: Checkpoint) -> Sample:
+    try:
+        lines: Mapping[str, dict[str, object]] = kept.recall(file)
+        heights = {layer.name: layer.matrix[0] for layer in ratio_defining(checkpoint.layers, True)}
+        found = {name: _sound(line, heights[name]) for name, line in lines.items()}
+        for scheme in {scheme for line in found.values() for scheme in line.errors}:
+            Scheme.parse(scheme)
+        return found
+    except (ValueError, KeyError, TypeError, AttributeError, SchemeError):
+        return {}
+
+
+def _sound(line: dict[str, object], height: int) -> SampledLayer:
+    """Return what was kept of a layer. Raises what fails where it is not that: it is a file, which anyone may write."""
+    rows, sensitivity, errors = line["rows"], line["sensitivity"], line["errors"]
+    if type(rows) is not int or not 0 <= rows <= height or not isinstance(errors, dict):
+        raise ValueError
+    found = {scheme: Interval(*numbers) for scheme, numbers in errors.items()}
+    numbers = [sensitivity, *(x for i in found.values() for x in (i.error, i.low, i.high))]
+    if not all(type(x) is float and 0 <= x < math.inf for x in numbers):
+        raise ValueError
+    return SampledLayer(found, sensitivity, rows)  # type: ignore[arg-type]

@@ -5,34 +5,29 @@ that fails or is cancelled leaves the session as it was.
 """
 
 import shutil
-import threading
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeVar
 
-from studio import export, output_error, source
-from studio.architecture import Layer, ratio_defining
-from studio.chat import Reply, side_by_side
+from studio import export, sample, source, survey
 from studio.checkpoint import Checkpoint
-from studio.columns import Column, borrowed, compressed_column, original_column
+from studio.columns import Column, compressed_column, original_column
 from studio.compress import Compressed, compress, job_digest
 from studio.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
-from studio.jobs import JOBS, Answers, Event, Job, source_event
+from studio.guided import calibration_tokens
+from studio.jobs import JOBS, Answers, Event, source_event
+from studio.measuring import Measuring, planned
 from studio.plan import Choice, Pin, Plan, group_sizes, make_plan
 from studio.pool import Pool
-from studio.sample import SampledLayer, sampled_survey
+from studio.sample import Sample
 from studio.sampling import Sampling
 from studio.scheme import Scheme
-from studio.survey import Survey, candidates, recall, sensitivities, survey
+from studio.talk import Talk
 from studio.template import Message
 from studio.unfinished import unfinished
 from studio.units import format_bytes
 from studio.workspace import own_folder, sessions_folder
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 POOL = Pool()
 MAX_PROMPT = 100_000
@@ -43,32 +38,20 @@ MAX_UNDO = 100
 
 
 @dataclass
-class Session:
+class Session(Measuring):
     """One visitor's model, plan, compressed copy and conversation."""
 
     paths: bool = False
     """Whether a local path is accepted as a model's name."""
     workspace: Path = field(default_factory=lambda: own_folder(sessions_folder()))
-    checkpoint: Checkpoint | None = None
-    known: Survey = field(default_factory=Survey)
-    """What is known of the model's layers so far."""
-    scores: dict[str, float] | None = None
-    """NNCF's sensitivities by layer, None until all are known."""
-    output_errors: output_error.Errors = field(default_factory=dict)
-    """Layer -> scheme -> output error, as far as measured."""
-    colour: Literal["weight", "output", "bits"] = "weight"
-    """What the map shows."""
-    choice: Choice = field(default_factory=Choice)
-    plan: Plan | None = None
+    calibration: Path | None = None
+    """The text that a calibrated method reads, None for the built-in one."""
     compressed: Compressed | None = None
     folder: Path | None = None
     """The compressed model as it would be exported."""
-    conversations: tuple[list[Message], list[Message]] = field(default_factory=lambda: ([], []))
+    talk: Talk = field(default_factory=Talk)
     _before: list[Choice] = field(default_factory=list)
-    _planning: threading.Lock = field(default_factory=threading.Lock)
-    """A survey ends in one thread while the visitor moves a control in another."""
     _archive: Path | None = None
-    _stops: dict[Job, threading.Event] = field(default_factory=lambda: {job: threading.Event() for job in JOBS})
 
     # model
 
@@ -78,126 +61,25 @@ class Session:
         Raises ModelError, HubError or CheckpointError; the model before it then stays.
         """
         checkpoint = yield from self._relay("open", source.open_model(name, self.paths), source_event)
-        current = self.checkpoint
-        if current is not None and (current.name, current.revision) == (checkpoint.name, checkpoint.revision):
-            return current  # chosen again: what was made of it stays
-        known = recall(checkpoint)
+        if self.checkpoint is not None and self._is_still(checkpoint):
+            return self.checkpoint  # chosen again: what was made of it stays
+        known = survey.recall(checkpoint)
         scores = known.sensitivities(checkpoint.layers)
+        sampled, cost = _sample_of(checkpoint)
         choice = _fitting(self.choice, checkpoint)
-        plan = make_plan(checkpoint.layers, choice, scores)
+        plan = planned(checkpoint, choice, scores, sampled)
         with self._planning:  # what still works for the model before it sees that it is gone, and ends
             self.checkpoint, self.known, self.scores, self.choice, self.plan = checkpoint, known, scores, choice, plan
-            self.output_errors = {}
+            self.sampled, self.sample_bytes, self.output_errors = sampled, cost, {}
             self._before.clear()
         self._forget_compressed()
-        self.conversations = ([], [])
+        self.talk.forget()
         return checkpoint
-
-    def survey(self) -> Generator[Event, None, None]:
-        """Measure every layer in every scheme it could take, and in those of the plan; only where the files are here.
-
-        What is found is in ``known`` as it comes; at the end plans with a ratio are exact.
-        """
-        checkpoint = self.checkpoint
-        if checkpoint is None or checkpoint.folder is None:
-            return
-        self.begin("survey")
-        steps = survey(checkpoint, self.known, self._wanted())
-        try:
-            for step in steps:
-                self._heed("survey")
-                if self.checkpoint is not checkpoint:
-                    return  # the visitor went on to another model
-                with self._planning:
-                    if step.found is not None and self.checkpoint is checkpoint:
-                        self.known = self.known.joined(step.layer, step.found)
-                yield Event("survey", step.done / step.total, step.layer)
-        finally:
-            steps.close()
-        with self._planning:
-            if self.scores is None and self.checkpoint is checkpoint:
-                self.scores = self.known.sensitivities(checkpoint.layers)
-                self.plan = make_plan(checkpoint.layers, self.choice, self.scores)
-
-    def _wanted(self) -> dict[str, list[Scheme]]:
-        """Return what the plan's mode asks of the survey beside the usual, so that its groups too are looked up."""
-        wanted: dict[str, list[Scheme]] = {}
-        for a in self.plan.assignments if self.plan is not None else ():
-            if a.scheme is not None:
-                wanted[a.layer.name] = [*candidates(a.layer, self.choice.mode), a.scheme]
-        return wanted
-
-    def rank(self) -> Generator[Event, None, None]:
-        """Find out NNCF's sensitivities alone, where a survey has not; only where the files are here."""
-        checkpoint = self._model()
-        if self.scores is None and checkpoint.folder is not None:
-            steps = sensitivities(checkpoint)
-            scores = yield from self._relay(
-                "compress", steps, lambda step: Event("rank", step.done / step.total, step.layer), checkpoint
-            )
-            with self._planning:
-                if self._is_still(checkpoint):
-                    self.scores = scores
-
-    def sample(self, runs: int) -> Generator[Event, None, dict[str, SampledLayer]]:
-        """Survey a few rows of each layer; nothing of it is kept."""
-        self.begin("survey")
-        steps = sampled_survey(self._model(), runs)
-        return (
-            yield from self._relay("survey", steps, lambda step: Event("sample", step.done / step.total, step.layer))
-        )
-
-    @property
-    def is_surveyed(self) -> bool:
-        """Whether the error of every layer in the plan's scheme is known."""
-        plan = self.plan
-        return plan is not None and all(
-            self.known.error(a.layer.name, a.scheme) is not None for a in plan.assignments if a.scheme is not None
-        )
-
-    def measure_outputs(self) -> Generator[Event, None, None]:
-        """Measure what each layer's output loses, over a short text; only where the files are here."""
-        checkpoint = self.checkpoint
-        if checkpoint is None or checkpoint.folder is None or self.plan is None or not checkpoint.can_chat:
-            return
-        layers = ratio_defining(checkpoint.layers)
-        wanted = dict.fromkeys(s for layer in layers for s in candidates(layer))
-        wanted |= dict.fromkeys(a.scheme for a in self.plan.assignments if a.scheme is not None)
-        missing = [scheme for scheme in wanted if not all(self._has_output(layer, scheme) for layer in layers)]
-        if not missing:
-            return
-        self.begin("survey")
-        before = self.output_errors
-        steps = output_error.measure(checkpoint, missing)
-        try:
-            while True:
-                step = next(steps)
-                self._heed("survey")
-                if self.checkpoint is not checkpoint:
-                    return
-                if isinstance(step, output_error.Measured):
-                    if step.errors is not None:
-                        line = {**before.get(step.layer, {}), **step.errors}
-                        self.output_errors = {**self.output_errors, step.layer: line}
-                    yield Event("outputs", step.done / step.total, step.layer)
-                else:
-                    yield Event("calibrate", step.done / step.total, "")
-        except StopIteration as finished:
-            if self.checkpoint is checkpoint:
-                found: output_error.Errors = finished.value
-                self.output_errors = {name: {**before.get(name, {}), **line} for name, line in found.items()}
-        finally:
-            steps.close()
-
-    def _has_output(self, layer: Layer, scheme: Scheme) -> bool:
-        """Return whether this output error need not be measured: it is known, or there is none."""
-        line = self.output_errors.get(layer.name)
-        return line is not None and (not line or str(scheme) in line or not scheme.fits(layer.matrix[1]))
 
     def choose(self, choice: Choice) -> Plan:
         """Set the choice and return its plan. Raises SchemeError; the plan before it then stays."""
         with self._planning:
-            plan = make_plan(self._model().layers, choice, self.scores)
+            plan = self._planned(choice)
             if choice != self.choice:
                 self._before.append(self.choice)
                 del self._before[:-MAX_UNDO]
@@ -225,7 +107,7 @@ class Session:
             return self.plan
         with self._planning:
             before = self._before.pop()
-            self.plan = make_plan(self._model().layers, before, self.scores)
+            self.plan = self._planned(before)
             self.choice = before
             return self.plan
 
@@ -235,11 +117,6 @@ class Session:
     def is_current(self) -> bool:
         """Whether the compressed copy is that of the plan on show."""
         return self.compressed is not None and self.compressed.plan.choice == self.choice
-
-    def _is_still(self, checkpoint: Checkpoint) -> bool:
-        """Return whether this is still the session's model, with its files fetched or not."""
-        now = self.checkpoint
-        return now is not None and (now.name, now.revision) == (checkpoint.name, checkpoint.revision)
 
     def compress(self) -> Generator[Event, None, Compressed]:
         """Carry the plan out into a folder ready for export, fetching the model first where it is not here.
@@ -253,7 +130,8 @@ class Session:
         with self._planning:
             if not self._is_still(checkpoint):
                 raise Cancelled
-            self.plan = plan = make_plan(checkpoint.layers, self.choice, self.scores)
+            self.plan = plan = self._planned(self.choice)
+        tokens = calibration_tokens(checkpoint, self.calibration) if plan.choice.method.needs_inputs else None
         name = self.export_name(plan)
         self._check_disk(plan.compressed_bytes)
         place = self.workspace / uuid.uuid4().hex
@@ -262,7 +140,7 @@ class Session:
             try:
                 compressed = yield from self._relay(
                     "compress",
-                    compress(checkpoint, plan, file),
+                    compress(checkpoint, plan, file, tokens),
                     lambda step: Event("compress", step.done / step.total, step.layer),
                     checkpoint,
                 )
@@ -278,7 +156,7 @@ class Session:
                 raise
         self._forget_compressed()
         self.compressed, self.folder = compressed, folder
-        self.conversations = ([], [])
+        self.talk.forget()
         return compressed
 
     def export_name(self, plan: Plan) -> str:
@@ -303,11 +181,14 @@ class Session:
 
     # chat
 
-    def chat(self, prompt: str, sampling: Sampling, system: str = "") -> Iterator[Event | Answers]:
+    def chat(
+        self, prompt: str, sampling: Sampling, system: str = "", kv_bits: int = 16, again: bool = False
+    ) -> Iterator[Event | Answers]:
         """Yield the answers of the original and of the compressed model, side by side, as they grow.
 
-        Without a compressed copy the original answers alone. The turn joins the conversations when it ends, also when
-        it was stopped. Raises PromptError for an empty or endless prompt.
+        Without a compressed copy the original answers alone; where both do not fit in memory the compressed model does,
+        and the original reads its answer afterwards. The turn joins the conversation when it ends, also when it was
+        stopped; ``again``: in the place of the last one. Raises PromptError for an empty or endless prompt.
         """
         checkpoint = self._model()
         if not prompt.strip():
@@ -321,43 +202,29 @@ class Session:
         if checkpoint.folder is None:
             raise ModelError("compress_first")
         self._heed("chat")
-        conversations = self.conversations
-        before: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
-        turns = [[*before, *said, {"role": "user", "content": prompt}] for said in conversations]
-        yield Event("load")
-        with borrowed(POOL, self._columns()) as (speakers, failures):
-            memory = tuple(None if s is None else s.weight_bytes for s in speakers)
-            slow = tuple(s is not None and s.decoder.is_slow for s in speakers)
-            replies = [Reply() if failure is None else Reply(ended="error", error=failure) for failure in failures]
-            awake = [i for i, speaker in enumerate(speakers) if speaker is not None]
-            yield Answers(tuple(replies), memory, slow)
-            try:
-                for step in side_by_side([s for s in speakers if s is not None], [turns[i] for i in awake], sampling):
-                    for i, reply in zip(awake, step, strict=True):
-                        replies[i] = reply
-                    yield Answers(tuple(replies), memory, slow)
-                    if self._stops["chat"].is_set() or self.conversations is not conversations:
-                        break
-            finally:
-                self.begin("chat")  # a wish to stop ends with what it stopped
-                _remember(conversations, prompt, replies)
+        try:
+            yield from self.talk.answer(
+                POOL,
+                self._columns(),
+                prompt,
+                sampling,
+                system,
+                kv_bits,
+                again,
+                checkpoint,
+                self._stops["chat"].is_set,
+            )
+        finally:
+            self.begin("chat")  # a wish to stop ends with what it stopped
+
+    @property
+    def conversations(self) -> tuple[list[Message], list[Message]]:
+        """What was said in each column."""
+        return self.talk.messages(0), self.talk.messages(1)
 
     def clear_chat(self) -> None:
         """Forget what was said; an answer that is being given ends, and is not remembered."""
-        self.conversations = ([], [])
-
-    def stop(self, job: Job) -> None:
-        """Ask a job that waits or runs to end at its next step."""
-        self._stops[job].set()
-
-    def begin(self, job: Job) -> None:
-        """Forget an earlier wish to stop this job: it was asked for anew."""
-        self._stops[job].clear()
-
-    def _heed(self, job: Job) -> None:
-        if self._stops[job].is_set():
-            self.begin(job)
-            raise Cancelled
+        self.talk.forget()
 
     # the end
 
@@ -365,34 +232,10 @@ class Session:
         """Give back what the session holds on disk and in memory."""
         for job in JOBS:
             self.stop(job)
+        self.talk.forget()
         self._forget_compressed()
         self._forget_archive()
         shutil.rmtree(self.workspace, ignore_errors=True)
-
-    def _relay(
-        self,
-        job: Job,
-        steps: Generator[Item, None, Result],
-        event: Callable[[Item], Event],
-        of: Checkpoint | None = None,
-    ) -> Generator[Event, None, Result]:
-        """Yield a stage's steps as events and return its result; closing this closes the stage.
-
-        Raises Cancelled, with the stage closed, once :meth:`stop` was called for the job, or the model it is ``of`` is
-        no longer the session's.
-        """
-        try:
-            while True:
-                step = next(steps)
-                self._heed(job)
-                if of is not None and not self._is_still(of):
-                    raise Cancelled
-                yield event(step)
-        except StopIteration as finished:
-            result: Result = finished.value
-            return result
-        finally:
-            steps.close()
 
     def fetch(self) -> Generator[Event, None, Checkpoint]:
         """Bring the model's files to this machine. Raises HubError, ModelError or ResourceError."""
@@ -403,11 +246,6 @@ class Session:
                 raise Cancelled
             self.checkpoint = fetched
         return fetched
-
-    def _model(self) -> Checkpoint:
-        if self.checkpoint is None:
-            raise ModelError("choose_a_model")
-        return self.checkpoint
 
     def _forget_compressed(self) -> None:
         if self.folder is not None:
@@ -435,12 +273,11 @@ class Session:
         return columns
 
 
-def _remember(conversations: tuple[list[Message], list[Message]], prompt: str, replies: Sequence[Reply]) -> None:
-    """Let the turn join the conversations of the models that answered."""
-    for conversation, reply in zip(conversations, replies, strict=False):
-        if reply.tokens:
-            conversation.append({"role": "user", "content": prompt})
-            conversation.append({"role": "assistant", "content": reply.text})
+def _sample_of(checkpoint: Checkpoint) -> tuple[Sample, int]:
+    """Return what an earlier sample tells of a model that is not on this machine, and how many bytes one reads."""
+    if checkpoint.folder is not None:
+        return {}, 0
+    return sample.recall(checkpoint), sum(draw.nbytes for draw in sample.draws(checkpoint))
 
 
 def _fitting(choice: Choice, checkpoint: Checkpoint) -> Choice:

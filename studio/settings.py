@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     native: bool = True
     """Compile the C twins of slow torch code where a compiler is found; without them all works, more slowly."""
 
+    model_memory: int | None = Field(default=None, ge=0)
+    """Bytes that the models of all chats may take together; by default what the machine has free."""
+
     @property
     def is_private(self) -> bool:
         """Whether the page is seen by this machine alone: only then may it use the owner's files and Hub login."""

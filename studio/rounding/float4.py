@@ -4,7 +4,6 @@ Sources: OCP Microscaling Formats 1.0; ``weight_lowering.py`` of NNCF 3.4. A cod
 of mantissa: its low three bits index the magnitudes below.
 """
 
-from collections.abc import Iterable
 from functools import cache
 
 import torch
@@ -18,7 +17,7 @@ MAX = MAGNITUDES[-1]
 SIGN = 8
 
 
-def encode(normal: Tensor) -> Tensor:
+def encode(normal: Tensor, _: Tensor | None = None) -> Tensor:
     """Return the code of the nearest E2M1 number, one exactly halfway taking the even mantissa."""
     codes = torch.bucketize(normal.abs().contiguous(), _halfways(normal.device))
     return codes + SIGN * normal.signbit()
@@ -47,13 +46,20 @@ def nvfp4(grouped: Tensor, global_scale: Tensor | None) -> tuple[Tensor, Tensor,
     return codes, share.half().to(torch.float8_e4m3fn).float(), None
 
 
-def widest_scale(pieces: Iterable[Tensor]) -> Tensor:
-    """Return NVFP4's global scale [1]: the largest group's scale becomes E4M3's largest number."""
-    top = max(float(scale_to(MAX, grouped).max()) for grouped in pieces)
-    return torch.tensor([max(top, EPSILON)], dtype=torch.float32) / E4M3_MAX
+class WidestScale:
+    """NVFP4's global scale [1]: the largest group's scale becomes E4M3's largest number."""
+
+    def __init__(self) -> None:
+        self._top = EPSILON
+
+    def add(self, grouped: Tensor) -> None:
+        self._top = max(self._top, float(scale_to(MAX, grouped).max()))
+
+    def found(self) -> Tensor:
+        return torch.tensor([self._top], dtype=torch.float32) / E4M3_MAX
 
 
-FP4, MXFP4, NVFP4 = Grid(fp4, decode), Grid(mxfp4, decode), Grid(nvfp4, decode, widest_scale)
+FP4, MXFP4, NVFP4 = Grid(fp4, decode, encode), Grid(mxfp4, decode, encode), Grid(nvfp4, decode, encode, WidestScale)
 
 
 @cache

@@ -11,7 +11,7 @@ from studio.rounding.rounded import Grid, power_of_two, scale_to
 MAX = 448.0
 
 
-def encode(normal: Tensor) -> Tensor:
+def encode(normal: Tensor, _: Tensor | None = None) -> Tensor:
     """Return the bits of the nearest E4M3 number, through fp16 as OpenVINO converts."""
     return normal.half().to(torch.float8_e4m3fn).view(torch.uint8)
 
@@ -31,4 +31,4 @@ def mxfp8(grouped: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | N
     return encode(grouped / scale), scale.squeeze(2), None
 
 
-FP8, MXFP8 = Grid(fp8, decode), Grid(mxfp8, decode)
+FP8, MXFP8 = Grid(fp8, decode, encode), Grid(mxfp8, decode, encode)

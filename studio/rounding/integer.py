@@ -18,10 +18,12 @@ def asymmetric(bits: int) -> Grid:
         high = grouped.amax(2, keepdim=True).clamp_(min=0)
         scale = divided(high - low, top).clamp_(min=EPSILON)
         zero_point = (low / scale).round_().neg_().clamp_(0, top)
-        codes = (grouped / scale).add_(zero_point).round_().clamp_(0, top)
-        return codes, scale.squeeze(2), zero_point.squeeze(2)
+        return encode((grouped / scale).add_(zero_point), None), scale.squeeze(2), zero_point.squeeze(2)
 
-    return Grid(round_, lambda codes, _: codes.to(torch.float32))
+    def encode(normal: Tensor, _: Tensor | None) -> Tensor:
+        return normal.round().clamp_(0, top)
+
+    return Grid(round_, lambda codes, _: codes.to(torch.float32), encode)
 
 
 def symmetric(bits: int) -> Grid:
@@ -33,7 +35,9 @@ def symmetric(bits: int) -> Grid:
         high = grouped.amax(2, keepdim=True)
         scale = torch.where(low.abs() >= high, low.abs(), -high) / half
         scale = torch.where(scale.abs() < EPSILON, EPSILON, scale)
-        codes = (grouped / scale).round_().clamp_(-half, half - 1).add_(half)
-        return codes, scale.squeeze(2), None
+        return encode(grouped / scale, None), scale.squeeze(2), None
 
-    return Grid(round_, lambda codes, _: codes.to(torch.float32) - half)
+    def encode(normal: Tensor, _: Tensor | None) -> Tensor:
+        return normal.round().clamp_(-half, half - 1).add_(half)
+
+    return Grid(round_, lambda codes, _: codes.to(torch.float32) - half, encode)

@@ -27,9 +27,12 @@ def fixed(levels: tuple[float, ...]) -> Grid:
 
     def round_(grouped: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         scale = divided(largest(grouped), top).clamp_(min=EPSILON)
-        return nearest((grouped / scale), tables(levels, grouped.device)[1]), scale.squeeze(2), None
+        return encode(grouped / scale, None), scale.squeeze(2), None
 
-    return Grid(round_, lambda codes, _: tables(levels, codes.device)[0][codes.int()])
+    def encode(normal: Tensor, _: Tensor | None) -> Tensor:
+        return nearest(normal, tables(levels, normal.device)[1])
+
+    return Grid(round_, lambda codes, _: tables(levels, codes.device)[0][codes.int()], encode)
 
 
 def nearest(normal: Tensor, midpoints: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Codes are found with the fp32 scale, the scale is stored in the format's own dtype afterwards, as NNCF does.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Generator, Iterable
 
 import torch
 from torch import Tensor
@@ -34,22 +34,31 @@ GRIDS: dict[Mode, Grid] = {
 }
 
 
-def shared_of(pieces: Callable[[], Iterable[Tensor]], scheme: Scheme) -> Tensor | None:
-    """Return what a whole weight shares in ``scheme``, None in most; ``pieces`` gives its rows [n, K], in turn.
+def shared_of(pieces: Iterable[Tensor], schemes: Iterable[Scheme]) -> Generator[int, None, dict[Scheme, Tensor]]:
+    """Look at a whole weight, of which ``pieces`` gives the rows [n, K] in turn; yield how many weights were seen.
 
-    To be given to :func:`round_to_nearest` for each piece of a weight that is not rounded at once.
+    Returns what the weight shares in those of ``schemes`` in which it does, to be given to :func:`round_to_nearest` for
+    each piece of a weight that is not rounded at once. Without such a scheme no piece is asked for.
     """
-    fit = GRIDS[scheme.mode].fit
-    return None if fit is None else fit(_grouped(piece, scheme) for piece in pieces())
+    fits = {scheme: fit() for scheme in schemes if (fit := GRIDS[scheme.mode].fit) is not None}
+    seen = 0
+    for piece in pieces if fits else ():
+        for scheme, fit_ in fits.items():
+            fit_.add(grouped(piece, scheme))
+        seen += piece.numel()
+        yield seen
+    return {scheme: fit_.found() for scheme, fit_ in fits.items()}
 
 
 def round_to_nearest(weight: Tensor, scheme: Scheme, shared: Tensor | None = None) -> Rounded:
     """Return ``weight`` [N, K], of any float dtype, on the grid of ``scheme``."""
     grid = GRIDS[scheme.mode]
-    grouped = _grouped(weight, scheme)
+    groups = grouped(weight, scheme)
     if shared is None and grid.fit is not None:
-        shared = grid.fit([grouped])
-    codes, scale, zero_point = grid.round(grouped, shared)
+        fit = grid.fit()
+        fit.add(groups)
+        shared = fit.found()
+    codes, scale, zero_point = grid.round(groups, shared)
     zeros = None if zero_point is None else zero_point.to(torch.uint8)
     return Rounded(codes.to(torch.uint8).reshape(weight.shape), scale, zeros, shared)
 
@@ -66,7 +75,7 @@ def dequantize(rounded: Rounded, mode: Mode) -> Tensor:
     return (values * scale.unsqueeze(2)).reshape(rounded.codes.shape)
 
 
-def _grouped(weight: Tensor, scheme: Scheme) -> Tensor:
-    """[N, K] -> [N, G, g], fp32."""
+def grouped(weight: Tensor, scheme: Scheme) -> Tensor:
+    """Return the groups of a weight: [N, K] -> [N, G, g], fp32."""
     rows, width = weight.shape
     return weight.to(torch.float32).reshape(rows, scheme.groups(width), -1)

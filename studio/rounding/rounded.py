@@ -1,8 +1,9 @@
 """A weight on its grid, and what a number format must say about itself. Knows no format."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -36,8 +37,20 @@ Round = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
 """[N, G, g] fp32, shared -> codes [N, G, g] of any dtype, scale [N, G] fp32, zero point [N, G] or None."""
 Values = Callable[[Tensor, Tensor | None], Tensor]
 """codes uint8 [...], shared -> what they stand for before zero point and scale, fp32 [...]."""
-Fit = Callable[[Iterable[Tensor]], Tensor]
-"""Groups [N, G, g] fp32 of one tensor, piece by piece -> what the tensor shares [C]."""
+Encode = Callable[[Tensor, Tensor | None], Tensor]
+"""w / scale + zero point, fp32 [...], shared -> the codes of the nearest values [...], of any dtype."""
+
+
+class Fit(Protocol):
+    """Finds what a whole tensor shares, piece by piece."""
+
+    def add(self, grouped: Tensor) -> None:
+        """Look at the groups [N, G, g], fp32, of some rows more."""
+        ...
+
+    def found(self) -> Tensor:
+        """Return what the tensor shares [C], of the groups seen."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,8 @@ class Grid:
 
     round: Round
     values: Values
-    fit: Fit | None = None
+    encode: Encode
+    fit: Callable[[], Fit] | None = None
     """Only where the whole tensor shares something."""
 
 

@@ -1,15 +1,11 @@
-"""Report -> figure, pure: the comparison of sizes. Knows nothing of sessions or gradio."""
+"""Plan -> the chart of sizes as HTML, pure. Knows nothing of sessions or gradio."""
 
-from typing import Any
-
-import plotly.graph_objects as go
+from html import escape
 
 from studio.plan import Plan
 from studio.text import text
 from studio.units import format_bytes
 
-INK = "#8a8f98"
-"""Text and lines: readable on white and on black alike."""
 SIZE_COLOURS = {
     "blocks": "#0072b2",
     "embeddings": "#56b4e9",
@@ -21,39 +17,38 @@ SIZE_COLOURS = {
 """Okabe and Ito's colours, told apart by everyone."""
 
 
-def size_figure(plan: Plan, language: str) -> go.Figure:
-    """Return original against compressed, each split into what its bytes hold."""
+def size_chart(plan: Plan, language: str) -> str:
+    """Return original above compressed, two bars of one scale, each split into what its bytes hold, and the legend."""
     original, compressed = plan.original_breakdown, plan.breakdown
-    names = [text("size.compressed", language), text("size.original", language)]
-    figure = go.Figure()
-    for place, colour in SIZE_COLOURS.items():
-        sizes = [compressed[place], original[place]]
-        if not any(sizes):
-            continue
-        label = text(f"size.{place}", language)
-        figure.add_bar(
-            y=names,
-            x=[size / 1e6 for size in sizes],
-            orientation="h",
-            name=label,
-            marker_color=colour,
-            customdata=[f"{label}: {size:,} B ({format_bytes(size)})" for size in sizes],
-            hovertemplate="%{customdata}<extra></extra>",
-        )
-    figure.update_layout(
-        **_layout(150), barmode="stack", bargap=0.3, showlegend=False, xaxis_title=text("size.axis", language)
+    longest = max(plan.original_bytes, plan.compressed_bytes, 1)
+    about = "" if plan.is_exact else "~\u2009"
+    bars = _bar("original", original, longest, "", language) + _bar("compressed", compressed, longest, about, language)
+    items = "".join(
+        f'<li><i style="background:{colour}"></i>{escape(_name(place, language))} '
+        f"<span>{format_bytes(original[place])} → {about}{format_bytes(compressed[place])}</span></li>"
+        for place, colour in SIZE_COLOURS.items()
+        if original[place] or compressed[place]
     )
-    figure.update_xaxes(gridcolor="rgba(138,143,152,0.25)", zeroline=False)
-    figure.update_yaxes(showgrid=False, automargin=True)
-    return figure
+    label = escape(text("size.label", language))
+    return f'<div class="bars" role="group" aria-label="{label}">{bars}</div><ul class="swatches">{items}</ul>'
 
 
-def _layout(height: int, bottom: int = 40) -> dict[str, Any]:
-    return {
-        "height": height,
-        "margin": {"l": 8, "r": 8, "t": 8, "b": bottom},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": INK, "size": 12, "family": "system-ui, sans-serif"},
-        "dragmode": False,
-    }
+def _bar(model: str, sizes: dict[str, int], longest: int, about: str, language: str) -> str:
+    """Return one model's bar, ``longest`` bytes being the whole width; ``about`` marks an estimate."""
+    total = sum(sizes.values())
+    name, size = text(f"size.{model}", language), about + format_bytes(total)
+    held = {place: f"{_name(place, language)}: {about}{nbytes:,} B" for place, nbytes in sizes.items() if nbytes}
+    parts = "".join(
+        f'<i data-part="{place}" style="width:{100 * sizes[place] / longest:.3f}%;background:{SIZE_COLOURS[place]}" '
+        f'title="{escape(words)}"></i>'
+        for place, words in held.items()
+    )
+    words = escape(f"{name}, {size}. {'; '.join(held.values())}")
+    return (
+        f'<div class="bar{" estimate" if about else ""}" data-model="{model}" role="img" aria-label="{words}">'
+        f"<span>{escape(name)}</span><div>{parts}</div><b>{escape(size)}</b></div>"
+    )
+
+
+def _name(place: str, language: str) -> str:
+    return text(f"size.{place}", language)

@@ -12,6 +12,8 @@ from studio.ui.page import Page
 
 WORK = "work"
 """Loading, compressing, chatting and exporting wait for each other: they share one machine."""
+MEASURERS = 8
+"""Visitors whose models are measured in turns; the others wait in line, for each takes one of Gradio's 40 threads."""
 
 
 def wire(page: Page, blocks: gr.Blocks) -> None:
@@ -20,14 +22,17 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     plan, chat = page.plan, page.chat
     choices: list[Any] = [plan.mode, plan.group_size, plan.ratio, plan.backup, plan.misfit, plan.all_layers]
     sampling = [
-        chat.max_new_tokens, chat.temperature, chat.top_p, chat.top_k, chat.repetition_penalty, chat.seed,
+        chat.system, chat.kv_bits, chat.max_new_tokens, chat.temperature, chat.top_p, chat.top_k,
+        chat.repetition_penalty, chat.seed,
     ]  # fmt: skip
     do = Handlers(page)
-    everything, planned = show.components(page), show.planned(page)
+    everything, moving = show.components(page), show.moving(page)
     quick: dict[str, Any] = {
         "concurrency_limit": None,
         "api_visibility": "private",
         "show_progress": "hidden",
+        # Gradio tells every output of an event of its every stage, hidden or not; this one is not drawn.
+        "show_progress_on": page.session,
         "queue": True,
     }
     last = quick | {"trigger_mode": "always_last"}
@@ -35,16 +40,13 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     # Without the queue, which looks for work twenty times a second and answers in three messages.
     instant = last | {"queue": False}
-    # What is asked for while a measurement runs is not lost: the newest comes after it.
-    measuring = last | {"concurrency_limit": 1, "concurrency_id": "measure"}
     headers = quick | {"concurrency_limit": 4, "concurrency_id": "headers"}
 
     def on(trigger: Callable[..., Any], handler: Callable[..., Any], inputs: list[Any], how: dict[str, Any]) -> Any:
         return trigger(handler, inputs=inputs, outputs=everything, **how)
 
     loaded = on(blocks.load, do.visit, [], quick)
-    opened = loaded.then(do.open_model, [*who, page.model.name], everything, **headers)
-    opened.then(do.survey, who, planned, **measuring)
+    loaded.then(do.open_model, [*who, page.model.name], everything, **headers)
     on(page.header.language.input, do.speak, who, quick)
     page.header.language.change(
         None,
@@ -55,19 +57,17 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     page.header.theme.click(None, js="() => document.body.classList.toggle('dark')", api_visibility="private")
 
     newest = headers | {"trigger_mode": "always_last"}
-    picked = on(page.model.name.input, do.open_model, [*who, page.model.name], newest)
-    picked.then(do.survey, who, planned, **measuring)
+    on(page.model.name.input, do.open_model, [*who, page.model.name], newest)
     page.model.name.key_up(do.suggest, [page.header.language], page.model.name, **last)
 
     # One listener for all: two of them could answer in the wrong order, and the older figures would stay.
-    moved = [control.input for control in choices]
-    moves = gr.on(moved, at_once(do.choose), inputs=[*who, *choices], outputs=planned, **instant)
-    # A mode seldom chosen is measured when it is.
-    surveyed = moves.then(do.survey, who, planned, **measuring)
-    surveyed.then(do.outputs, [*who, page.map.layer], planned, **measuring)
-    on(page.map.colour.input, do.paint, [*who, page.map.colour], last).then(
-        do.outputs, [*who, page.map.layer], planned, **measuring
-    )
+    # A dropdown says twice that something was picked, and once that it was left.
+    moved = [plan.mode.blur, *(control.input for control in choices[1:])]
+    gr.on(moved, at_once(do.choose), inputs=[*who, *choices], outputs=moving, **instant)
+    on(page.map.colour.input, do.paint, [*who, page.map.colour], last)
+    far = quick | {"concurrency_limit": 4, "concurrency_id": "sample"}
+    page.map.estimate.click(do.estimate, who, moving, **far)
+    on(page.map.halt.click, do.halt, who, quick)
     for map_ in (page.map.grid, page.map.legend):
         on(map_.click, do.pick, who, last)
     on(page.map.layer.input, do.describe, [*who, page.map.layer], last)
@@ -76,15 +76,22 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         (page.map.unpin, do.unpin, who),
         (plan.undo, do.undo, who),
     ):
-        on(button.click, handler, inputs, quick).then(do.survey, who, planned, **measuring)
+        on(button.click, handler, inputs, quick)
+    # Not after each of these: mostly nothing is missing. What is asked for while it measures comes after that.
+    measuring = last | {"concurrency_limit": MEASURERS, "concurrency_id": "measure"}
+    page.missing.change(do.measure, [*who, page.map.layer], moving, **measuring)
     pressed = on(plan.compress.click, do.queue_compress, who, quick)
-    compressed = pressed.then(do.compress, who, everything, **slow)
-    compressed.then(do.survey, who, planned, **measuring)  # of a model that was fetched just now
+    pressed.then(do.compress, who, everything, **slow)
     on(plan.cancel.click, do.cancel, who, quick)
 
     for trigger in (chat.send.click, chat.prompt.submit):
         sent = on(trigger, do.queue_talk, who, quick)
-        sent.then(do.talk, [*who, chat.prompt, chat.system, *sampling], everything, **slow)
+        sent.then(do.talk, [*who, chat.prompt, *sampling], everything, **slow)
+    again = on(chat.regenerate.click, do.queue_talk, who, quick)
+    again.then(do.regenerate, [*who, chat.prompt, *sampling], everything, **slow)
+    on(chat.edit.click, do.edit, who, quick).then(
+        None, js="() => document.querySelector('#prompt textarea')?.focus()", api_visibility="private"
+    )
     on(chat.stop.click, do.stop, who, quick)
     on(chat.clear.click, do.clear, who, quick)
 

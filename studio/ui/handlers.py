@@ -12,7 +12,7 @@ import gradio as gr
 from gradio.blocks import Block
 from gradio.utils import get_upload_folder
 
-from studio import hub, source
+from studio import hub, machine, source
 from studio.errors import Cancelled, UserError
 from studio.jobs import Event
 from studio.plan import Choice
@@ -20,6 +20,7 @@ from studio.sampling import Sampling
 from studio.scheme import Scheme, parse_mode
 from studio.session import Session
 from studio.settings import settings
+from studio.talk import Turn
 from studio.text import preferred, text
 from studio.ui import present, show
 from studio.ui.page import Page
@@ -75,7 +76,7 @@ def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator
 
 def _after(page: Page, session: Session, handler: str) -> Updates:
     """Return what a handler that failed has to put back: its buttons, or the name of the model that stayed."""
-    if handler in ("compress", "talk", "export"):
+    if handler in ("compress", "talk", "regenerate", "export"):
         return show.resting(page, session)
     if handler == "open_model" and session.checkpoint is not None:
         return {page.model.name: gr.update(value=session.checkpoint.name)}
@@ -84,8 +85,9 @@ def _after(page: Page, session: Session, handler: str) -> Updates:
 
 _PLACES: dict[str, Callable[[Page], Block]] = {
     "open_model": lambda page: page.model.notice,
-    "survey": lambda page: page.model.notice,
-    "outputs": lambda page: page.model.notice,
+    "measure": lambda page: page.model.notice,
+    "estimate": lambda page: page.model.notice,
+    "halt": lambda page: page.model.notice,
     "paint": lambda page: page.map.notice,
     "pick": lambda page: page.map.notice,
     "describe": lambda page: page.map.notice,
@@ -99,6 +101,8 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "compress": lambda page: page.plan.progress,
     "cancel": lambda page: page.plan.progress,
     "talk": lambda page: page.chat.notice,
+    "regenerate": lambda page: page.chat.notice,
+    "edit": lambda page: page.chat.notice,
     "stop": lambda page: page.chat.notice,
     "clear": lambda page: page.chat.notice,
     "export": lambda page: page.export.progress,
@@ -136,6 +140,7 @@ class Handlers:
             **show.merged(show.dynamic(self.page, session, language), show.controls(self.page, session)),
             **show.conversation(self.page, session, language),
             self.page.model.notice: "",
+            **show.missing(self.page, session, language),
             **show.no_file(self.page),
             self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
             self.page.map.card: "",
@@ -145,40 +150,47 @@ class Handlers:
         }
 
     @guarded
-    def survey(self, session: Session, language: str) -> Iterator[Updates]:
-        """Measure every layer in the background: the map fills in, and from then on the plan is only looked up."""
-        yield from self._measured(session, language, session.survey())
+    def estimate(self, session: Session, language: str) -> Iterator[Updates]:
+        """Read a few rows of each layer where they are, and draw the map from them."""
+        try:
+            yield from self._filling(session, language, session.sample())
+            yield show.map_of(self.page, session, language) | {self.page.model.notice: ""}  # also where it was stopped
+        except UserError:
+            yield show.map_of(self.page, session, language)
+            raise
 
     @guarded
-    def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
-        """Show another figure of each layer on the map."""
-        session.colour = colour if colour in COLOURS else "weight"
-        yield show.map_of(self.page, session, language)
+    def halt(self, session: Session, language: str) -> Iterator[Updates]:
+        """End the sample; what it told so far stays on the map."""
+        session.stop("sample")
+        yield {self.page.map.halt: gr.update(visible=False)}
 
     @guarded
-    def outputs(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
-        """Measure what each layer's output loses, in the background, if that is what the map is to show."""
-        yield from self._measured(session, language, session.measure_outputs() if session.colour == "output" else ())
+    def measure(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
+        """Measure what the map lacks, in the background: it fills in, and from then on the plan is only looked up."""
+        yield from self._filling(session, language, session.measure())
         yield {self.page.map.card: present.layer_card(session, str(pattern or ""), language)}
 
-    def _measured(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
+    def _filling(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""
-        worked = False
         painted = float("-inf")
         try:
             for event in paced(steps):
-                worked = True
                 shown: Updates = {self.page.model.notice: present.progress(event, language)}
                 if time.monotonic() - painted >= MAP_PACE:
                     shown |= show.map_of(self.page, session, language)
                     painted = time.monotonic()
                 yield shown
         except Cancelled:  # the visitor went on to another model, which is measured next
-            worked = False
-        if worked:
-            yield {**show.dynamic(self.page, session, language), self.page.model.notice: ""}
-        else:  # a handler that yields nothing would empty every component
-            yield {self.page.model.notice: gr.skip()}
+            yield {self.page.model.notice: gr.skip()}  # a handler that yields nothing would empty every component
+            return
+        yield show.planned(self.page, session, language) | {self.page.model.notice: ""}
+
+    @guarded
+    def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
+        """Show another figure of each layer on the map."""
+        session.colour = colour if colour in COLOURS else "weight"
+        yield show.map_of(self.page, session, language) | show.missing(self.page, session, language)
 
     @guarded
     def speak(self, session: Session, language: str) -> Iterator[Updates]:
@@ -204,8 +216,14 @@ class Handlers:
             backup = parse_mode(mode).default_backup.value
         size = now.group_size if group_size is None else int(group_size)
         chosen = Choice.of(mode, size, round(float(ratio), 4), backup, misfit, all_layers)
-        session.choose(replace(chosen, pins=now.pins))
+        chosen = replace(chosen, pins=now.pins)
+        if chosen == now and session.plan is not None:
+            yield self._staleness(session, language)
+            return
+        session.choose(chosen)
         shown = self._planned(session, language)
+        if mode != now.mode.value or misfit != now.misfit:
+            shown |= show.offered(self.page, session, language)
         if mode != now.mode.value:
             backups: Updates = {self.page.plan.backup: gr.update(value=backup)}
             shown = show.merged(shown, backups)
@@ -248,15 +266,21 @@ class Handlers:
         """Go back to the plan before this one."""
         session.undo()
         shown = self._planned(session, language) | {self.page.map.notice: ""}
-        yield show.merged(shown, show.controls(self.page, session))
+        offered = show.offered(self.page, session, language)
+        yield show.merged(shown, offered, show.controls(self.page, session))
 
     def _planned(self, session: Session, language: str) -> Updates:
         """Return the page after a change of plan."""
-        note = session.compressed is not None and not session.is_current
         return {
-            **show.dynamic(self.page, session, language),
-            self.page.plan.progress: present.notice(text("plan.stale", language)) if note else "",
+            **show.planned(self.page, session, language),
+            **show.missing(self.page, session, language),
+            **self._staleness(session, language),
         }
+
+    def _staleness(self, session: Session, language: str) -> Updates:
+        """Return what there is to say of a compressed copy that is not the plan's, instead of an error said before."""
+        note = session.compressed is not None and not session.is_current
+        return {self.page.plan.progress: present.notice(text("plan.stale", language)) if note else ""}
 
     @guarded
     def queue_compress(self, session: Session, language: str) -> Iterator[Updates]:
@@ -279,6 +303,7 @@ class Handlers:
             **show.resting(self.page, session),
             **show.dynamic(self.page, session, language),
             **show.conversation(self.page, session, language),
+            **show.missing(self.page, session, language),  # of a model that was fetched just now
             **show.no_file(self.page),
             self.page.plan.progress: present.notice(done, "good")
             if session.is_current
@@ -295,38 +320,61 @@ class Handlers:
     def queue_talk(self, session: Session, language: str) -> Iterator[Updates]:
         """Send was pressed: say so at once, also while another visitor's job runs."""
         session.begin("chat")
+        chat = self.page.chat
         yield {
-            self.page.chat.send: gr.update(interactive=False),
-            self.page.chat.stop: gr.update(interactive=True),
-            self.page.chat.notice: present.notice(text("stage.waiting", language)),
+            **{button: gr.update(interactive=False) for button in (chat.send, chat.regenerate, chat.edit)},
+            chat.stop: gr.update(interactive=True),
+            chat.notice: present.notice(text("stage.waiting", language)),
         }
 
     @guarded
-    def talk(
-        self,
-        session: Session,
-        language: str,
-        prompt: str,
-        system: str,
-        max_new_tokens: int,
-        temperature: float,
-        top_p: float,
-        top_k: int,
-        repetition_penalty: float,
-        seed: int | None,
-    ) -> Iterator[Updates]:
+    def talk(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
         """Both models answer; each token is painted as it comes."""
-        sampling = Sampling(
-            int(max_new_tokens), float(temperature), float(top_p), int(top_k), float(repetition_penalty), int(seed or 0)
-        )
-        said = session.conversations
-        before = [show.bubbles(conversation) for conversation in said]
-        for item in paced(session.chat(prompt or "", sampling, system or "")):
+        yield from self._answered(session, language, prompt or "", session.talk.is_editing, *settings)
+        yield {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
+
+    @guarded
+    def regenerate(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
+        """Both models answer the last message anew; what is being typed stays."""
+        last = session.talk.last
+        if last is None:
+            yield show.resting(self.page, session)
+            return
+        yield from self._answered(session, language, last.prompt, True, *settings)
+        is_same = self._sampling(*settings).temperature == 0
+        yield {self.page.chat.notice: present.notice(text("chat.same_again", language)) if is_same else ""}
+
+    def _answered(
+        self, session: Session, language: str, prompt: str, again: bool, system: str, kv_bits: int, *settings: Any
+    ) -> Iterator[Updates]:
+        sampling, epoch = self._sampling(system, kv_bits, *settings), session.talk.epoch
+        before = session.talk.turns[:-1] if again else session.talk.turns
+        for item in paced(session.chat(prompt, sampling, system or "", int(kv_bits), again)):
             if isinstance(item, Event):
                 yield {self.page.chat.notice: present.progress(item, language)}
-            elif session.conversations is said:  # not cleared meanwhile
-                yield show.answers(self.page, before, prompt, item, language) | {self.page.chat.notice: ""}
-        yield show.resting(self.page, session) | {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
+            elif session.talk.epoch == epoch:  # not cleared meanwhile
+                turn = Turn(prompt, item)
+                yield show.answers(self.page, session, before, turn, language) | {self.page.chat.notice: ""}
+        session.talk.is_editing = False
+        machine.measure()
+        yield show.merged(show.rested(self.page, session, language), show.resting(self.page, session))
+
+    def _sampling(self, system: str, kv_bits: int, *settings: Any) -> Sampling:
+        longest, temperature, top_p, top_k, penalty, seed = settings
+        return Sampling(int(longest), float(temperature), float(top_p), int(top_k), float(penalty), int(seed or 0))
+
+    @guarded
+    def edit(self, session: Session, language: str) -> Iterator[Updates]:
+        """Let the last message be changed and asked anew; pressed again, leave it as it is."""
+        last, talk = session.talk.last, session.talk
+        talk.is_editing = last is not None and not talk.is_editing
+        if last is None or not talk.is_editing:
+            yield {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
+            return
+        yield {
+            self.page.chat.prompt: gr.update(value=last.prompt),
+            self.page.chat.notice: present.notice(text("chat.editing", language)),
+        }
 
     @guarded
     def stop(self, session: Session, language: str) -> Iterator[Updates]:

@@ -14,11 +14,13 @@ from itertools import pairwise
 
 from studio.architecture import Kind
 from studio.plan import Assignment, Plan
+from studio.sample import Interval
 from studio.text import text
 from studio.units import format_bytes
 
 Errors = Mapping[str, float]
 """Layer -> error; NaN where there is none to measure; layers that are not in it are not measured yet."""
+NONE_GUESSED: Mapping[str, Interval] = {}
 STOPS = ((0.0, (230, 238, 247)), (0.45, (157, 191, 224)), (0.75, (234, 164, 95)), (1.0, (168, 58, 30)))
 """From blue to red through orange, which people who are colour-blind tell apart."""
 SHADES = 64
@@ -59,6 +61,18 @@ class Cell:
             return errors.get(self.members[0].layer.name)
         if not all(a.layer.name in errors for a in self.members):
             return None
+        return self._mean(errors)
+
+    def interval(self, errors: Errors, guessed: Mapping[str, Interval]) -> Interval | None:
+        """Return where the error of :meth:`error` lies, of several weights at most; None where all are measured."""
+        names = [a.layer.name for a in self.members]
+        if not any(name in guessed for name in names):
+            return None
+        low = {name: guessed[name].low if name in guessed else errors[name] for name in names}
+        high = {name: guessed[name].high if name in guessed else errors[name] for name in names}
+        return Interval(self._mean(errors), self._mean(low), self._mean(high))
+
+    def _mean(self, errors: Errors) -> float:
         weights = sum(a.layer.numel for a in self.members)
         return math.sqrt(sum(errors[a.layer.name] ** 2 * a.layer.numel for a in self.members) / max(1, weights))
 
@@ -90,11 +104,11 @@ def _row(projection: str) -> str:
     return EXPERT.sub("*", f".{projection}.")[1:-1]
 
 
-def heatmap(plan: Plan, errors: Errors | None, language: str) -> str:
+def heatmap(plan: Plan, errors: Errors | None, language: str, guessed: Mapping[str, Interval] = NONE_GUESSED) -> str:
     """Return the map: every cell with its bits, coloured by error or, without ``errors``, by bits.
 
     A cell kept at 8 bits or more beside ones of fewer has an outline, a pinned one a corner; one that is not measured
-    yet is hatched.
+    yet is hatched, and one whose error is only ``guessed`` is hollow.
     """
     rows, columns, places = cells(plan)
     if not rows:
@@ -113,17 +127,20 @@ def heatmap(plan: Plan, errors: Errors | None, language: str) -> str:
                 continue
             error = found.get((row, block))
             colour, light = _colour(cell, error, errors is not None, top)
+            interval = cell.interval(errors, guessed) if errors is not None and error is not None else None
             classes = "".join((
+                " guessed" if interval is not None else "",
                 " open" if errors is not None and error is None else "",
                 " never" if error is not None and error != error else "",
                 " kept" if cell.bits > few and plan.is_exact else "",
                 " pinned" if cell.members[0].layer.name in plan.pinned else "",
-                " light" if light else "",
+                " light" if light and interval is None else "",
             ))  # fmt: skip
             digits = cell.bits if len(columns) <= DIGITS_UP_TO else ""
-            words = escape(_hover(cell, error, language))
+            words = escape(_hover(cell, error, interval, language))
+            style = f"background:{colour}" if interval is None else f"border-color:{colour}"
             line.append(
-                f'<td><button type="button" tabindex="-1" class="cell{classes}" style="background:{colour}" '
+                f'<td><button type="button" tabindex="-1" class="cell{classes}" style="{style}" '
                 f'data-layer="{escape(cell.pattern)}" title="{words}" aria-label="{words}">{digits}</button></td>'
             )
         lines.append(f"<tr>{''.join(line)}</tr>")
@@ -150,7 +167,19 @@ def mean(errors: Iterable[float]) -> float:
     return sum(numbers) / max(1, len(numbers))
 
 
-def _hover(cell: Cell, error: float | None, language: str) -> str:
+def about(found: Interval, language: str) -> str:
+    """Return an estimate in words: ``"~9.39% (95 %: 9.10% to 9.68%)"``."""
+    return text("map.about", language, error=f"{found.error:.2%}", low=f"{found.low:.2%}", high=f"{found.high:.2%}")
+
+
+def figure(name: str, errors: Errors | None, guessed: Mapping[str, Interval], before: str = "", digits: int = 2) -> str:
+    """Return a layer's error with what stands before it, an estimate with a "~"; nothing where it is not known."""
+    if name in guessed:
+        return f"{before}~{guessed[name].error:.{digits}%}"
+    return f"{before}{errors[name]:.{digits}%}" if errors and name in errors else ""
+
+
+def _hover(cell: Cell, error: float | None, interval: Interval | None, language: str) -> str:
     first = cell.members[0]
     count = len(cell.members)
     words = text(
@@ -162,7 +191,10 @@ def _hover(cell: Cell, error: float | None, language: str) -> str:
         shape=(f"{count} × " if count > 1 else "") + shape_name(first.layer.shape),
         bytes=format_bytes(cell.nbytes),
     )
-    return words if error is None or error != error else words + text("map.hover_error", language, error=f"{error:.2%}")
+    if error is None or error != error:
+        return words
+    shown = f"{error:.2%}" if interval is None else about(interval, language)
+    return words + text("map.hover_error", language, error=shown)
 
 
 def _colour(cell: Cell, error: float | None, by_error: bool, top: float) -> tuple[str, bool]:

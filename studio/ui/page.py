@@ -17,6 +17,8 @@ class Page:
 
     words: Words
     session: gr.State
+    missing: gr.Number
+    """Not seen; a new number in it has the figures measured that the plan asks for and nobody has measured yet."""
     header: panels.Header
     model: panels.ModelPanel
     plan: panels.PlanPanel
@@ -31,6 +33,7 @@ def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
     words = Words()
     with gr.Blocks(title=text("page.title", DEFAULT), analytics_enabled=False) as blocks:
         session = gr.State(value=None, delete_callback=close)  # Gradio lets it go an hour after the tab
+        missing = gr.Number(value=0, visible=False)
         header = panels.header(words)
         model = panels.model_panel(words)
         with gr.Row(elem_id="surface"):
@@ -41,5 +44,5 @@ def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
             with gr.Column(elem_id="right", scale=1, min_width=320):
                 chat = panels.chat_panel(words)
                 export = panels.export_panel(words)
-        page = Page(words, session, header, model, plan, map_, chat, sizes, export)
+        page = Page(words, session, missing, header, model, plan, map_, chat, sizes, export)
     return blocks, page

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from studio.decoder import KV_BITS
 from studio.plan import MIN_RATIO, Choice
 from studio.scheme import GROUP_SIZES
 from studio.text import DEFAULT, LANGUAGES, text
+from studio.ui.answers import kv_choices
 from studio.ui.present import (
     backup_choices,
     colour_choices,
@@ -99,6 +101,8 @@ def model_panel(words: Words) -> ModelPanel:
 @dataclass(frozen=True)
 class MapPanel:
     colour: gr.Radio
+    estimate: gr.Button
+    halt: gr.Button
     legend: gr.HTML
     grid: gr.HTML
     pinning: gr.Accordion
@@ -122,6 +126,11 @@ def map_panel(words: Words) -> MapPanel:
             value="weight",
             elem_id="colour",
         )
+        with gr.Row(elem_classes="tight"):
+            estimate = gr.Button("", visible=False, elem_id="estimate", size="sm", scale=3)
+            halt = words.on(
+                gr.Button, {"value": "map.estimate_stop"}, visible=False, elem_id="halt", size="sm", scale=1
+            )
         legend = gr.HTML(elem_id="map-legend", js_on_load=PICK)
         grid = gr.HTML(elem_id="map-grid", js_on_load=PICK)
         with words.on(gr.Accordion, {"label": "pin.heading"}, open=False, elem_id="pinning") as pinning:
@@ -152,13 +161,12 @@ def map_panel(words: Words) -> MapPanel:
             card = gr.HTML(elem_id="layer-card")
         with words.on(gr.Accordion, {"label": "map.table"}, open=False):
             table = gr.HTML(elem_id="layer-table")
-    return MapPanel(colour, legend, grid, pinning, layer, scheme, pin, unpin, notice, pins, card, table)
+    return MapPanel(colour, estimate, halt, legend, grid, pinning, layer, scheme, pin, unpin, notice, pins, card, table)
 
 
 @dataclass(frozen=True)
 class SizePanel:
-    plot: gr.Plot
-    legend: gr.HTML
+    chart: gr.HTML
     distribution: gr.HTML
 
 
@@ -166,11 +174,10 @@ def size_panel(words: Words) -> SizePanel:
     """Original against compressed, by what the bytes hold."""
     with gr.Column(elem_id="size"):
         words.on(gr.HTML, {"value": heading("size.heading")})
-        plot = words.on(gr.Plot, {"label": "size.label"}, show_label=False, elem_id="size-plot", container=False)
-        legend = gr.HTML(elem_id="size-legend")
+        chart = gr.HTML(elem_id="size-chart")
         with words.on(gr.Accordion, {"label": "size.distribution"}, open=False):
             distribution = gr.HTML(elem_id="distribution")
-    return SizePanel(plot, legend, distribution)
+    return SizePanel(chart, distribution)
 
 
 @dataclass(frozen=True)
@@ -259,8 +266,13 @@ class ChatPanel:
     prompt: gr.Textbox
     send: gr.Button
     stop: gr.Button
+    regenerate: gr.Button
+    edit: gr.Button
     clear: gr.Button
     notice: gr.HTML
+    speed: gr.HTML
+    kv_bits: gr.Radio
+    cache: gr.HTML
     system: gr.Textbox
     max_new_tokens: gr.Slider
     temperature: gr.Slider
@@ -306,8 +318,14 @@ def chat_panel(words: Words) -> ChatPanel:
         with gr.Row(elem_classes="tight"):
             send = words.on(gr.Button, {"value": "chat.send"}, variant="primary", elem_id="send", min_width=90)
             stop = words.on(gr.Button, {"value": "chat.stop"}, interactive=False, elem_id="stop", min_width=90)
+            regenerate = words.on(
+                gr.Button, {"value": "chat.regenerate"}, interactive=False, elem_id="regenerate", min_width=90
+            )
+            edit = words.on(gr.Button, {"value": "chat.edit"}, interactive=False, elem_id="edit", min_width=90)
             clear = words.on(gr.Button, {"value": "chat.clear"}, elem_id="clear", min_width=90)
         notice = gr.HTML(elem_id="chat-notice")
+        with words.on(gr.Accordion, {"label": "chat.speed"}, open=False):
+            speed = gr.HTML(elem_id="speed")
         with words.on(gr.Accordion, {"label": "chat.settings"}, open=False):
             system = words.on(
                 gr.Textbox, {"label": "chat.system", "info": "chat.system_info"}, lines=2, elem_id="system"
@@ -327,9 +345,16 @@ def chat_panel(words: Words) -> ChatPanel:
                     maximum=2**31,
                     min_width=160,
                 )
+            kv_bits = words.on(
+                gr.Radio,
+                {"label": "chat.kv_bits", "info": "chat.kv_bits_info", "choices": kv_choices},
+                value=KV_BITS[0],
+                elem_id="kv-bits",
+            )
+            cache = gr.HTML(elem_id="kv-cache")
     return ChatPanel(
-        original, original_stats, compressed, compressed_stats, prompt, send, stop, clear, notice,
-        system, longest, temperature, top_p, top_k, penalty, seed,
+        original, original_stats, compressed, compressed_stats, prompt, send, stop, regenerate, edit, clear, notice,
+        speed, kv_bits, cache, system, longest, temperature, top_p, top_k, penalty, seed,
     )  # fmt: skip
 
 

@@ -7,15 +7,14 @@ from html import escape
 from typing import Literal, get_args
 
 from studio.architecture import Kind, Layer, ratio_defining
-from studio.chat import Reply
 from studio.jobs import Event
 from studio.plan import MAX_PATTERN, MISFITS, Pin, Plan
 from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
 from studio.session import Session
 from studio.source import BUILTIN, BUILTIN_PACKAGE
 from studio.text import text
-from studio.ui.charts import SIZE_COLOURS
-from studio.ui.heatmap import Errors, mean, scheme_name, shape_name
+from studio.ui.estimate import Estimates, estimates
+from studio.ui.heatmap import NONE_GUESSED, Errors, about, figure, mean, scheme_name, shape_name
 from studio.units import format_bytes, format_count
 
 MODES = (
@@ -40,13 +39,14 @@ def notice(sentence: str, kind: str = "") -> str:
 def progress(event: Event, language: str) -> str:
     """Return a progress bar with the stage's name and what it works on."""
     label = text(f"stage.{event.stage}", language)
+    turns = f" · {text('stage.turns', language)}" if event.is_shared else ""
     known = event.fraction is not None
     percent = round(100 * (event.fraction or 0))
     value = f'aria-valuenow="{percent}"' if known else ""
     return (
         f'<div class="progress {"" if known else "unknown"}" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
         f'{value} aria-label="{escape(label)}"><div style="width:{percent if known else 30}%"></div></div>'
-        f'<p class="notice"><span>{escape(label)}{f" {percent} %" if known else ""}</span> '
+        f'<p class="notice"><span>{escape(label)}{f" {percent} %" if known else ""}{escape(turns)}</span> '
         f"<code>{escape(event.detail)}</code></p>"
     )
 
@@ -88,14 +88,18 @@ def strip(session: Session, found: Errors | None, language: str) -> str:
     hint = "strip.compressed_hint" if plan.is_exact else "strip.estimate_hint"
     is_here = session.checkpoint is not None and session.checkpoint.folder is not None
     error, error_class = text(f"strip.error_{'measuring' if is_here else 'unknown'}", language), " pending"
-    if found is not None and len(found) == sum(a.scheme is not None for a in plan.assignments):
-        error, error_class = f"{mean(found.values()):.2%}", ""
+    error_hint, guessed = "strip.error_hint", estimates(session, found)
+    known = {**(found or {}), **{name: each.error for name, each in guessed.items()}}
+    if known and len(known) == sum(a.scheme is not None for a in plan.assignments):
+        error, error_class = f"{mean(known.values()):.2%}", ""
+        if guessed:
+            error, error_class, error_hint = f"~\u2009{error}", " estimate", "strip.error_sampled_hint"
     figures = [
         ("original", format_bytes(plan.original_bytes), "strip.original_hint", ""),
         ("compressed", about + format_bytes(plan.compressed_bytes), hint, guess),
         ("smaller", f"{about}{plan.original_bytes / plan.compressed_bytes:.2f}×", "strip.smaller_hint", guess),
         ("bits", f"{about}{plan.bits_per_weight:.3f}", "strip.bits_hint", guess),
-        ("error", error, "strip.error_hint", error_class),
+        ("error", error, error_hint, error_class),
     ]
     return (
         '<dl class="strip" aria-live="polite">'
@@ -135,7 +139,8 @@ def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Er
         return None
     kept = {a.layer.name: 0.0 for a in session.plan.assignments if a.scheme is None and a.layer.is_weight}
     if colour == "weight":
-        return None if found is None else kept | dict(found)
+        known = {name: each.error for name, each in estimates(session, found).items()} | dict(found or {})
+        return kept | known if known or found is not None else None
     outputs = session.output_errors
     if not outputs:
         return None
@@ -147,11 +152,15 @@ def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Er
     return kept | {name: error for name, error in measured.items() if error is not None}
 
 
-def map_legend(plan: Plan, colour: Colour, errors: Mapping[str, float] | None, language: str) -> str:
+def map_legend(
+    plan: Plan, colour: Colour, errors: Mapping[str, float] | None, language: str, guessed: Estimates = NONE_GUESSED
+) -> str:
     """Return which error the map shows, what the numbers mean, and the weights outside the blocks."""
     title = text(f"map.by_{'bits' if errors is None else colour}", language)
     if errors is None and colour == "output":
         title = text("map.output_waits", language)
+    if guessed and errors is not None:
+        title += text("map.sampled", language)
     if not plan.is_exact:
         title += text("map.estimate", language)
     schemes = sorted(
@@ -162,7 +171,7 @@ def map_legend(plan: Plan, colour: Colour, errors: Mapping[str, float] | None, l
     chips = "".join(
         f'<li><button type="button" class="chip" data-layer="{escape(a.layer.name)}">'
         f"<b>{escape(a.layer.projection)}</b> {escape(scheme_name(a, language))}, {format_bytes(a.nbytes)}"
-        f"{f', {errors[a.layer.name]:.2%}' if errors and a.layer.name in errors else ''}</button></li>"
+        f"{figure(a.layer.name, errors, guessed, ', ')}</button></li>"
         for a in outside[:MAX_CHIPS]
     )
     return (
@@ -195,11 +204,14 @@ def layer_card(session: Session, pattern: str, language: str) -> str:
     now = ", ".join(dict.fromkeys(scheme_name(a, language) for a in taken))
     heading = text("pin.card", language, count=len(taken), shape=shape_name(first.shape), scheme=now)
     known, outputs = session.known.layers.get(first.name), session.output_errors.get(first.name, {})
-    if known is None or not known.errors:
+    sampled = session.sampled.get(first.name)
+    errors = {name: about(found, language) for name, found in sampled.errors.items()} if sampled is not None else {}
+    errors |= {name: f"{error:.2%}" for name, error in known.errors.items()} if known is not None else {}
+    if not errors:
         return f'<p class="facts">{escape(heading)}</p>'
-    lines = sorted((Scheme.parse(name).nbytes(first.matrix), name, error) for name, error in known.errors.items())
+    lines = sorted((Scheme.parse(name).nbytes(first.matrix), name, error) for name, error in errors.items())
     rows = [
-        (name, format_bytes(nbytes), f"{error:.2%}", f"{outputs[name]:.2%}" if name in outputs else "–")
+        (name, format_bytes(nbytes), error, f"{outputs[name]:.2%}" if name in outputs else "–")
         for nbytes, name, error in lines
     ]
     columns = [text(f"map.column_{name}", language) for name in ("scheme", "bytes", "error", "output")]
@@ -226,7 +238,9 @@ def _is_stray(layer: Layer) -> bool:
     return layer.kind is Kind.LINEAR and layer.block is None
 
 
-def layer_table(plan: Plan, errors: Mapping[str, float] | None, language: str) -> str:
+def layer_table(
+    plan: Plan, errors: Mapping[str, float] | None, language: str, guessed: Estimates = NONE_GUESSED
+) -> str:
     """Return every weight as a row: the map for people who would rather read, or cannot see it."""
     weights = [a for a in plan.assignments if a.layer.is_weight]
     rows = [
@@ -235,7 +249,7 @@ def layer_table(plan: Plan, errors: Mapping[str, float] | None, language: str) -
             shape_name(a.layer.shape),
             scheme_name(a, language),
             f"{a.nbytes:,}",
-            f"{errors[a.layer.name]:.3%}" if errors and a.layer.name in errors else "–",
+            figure(a.layer.name, errors, guessed, digits=3) or "–",
         )
         for a in weights[:MAX_TABLE_ROWS]
     ]
@@ -263,19 +277,6 @@ def distribution_table(plan: Plan, language: str) -> str:
         for share in shares
     ]
     return table([text(f"size.column_{name}", language) for name in ("mode", "all", "ratio")], rows)
-
-
-def size_legend(plan: Plan, language: str) -> str:
-    """Return what each colour of the size chart is, with its bytes before and after."""
-    original, compressed = plan.original_breakdown, plan.breakdown
-    about = "" if plan.is_exact else "~\u2009"
-    items = "".join(
-        f'<li><i style="background:{colour}"></i>{escape(text(f"size.{place}", language))} '
-        f"<span>{format_bytes(original[place])} → {about}{format_bytes(compressed[place])}</span></li>"
-        for place, colour in SIZE_COLOURS.items()
-        if original[place] or compressed[place]
-    )
-    return f'<ul class="swatches">{items}</ul>'
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -323,24 +324,6 @@ def group_info(session: Session, fitting: Sequence[int], language: str) -> str:
     widths = sorted({layer.matrix[1] for layer in ratio_defining(session.checkpoint.layers)})
     shown = ", ".join(str(width) for width in widths[:6])
     return f"{words} {text('plan.group_size_misfits', language, sizes=', '.join(misfits), widths=shown)}"
-
-
-def stats(reply: Reply, memory: int | None, slow: bool, language: str) -> str:
-    """Return what an answer cost: tokens a second, time to the first one, memory of the weights."""
-    held = "–" if memory is None else format_bytes(memory)
-    if reply.error is not None:
-        return notice(reply.error.sentence(language), "error")
-    if not reply.tokens:
-        return f'<p class="stats">{escape(text("chat.stats_waiting", language, memory=held))}</p>'
-    speed = f"{reply.tokens_per_second:.1f}" if reply.tokens > 1 else "–"
-    words = [
-        text("chat.stats", language, speed=speed, first=f"{reply.first_token_seconds:.2f}", memory=held),
-        text("chat.stats_tokens", language, tokens=reply.tokens),
-    ]
-    if reply.ended == "length":
-        words.append(text("chat.ended_length", language))
-    line = f'<p class="stats">{escape(" · ".join(words))}</p>'
-    return line + (f'<p class="hint">{escape(text("chat.slow", language))}</p>' if slow else "")
 
 
 def export_summary(session: Session, language: str) -> str:

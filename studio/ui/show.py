@@ -1,40 +1,52 @@
 """Session -> what changes on which component. Pure but for asking whether the Hub answers; handles no events."""
 
-from collections.abc import Iterable
-from html import escape
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
 
 from studio import hub, source
-from studio.jobs import Answers
 from studio.plan import group_sizes
 from studio.scheme import GROUP_SIZES, Mode
 from studio.session import Session
-from studio.template import Message
+from studio.talk import Turn
 from studio.text import text
-from studio.ui import present
-from studio.ui.charts import size_figure
+from studio.ui import answers as talking
+from studio.ui import estimate, present
+from studio.ui.charts import size_chart
 from studio.ui.heatmap import Errors, heatmap
 from studio.ui.page import Page
 
 Updates = dict[Block, Any]
-Bubble = dict[str, str]
-"""``{"role": "user", "content": "…"}``"""
+_ASKED = itertools.count(1)
+"""A number that no visitor's page shows yet."""
 
 
 def dynamic(page: Page, session: Session, language: str) -> Updates:
     """Return everything that follows from the session's model, plan and compressed copy."""
-    plan, choice = session.plan, session.choice
-    found = present.weight_errors(session)
+    return {
+        page.model.facts: present.model_facts(session, language),
+        page.chat.compressed: gr.update(
+            label=compressed_label(session, language),
+            placeholder=text("chat.nothing_compressed" if session.folder is None else "chat.ready", language),
+        ),
+        page.export.summary: present.export_summary(session, language),
+        page.export.button: gr.update(interactive=session.folder is not None),
+        **offered(page, session, language),
+        **planned(page, session, language),
+    }
+
+
+def offered(page: Page, session: Session, language: str) -> Updates:
+    """Return what the controls offer, which follows from the model, the mode and what is done where groups misfit."""
+    choice = session.choice
     fitting: tuple[int, ...] = GROUP_SIZES
     if session.checkpoint is not None and choice.misfit == "error":
         fitting = group_sizes(session.checkpoint.layers)
     grouped, mixable = choice.mode.is_grouped, choice.mode.is_mixable
-    shown: Updates = {
-        page.model.facts: present.model_facts(session, language),
-        page.model.strip: present.strip(session, found, language),
+    return {
         page.plan.group_size: gr.update(
             choices=present.group_choices(fitting, language),
             interactive=grouped,
@@ -43,25 +55,35 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
         page.plan.ratio: gr.update(interactive=mixable),
         page.plan.backup: gr.update(choices=present.backup_choices(language, choice.mode), interactive=mixable),
         page.plan.all_layers: gr.update(interactive=mixable),
+    }
+
+
+def planned(page: Page, session: Session, language: str) -> Updates:
+    """Return what follows from the plan: fewer components than all, for each costs the browser a look."""
+    plan = session.plan
+    found = present.weight_errors(session)
+    shown: Updates = {
+        page.model.strip: present.strip(session, found, language),
         page.plan.undo: gr.update(interactive=session.can_undo),
-        page.chat.compressed: gr.update(
-            label=compressed_label(session, language),
-            placeholder=text("chat.nothing_compressed" if session.folder is None else "chat.ready", language),
-        ),
-        page.export.summary: present.export_summary(session, language),
-        page.export.button: gr.update(interactive=session.folder is not None),
     }
     if plan is None:
         return shown
     return shown | {
         **_map(page, session, found, language),
-        page.map.table: present.layer_table(plan, found, language),
+        page.map.table: present.layer_table(plan, found, language, estimate.estimates(session, found)),
         page.map.pins: present.pins(plan, language),
-        page.map.unpin: gr.update(interactive=bool(choice.pins)),
-        page.sizes.plot: size_figure(plan, language),
-        page.sizes.legend: present.size_legend(plan, language),
+        page.map.unpin: gr.update(interactive=bool(plan.choice.pins)),
+        page.sizes.chart: size_chart(plan, language),
         page.sizes.distribution: present.distribution_table(plan, language),
     }
+
+
+def missing(page: Page, session: Session, language: str) -> Updates:
+    """Return what has the missing figures measured, and says so: nothing at all where none is missing."""
+    if not session.is_unmeasured:
+        return {}
+    waits = present.notice(text("stage.in_line", language))
+    return {page.missing: next(_ASKED), page.model.notice: waits}
 
 
 def controls(page: Page, session: Session) -> Updates:
@@ -96,9 +118,15 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
     if plan is None:
         return {}
     errors = present.errors_on_show(session, found, colour)
+    guessed = estimate.estimates(session, found) if colour == "weight" else {}
+    legend = present.map_legend(plan, colour, errors, language, guessed) + estimate.needs_whole(session, language)
+    is_offered = session.is_sampling or estimate.is_offered(session, found)
+    offer = gr.update(visible=is_offered, interactive=not session.is_sampling, value=estimate.offer(session, language))
     return {
-        page.map.legend: present.map_legend(plan, colour, errors, language),
-        page.map.grid: heatmap(plan, errors, language),
+        page.map.legend: legend,
+        page.map.grid: heatmap(plan, errors, language, guessed),
+        page.map.estimate: offer,
+        page.map.halt: gr.update(visible=session.is_sampling),
     }
 
 
@@ -120,18 +148,36 @@ def resting(page: Page, session: Session) -> Updates:
         page.plan.cancel: gr.update(interactive=False),
         page.chat.send: gr.update(interactive=True),
         page.chat.stop: gr.update(interactive=False),
+        page.chat.regenerate: gr.update(interactive=session.talk.last is not None),
+        page.chat.edit: gr.update(interactive=session.talk.last is not None),
         page.export.button: gr.update(interactive=session.folder is not None),
     }
 
 
 def conversation(page: Page, session: Session, language: str) -> Updates:
-    """Return both columns as the session remembers them, without figures of an answer."""
-    original, compressed = (bubbles(said) for said in session.conversations)
+    """Return both columns as the session remembers them, with the figures of the last answers."""
+    turns, last = session.talk.turns, session.talk.last
+    original, compressed = (talking.bubbles(turns, column, language) for column in (0, 1))
+    lines = (
+        [] if last is None else [talking.figures(last.answers, i, language) for i in range(len(last.answers.replies))]
+    )
     return {
-        page.chat.original: original,
+        page.chat.original: gr.update(value=original),
         page.chat.compressed: gr.update(value=compressed, label=compressed_label(session, language)),
-        page.chat.original_stats: "",
-        page.chat.compressed_stats: "",
+        page.chat.original_stats: lines[0] if lines else "",
+        page.chat.compressed_stats: lines[1] if len(lines) > 1 else "",
+        **rested(page, session, language),
+    }
+
+
+def rested(page: Page, session: Session, language: str) -> Updates:
+    """Return what a conversation that rests changes beside its columns."""
+    last = session.talk.last
+    return {
+        page.chat.speed: talking.picture(session, None if last is None else last.answers, language),
+        page.chat.cache: talking.cache_table(session, language),
+        page.chat.regenerate: gr.update(interactive=last is not None),
+        page.chat.edit: gr.update(interactive=last is not None),
     }
 
 
@@ -147,26 +193,17 @@ def model_choices(language: str) -> list[tuple[str, str]]:
     return [(text("model.builtin", language), source.BUILTIN)] + [(name, name) for name in source.SUGGESTIONS]
 
 
-def answers(page: Page, before: list[list[Bubble]], prompt: str, given: Answers, language: str) -> Updates:
+def answers(page: Page, session: Session, before: Sequence[Turn], turn: Turn, language: str) -> Updates:
     """Return both columns with the turn that is being answered, and each answer's figures."""
-    chat = page.chat
+    chat, given = page.chat, turn.answers
     columns = ((chat.original, chat.original_stats), (chat.compressed, chat.compressed_stats))
-    shown: Updates = {}
-    for i, reply in enumerate(given.replies):
+    shown: Updates = {chat.speed: talking.picture(session, given, language)}
+    for i in range(len(given.replies)):
         column, line = columns[i]
-        said = bubbles([{"role": "user", "content": prompt}, {"role": "assistant", "content": reply.text}])
-        shown[column] = before[i] + (said if reply.text else said[:1])
-        shown[line] = present.stats(reply, given.weight_bytes[i], given.is_slow[i], language)
+        said = talking.turn_bubbles(turn.prompt, given, i, language)
+        shown[column] = talking.bubbles(before, i, language) + said
+        shown[line] = talking.figures(given, i, language)
     return shown
-
-
-def bubbles(said: Iterable[Message]) -> list[Bubble]:
-    """Return a conversation as the chat component takes it.
-
-    It takes HTML, also with its Markdown switched off; escaped, what a model or a visitor wrote is shown as it is and
-    can neither draw over the page nor make the browser fetch anything.
-    """
-    return [{"role": turn["role"], "content": escape(turn["content"], quote=False)} for turn in said]
 
 
 def no_file(page: Page) -> Updates:
@@ -177,7 +214,8 @@ def no_file(page: Page) -> Updates:
 def spoken(page: Page, session: Session, language: str) -> Updates:
     """Return every text of the page in ``language``; what a visitor typed stays."""
     model = gr.update(choices=model_choices(language), info=model_info(language))
-    return merged(page.words.updates(language), dynamic(page, session, language), {page.model.name: model})
+    talk = conversation(page, session, language)
+    return merged(page.words.updates(language), dynamic(page, session, language), talk, {page.model.name: model})
 
 
 def model_info(language: str) -> str:
@@ -185,20 +223,20 @@ def model_info(language: str) -> str:
     return text("model.info" if hub.reachable() else "model.info_offline", language)
 
 
-def planned(page: Page) -> list[Block]:
-    """Return the components that a change of plan may change: fewer than all, for each costs the browser a look."""
+def moving(page: Page) -> list[Block]:
+    """Return the components that a change of plan may change."""
     controls = (page.plan.group_size, page.plan.ratio, page.plan.backup, page.plan.all_layers, page.plan.undo)
     map_ = (page.map.legend, page.map.grid, page.map.table, page.map.pins, page.map.unpin, page.map.card)
-    sizes = (page.sizes.plot, page.sizes.legend, page.sizes.distribution)
+    sample = (page.map.estimate, page.map.halt)
+    sizes = (page.sizes.chart, page.sizes.distribution)
     return [
-        page.model.facts, page.model.strip, page.model.notice, page.plan.progress, *controls, *map_, *sizes,
-        page.chat.compressed, page.export.summary, page.export.button,
+        page.missing, page.model.strip, page.model.notice, page.plan.progress, *controls, *map_, *sample, *sizes
     ]  # fmt: skip
 
 
 def components(page: Page) -> list[Block]:
     """Return every component a handler may change."""
-    listed: dict[Block, None] = dict.fromkeys([page.session, *page.words.components])
+    listed: dict[Block, None] = dict.fromkeys([page.session, page.missing, *page.words.components])
     for panel in (page.header, page.model, page.plan, page.map, page.chat, page.sizes, page.export):
         listed.update(dict.fromkeys(vars(panel).values()))
     return list(listed)

@@ -25,6 +25,7 @@ QUESTION = "What is the capital of France?"
 INT8_BYTES = 135_164_160
 """The built-in model at int8_asym."""
 PROJECTIONS, BLOCKS = 7, 30
+COMPRESSED_PARTS = "#size-chart .bar[data-model=compressed] i"
 
 WATCH = """(id) => {
   const bar = document.getElementById(id), seen = window.seen = [];
@@ -106,7 +107,7 @@ def answer(page: Page, column: str) -> Locator:
 
 def planned_bytes(page: Page) -> int:
     """Return the bytes of the plan as the figure of sizes shows them, part by part."""
-    parts = page.evaluate("document.querySelector('#size-plot .js-plotly-plot').data.map((bar) => bar.customdata[0])")
+    parts = page.locator(COMPRESSED_PARTS).evaluate_all("(parts) => parts.map((part) => part.title)")
     return sum(int(re.search(r"([\d,]+) B", part)[1].replace(",", "")) for part in parts)  # type: ignore[index]
 
 
@@ -217,7 +218,7 @@ def check_language(page: Page, language: str) -> None:
         expect(page.locator(f"#{button}")).to_have_text(text(key, language))
     expect(page.locator("#title h1")).to_have_text(text("page.title", language))
     expect(page.locator("#map-grid thead th").first).to_have_text(text("map.block", language))
-    expect(page.locator("#size-legend li").first).to_contain_text(text("size.blocks", language))
+    expect(page.locator("#size-chart .swatches li").first).to_contain_text(text("size.blocks", language))
     expect(page.locator("#language input:checked")).to_have_value(language)
 
 
@@ -270,10 +271,9 @@ def check_plan(page: Page, nbytes: int, size: str, smaller: str, bits: str) -> N
     expect(figure(page, "smaller")).to_have_text(smaller)
     expect(figure(page, "bits")).to_have_text(bits)
     page.wait_for_function(
-        """(bytes) => (document.querySelector('#size-plot .js-plotly-plot')?.data ?? [])
-          .reduce((sum, bar) => sum + Number(bar.customdata[0].match(/([0-9,]+) B/)[1].replaceAll(',', '')), 0)
-          === bytes""",
-        arg=nbytes,
+        """([parts, bytes]) => [...document.querySelectorAll(parts)]
+          .reduce((sum, part) => sum + Number(part.title.match(/([0-9,]+) B/)[1].replaceAll(',', '')), 0) === bytes""",
+        arg=[COMPRESSED_PARTS, nbytes],
     )
     assert planned_bytes(page) == nbytes
 

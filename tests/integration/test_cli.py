@@ -198,18 +198,8 @@ def test_an_estimate_names_every_choice_and_layer(tiny_model: TinyModel) -> None
     assert facts.keys() == {
         *("model", "revision", "architecture", "source_format", "source_bytes", "part", "can_chat"),
         *("original_bytes", "compressed_bytes"),
-        *(
-            "bits_per_weight",
-            "mode",
-            "group_size",
-            "ratio",
-            "backup",
-            "misfit",
-            "all_layers",
-            "pins",
-            "exact",
-            "layers",
-        ),
+        *("bits_per_weight", "mode", "group_size", "ratio", "backup", "method", "misfit", "all_layers", "pins"),
+        *("exact", "layers"),
     }
     assert (facts["mode"], facts["group_size"], facts["ratio"], facts["backup"]) == ("int4_sym", 32, 0.5, "none")
     assert facts["architecture"] == "llama"
@@ -308,7 +298,7 @@ def test_the_original_answers(builtin: Checkpoint) -> None:
     assert 1 < facts["tokens"] <= 64
     assert facts["tokens_per_second"] > 0
     assert facts["time_to_first_token"] > 0
-    assert 269_030_016 <= facts["weight_bytes"] < 269_100_000  # and a buffer of the rotation
+    assert 269_030_016 <= facts["weight_bytes"] < 269_200_000  # norms are fp32 here
 
 
 @pytest.mark.real

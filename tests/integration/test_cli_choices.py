@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from studio import sample
 from studio.__main__ import app
 from studio.checkpoint import Checkpoint
 from studio.plan import MAX_PINS
@@ -58,7 +59,7 @@ def test_help_names_every_option(command: str, options: tuple[str, ...]) -> None
 def test_help_names_every_command_there_is() -> None:
     answer = run("--help")
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
-    assert commands == {"serve", "prepare", "estimate", "survey", "compress", "chat"}
+    assert commands == {"serve", "prepare", "estimate", "survey", "compress", "evaluate", "chat"}
     assert all(command in answer.stdout for command in commands)
 
 
@@ -99,37 +100,39 @@ def test_what_a_survey_says_is_what_compressing_finds(tiny_model: TinyModel, tmp
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_a_sample_is_one_object_with_intervals(tmp_path: Path) -> None:
+def test_a_sample_is_one_object_with_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sample, "RUN_WEIGHTS", 1024)
     save_tiny_model("llama", tmp_path / "tall", intermediate_size=512)
     facts = run("survey", tmp_path / "tall", "--sample", "--runs", 2, "--json").json
-    assert facts.keys() == FACTS | {"layers", "confidence"}
+    assert facts.keys() == FACTS | {"layers", "confidence", "sample_bytes"}
     assert facts["confidence"] == 0.95
     whole = by_name(run("survey", tmp_path / "tall", "--json").json)
     assert by_name(facts).keys() == whole.keys()
     for layer in facts["layers"]:
         assert layer.keys() == {"name", "shape", "rows_read", "sensitivity_at_most", "schemes"}
-        assert layer["rows_read"] == min(32, layer["shape"][0])
+        assert layer["rows_read"] == min(2 * 1024 // layer["shape"][1], layer["shape"][0])
         assert layer["sensitivity_at_most"] >= whole[layer["name"]]["sensitivity"] * (1 - 1e-6)
         assert layer["schemes"].keys() == whole[layer["name"]]["schemes"].keys()
         for scheme, line in layer["schemes"].items():
             assert line.keys() == {"bytes", "relative_error", "low", "high"}
             assert 0 <= line["low"] <= line["relative_error"] <= line["high"] <= 1
             assert line["bytes"] == whole[layer["name"]]["schemes"][scheme]["bytes"]
+    assert facts["sample_bytes"] == sum(2 * layer["rows_read"] * layer["shape"][1] for layer in facts["layers"])
     up = by_name(facts)["model.layers.0.mlp.up_proj.weight"]["schemes"]["int4_asym-g32"]
     assert up["low"] < up["high"]
 
 
 @pytest.mark.usefixtures("own_cache")
-@pytest.mark.parametrize("sample", [(), ("--sample",)], ids=["whole", "sample"])
-def test_a_survey_to_read_has_a_line_for_each_layer(tiny_model: TinyModel, sample: tuple[str, ...]) -> None:
-    answer = run("survey", tiny_model("llama"), *sample)
+@pytest.mark.parametrize("how", [(), ("--sample",)], ids=["whole", "sample"])
+def test_a_survey_to_read_has_a_line_for_each_layer(tiny_model: TinyModel, how: tuple[str, ...]) -> None:
+    answer = run("survey", tiny_model("llama"), *how)
     lines = answer.stdout.splitlines()
     layers = run("survey", tiny_model("llama"), "--json").json["layers"]
     assert answer.code == 0
     assert len(lines) == 1 + len(layers)
     assert all(sum(layer["name"] in line for line in lines) == 1 for layer in layers)
-    assert ("±" in answer.stdout) is bool(sample)
-    if not sample:  # best first
+    assert ("±" in answer.stdout) is bool(how)
+    if not how:  # best first
         shown = [float(word.rstrip(",%")) for word in lines[1].split() if "%" in word]
         assert shown == sorted(shown)
 
@@ -253,11 +256,13 @@ def test_a_compression_that_was_killed_is_taken_up_again(home: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    answer = run_process("compress", "builtin", "--out", home / "out", *arguments, "--json", before=AND_SAY)
+    assert [folder.name.partition("-")[0] for folder in home.iterdir()] == [".killed.partial"]
+    answer = run_process("compress", "builtin", "--out", home / "killed", *arguments, "--json", before=AND_SAY)
     assert answer.code == 0
     [resumed] = [int(line.split()[1]) for line in answer.stderr.splitlines() if line.startswith("resumed")]
     assert resumed >= finished >= 20
+    assert [folder.name for folder in home.iterdir()] == ["killed"]
     whole = run("compress", "builtin", "--out", home / "whole", *arguments, "--json")
-    assert (home / "out" / "model.safetensors").read_bytes() == (home / "whole" / "model.safetensors").read_bytes()
+    assert (home / "killed" / "model.safetensors").read_bytes() == (home / "whole" / "model.safetensors").read_bytes()
     errors = [json.loads(said.stdout)["layers"] for said in (answer, whole)]
     assert errors[0] == errors[1]

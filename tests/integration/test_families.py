@@ -23,18 +23,22 @@ from typer.testing import CliRunner
 
 from studio.__main__ import app
 from studio.architecture import Kind
-from studio.checkpoint import INDEX, WEIGHTS, Checkpoint, of_folder
+from studio.checkpoint import Checkpoint, of_folder
+from studio.decoder import MOST_TOKENS, GeneralDecoder
 from studio.errors import CheckpointError, ModelError, UserError
 from studio.jobs import Answers
 from studio.kernels import PackedStack
 from studio.model import load_compressed, load_original, slow_schemes
+from studio.model_files import INDEX, WEIGHTS
 from studio.packing import PackedTensor
 from studio.plan import Choice
 from studio.recipe import read_recipe
+from studio.sample import draws, sampled_survey
 from studio.sampling import Sampling
 from studio.scheme import Scheme
 from studio.session import Session
 from tests.conftest import tiny_tokenizer
+from tests.small import CountedRanges
 from tests.steps import finish
 
 BOUND = 0.03
@@ -215,6 +219,19 @@ def test_every_weight_of_the_text_is_in_the_map_once(made: Callable[[str], Made]
     assert len(set(places)) == len(places)
 
 
+@pytest.mark.usefixtures("own_cache")
+@of_every_family
+def test_a_sample_reads_the_bytes_it_says(made: Callable[[str], Made], family: str) -> None:
+    """However a family's file holds its weights: fused, expert by expert, with channels in rows or in columns."""
+    checkpoint = made(family).checkpoint
+    place = CountedRanges(checkpoint.path)
+    found = finish(sampled_survey(checkpoint, place, runs=2, rows=3))
+    drawn = draws(checkpoint, runs=2, rows=3)
+    assert sum(place.asked) == sum(draw.nbytes for draw in drawn)
+    assert {name: line.rows for name, line in found.items()} == {draw.layer.name: draw.rows for draw in drawn}
+    assert all(draw.rows >= min(4, draw.layer.matrix[0]) for draw in drawn), "the last run may be a short one"
+
+
 @of_every_speaker
 def test_both_models_chat(made: Callable[[str], Made], family: str) -> None:
     *_, last = made(family).session.chat("What is the capital of France? " * 8, Sampling(max_new_tokens=4))
@@ -226,12 +243,13 @@ def test_both_models_chat(made: Callable[[str], Made], family: str) -> None:
 @of_every_speaker
 def test_answering_piece_by_piece_is_answering_at_once(made: Callable[[str], Made], family: str) -> None:
     """The cache of every kind of block holds what a long prompt's first pieces left."""
-    from studio.chat import _tokens
-
     one = made(family)
     model = load_original(one.checkpoint)
+    decoder = GeneralDecoder(model)
     ids = torch.randint(3, V, (150,), generator=torch.Generator().manual_seed(2)).tolist()
-    *_, (token, _) = _tokens(model, ids, Sampling(), 1)
+    cache = decoder.begin(150)
+    decoder.step(cache, ids[:MOST_TOKENS])
+    token = int(decoder.step(cache, ids[MOST_TOKENS:]).argmax())
     with torch.inference_mode():
         expected = model(torch.tensor([ids])).logits[0, -1].float()
     assert expected[token] > expected.max() - 0.05 * expected.std()

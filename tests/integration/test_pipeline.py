@@ -29,15 +29,17 @@ from studio import chat as chat_module
 from studio import columns as columns_module
 from studio import pool as pool_module
 from studio import session as session_module
-from studio.chat import answer, prompt_ids
+from studio.chat import answer
 from studio.checkpoint import Checkpoint, of_folder
 from studio.columns import compressed_column
+from studio.decoder import Decoder, open_original
 from studio.errors import Cancelled, CheckpointError, ModelError, PromptError, ResourceError, UserError
 from studio.headers import read_header
 from studio.jobs import Answers, Event
 from studio.model import load_compressed, load_original, load_tokenizer, weight_bytes
 from studio.plan import Choice, make_plan
 from studio.pool import Pool
+from studio.prompt import prompt_ids
 from studio.recipe import PackedWeight, read_recipe
 from studio.rounding import NF4_LEVELS
 from studio.sampling import Sampling
@@ -351,7 +353,7 @@ def test_the_builtin_model_takes_the_bytes_it_should(
 def test_the_builtin_model_is_in_memory_in_packed_form_only(
     real: Callable[[str, float], Session], mode: str, ratio: float
 ) -> None:
-    """torch's layouts take 4 bytes a group of 64 where the file takes 2.5: 1.5 / 34.5 more."""
+    """In tiles a zero point takes a byte instead of half of one, 0.5 of 34.5 bytes a group; norms are fp32."""
     session = real(mode, ratio)
     answers = ask(session)
     assert answers.is_slow == (False, False)
@@ -359,7 +361,7 @@ def test_the_builtin_model_is_in_memory_in_packed_form_only(
     assert original is not None
     assert compressed is not None
     assert 269_030_016 <= original < 1.001 * 269_030_016
-    assert REAL[mode, ratio] <= compressed < 1.045 * REAL[mode, ratio]
+    assert REAL[mode, ratio] <= compressed < 1.02 * REAL[mode, ratio]
 
 
 @pytest.mark.real
@@ -1115,11 +1117,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the originals that were loaded."""
     names: list[str] = []
 
-    def load(checkpoint: Checkpoint) -> nn.Module:
+    def load(checkpoint: Checkpoint) -> Decoder[Any]:
         names.append(checkpoint.name)
-        return load_original(checkpoint)
+        return open_original(checkpoint)
 
-    monkeypatch.setattr(columns_module, "load_original", load)
+    monkeypatch.setattr(columns_module, "open_original", load)
     return names
 
 
@@ -1177,8 +1179,11 @@ def test_where_only_the_compressed_model_fits_it_answers_alone(
     assert plan.compressed_bytes < need < plan.original_bytes
     free_memory((need + plan.original_bytes) / 2 / pool_module.HEADROOM, monkeypatch)
     answers = ask(opened)
-    assert errors(answers) == ["memory", None]
-    assert answers.replies[1].tokens == SHORT.max_new_tokens
+    assert answers.is_alone
+    assert errors(answers) == [None, None]
+    assert [reply.tokens for reply in answers.replies] == [0, SHORT.max_new_tokens]
+    assert answers.verdict is not None
+    assert len(answers.verdict.tokens) == SHORT.max_new_tokens
 
 
 def test_an_idle_model_makes_room_and_one_in_use_does_not(

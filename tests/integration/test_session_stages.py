@@ -219,7 +219,7 @@ def test_output_errors_that_end_after_another_model_was_opened_leave_that_alone(
     assert session.output_errors == {}
 
 
-def test_a_sample_is_reported_and_not_kept(session: Session) -> None:
+def test_a_sample_is_reported_and_not_taken_for_measured(session: Session) -> None:
     events = []
 
     def follow() -> Iterator[Event]:

@@ -18,8 +18,9 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from studio import model as whole_model
 from studio.architecture import Kind, Layer
 from studio.blocks import BlockModel, Step
-from studio.checkpoint import WEIGHTS, Checkpoint, of_folder
+from studio.checkpoint import Checkpoint, of_folder
 from studio.errors import CheckpointError
+from studio.model_files import WEIGHTS
 
 Result = TypeVar("Result")
 

@@ -103,13 +103,37 @@ def test_the_slots_are_the_file_s_tensors(checkpoint: Checkpoint, tmp_path: Path
 
 
 @pytest.mark.usefixtures("_small_pieces")
-def test_progress_is_made_within_a_tensor_also_where_it_is_kept(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    steps: list[Progress] = list(compress(checkpoint, kept_too(checkpoint, Mode.NF4), tmp_path / "packed"))
+@pytest.mark.parametrize("mode", [Mode.NF4, Mode.NVFP4, Mode.CB4_LEARNED])
+def test_progress_is_made_within_a_tensor_also_where_it_is_kept(
+    checkpoint: Checkpoint, tmp_path: Path, mode: Mode
+) -> None:
+    steps: list[Progress] = list(compress(checkpoint, kept_too(checkpoint, mode), tmp_path / "packed"))
     done = [step.done for step in steps]
     assert done == sorted(done)
     assert done[-1] == sum(layer.numel for layer in checkpoint.layers)
     assert max(b - a for a, b in itertools.pairwise([0, *done])) <= 2100
     assert {"embed.weight", "b.0.norm.weight", "b.0.experts"} < {step.layer for step in steps}
+
+
+@pytest.mark.usefixtures("_small_pieces")
+@pytest.mark.parametrize("mode", [Mode.NVFP4, Mode.CB4_LEARNED])
+def test_a_tensor_looked_at_before_it_is_rounded_can_be_stopped_there(
+    checkpoint: Checkpoint, tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a step after each piece of that first pass, and the first half of the tensor's progress is its."""
+
+    def rounded(*_: object) -> None:
+        raise AssertionError("nothing was to be rounded yet")
+
+    monkeypatch.setattr(compress_module, "quantize", rounded)
+    up = checkpoint.layers[1]
+    job = compress(checkpoint, make_plan([up], Choice(mode, 32)), tmp_path / "packed.safetensors")
+    pieces = len(survey_module.chunks(up))
+    assert pieces > 1
+    done = [next(job).done for _ in range(pieces)]
+    assert done == sorted(set(done))
+    assert done[-1] == up.numel // 2
+    job.close()
 
 
 def test_a_model_without_a_weight_to_compress_has_no_error(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.kernels import PackedEmbedding, PackedLinear, Product, lookup_for, product_for, tiled
+from studio.kernels import PackedEmbedding, PackedLinear, Product, compiled, lookup_for, product_for, tiled
 from studio.kernels.int4 import Int4Product
 from studio.kernels.int8 import Int8Product
 from studio.kernels.tiled import TiledProduct
@@ -35,8 +35,11 @@ class Case:
         return pack(round_to_nearest(weight, scheme), scheme)
 
     def made(self, packed: PackedTensor | None = None) -> Product:
-        """Return the product of the weight; its kind is checked first, for the wrong operator may crash the process."""
-        product = product_for(packed or self.packed())
+        """Return the product of the weight as it is without a compiler; its kind is checked first, for the wrong
+        operator may crash the process."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiled, "decoding", lambda: None)
+            product = product_for(packed or self.packed())
         assert type(product) is self.product
         return product
 

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from studio import output_error
 from studio.architecture import Layer, ratio_defining
 from studio.calibrate import Inputs, calibrate
-from studio.checkpoint import WEIGHTS, Checkpoint, of_folder
+from studio.checkpoint import Checkpoint, of_folder
 from studio.errors import CheckpointError
+from studio.model_files import WEIGHTS
 from studio.output_error import Measured, layer_errors, measure, output_errors, recall
 from studio.packing import pack
 from studio.rounding import round_to_nearest
@@ -117,7 +118,7 @@ def test_weights_that_are_not_finite_are_named(llama: Checkpoint, inputs: dict[s
     tensors = load_file(llama.path / WEIGHTS)
     layer = ratio_defining(llama.layers)[3]
     tensors[layer.name][0, 0] = torch.nan
-    save_file(tensors, tmp_path / WEIGHTS)
+    save_file(tensors, tmp_path / WEIGHTS, {"format": "pt"})  # with the same header
     with pytest.raises(CheckpointError) as caught:
         finished(output_errors(replace(llama, folder=tmp_path), inputs, SCHEMES[:1]))
     assert (caught.value.key, caught.value.values) == ("not_finite", {"tensor": layer.name})

@@ -11,6 +11,7 @@ from studio.quantize import base_schemes, channel_error, measure, quantize, rela
 from studio.rounding import shared_of
 from studio.scheme import GROUP_SIZES, Mode, Scheme
 from tests.small import random
+from tests.steps import finish
 
 ROWS, WIDTH = 150, 128
 WEIGHT = random(ROWS, WIDTH) * (1 + torch.arange(ROWS).unsqueeze(1) / 10)
@@ -52,7 +53,7 @@ def test_what_is_measured_is_what_quantizing_does(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize("cuts", PIECES.values(), ids=PIECES.keys())
 def test_the_sums_of_pieces_are_those_of_the_whole(cuts: tuple[int, ...]) -> None:
-    shared = {scheme: found for scheme in SCHEMES if (found := shared_of(lambda: [WEIGHT], scheme)) is not None}
+    shared = finish(shared_of([WEIGHT], SCHEMES))
     first, *rest = [measure(piece, SCHEMES, shared) for piece in pieces(cuts)]
     for part in rest:
         first += part
@@ -68,7 +69,7 @@ def test_the_sums_of_pieces_are_those_of_the_whole(cuts: tuple[int, ...]) -> Non
 @in_every_scheme
 def test_pieces_are_packed_as_the_whole_is(scheme: Scheme, cuts: tuple[int, ...]) -> None:
     """At even rows, where the zero points of a piece begin a byte."""
-    shared = shared_of(lambda: pieces(cuts), scheme)
+    shared = finish(shared_of(pieces(cuts), [scheme])).get(scheme)
     parts = [quantize(piece, scheme, shared) for piece in pieces(cuts)]
     whole = quantize(WEIGHT, scheme)
     for name, array in whole.packed.arrays().items():

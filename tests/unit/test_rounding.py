@@ -1,11 +1,15 @@
 """What holds of rounding in every format, ours included, whoever invented it."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
+from torch import Tensor
 
 from studio.rounding import Rounded, dequantize, round_to_nearest, shared_of
 from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
 from tests import hostile
+from tests.steps import finish
 
 SCHEMES = [Scheme(mode, group) for mode in Mode for group in mode.stored_as.group_sizes if group in (-1, 16, 32)]
 ROWS, WIDTH = 4, 96
@@ -75,13 +79,38 @@ def test_a_weight_rounded_in_pieces_is_the_whole_one(scheme: Scheme, rows: int) 
     weight = noise(6)
     weight[2] *= 5
     whole = round_to_nearest(weight, scheme)
-    shared = shared_of(lambda: weight.split(rows), scheme)
+    shared = finish(shared_of(weight.split(rows), [scheme])).get(scheme)
     pieces = [round_to_nearest(piece, scheme, shared) for piece in weight.split(rows)]
-    assert (shared is None) == (scheme.mode.stored_as.shared is None)
+    assert (shared is not None) == scheme.mode.needs_whole
     if shared is not None and whole.shared is not None:
         assert torch.equal(shared, whole.shared)
     assert torch.equal(torch.cat([piece.codes for piece in pieces]), whole.codes)
     assert torch.equal(torch.cat([piece.scale for piece in pieces]), whole.scale)
+
+
+def test_what_a_weight_shares_is_found_in_one_pass_that_says_where_it_is() -> None:
+    weight = noise(6)
+    sharing = [Scheme(Mode.NVFP4, 16), Scheme(Mode.CB4_LEARNED, 16), Scheme(Mode.CB4_LEARNED)]
+    asked: list[Tensor] = []
+
+    def pieces() -> Iterator[Tensor]:
+        for piece in weight.split(2):
+            asked.append(piece)
+            yield piece
+
+    steps = shared_of(pieces(), [Scheme(Mode.INT4_SYM, 16), *sharing])
+    for count in range(1, len(weight.split(2)) + 1):
+        assert next(steps) == sum(piece.numel() for piece in asked)
+        assert len(asked) == count
+    assert list(finish(steps)) == sharing
+
+
+def test_a_weight_that_shares_nothing_is_not_looked_at() -> None:
+    def pieces() -> Iterator[Tensor]:
+        raise AssertionError
+        yield
+
+    assert finish(shared_of(pieces(), [Scheme(Mode.INT4_ASYM, 16), Scheme(Mode.MXFP4, 32)])) == {}
 
 
 @in_every_scheme

@@ -2,6 +2,9 @@
 
 import math
 import random as chances
+import threading
+from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from studio import kept
 from studio import sample as sample_module
 from studio.checkpoint import Checkpoint
-from studio.errors import CheckpointError
+from studio.errors import CheckpointError, HubError
 from studio.quantize import measure
-from studio.sample import LARGEST, SampledLayer, interval, run_starts, sampled_survey
+from studio.sample import LARGEST, SampledLayer, draws, interval, recall, run_starts, sampled_survey
 from studio.scheme import Mode, Scheme
 from studio.survey import candidates, survey
-from tests.small import a_few_weights, counted_reads, random, saved
+from tests.small import CountedRanges, a_few_weights, counted_reads, random, saved
 from tests.steps import finish
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -62,7 +66,7 @@ def test_only_the_rows_wanted_are_read(tall: Checkpoint, monkeypatch: pytest.Mon
 
 def test_a_seed_is_a_sample(tall: Checkpoint) -> None:
     def sample(seed: int) -> dict[str, SampledLayer]:
-        return finish(sampled_survey(tall, runs=5, seed=seed))
+        return finish(sampled_survey(tall, runs=5, rows=RUN, seed=seed))
 
     assert sample(1) == sample(1)
     assert sample(1) != sample(2)
@@ -70,22 +74,26 @@ def test_a_seed_is_a_sample(tall: Checkpoint) -> None:
 
 def test_a_layer_s_rows_do_not_depend_on_the_others(tall: Checkpoint, tmp_path: Path) -> None:
     both = saved(tmp_path / "both", {"b.0.first.weight": random(64, 64), NAME: varying(0)})
-    assert finish(sampled_survey(both))[NAME] == finish(sampled_survey(tall))[NAME]
+    assert finish(sampled_survey(both, rows=RUN))[NAME] == finish(sampled_survey(tall, rows=RUN))[NAME]
 
 
 def test_the_score_of_a_sample_is_no_lower_than_the_true_one(tall: Checkpoint) -> None:
     true = finish(survey(tall)).layers[NAME].sensitivity
-    scores = [finish(sampled_survey(tall, runs=runs))[NAME].sensitivity for runs in (2, 8, 50, 100)]
+    scores = [finish(sampled_survey(tall, runs=runs, rows=RUN))[NAME].sensitivity for runs in (2, 8, 50, 100)]
     assert scores[0] >= scores[-1]
     assert all(found >= true * (1 - 1e-6) for found in scores)
     assert scores[-1] == pytest.approx(true)
 
 
-def test_layers_are_counted(tmp_path: Path) -> None:
+def test_bytes_are_counted(tmp_path: Path) -> None:
     checkpoint = saved(tmp_path / "model", a_few_weights())
-    steps = list(sampled_survey(checkpoint))
-    assert [step.done for step in steps] == [1, 2, 3, 4, 5]
-    assert {step.total for step in steps} == {5}
+    place = CountedRanges(checkpoint.path)
+    steps = [step for step in sampled_survey(checkpoint, place, runs=2, rows=4) if step.found is not None]
+    drawn = draws(checkpoint, runs=2, rows=4)
+    assert [step.layer for step in steps] == [draw.layer.name for draw in drawn]
+    assert [step.done for step in steps] == list(accumulate(draw.nbytes for draw in drawn))
+    assert {step.total for step in steps} == {steps[-1].done} == {sum(place.asked)}
+    assert {draw.rows for draw in drawn} == {8}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 1e8], ids=["nan", "inf", "beyond-fp16"])
@@ -123,7 +131,7 @@ def test_the_interval_holds_the_true_error_as_often_as_it_says(tall: Checkpoint,
 def test_more_runs_make_it_narrower(tall: Checkpoint) -> None:
     widths = []
     for runs in (4, 16, 64, 99):
-        found = finish(sampled_survey(tall, runs=runs))[NAME].errors["int4_asym-g32"]
+        found = finish(sampled_survey(tall, runs=runs, rows=RUN))[NAME].errors["int4_asym-g32"]
         widths.append(found.high - found.low)
     assert widths == sorted(widths, reverse=True)
     assert widths[-1] > 0
@@ -164,9 +172,112 @@ def test_what_is_sampled_is_what_a_survey_measures(tall: Checkpoint) -> None:
     assert list(finish(sampled_survey(tall))[NAME].errors) == schemes
 
 
-def test_nothing_is_kept(tall: Checkpoint, own_cache: Path) -> None:
-    finish(sampled_survey(tall))
-    assert not own_cache.exists()
+def test_a_mode_more_is_sampled_on_top_of_the_same_rows(tall: Checkpoint) -> None:
+    first = finish(sampled_survey(tall, rows=RUN))[NAME]
+    extra = Scheme(Mode.INT3_SYM, 32)
+    second = finish(sampled_survey(tall, rows=RUN, wanted={NAME: [extra]}))[NAME]
+    assert second.errors.items() > first.errors.items()
+    assert second.errors[str(extra)].error > first.errors["int4_sym-g32"].error
+    assert (second.sensitivity, second.rows) == (first.sensitivity, first.rows)
+
+
+def test_a_mode_in_which_the_whole_layer_shares_numbers_is_left_out(tall: Checkpoint) -> None:
+    """The largest of its scales, or its levels, are not those of some rows."""
+    sharing = [Scheme(mode, mode.stored_as.group_sizes[-1]) for mode in Mode if mode.needs_whole]
+    assert len(sharing) == 2
+    found = finish(sampled_survey(tall, wanted={NAME: [*sharing, Scheme(Mode.FP4, 32)]}))
+    assert "fp4-g32" in found[NAME].errors
+    assert not found[NAME].errors.keys() & {str(scheme) for scheme in sharing}
+
+
+def test_what_was_sampled_is_not_read_again(tall: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = finish(sampled_survey(tall, rows=RUN))
+    reads = counted_reads(monkeypatch)
+    assert recall(tall, rows=RUN) == first
+    assert finish(sampled_survey(tall, rows=RUN)) == first
+    assert reads == []
+    for other in ({"rows": RUN, "seed": 1}, {"rows": RUN, "runs": 9}, {"rows": 2 * RUN}, {}):
+        assert recall(tall, **other) == {}
+
+
+def test_closing_half_way_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = saved(tmp_path / "model", a_few_weights())
+    steps = sampled_survey(checkpoint)
+    first = next(step for step in steps if step.found is not None)
+    steps.close()
+    assert recall(checkpoint).keys() == {first.layer}
+    reads = counted_reads(monkeypatch)
+    finish(sampled_survey(checkpoint))
+    assert first.layer not in {name for name, *_ in reads}
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "foreign_layer": lambda lines: lines.update(other=lines[NAME]),
+    "more_rows_than_there_are": lambda lines: lines[NAME].update(rows=HEIGHT + 1),
+    "rows_in_words": lambda lines: lines[NAME].update(rows="128"),
+    "no_rows": lambda lines: lines[NAME].pop("rows"),
+    "nan": lambda lines: lines[NAME]["errors"].update({"nf4-g32": [math.nan, 0.0, 1.0]}),
+    "negative": lambda lines: lines[NAME]["errors"].update({"nf4-g32": [0.1, -0.1, 1.0]}),
+    "infinite": lambda lines: lines[NAME].update(sensitivity=math.inf),
+    "two_numbers": lambda lines: lines[NAME]["errors"].update({"nf4-g32": [0.1, 0.2]}),
+    "no_scheme": lambda lines: lines[NAME]["errors"].update({"nf5-g32": [0.1, 0.1, 0.1]}),
+    "errors_in_a_list": lambda lines: lines[NAME].update(errors=[1]),
+    "layer_in_a_list": lambda lines: lines.update({NAME: [1]}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_kept_figures_that_cannot_be_are_sampled_again(
+    tall: Checkpoint, own_cache: Path, damage: Callable[[dict[str, Any]], object]
+) -> None:
+    first = finish(sampled_survey(tall, rows=RUN))
+    [file] = (own_cache / "survey").iterdir()
+    lines = kept.recall(file)
+    damage(lines)
+    kept.keep(file, lines)
+    assert recall(tall, rows=RUN) == {}
+    assert finish(sampled_survey(tall, rows=RUN)) == first
+
+
+def test_a_place_that_does_not_answer_is_waited_for_with_a_word_now_and_then(
+    tall: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_module, "BEAT", 0.01)
+    go = threading.Event()
+
+    class Slow(CountedRanges):
+        def read(self, file: str, start: int, length: int) -> Tensor:
+            go.wait()
+            return super().read(file, start, length)
+
+    steps = sampled_survey(tall, Slow(tall.path), rows=RUN)
+    assert [next(steps).found for _ in range(3)] == [None] * 3
+    go.set()
+    assert finish(steps)[NAME].rows == 8 * RUN
+
+
+def test_what_the_place_raises_is_raised(tall: Checkpoint) -> None:
+    class Gone:
+        def read(self, file: str, start: int, length: int) -> Tensor:
+            raise HubError("hub_bad_range", file=file)
+
+    with pytest.raises(HubError, match="read in parts"):
+        finish(sampled_survey(tall, Gone()))
+
+
+def test_where_the_file_has_rows_as_columns_whole_matrices_are_read(tmp_path: Path) -> None:
+    """A few of its columns would cost as much: of a single matrix all rows are then known, of experts some experts."""
+    one = saved(tmp_path / "one", {NAME: random(96, 2000)}, transposed=True)
+    place = CountedRanges(one.path)
+    line = finish(sampled_survey(one, place))[NAME]
+    assert (line.rows, sum(place.asked)) == (2000, 2 * 96 * 2000)
+    assert all(found.low == found.high for found in line.errors.values())
+    assert line.errors["int4_asym-g32"].error == finish(survey(one)).layers[NAME].errors["int4_asym-g32"]
+    many = saved(tmp_path / "many", {"b.0.experts": random(20, 96, 500)}, transposed=True)
+    place = CountedRanges(many.path)
+    line = finish(sampled_survey(many, place, runs=4))["b.0.experts"]
+    assert (line.rows, sum(place.asked)) == (4 * 500, 4 * 2 * 96 * 500)
+    assert line.errors["int4_asym-g32"].low < line.errors["int4_asym-g32"].high
 
 
 def test_runs_of_other_lengths(tall: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,4 +285,6 @@ def test_runs_of_other_lengths(tall: Checkpoint, monkeypatch: pytest.MonkeyPatch
     found = finish(sampled_survey(tall, runs=3, rows=100))
     assert found[NAME].rows == 300
     assert {stop - start for _, start, stop in reads} == {100}
-    assert sample_module.RUNS * sample_module.ROWS == 128
+    [draw] = draws(tall)
+    lengths = {stop - start for start, stop in draw.runs}
+    assert lengths == {sample_module.RUN_WEIGHTS // WIDTH, HEIGHT % (sample_module.RUN_WEIGHTS // WIDTH)}

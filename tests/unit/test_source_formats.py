@@ -13,6 +13,7 @@ from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 from studio.errors import CheckpointError
 from studio.headers import TensorEntry, read_header
 from studio.source_formats import Files, StoredTensor, dequantize_fp8, dequantize_mxfp4, is_readable
+from tests.small import CountedRanges
 
 E4M3 = torch.float8_e4m3fn
 
@@ -74,7 +75,7 @@ def stored(tmp_path: Path) -> Any:
     def write(**tensors: Tensor) -> tuple[dict[str, TensorEntry], Files]:
         save_file(tensors, tmp_path / "a.safetensors")
         entries = read_header(tmp_path / "a.safetensors")
-        return entries, Files(tmp_path, entries)
+        return entries, Files(entries, CountedRanges(tmp_path))
 
     return write
 
@@ -87,10 +88,9 @@ def test_experts_in_mxfp4_have_the_shape_of_their_values(stored: Any) -> None:
     expected = convert_moe_packed_tensors(blocks, scales).mT
     assert tensor.check()
     assert (tensor.format, tensor.shape) == ("MXFP4", (3, 8, 64))
-    with files:
-        assert torch.equal(tensor.whole(files), expected)
-        assert torch.equal(tensor.rows(files, 1, 3, 6), expected[1, 3:6])
-        assert torch.equal(tensor.columns(files, 2, 10, 20), expected[2].T[10:20])
+    assert torch.equal(tensor.whole(files), expected)
+    assert torch.equal(tensor.rows(files, 1, 3, 6), expected[1, 3:6])
+    assert torch.equal(tensor.columns(files, 2, 10, 20), expected[2].T[10:20])
 
 
 @pytest.mark.parametrize("grid", [(3, 2, 4), (3, 1, 1), (1,)], ids=["blocks", "expert", "tensor"])
@@ -101,19 +101,63 @@ def test_experts_in_fp8_have_their_own_scales(stored: Any, grid: tuple[int, ...]
     assert tensor.check()
     each = scale if len(grid) == 3 else scale.reshape(1, 1, 1).expand(3, 1, 1)
     expected = torch.stack([transformers_fp8(weight[i], each[i]) for i in range(3)])
-    with files:
-        assert torch.equal(tensor.whole(files), expected)
-        assert torch.equal(tensor.rows(files, 2, 15, 18), expected[2, 15:18])
-        assert torch.equal(tensor.columns(files, 1, 5, 9), expected[1].T[5:9])
+    assert torch.equal(tensor.whole(files), expected)
+    assert torch.equal(tensor.rows(files, 2, 15, 18), expected[2, 15:18])
+    assert torch.equal(tensor.columns(files, 1, 5, 9), expected[1].T[5:9])
 
 
 def test_plain_tensors_are_read_as_they_are(stored: Any) -> None:
     values = {"scalar": torch.tensor(2.0), "flat": torch.rand(5), "none": torch.empty(0, 4), "w": torch.rand(6, 4)}
     entries, files = stored(**values)
-    with files:
-        for name, value in values.items():
-            assert torch.equal(StoredTensor(name, entries).whole(files), value)
-        assert torch.equal(StoredTensor("w", entries).columns(files, 0, 1, 3), values["w"].T[1:3])
+    for name, value in values.items():
+        assert torch.equal(StoredTensor(name, entries).whole(files), value)
+    assert torch.equal(StoredTensor("w", entries).columns(files, 0, 1, 3), values["w"].T[1:3])
+
+
+OF_ROWS = {
+    "plain": {"w": torch.rand(40, 32)},
+    "experts": {"w": torch.rand(3, 40, 32)},
+    "fp8_blocks": {"w": random_fp8(40, 32), "w_scale": torch.rand(3, 2) + 0.1},
+    "fp8_of_a_row": {"w": random_fp8(40, 32), "w_scale": torch.rand(40, 1) + 0.1},
+    "fp8_of_a_row_flat": {"w": random_fp8(40, 32), "w_scale": torch.rand(40) + 0.1},
+    "fp8_tensor": {"w": random_fp8(40, 32), "w_scale": torch.tensor(0.5)},
+    "fp8_columns": {"w": random_fp8(40, 32), "w_scale": torch.rand(1, 4) + 0.1},
+    "fp8_experts": {"w": random_fp8(3, 40, 32), "w_scale_inv": torch.rand(3, 3, 2) + 0.1},
+    "fp8_an_expert": {"w": random_fp8(3, 40, 32), "w_scale_inv": torch.rand(3, 1, 1) + 0.1},
+    "mxfp4": {
+        "w_blocks": torch.randint(0, 256, (3, 40, 2, 16), dtype=torch.uint8),
+        "w_scales": torch.randint(110, 135, (3, 40, 2), dtype=torch.uint8),
+    },
+}
+
+
+@pytest.mark.parametrize("tensors", OF_ROWS.values(), ids=OF_ROWS.keys())
+@pytest.mark.parametrize(("start", "stop"), [(0, 40), (0, 1), (15, 18), (16, 32), (33, 40), (7, 39)])
+def test_no_byte_is_read_but_those_of_the_rows_and_their_scales(
+    stored: Any, tmp_path: Path, tensors: dict[str, Tensor], start: int, stop: int
+) -> None:
+    entries, files = stored(**tensors)
+    tensor = StoredTensor(next(iter(tensors)), entries)
+    whole = tensor.whole(files)
+    for expert in range(3 if len(tensor.shape) == 3 else 1):
+        place = CountedRanges(tmp_path)
+        rows = tensor.rows(Files(entries, place), expert, start, stop)
+        assert torch.equal(rows, (whole[expert] if len(tensor.shape) == 3 else whole)[start:stop])
+        assert sum(place.asked) == tensor.read_bytes(expert, start, stop)
+        own = entries[tensor.name].nbytes * (stop - start) // whole[..., 0].numel()
+        scales = [entry.nbytes for name, entry in entries.items() if name != tensor.name]
+        assert own <= sum(place.asked) <= own + sum(scales)
+        place.asked.clear()
+        columns = tensor.columns(Files(entries, place), expert, 3, 5)
+        assert torch.equal(columns, (whole[expert] if len(tensor.shape) == 3 else whole)[:, 3:5].T)
+        assert sum(place.asked) == tensor.read_bytes(expert, 0, 40)
+
+
+def test_scales_of_other_rows_are_not_read(stored: Any, tmp_path: Path) -> None:
+    entries, _ = stored(w=random_fp8(256, 64), w_scale=torch.rand(256, 1) + 0.1)
+    place = CountedRanges(tmp_path)
+    StoredTensor("w", entries).rows(Files(entries, place), 0, 100, 102)
+    assert place.asked == [2 * 64, 2 * 4]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +191,7 @@ def test_a_file_cut_short_is_named(stored: Any, tmp_path: Path) -> None:
     entries, files = stored(w=torch.rand(64, 64))
     with (tmp_path / "a.safetensors").open("r+b") as file:
         file.truncate(1000)
-    with files, pytest.raises(CheckpointError) as caught:
+    with pytest.raises(CheckpointError) as caught:
         StoredTensor("w", entries).whole(files)
     assert caught.value.values == {"file": "a.safetensors"}
 

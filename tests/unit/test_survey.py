@@ -14,6 +14,7 @@ from studio.architecture import ratio_defining
 from studio.checkpoint import Checkpoint
 from studio.compress import compress
 from studio.errors import CheckpointError
+from studio.kept import keep
 from studio.plan import Choice, Pin, make_plan
 from studio.scheme import Mode, Scheme
 from studio.survey import LayerSurvey, Survey, candidates, recall, score, sensitivities, survey
@@ -163,6 +164,17 @@ def test_sensitivities_forget_no_errors(checkpoint: Checkpoint, own_cache: Path)
 
 
 @pytest.mark.usefixtures("_small_pieces")
+def test_looking_at_a_whole_layer_first_is_progress_too(checkpoint: Checkpoint) -> None:
+    [up] = [layer for layer in checkpoint.layers if layer.name == WEIGHTS[0]]
+    pieces = len(survey_module.chunks(up))
+    steps = survey(checkpoint, None, {up.name: [Scheme(Mode.NVFP4, 16), Scheme(Mode.CB4_LEARNED, 32)]})
+    first = [step for step in steps if step.layer == up.name and step.found is None]
+    assert len(first) == 2 * pieces - 1, "the last one comes with what was found"
+    assert [step.done for step in first] == sorted({step.done for step in first})
+    assert first[pieces - 1].done == up.numel // 2
+
+
+@pytest.mark.usefixtures("_small_pieces")
 @pytest.mark.parametrize("layers", [0, 1, 3])
 def test_closing_half_way_keeps_what_was_found(checkpoint: Checkpoint, reads: list[Any], layers: int) -> None:
     """Also where the next layer is begun; it is measured anew."""
@@ -222,10 +234,9 @@ Damage = Callable[[Path, Checkpoint], None]
 
 def signed(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change what is kept, and sign it as whole."""
-    kept = json.loads(file.read_text())
-    kept["layers"] = change(kept["layers"]) or kept["layers"]
-    kept["digest"] = survey_module._digest(kept["layers"])
-    file.write_text(json.dumps(kept))
+    figures = json.loads(file.read_text())["figures"]
+    figures["layers"] = change(figures["layers"]) or figures["layers"]
+    keep(file, figures)
 
 
 def first_errors(layers: dict[str, Any]) -> dict[str, Any]:
@@ -240,8 +251,7 @@ def a_digit_changed(file: Path) -> None:
 
 
 def another_version(file: Path) -> None:
-    kept = json.loads(file.read_text())
-    file.write_text(json.dumps(kept | {"version": -1}))
+    keep(file, json.loads(file.read_text())["figures"] | {"version": -1})
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
@@ -262,12 +272,14 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "errors_in_a_list": lambda file: signed(file, lambda layers: layers["b.0.up.weight"].update(errors=[[1], [2]])),
     "layers_in_a_list": lambda file: signed(file, list),
     "a_list": lambda file: file.write_text("[]"),
+    "a_signed_list": lambda file: keep(file, []),
+    "a_signed_number": lambda file: keep(file, 7),
     "a_number": lambda file: file.write_text("7"),
     "not_json": lambda file: file.write_text("{'version': 1}"),
     "not_text": lambda file: file.write_bytes(b"\xff\xfe\x00\x80" * 50),
     "deep": lambda file: file.write_text("[" * 200_000 + "]" * 200_000),
-    "deep_layers": lambda file: file.write_text('{"layers": ' + '{"a":' * 100_000 + "1" + "}" * 100_001),
-    "a_long_number": lambda file: file.write_text('{"version": ' + "9" * 10_000 + "}"),
+    "deep_layers": lambda file: file.write_text('{"figures": ' + '{"a":' * 100_000 + "1" + "}" * 100_001),
+    "a_long_number": lambda file: file.write_text('{"figures": ' + "9" * 10_000 + "}"),
     "a_folder": lambda file: (file.unlink(), file.mkdir()),
 }
 

@@ -99,91 +99,117 @@ static void remember(const Head *h, int position, const float *key, const float 
     }
 }
 
-/* q . k of sixteen positions */
-INLINE Floats scores_at(const Head *h, int block, const float *q) {
+/* q . k of sixteen positions, for Q queries [dimensions] `stride` apart: 1 or 4, named for the sake of registers. */
+INLINE void scores_at(const Head *h, int block, const float *q, size_t stride, const int Q, Floats *scores) {
     const int D = h->dimensions;
-    Floats found[4] = {all(0), all(0), all(0), all(0)};
+    const float *q1 = q + (Q > 1 ? stride : 0), *q2 = q1 + (Q > 1 ? stride : 0), *q3 = q2 + (Q > 1 ? stride : 0);
     if (h->bits == 16) {
         const uint16_t *keys = (const uint16_t *)h->keys + (size_t)block * D * LANES;
-        for (int d = 0; d < D; d += 4)
-            for (int j = 0; j < 4; j++) found[j] += load_halves(keys + (size_t)(d + j) * LANES) * q[d + j];
-        return (found[0] + found[1]) + (found[2] + found[3]);
-    }
-    Floats score = all(0);
-    for (int s = 0; s < h->spans; s++) {
-        int from = s * SPAN, stop = D - from < SPAN ? D : from + SPAN;
-        const uint16_t *grid = h->key_grid + ((size_t)block * h->spans + s) * 2 * LANES;
-        float sum = 0;
-        Floats products = all(0);
-        if (h->bits == 8) {
-            const uint8_t *keys = h->keys + (size_t)block * D * LANES;
-            for (int d = from; d < stop; d++) {
-                products += floats(load_bytes(keys + (size_t)d * LANES)) * q[d];
-                sum += q[d];
-            }
-        } else {
-            const uint8_t *keys = h->keys + (size_t)block * (D / 2) * LANES;
-            for (int d = from; d < stop; d += 2) {
-                Ints both = load_bytes(keys + (size_t)(d / 2) * LANES);
-                products += floats(both & 15) * q[d] + floats(both >> 4) * q[d + 1];
-                sum += q[d] + q[d + 1];
-            }
+        Floats a = all(0), b = a, c = a, d = a, e = a, f = a, g = a, i = a;
+        for (int k = 0; k < D; k += 2, keys += 2 * LANES) {
+            const Floats even = load_halves(keys), odd = load_halves(keys + LANES);
+            a += even * q[k], b += odd * q[k + 1];
+            if (Q == 1) continue;
+            c += even * q1[k], d += odd * q1[k + 1];
+            e += even * q2[k], f += odd * q2[k + 1];
+            g += even * q3[k], i += odd * q3[k + 1];
         }
-        score += load_halves(grid) * sum + load_halves(grid + LANES) * products;
-    }
-    return score;
-}
-
-/* out += weight * value of one position */
-INLINE void add_value(const Head *h, int position, float weight, Floats *out) {
-    const int D = h->dimensions;
-    if (h->bits == 16) {
-        const uint16_t *values = (const uint16_t *)h->values + (size_t)position * D;
-        for (int i = 0; i < D / LANES; i++) out[i] += load_halves(values + i * LANES) * weight;
+        scores[0] = a + b;
+        if (Q > 1) scores[1] = c + d, scores[2] = e + f, scores[3] = g + i;
         return;
     }
-    const uint16_t *grid = h->value_grid + (size_t)position * h->spans * 2;
-    for (int s = 0; s < h->spans; s++) {
-        float low = from_half(grid[2 * s]) * weight, step = from_half(grid[2 * s + 1]) * weight;
-        for (int i = s * 2; i < s * 2 + 2 && i < D / LANES; i++) {
-            Ints codes;
-            if (h->bits == 8) codes = load_bytes(h->values + (size_t)position * D + i * LANES);
-            else {
-                Ints both = load_bytes(h->values + (size_t)position * (D / 2) + s * LANES);
-                codes = i % 2 ? both >> 4 : both & 15;
+    for (int n = 0; n < Q; n++, q += stride) {
+        scores[n] = all(0);
+        for (int s = 0; s < h->spans; s++) {
+            const int from = s * SPAN, stop = D - from < SPAN ? D : from + SPAN;
+            const uint16_t *grid = h->key_grid + ((size_t)block * h->spans + s) * 2 * LANES;
+            float sum = 0;
+            Floats products = all(0);
+            if (h->bits == 8) {
+                const uint8_t *keys = h->keys + (size_t)block * D * LANES;
+                for (int d = from; d < stop; d++) {
+                    products += floats(load_bytes(keys + (size_t)d * LANES)) * q[d];
+                    sum += q[d];
+                }
+            } else {
+                const uint8_t *keys = h->keys + (size_t)block * (D / 2) * LANES;
+                for (int d = from; d < stop; d += 2) {
+                    Ints both = load_bytes(keys + (size_t)(d / 2) * LANES);
+                    products += floats(both & 15) * q[d] + floats(both >> 4) * q[d + 1];
+                    sum += q[d] + q[d + 1];
+                }
             }
-            out[i] += floats(codes) * step + low;
+            scores[n] += load_halves(grid) * sum + load_halves(grid + LANES) * products;
         }
     }
 }
 
-#define MAX_DIMENSIONS 512
+/* Sixteen dimensions of one position's value. */
+INLINE Floats value_at(const Head *h, int position, int part) {
+    const int D = h->dimensions;
+    if (h->bits == 16) return load_halves((const uint16_t *)h->values + (size_t)position * D + part * LANES);
+    const uint16_t *grid = h->value_grid + ((size_t)position * h->spans + part / 2) * 2;
+    Ints codes;
+    if (h->bits == 8) codes = load_bytes(h->values + (size_t)position * D + part * LANES);
+    else {
+        Ints both = load_bytes(h->values + (size_t)position * (D / 2) + part / 2 * LANES);
+        codes = part % 2 ? both >> 4 : both & 15;
+    }
+    return floats(codes) * from_half(grid[1]) + from_half(grid[0]);
+}
 
-/* One query [dimensions] over positions first..last -> out [dimensions]. `scores` has room for all of them and sixteen more.
-   A positive `cap` bounds the scores as Gemma 2 does. */
-static void attend(const Head *h, const float *q, int first, int last, float scale, float cap, float *scores, float *out) {
-    const int begin = first / LANES * LANES;
-    Floats top = all(-INFINITY);
-    for (int p = begin; p <= last; p += LANES) {
-        Floats score = scores_at(h, p / LANES, q) * scale;
-        if (cap > 0) for (int i = 0; i < LANES; i++) score[i] = cap * tanhf(score[i] / cap);
-        if (p < first || p + LANES - 1 > last)
-            for (int i = 0; i < LANES; i++) if (p + i < first || p + i > last) score[i] = -INFINITY;
-        store(scores + (p - begin), score);
-        top = larger(top, score);
+/* Q queries [dimensions] over positions first..last, the last one position further for each -> out [dimensions], both `stride`
+   and `out_stride` apart. `scores` has room for Q times all positions and sixteen more. A positive `cap` bounds the scores
+   as Gemma 2 does. A query's arithmetic does not depend on Q. */
+INLINE void attend_to(const Head *h, const float *q, size_t stride, const int Q, int window, int last, float scale, float cap,
+                      float *scores, size_t room, float *out, size_t out_stride) {
+    int first[4];
+    float most[4], sum[4];
+    for (int n = 0; n < Q; n++) first[n] = window && last + n >= window ? last + n - window + 1 : 0;
+    const int begin = first[0] / LANES * LANES, end = last + Q - 1;
+    for (int p = begin; p <= end; p += LANES) {
+        Floats found[4];
+        scores_at(h, p / LANES, q, stride, Q, found);
+        for (int n = 0; n < Q; n++) {
+            Floats score = found[n] * scale;
+            if (cap > 0) for (int i = 0; i < LANES; i++) score[i] = cap * tanhf(score[i] / cap);
+            if (p < first[n] || p + LANES - 1 > last + n)
+                for (int i = 0; i < LANES; i++) if (p + i < first[n] || p + i > last + n) score[i] = -INFINITY;
+            store(scores + n * room + (p - begin), score);
+        }
     }
-    float most = largest(top), sum = 0;
-    Floats found[MAX_DIMENSIONS / LANES], shares = all(0);
-    const int parts = h->dimensions / LANES;
-    for (int i = 0; i < parts; i++) found[i] = all(0);
-    for (int p = begin; p <= last; p += LANES) {
-        Floats share = exponential(load(scores + (p - begin)) - most);
-        if (p < first || p + LANES - 1 > last)
-            for (int i = 0; i < LANES; i++) if (p + i < first || p + i > last) share[i] = 0;
-        store(scores + (p - begin), share);
-        shares += share;
+    for (int n = 0; n < Q; n++) {
+        float *own = scores + n * room;
+        Floats top = all(-INFINITY), shares = all(0);
+        for (int p = begin; p <= end; p += LANES) top = larger(top, load(own + (p - begin)));
+        most[n] = largest(top);
+        for (int p = begin; p <= end; p += LANES) {
+            Floats share = exponential(load(own + (p - begin)) - most[n]);
+            if (p < first[n] || p + LANES - 1 > last + n)
+                for (int i = 0; i < LANES; i++) if (p + i < first[n] || p + i > last + n) share[i] = 0;
+            store(own + (p - begin), share);
+            shares += share;
+        }
+        sum[n] = total(shares);
     }
-    for (int p = first; p <= last; p++) add_value(h, p, scores[p - begin], found);
-    sum = total(shares);
-    for (int i = 0; i < parts; i++) store(out + i * LANES, found[i] / sum);
+    const float *s0 = scores - begin, *s1 = s0 + (Q > 1 ? room : 0), *s2 = s1 + (Q > 1 ? room : 0), *s3 = s2 + (Q > 1 ? room : 0);
+    for (int part = 0; part < h->dimensions / LANES; part++) {
+        Floats a = all(0), b = a, c = a, d = a;
+        for (int p = first[0]; p <= end; p++) {
+            const Floats value = value_at(h, p, part);
+            a += value * s0[p];
+            if (Q > 1) b += value * s1[p], c += value * s2[p], d += value * s3[p];
+        }
+        float *to = out + part * LANES;
+        store(to, a / sum[0]);
+        if (Q > 1) store(to + out_stride, b / sum[1]), store(to + 2 * out_stride, c / sum[2]), store(to + 3 * out_stride, d / sum[3]);
+    }
+}
+
+/* The same for `count` queries, four at a time. */
+static void attend(const Head *h, const float *q, size_t stride, int count, int window, int last, float scale, float cap,
+                   float *scores, size_t room, float *out, size_t out_stride) {
+    if (count == 4) attend_to(h, q, stride, 4, window, last, scale, cap, scores, room, out, out_stride);
+    else for (int n = 0; n < count; n++)
+        attend_to(h, q + n * stride, stride, 1, window, last + n, scale, cap, scores, room, out + n * out_stride, out_stride);
 }

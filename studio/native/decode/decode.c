@@ -40,7 +40,8 @@ typedef struct {
     float *states;             /* [count][hidden] behind the final norm, or none */
     /* scratch, all of the step's life */
     float *x, *qkv, *heads, *inner, *branch, *rotation;
-    Inputs shared;
+    Inputs shared, own[MAX_MEMBERS];
+    float *scores[MAX_MEMBERS];
 } Step;
 
 static int padded(int width) { return (width + 63) / 64 * 64; }
@@ -49,15 +50,6 @@ static int widest(const Model *m) {
     int width = m->hidden > m->inner ? m->hidden : m->inner, all_heads = m->heads * m->dimensions;
     return padded(width > all_heads ? width : all_heads);
 }
-
-static Inputs inputs(int tokens, int stride) {
-    Inputs in = {aligned_alloc(64, (size_t)tokens * stride * 4), aligned_alloc(64, (size_t)tokens * stride),
-                 aligned_alloc(64, (size_t)tokens * stride), aligned_alloc(64, (size_t)tokens * stride / 8 + 64),
-                 aligned_alloc(64, (size_t)tokens * stride / 8 + 64), stride, 64};
-    return in;
-}
-
-static void free_inputs(Inputs in) { free(in.x); free(in.high); free(in.low); free(in.step); free(in.sum); }
 
 /* ---- what stands between the products ---- */
 
@@ -148,6 +140,9 @@ static void joined(const Step *s, const float *norm, Member me) {
     meet(me);
 }
 
+/* Scores of one query: of every position, and of what fills up its first and last sixteen. */
+static size_t scores_room(const Step *s) { return ((size_t)s->position + s->count + 3 * LANES) / LANES * LANES; }
+
 static void attention(const Step *s, const Layer *l, int layer, Ready *r, float *scores, Member me) {
     const Model *m = s->model;
     const int D = m->dimensions, q_rows = m->heads * D, kv_rows = m->kv_heads * D, rows = q_rows + 2 * kv_rows;
@@ -171,13 +166,14 @@ static void attention(const Step *s, const Layer *l, int layer, Ready *r, float 
     }
     meet(me);
 
-    share(me, s->count * m->heads, &start, &stop);
+    const int fours = (s->count + 3) / 4;
+    const size_t room = scores_room(s);
+    share(me, fours * m->heads, &start, &stop);
     for (int unit = start; unit < stop; unit++) {  /* one head after the other: its keys stay near */
-        int t = unit % s->count, head = unit / s->count, last = s->position + t;
-        int first = l->window && last >= l->window ? last - l->window + 1 : 0;
+        int t = unit % fours * 4, head = unit / fours, count = s->count - t < 4 ? s->count - t : 4;
         Head h = head_of(s->cache, layer * m->kv_heads + head / (m->heads / m->kv_heads), D);
-        attend(&h, s->qkv + (size_t)t * rows + (size_t)head * D, first, last, m->attention_scale, m->attention_cap, scores,
-               s->heads + (size_t)t * q_rows + (size_t)head * D);
+        attend(&h, s->qkv + (size_t)t * rows + (size_t)head * D, rows, count, l->window, s->position + t, m->attention_scale,
+               m->attention_cap, scores, room, s->heads + (size_t)t * q_rows + (size_t)head * D, q_rows);
     }
     meet(me);
 
@@ -203,8 +199,8 @@ static void mlp(const Step *s, const Layer *l, Ready *r, Member me) {
 static void step(void *job, Member me) {
     const Step *s = job;
     const Model *m = s->model;
-    Inputs own = inputs(1, widest(m));
-    float *scores = aligned_alloc(64, ((size_t)s->position + s->count + 2 * LANES) * 4 / 64 * 64 + 64);
+    Inputs own = s->own[me.index];
+    float *scores = s->scores[me.index];
     Ready r = ready(s, own, me);
     int start, stop;
     share(me, s->count, &start, &stop);
@@ -251,26 +247,104 @@ static void step(void *job, Member me) {
             meet(me);
         }
     }
-    free(scores);
-    free_inputs(own);
 }
 
-/* Run `count` (at most 128) tokens from `position` on. Return 0, or 1 when memory is short. */
+/* Where steps work, kept from one to the next: asking the system for it again takes as long as a layer does. */
+static struct { void *memory; size_t size; } scratch;
+
+/* Return whether there is room for so many bytes, taking more where there is not. */
+static int grown(size_t size) {
+    if (size > scratch.size) {
+        free(scratch.memory);
+        scratch.memory = aligned_alloc(64, size);
+        scratch.size = scratch.memory ? size : 0;
+        if (scratch.memory) memset(scratch.memory, 0, size);  /* any number may be read where rows are filled up to four */
+    }
+    return scratch.memory != 0;
+}
+
+static void *carve(size_t *used, size_t bytes) {
+    void *place = (char *)scratch.memory + *used;
+    *used += (bytes + 63) / 64 * 64;
+    return scratch.memory ? place : 0;
+}
+
+static Inputs carve_inputs(size_t *used, int tokens, int stride) {
+    const size_t numbers = (size_t)((tokens + 3) / 4 * 4) * stride;
+    return (Inputs){carve(used, numbers * 4), carve(used, numbers * 2), carve(used, numbers / 8), carve(used, numbers / 8),
+                    stride, 64};
+}
+
+/* Give a step its places; return how many bytes they take. */
+static size_t furnish(Step *s, int members) {
+    const Model *m = s->model;
+    const size_t T = (size_t)s->count, D = (size_t)m->dimensions;
+    size_t used = 0;
+    s->x = carve(&used, T * m->hidden * 4);
+    s->qkv = carve(&used, T * (m->heads + 2 * m->kv_heads) * D * 4);
+    s->heads = carve(&used, T * m->heads * D * 4);
+    s->inner = carve(&used, T * 2 * m->inner * 4);
+    s->branch = carve(&used, T * m->hidden * 4);
+    s->rotation = carve(&used, TABLES * T * m->rotary * 4);
+    s->shared = carve_inputs(&used, s->count, widest(m));
+    for (int i = 0; i < members; i++) {
+        s->own[i] = carve_inputs(&used, 1, widest(m));
+        s->scores[i] = carve(&used, scores_room(s) * 4 * (s->count < 4 ? 1 : 4));
+    }
+    return used;
+}
+
+/* A single product: out[T][N] = x[T][K] @ W.T + bias, x rows K apart. */
+typedef struct { const Weight *weight; const float *x; float *out; int count, width; Inputs in; } Product;
+
+static size_t furnish_product(Product *p) {
+    size_t used = 0;
+    p->in = carve_inputs(&used, p->count, padded(p->width > p->weight->width ? p->width : p->weight->width));
+    return used;
+}
+
+static void do_product(void *job, Member me) {
+    const Product *p = job;
+    Inputs in = p->in;
+    int start, stop;
+    share(me, p->count, &start, &stop);
+    if (p->weight->block) in.block = p->weight->block;
+    for (int t = start; t < stop; t++) {
+        float *x = in.x + (size_t)t * in.stride;
+        memcpy(x, p->x + (size_t)t * p->width, (size_t)p->width * 4);
+        for (int i = p->width; i < in.stride; i++) x[i] = 0;
+        if (p->weight->block) to_integers(&in, t, in.stride);
+    }
+    meet(me);
+    multiply(p->weight, &in, p->count, p->out, p->weight->rows, 0, me);
+}
+
+int product(const Weight *weight, const float *x, int32_t count, int32_t width, float *out, int32_t members) {
+    pthread_mutex_lock(&team.turn);
+    members = recruit(members);
+    Product p = {.weight = weight, .x = x, .out = out, .count = count, .width = width};
+    const int fits = grown(furnish_product(&p));
+    if (fits) {
+        furnish_product(&p);
+        together(do_product, &p, members);
+    }
+    pthread_mutex_unlock(&team.turn);
+    return fits ? 0 : 1;
+}
+
+/* Run `count` (at most 128) tokens from `position` on. Return 0, 1 when memory is short, 2 for a count that is not taken. */
 int decode(const Model *m, const Cache *cache, const int32_t *tokens, int32_t count, int32_t position, float *logits,
            int32_t all_logits, float *states, int32_t members) {
     if (count < 1 || count > MOST_TOKENS) return 2;
-    const size_t T = (size_t)count, D = (size_t)m->dimensions;
-    Step s = {m, cache, tokens, count, position, logits, all_logits, states};
-    s.x = malloc(T * m->hidden * 4);
-    s.qkv = malloc(T * (m->heads + 2 * m->kv_heads) * D * 4);
-    s.heads = malloc(T * m->heads * D * 4);
-    s.inner = malloc(T * 2 * m->inner * 4);
-    s.branch = malloc(T * m->hidden * 4);
-    s.rotation = malloc(TABLES * T * m->rotary * 4 + 4);
-    s.shared = inputs(count, widest(m));
-    int short_of = !s.x || !s.qkv || !s.heads || !s.inner || !s.branch || !s.rotation || !s.shared.x || !s.shared.sum;
-    if (!short_of) together(step, &s, members);
-    free(s.x); free(s.qkv); free(s.heads); free(s.inner); free(s.branch); free(s.rotation);
-    free_inputs(s.shared);
-    return short_of;
+    pthread_mutex_lock(&team.turn);
+    members = recruit(members);
+    Step s = {.model = m, .cache = cache, .tokens = tokens, .count = count, .position = position, .logits = logits,
+              .all_logits = all_logits, .states = states};
+    const int fits = grown(furnish(&s, members));
+    if (fits) {
+        furnish(&s, members);
+        together(step, &s, members);
+    }
+    pthread_mutex_unlock(&team.turn);
+    return fits ? 0 : 1;
 }

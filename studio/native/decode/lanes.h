@@ -15,8 +15,8 @@ typedef float Floats __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
 typedef uint32_t Words __attribute__((vector_size(64)));
 typedef uint8_t Bytes __attribute__((vector_size(16)));
-typedef int8_t SignedBytes __attribute__((vector_size(16)));
 typedef uint16_t Shorts __attribute__((vector_size(32)));
+typedef int16_t SignedShorts __attribute__((vector_size(32)));
 
 INLINE Floats load(const float *from) { Floats v; memcpy(&v, from, sizeof v); return v; }
 INLINE void store(float *to, Floats v) { memcpy(to, &v, sizeof v); }
@@ -82,35 +82,18 @@ INLINE Floats look_up(const float *levels, Floats table, Ints codes) {
 #endif
 }
 
-/* sum + the four products of each lane's unsigned bytes with the four signed ones of `four` */
-INLINE Ints dot(Ints sum, Ints bytes, int32_t four) {
+/* sum + the two products of each lane's 16-bit halves, which are not negative here, with the two signed ones of `two` */
+INLINE Ints dot(Ints sum, Ints halves, int32_t two) {
 #if defined(__AVX512VNNI__)
-    return (Ints)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)bytes, _mm512_set1_epi32(four));
+    return (Ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)halves, _mm512_set1_epi32(two));
 #elif defined(__AVX2__)
-    union { Ints whole; __m256i half[2]; } s = {sum}, b = {bytes};
-    __m256i x = _mm256_set1_epi32(four), low = _mm256_set1_epi32(0x00ff00ff);
-#if defined(__AVXVNNI__)
-    for (int i = 0; i < 2; i++) s.half[i] = _mm256_dpbusd_avx_epi32(s.half[i], b.half[i], x);
-    (void)low;
-#else
-    /* as 16-bit numbers: the instruction for bytes saturates */
-    __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), odd = _mm256_srai_epi16(x, 8);
-    for (int i = 0; i < 2; i++) {
-        s.half[i] = _mm256_add_epi32(s.half[i], _mm256_madd_epi16(_mm256_and_si256(b.half[i], low), even));
-        s.half[i] = _mm256_add_epi32(s.half[i], _mm256_madd_epi16(_mm256_srli_epi16(b.half[i], 8), odd));
-    }
-#endif
+    union { Ints whole; __m256i half[2]; } s = {sum}, h = {halves};
+    for (int i = 0; i < 2; i++)
+        s.half[i] = _mm256_add_epi32(s.half[i], _mm256_madd_epi16(h.half[i], _mm256_set1_epi32(two)));
     return s.whole;
 #else
-    for (int j = 0; j < 4; j++) sum += ((bytes >> (8 * j)) & 255) * (int32_t)(int8_t)(four >> (8 * j));
-    return sum;
+    return sum + (halves & 0xffff) * (int32_t)(int16_t)two + (halves >> 16) * (two >> 16);
 #endif
-}
-
-INLINE float total(Floats v) {
-    float sum = 0;
-    for (int i = 0; i < LANES; i++) sum += v[i];
-    return sum;
 }
 
 INLINE Floats larger(Floats a, Floats b) {
@@ -118,11 +101,17 @@ INLINE Floats larger(Floats a, Floats b) {
     return as_floats((as_ints(a) & takes) | (as_ints(b) & ~takes));
 }
 
-INLINE float largest(Floats v) {
-    float top = v[0];
-    for (int i = 1; i < LANES; i++) top = v[i] > top ? v[i] : top;
-    return top;
-}
+/* Fold sixteen lanes into one, halves upon halves. */
+#define FOLDED(v, of)                                                                                        \
+    v = of(v, __builtin_shuffle(v, (Ints){8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));           \
+    v = of(v, __builtin_shuffle(v, (Ints){4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));           \
+    v = of(v, __builtin_shuffle(v, (Ints){2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));           \
+    v = of(v, __builtin_shuffle(v, (Ints){1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
+#define ADDED(a, b) ((a) + (b))
+
+INLINE float total(Floats v) { FOLDED(v, ADDED) return v[0]; }
+INLINE int32_t total_of_ints(Ints v) { FOLDED(v, ADDED) return v[0]; }
+INLINE float largest(Floats v) { FOLDED(v, larger) return v[0]; }
 
 /* e^v within 2 units in the last place: 2^n times a polynomial on [-ln2/2, ln2/2] (coefficients of Cephes' expf) */
 INLINE Floats exponential(Floats v) {

@@ -3,8 +3,8 @@
    comes last.
 
    Integer codes meet x as 16-bit integers, one step size a block of 32 or 64 inputs: exact products and sums, and an x that
-   errs by 2^-16 of the block's largest, less than bf16 does. All other codes are looked up and multiplied in fp32. One token
-   or a prompt of many: the arithmetic of a token is the same, so the answer is. */
+   errs by 2^-16 of the block's largest. All other codes are looked up and multiplied in fp32. One token or a prompt of many:
+   the arithmetic of a token is the same, so the answer is. */
 #pragma once
 #include "lanes.h"
 #include "team.h"
@@ -26,20 +26,20 @@ typedef struct {
     const float *bias;    /* [N] or none */
 } Weight;
 
-/* What several tokens bring to a product, rows `stride` apart. */
+/* What T tokens bring to a product, rows `stride` apart; there are rows for a multiple of four of them. */
 typedef struct {
-    float *x;                /* [T][stride] */
-    int8_t *high, *low;      /* [T][stride]: x = step * (256 high + low); eights in the order 0 2 4 6 1 3 5 7 */
-    float *step, *sum;       /* [T][stride / 32]: of each block its step size and the sum of what its integers stand for */
+    float *x;            /* [T][stride] */
+    int16_t *n;          /* [T][stride]: x = step * n; eights in the order 0 4 1 5 2 6 3 7, as pairs of codes come */
+    float *step, *sum;   /* [T][stride / 32]: of each block its step size and the sum of what its integers stand for */
     int32_t stride, block;
 } Inputs;
 
-#define LARGEST 32512.0f  /* 127 * 256: both bytes fit */
+#define LARGEST 32767.0f
 
 /* Fill the integers of one token from its x[0..width). */
 static void to_integers(const Inputs *in, int token, int width) {
     const float *x = in->x + (size_t)token * in->stride;
-    int8_t *high = in->high + (size_t)token * in->stride, *low = in->low + (size_t)token * in->stride;
+    int16_t *to = in->n + (size_t)token * in->stride;
     float *step = in->step + (size_t)token * (in->stride / 32), *sum = in->sum + (size_t)token * (in->stride / 32);
     for (int start = 0; start < width; start += in->block) {
         Floats top = {0};
@@ -51,20 +51,14 @@ static void to_integers(const Inputs *in, int token, int width) {
         Ints whole = {0};
         for (int i = 0; i < in->block; i += LANES) {
             Floats v = load(x + start + i) * inverse;
-            Ints n = ints(v + as_floats((as_ints(v) & (int32_t)0x80000000) | 0x3f000000)), above = (n + 128) >> 8;
+            Ints n = ints(v + as_floats((as_ints(v) & (int32_t)0x80000000) | 0x3f000000));
             whole += n;
-            Ints below = n - (above << 8);
-            /* within each eight the even ones first, as the low and high halves of code bytes come */
-            const Ints order = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15};
-            SignedBytes h = __builtin_convertvector(__builtin_shuffle(above, order), SignedBytes);
-            SignedBytes l = __builtin_convertvector(__builtin_shuffle(below, order), SignedBytes);
-            memcpy(high + start + i, &h, sizeof h);
-            memcpy(low + start + i, &l, sizeof l);
+            n = __builtin_shuffle(n, (Ints){0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15});
+            SignedShorts halves = __builtin_convertvector(n, SignedShorts);
+            memcpy(to + start + i, &halves, sizeof halves);
         }
-        int32_t added = 0;
-        for (int i = 0; i < LANES; i++) added += whole[i];
         step[start / in->block] = most / LARGEST;
-        sum[start / in->block] = (float)added * (most / LARGEST);
+        sum[start / in->block] = (float)total_of_ints(whole) * (most / LARGEST);
     }
 }
 
@@ -74,69 +68,134 @@ INLINE Floats scale_of(const Weight *w, size_t at) {
 
 INLINE Floats zero_of(const Weight *w, size_t at) { return w->zero ? floats(load_bytes(w->zero + at)) : all(w->middle); }
 
-INLINE int32_t four(const int8_t *bytes) { int32_t v; memcpy(&v, bytes, sizeof v); return v; }
+/* A kernel's sums must stay in registers: compilers keep named variables there, arrays they do not. So the kernels below name
+   the sums of four tokens, T = 4, and leave out those that a single one, T = 1, does not need. */
 
-/* Add one tile's products with T tokens to y[T]. `bits` 4 or 8. */
-INLINE void integer_tile(const Weight *w, int tile, const Inputs *in, int token, Floats *y, const int bits, const int T) {
-    const int groups = w->width / w->group, per_group = w->group / in->block, dwords = in->block * bits / 32;
-    const int32_t low_halves = 0x0f0f0f0f;
-    const Ints *codes = (const Ints *)w->codes + (size_t)tile * w->width * bits / 32;
+INLINE int32_t pair(const int16_t *n) { int32_t v; memcpy(&v, n, sizeof v); return v; }
+
+/* Codes of sixteen rows as pairs of 16-bit numbers: of eight inputs from `codes` on, `j` and `j` + 4. */
+INLINE Ints pairs(const Ints *codes, const int j, const int bits) {
+    if (bits == 4) return (Ints)((Words)codes[0] >> (4 * j) & 0x000f000f);
+    return (Ints)((Words)codes[j % 2] >> (j / 2 * 8) & 0x00ff00ff);
+}
+
+/* The integer products of one block, of one tile with one token: four sums, so that no product waits for another. */
+INLINE Ints block_1x1(const Ints *codes, const int16_t *n, int eights, const int bits) {
+    Ints s0 = {0}, s1 = s0, s2 = s0, s3 = s0;
+    for (int i = 0; i < eights; i++, n += 8, codes += bits / 4) {
+        s0 = dot(s0, pairs(codes, 0, bits), pair(n));
+        s1 = dot(s1, pairs(codes, 1, bits), pair(n + 2));
+        s2 = dot(s2, pairs(codes, 2, bits), pair(n + 4));
+        s3 = dot(s3, pairs(codes, 3, bits), pair(n + 6));
+    }
+    return (s0 + s1) + (s2 + s3);
+}
+
+/* The same of four tiles with four tokens: each number of either, once loaded, meets four of the other. */
+INLINE void block_4x4(const Ints *a, const Ints *b, const Ints *c, const Ints *d, const int16_t *n, int stride, int eights,
+                      const int bits, Ints sums[4][4]) {
+    Ints a0 = {0}, a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+    Ints c0 = a0, c1 = a0, c2 = a0, c3 = a0, d0 = a0, d1 = a0, d2 = a0, d3 = a0;
+    const int16_t *n1 = n + stride, *n2 = n1 + stride, *n3 = n2 + stride;
+    for (int i = 0; i < eights * 8; i += 8) {
+#define MEET(t, x)              \
+        a##t = dot(a##t, p, x); \
+        b##t = dot(b##t, q, x); \
+        c##t = dot(c##t, r, x); \
+        d##t = dot(d##t, s, x);
+#define MEET_ALL(j)                                                                                                          \
+        {                                                                                                                    \
+            const Ints p = pairs(a, j, bits), q = pairs(b, j, bits), r = pairs(c, j, bits), s = pairs(d, j, bits);           \
+            MEET(0, pair(n + i + 2 * j)) MEET(1, pair(n1 + i + 2 * j)) MEET(2, pair(n2 + i + 2 * j)) MEET(3, pair(n3 + i + 2 * j)) \
+        }
+        MEET_ALL(0) MEET_ALL(1) MEET_ALL(2) MEET_ALL(3)
+#undef MEET_ALL
+#undef MEET
+        a += bits / 4, b += bits / 4, c += bits / 4, d += bits / 4;
+    }
+    sums[0][0] = a0, sums[0][1] = a1, sums[0][2] = a2, sums[0][3] = a3;
+    sums[1][0] = b0, sums[1][1] = b1, sums[1][2] = b2, sums[1][3] = b3;
+    sums[2][0] = c0, sums[2][1] = c1, sums[2][2] = c2, sums[2][3] = c3;
+    sums[3][0] = d0, sums[3][1] = d1, sums[3][2] = d2, sums[3][3] = d3;
+}
+
+/* y[R][T] = the products of integer codes: R tiles with T tokens, one with one or four with four. `bits` 4 or 8. Where there
+   are no four tiles any more the last one is done again. */
+INLINE void integer_tiles(const Weight *w, int tile, int last, const Inputs *in, int token, Floats *y, const int bits,
+                          const int R) {
+    const int T = R, groups = w->width / w->group, per_group = w->group / in->block, dwords = in->block * bits / 32;
+    int at[4];
+    const Ints *codes[4];
+    for (int r = 0; r < R; r++) {
+        at[r] = tile + r < last ? tile + r : last;
+        codes[r] = (const Ints *)w->codes + (size_t)at[r] * w->width * bits / 32;
+    }
+    for (int i = 0; i < R * T; i++) y[i] = all(0);
     for (int g = 0; g < groups; g++) {
-        Floats found[T];
-        float sums[T];
-        for (int t = 0; t < T; t++) found[t] = all(0), sums[t] = 0;
-        for (int b = g * per_group; b < (g + 1) * per_group; b++, codes += dwords) {
-            Ints high[T][2], low[T][2];  /* two sums each, lest one token's products wait for each other */
-            for (int t = 0; t < T; t++) high[t][0] = high[t][1] = low[t][0] = low[t][1] = (Ints){0};
-            for (int i = 0; i < in->block / 8; i++) {
-                Ints even, odd;
-                if (bits == 4) {
-                    even = codes[i] & low_halves;
-                    odd = (Ints)((Words)codes[i] >> 4) & low_halves;
-                } else {
-                    even = codes[2 * i];
-                    odd = codes[2 * i + 1];
-                }
-                for (int t = 0; t < T; t++) {
-                    size_t at = (size_t)(token + t) * in->stride + (size_t)b * in->block + 8 * i;
-                    const int other = T == 1;
-                    high[t][0] = dot(high[t][0], even, four(in->high + at));
-                    low[t][0] = dot(low[t][0], even, four(in->low + at));
-                    high[t][other] = dot(high[t][other], odd, four(in->high + at + 4));
-                    low[t][other] = dot(low[t][other], odd, four(in->low + at + 4));
-                }
-            }
+        Floats found[16], scale[4], zero[4];
+        float sums[4] = {0};
+        for (int i = 0; i < R * T; i++) found[i] = all(0);
+        for (int b = g * per_group; b < (g + 1) * per_group; b++) {
+            Ints products[4][4];
+            const int16_t *n = in->n + (size_t)token * in->stride + (size_t)b * in->block;
+            const size_t from = (size_t)b * dwords;
+            if (R == 1) products[0][0] = block_1x1(codes[0] + from, n, in->block / 8, bits);
+            else block_4x4(codes[0] + from, codes[1] + from, codes[2] + from, codes[3] + from, n, in->stride, in->block / 8,
+                           bits, products);
             for (int t = 0; t < T; t++) {
-                size_t at = (size_t)(token + t) * (in->stride / 32) + b;
-                Ints sum = ((high[t][0] + high[t][1]) << 8) + (low[t][0] + low[t][1]);
-                found[t] += floats(sum) * in->step[at];
-                sums[t] += in->sum[at];
+                const size_t of_block = (size_t)(token + t) * (in->stride / 32) + b;
+                const float step = in->step[of_block];
+                sums[t] += in->sum[of_block];
+                for (int r = 0; r < R; r++) found[r * T + t] += floats(products[r][t]) * step;
             }
         }
-        size_t at = ((size_t)tile * groups + g) * LANES;
-        Floats scale = scale_of(w, at), zero = zero_of(w, at);
-        for (int t = 0; t < T; t++) y[t] += scale * (found[t] - zero * sums[t]);
+        for (int r = 0; r < R; r++) {
+            const size_t of_group = ((size_t)at[r] * groups + g) * LANES;
+            scale[r] = scale_of(w, of_group);
+            zero[r] = zero_of(w, of_group);
+        }
+        for (int t = 0; t < T; t++)
+            for (int r = 0; r < R; r++) y[r * T + t] += scale[r] * (found[r * T + t] - zero[r] * sums[t]);
     }
 }
 
-/* The same for codes that are looked up: sixteen levels in 4 bits, or four of them, repeated, in 2. */
+/* Sums of four chains for each of up to four tokens, and a weight vector's products with inputs k of all of them. */
+#define CHAINS Floats a0 = all(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0, \
+                      c0 = a0, c1 = a0, c2 = a0, c3 = a0, d0 = a0, d1 = a0, d2 = a0, d3 = a0;
+#define MEET(weights, k, chain)                                                                       \
+    {                                                                                                 \
+        Floats v = weights;                                                                           \
+        a##chain += v * x[k];                                                                         \
+        if (T == 4) b##chain += v * x[stride + k], c##chain += v * x[2 * stride + k], d##chain += v * x[3 * stride + k]; \
+    }
+#define SUM_UP(y, scale)                                                                              \
+    y[0] += scale * ((a0 + a1) + (a2 + a3));                                                          \
+    if (T == 4) {                                                                                     \
+        y[1] += scale * ((b0 + b1) + (b2 + b3));                                                      \
+        y[2] += scale * ((c0 + c1) + (c2 + c3));                                                      \
+        y[3] += scale * ((d0 + d1) + (d2 + d3));                                                      \
+    }
+
+/* y[T] = the products of codes that are looked up: sixteen levels in 4 bits, or four of them, repeated, in 2. */
 INLINE void level_tile(const Weight *w, int tile, const Inputs *in, int token, Floats *y, const int bits, const int T) {
-    const int groups = w->width / w->group, each = 32 / bits;
+    const int groups = w->width / w->group, each = 32 / bits, stride = in->stride;
     const Floats table = load(w->levels);
     const Ints *codes = (const Ints *)w->codes + (size_t)tile * w->width / each;
+    const float *x = in->x + (size_t)token * stride;
+    for (int i = 0; i < T; i++) y[i] = all(0);
     for (int g = 0; g < groups; g++) {
-        Floats found[T][4];
-        for (int t = 0; t < T; t++) for (int j = 0; j < 4; j++) found[t][j] = all(0);
-        for (int i = 0; i < w->group / each; i++, codes++) {
-            const float *x = in->x + (size_t)token * in->stride + (size_t)g * w->group + (size_t)i * each;
-#pragma GCC unroll 16
-            for (int j = 0; j < each; j++) {
-                Floats v = look_up(w->levels, table, (Ints)((Words)*codes >> (bits * j)));
-                for (int t = 0; t < T; t++) found[t][j % 4] += v * x[(size_t)t * in->stride + j];
+        CHAINS
+        for (int i = 0; i < w->group / each; i++, codes++, x += each) {
+            const Words c = (Words)*codes;
+#define CODE(k, chain) MEET(look_up(w->levels, table, (Ints)(c >> (bits * (k)))), k, chain)
+            CODE(0, 0) CODE(1, 1) CODE(2, 2) CODE(3, 3) CODE(4, 0) CODE(5, 1) CODE(6, 2) CODE(7, 3)
+            if (bits == 2) {
+                CODE(8, 0) CODE(9, 1) CODE(10, 2) CODE(11, 3) CODE(12, 0) CODE(13, 1) CODE(14, 2) CODE(15, 3)
             }
+#undef CODE
         }
         Floats scale = scale_of(w, ((size_t)tile * groups + g) * LANES);
-        for (int t = 0; t < T; t++) y[t] += scale * ((found[t][0] + found[t][1]) + (found[t][2] + found[t][3]));
+        SUM_UP(y, scale)
     }
 }
 
@@ -146,27 +205,27 @@ INLINE Floats weights_at(const Weight *w, size_t at, const int kind) {
     return load_float8((const uint8_t *)w->codes + at);
 }
 
-/* The same for weights that are floats themselves; those of 8 bits have a scale. */
+/* y[T] = the products of weights that are floats themselves; those of 8 bits have a scale. */
 INLINE void float_tile(const Weight *w, int tile, const Inputs *in, int token, Floats *y, const int kind, const int T) {
-    for (int g = 0; g < w->width / w->group; g++) {
-        Floats found[T][4];
-        for (int t = 0; t < T; t++) for (int j = 0; j < 4; j++) found[t][j] = all(0);
-        for (int k = g * w->group; k < (g + 1) * w->group; k += 4) {
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) {
-                Floats v = weights_at(w, ((size_t)tile * w->width + k + j) * LANES, kind);
-                for (int t = 0; t < T; t++) found[t][j] += v * in->x[(size_t)(token + t) * in->stride + k + j];
-            }
+    const int groups = w->width / w->group, stride = in->stride;
+    const float *x = in->x + (size_t)token * stride;
+    size_t at = (size_t)tile * w->width * LANES;
+    for (int i = 0; i < T; i++) y[i] = all(0);
+    for (int g = 0; g < groups; g++) {
+        CHAINS
+        for (int k = 0; k < w->group; k += 4, at += 4 * LANES, x += 4) {
+            MEET(weights_at(w, at, kind), 0, 0)
+            MEET(weights_at(w, at + LANES, kind), 1, 1)
+            MEET(weights_at(w, at + 2 * LANES, kind), 2, 2)
+            MEET(weights_at(w, at + 3 * LANES, kind), 3, 3)
         }
-        Floats scale = kind == FLOAT8 ? scale_of(w, ((size_t)tile * (w->width / w->group) + g) * LANES) * 256.0f : all(1);
-        for (int t = 0; t < T; t++) y[t] += scale * ((found[t][0] + found[t][1]) + (found[t][2] + found[t][3]));
+        Floats scale = kind == FLOAT8 ? scale_of(w, ((size_t)tile * groups + g) * LANES) * 256.0f : all(1);
+        SUM_UP(y, scale)
     }
 }
 
-INLINE void tile(const Weight *w, int tile, const Inputs *in, int token, Floats *y, const int T) {
+INLINE void one_tile(const Weight *w, int tile, const Inputs *in, int token, Floats *y, const int T) {
     switch (w->kind) {
-        case INTEGER4: integer_tile(w, tile, in, token, y, 4, T); break;
-        case INTEGER8: integer_tile(w, tile, in, token, y, 8, T); break;
         case LEVELS4: level_tile(w, tile, in, token, y, 4, T); break;
         case LEVELS2: level_tile(w, tile, in, token, y, 2, T); break;
         case HALF: float_tile(w, tile, in, token, y, HALF, T); break;
@@ -175,30 +234,50 @@ INLINE void tile(const Weight *w, int tile, const Inputs *in, int token, Floats 
     }
 }
 
-static void tile_of_1(const Weight *w, int at, const Inputs *in, int token, Floats *y) { tile(w, at, in, token, y, 1); }
-static void tile_of_4(const Weight *w, int at, const Inputs *in, int token, Floats *y) { tile(w, at, in, token, y, 4); }
-static void tile_of_8(const Weight *w, int at, const Inputs *in, int token, Floats *y) { tile(w, at, in, token, y, 8); }
+/* Four tiles with four tokens, whatever the codes: y[4][4]. */
+static void tiles_4x4(const Weight *w, int tile, int last, const Inputs *in, int token, Floats *y) {
+    if (w->kind == INTEGER4) integer_tiles(w, tile, last, in, token, y, 4, 4);
+    else if (w->kind == INTEGER8) integer_tiles(w, tile, last, in, token, y, 8, 4);
+    else for (int r = 0; r < 4 && tile + r <= last; r++) one_tile(w, tile + r, in, token, y + 4 * r, 4);
+}
 
-/* out[t][0..N) = x[t] @ W.T + bias, or added to what is there, for T tokens; this member does its share of the tiles. */
+static void tile_1x1(const Weight *w, int tile, const Inputs *in, Floats *y) {
+    if (w->kind == INTEGER4) integer_tiles(w, tile, tile, in, 0, y, 4, 1);
+    else if (w->kind == INTEGER8) integer_tiles(w, tile, tile, in, 0, y, 8, 1);
+    else one_tile(w, tile, in, 0, y, 1);
+}
+
+/* Write one tile's outputs of a token. */
+INLINE void put(const Weight *w, int tile, Floats found, float *out, int adds) {
+    const int from = tile * LANES;
+    if (from + LANES <= w->rows) {
+        if (w->bias) found += load(w->bias + from);
+        store(out + from, adds ? found + load(out + from) : found);
+        return;
+    }
+    for (int i = 0; from + i < w->rows; i++) {
+        float number = found[i] + (w->bias ? w->bias[from + i] : 0);
+        out[from + i] = adds ? out[from + i] + number : number;
+    }
+}
+
+/* out[t][0..N) = x[t] @ W.T + bias, or added to what is there, for T tokens; this member does its share of the tiles. Each
+   has always the same ones, a run of memory: handing out small pieces to who comes first was slower by a quarter. */
 static void multiply(const Weight *w, const Inputs *in, int T, float *out, int stride, int adds, Member me) {
     int start, stop;
     share(me, (w->rows + LANES - 1) / LANES, &start, &stop);
-    int is_integer = w->kind == INTEGER4 || w->kind == INTEGER8;  /* the others need four times the sums of a token */
-    for (int at = start; at < stop; at++) {
-        int rows = w->rows - at * LANES < LANES ? w->rows - at * LANES : LANES;
-        for (int token = 0; token < T;) {
-            Floats y[8];
-            int count = T - token >= 8 && is_integer ? 8 : T - token >= 4 ? 4 : 1;
-            for (int t = 0; t < count; t++) y[t] = all(0);
-            (count == 8 ? tile_of_8 : count == 4 ? tile_of_4 : tile_of_1)(w, at, in, token, y);
-            for (int t = 0; t < count; t++, token++) {
-                float *to = out + (size_t)token * stride + at * LANES, given[LANES];
-                store(given, y[t]);
-                for (int i = 0; i < rows; i++) {
-                    float number = given[i] + (w->bias ? w->bias[at * LANES + i] : 0);
-                    to[i] = adds ? to[i] + number : number;
-                }
-            }
+    for (int tile = start; tile < stop; tile += T == 1 ? 1 : 4) {
+        Floats y[16];
+        if (T == 1) {
+            tile_1x1(w, tile, in, y);
+            put(w, tile, y[0], out, adds);
+            continue;
+        }
+        for (int token = 0; token < T; token += 4) {
+            tiles_4x4(w, tile, stop - 1, in, token, y);
+            for (int r = 0; r < 4 && tile + r < stop; r++)
+                for (int t = 0; t < 4 && token + t < T; t++)
+                    put(w, tile + r, y[4 * r + t], out + (size_t)(token + t) * stride, adds);
         }
     }
 }

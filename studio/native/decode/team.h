@@ -63,17 +63,20 @@ static void *serve(void *start) {
     return 0;
 }
 
-/* Let `members` threads, this one among them, do the work; return when all are done. */
-static void together(Work work, void *job, int members) {
+/* Make sure of up to `members` threads, this one among them; return how many there are. Under `team.turn`. */
+static int recruit(int members) {
     if (members > MAX_MEMBERS) members = MAX_MEMBERS;
-    pthread_mutex_lock(&team.turn);
     for (; team.started < members - 1; team.started++) {
         pthread_t thread;
         intptr_t start = (intptr_t)atomic_load(&team.epoch) << 8 | (team.started + 1);
         if (pthread_create(&thread, 0, serve, (void *)start)) break;
         pthread_detach(thread);
     }
-    if (members > team.started + 1) members = team.started + 1;
+    return members > team.started + 1 ? team.started + 1 : members < 1 ? 1 : members;
+}
+
+/* Let so many recruited members do the work; return when all are done. Under `team.turn`. */
+static void together(Work work, void *job, int members) {
     pthread_mutex_lock(&team.lock);
     team.members = members;
     team.work = work;
@@ -84,7 +87,6 @@ static void together(Work work, void *job, int members) {
     Member me = {0, members};
     work(job, me);
     meet(me);
-    pthread_mutex_unlock(&team.turn);
 }
 
 /* This member's part of 0..count: [start, stop). */

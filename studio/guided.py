@@ -1,0 +1,192 @@
+"""Weights rounded with what they are given, block after block: each block reads what the rounded ones before it say.
+
+A block runs once as it is, while the second moments of its layers' inputs are summed; then its weights are rounded and
+it runs again, so that the next one meets, and makes up for, the errors made so far. Only statistics are kept, and only
+those of one block. Knows nothing of files or plans.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from studio.architecture import Kind, Layer
+from studio.blocks import BlockModel, Step
+from studio.checkpoint import Checkpoint
+from studio.errors import CheckpointError, ModelError
+from studio.model import COMPUTE
+from studio.packing import PackedTensor, pack
+from studio.rounding import METHODS, Rounded, Statistics
+from studio.scheme import Method, Scheme
+from studio.texts import ASSETS, read_text, token_ids, windows
+
+BUILTIN_TEXTS = (ASSETS / "calibration.txt", ASSETS / "calibration-more.txt")
+WINDOWS, WINDOW = 16, 256
+"""How much text calibrates, and how long a stretch of it is read at once, in tokens."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A weight is rounded."""
+
+    layer: Layer
+    packed: PackedTensor
+    difference: float
+    """‖W - Ŵ‖²."""
+    square: float
+    """‖W‖²."""
+
+
+def guided(
+    checkpoint: Checkpoint, schemes: Mapping[str, Scheme], method: Method, tokens: Tensor
+) -> Generator[Step | Found, None, None]:
+    """Yield every linear weight of ``schemes`` (by name) as ``method`` rounds it, once its block has been reached.
+
+    ``tokens`` int64 [W, T] is what the model reads. Weights that are given nothing, or only zeros, are not yielded, nor
+    are those of experts held in one tensor. Raises CheckpointError when a file is damaged or a weight not finite.
+    """
+    model = BlockModel(checkpoint, COMPUTE)
+    wanted = [
+        layer
+        for layer in checkpoint.layers
+        if layer.name in schemes and layer.kind is Kind.LINEAR and len(layer.shape) == 2
+    ]
+    listener = _Listener(model.model, wanted)
+    found: list[Found] = []
+
+    def after(part: str, again: Callable[[], Any], wait: Callable[[], None], output: Any) -> Any:
+        inside = [layer for layer in wanted if f"{layer.name}.".startswith(f"{part}.") and listener.has(layer)]
+        for layers in _alike(inside, listener, schemes):
+            wait()
+            for rounded in _rounded(
+                checkpoint, layers, schemes[layers[0].name], method, listener.statistics(layers[0])
+            ):
+                model.replace(rounded.layer, rounded.packed.dequantize())
+                found.append(rounded)
+        listener.forget()
+        if not inside:
+            return output
+        wait()
+        with listener.deaf():
+            return again()
+
+    run = model.run(tokens, after)
+    try:
+        for step in run:
+            yield from _taken(found)
+            yield step
+        yield from _taken(found)
+    finally:
+        run.close()
+
+
+def calibration_tokens(checkpoint: Checkpoint, file: Path | None = None) -> Tensor:
+    """Return what calibrates: windows of a text file, or of the built-in texts, int64 [W, 256], W at most 16.
+
+    Raises TextError for a file that is no text or too short, ModelError for a model without a language model's head,
+    CheckpointError without a tokenizer.
+    """
+    if not checkpoint.can_chat:
+        raise ModelError("no_language_model", model=checkpoint.title)
+    texts = [read_text(file)] if file is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
+    ids = torch.cat([token_ids(checkpoint, text) for text in texts])
+    return windows(ids, WINDOWS, WINDOW)
+
+
+def _taken(found: list[Found]) -> Iterable[Found]:
+    while found:
+        yield found.pop(0)
+
+
+def _rounded(
+    checkpoint: Checkpoint, layers: list[Layer], scheme: Scheme, method: Method, statistics: Statistics
+) -> list[Found]:
+    """Return weights that share scheme and statistics, rounded as one: its rows do not see each other."""
+    calibrated = METHODS[method].calibrated
+    if calibrated is None:
+        raise ValueError(f"{method} takes no statistics")
+    weights = [checkpoint.read(layer).float() for layer in layers]
+    for layer, weight in zip(layers, weights, strict=True):
+        if not bool(weight.isfinite().all()):
+            raise CheckpointError("not_finite", tensor=layer.source)
+    whole = calibrated(torch.cat(weights), scheme, statistics)
+    results = []
+    start = 0
+    for layer, weight in zip(layers, weights, strict=True):
+        rows = slice(start, start := start + len(weight))
+        zeros = None if whole.zero_point is None else whole.zero_point[rows]
+        packed = pack(Rounded(whole.codes[rows].contiguous(), whole.scale[rows], zeros, whole.shared), scheme)
+        difference = float((packed.dequantize() - weight).square_().sum())
+        results.append(Found(layer, packed, difference, float(weight.square().sum())))
+    return results
+
+
+def _alike(layers: list[Layer], listener: "_Listener", schemes: Mapping[str, Scheme]) -> list[list[Layer]]:
+    """Return the layers in lots that can be rounded as one: the same input and scheme, nothing shared by a tensor."""
+    lots: dict[tuple[object, ...], list[Layer]] = {}
+    for layer in layers:
+        scheme = schemes[layer.name]
+        alone = layer.name if scheme.mode.stored_as.shared is not None else ""
+        lots.setdefault((id(listener.statistics(layer)), scheme, alone), []).append(layer)
+    return list(lots.values())
+
+
+class _Listener:
+    """Sums the second moments of what modules are given."""
+
+    def __init__(self, model: nn.Module, layers: list[Layer]) -> None:
+        self._given: dict[str, Statistics] = {}
+        self._recent: dict[tuple[Any, ...], tuple[Tensor, Statistics]] = {}
+        self._is_deaf = False
+        for layer in layers:
+            module = model.get_submodule(layer.name.rpartition(".")[0])
+            module.register_forward_pre_hook(lambda _, given, name=layer.name: self._hear(name, given))
+
+    def has(self, layer: Layer) -> bool:
+        """Return whether the layer was given anything but zeros."""
+        return layer.name in self._given and self._given[layer.name].is_active
+
+    def statistics(self, layer: Layer) -> Statistics:
+        return self._given[layer.name]
+
+    def forget(self) -> None:
+        """Let go of everything heard."""
+        self._given.clear()
+        self._recent.clear()
+
+    def deaf(self) -> "_Deaf":
+        """Hear nothing within this context."""
+        return _Deaf(self)
+
+    def _hear(self, name: str, given: tuple[Any, ...]) -> None:
+        if self._is_deaf or not given or not given[0].numel():
+            return
+        statistics = self._statistics(given[0])
+        if name in self._given:  # the block runs its layer more than once
+            before = self._given[name]
+            tokens = before.tokens + statistics.tokens
+            second = (before.second * before.tokens + statistics.second * statistics.tokens) / tokens
+            statistics = Statistics(second, tokens)
+        self._given[name] = statistics
+
+    def _statistics(self, given: Tensor) -> Statistics:
+        """Return the statistics of ``given`` [..., K]: the same object for q, k and v, which are given the same."""
+        key = (given.data_ptr(), given.shape, given.stride(), given._version)
+        if key not in self._recent:
+            flat = given.detach().reshape(-1, given.shape[-1]).float()
+            self._recent[key] = given, Statistics((flat.T @ flat).div_(len(flat)), len(flat))
+        return self._recent[key][1]
+
+
+class _Deaf:
+    def __init__(self, listener: _Listener) -> None:
+        self._listener = listener
+
+    def __enter__(self) -> None:
+        self._listener._is_deaf = True
+
+    def __exit__(self, *_: object) -> None:
+        self._listener._is_deaf = False

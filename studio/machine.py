@@ -1,0 +1,98 @@
+"""What this machine can do, measured: how fast it reads memory and multiplies, and what memory is free.
+
+Knows nothing of models.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from studio.native.arena import Arena
+
+SPAN = 256 << 20
+"""Bytes that are read: many times what any cache of a processor holds."""
+SIDE = 1024
+"""Of the square bf16 matrices that are multiplied; on a GPU eight times as much."""
+SECONDS = 0.2
+"""How long each is tried; the best time counts."""
+TIMES = 5
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Two ceilings: no step is faster than its bytes can be read, nor than its operations can be done."""
+
+    bandwidth: float
+    """Bytes read a second."""
+    operations: float
+    """Of bf16 matrix products a second, a multiplication and an addition counting two."""
+
+    def limit(self, operations: float, nbytes: float) -> float:
+        """Return operations a second that work with this many operations and bytes can have at most."""
+        return min(self.operations, operations / nbytes * self.bandwidth)
+
+
+def measured(device: str = "cpu") -> Machine:
+    """Measure what ``"cpu"`` or ``"cuda"`` can do, in under a second, and return the best that was ever measured."""
+    place = torch.device(device)
+    if device == "cpu":  # where weights lie: in huge pages
+        numbers, side = Arena().put(torch.ones(SPAN // 4)), SIDE
+    else:
+        numbers, side = torch.ones(SPAN, device=place), 8 * SIDE
+    square = torch.ones(side, side, dtype=torch.bfloat16, device=place)
+    reading, multiplying = _seconds(numbers.amax, place), _seconds(lambda: square @ square, place)
+    before = _KNOWN.get(device, Machine(0, 0))
+    _KNOWN[device] = Machine(
+        max(before.bandwidth, numbers.nbytes / reading), max(before.operations, 2 * side**3 / multiplying)
+    )
+    return _KNOWN[device]
+
+
+_KNOWN: dict[str, Machine] = {}
+_TIMES: dict[str, int] = {}
+_LOCK = threading.Lock()
+
+
+def measure(device: str = "cpu") -> None:
+    """Measure in a thread, up to five times a process: while others use the machine, it seems slower than it is."""
+
+    def work() -> None:
+        with _LOCK:
+            measured(device)
+
+    if _TIMES.setdefault(device, 0) < TIMES and not _LOCK.locked():
+        _TIMES[device] += 1
+        threading.Thread(target=work, daemon=True).start()
+
+
+def known(device: str = "cpu") -> Machine | None:
+    """Return the best that was measured, None before that."""
+    return _KNOWN.get(device)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Return the least seconds that ``work`` took."""
+    best, until = float("inf"), time.perf_counter() + SECONDS
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def available_memory() -> int:
+    """Return the bytes this process may still take: the machine's, or its control group's where that is less."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return min(free, int(limit) - used) if limit.isdecimal() else free

@@ -1,0 +1,257 @@
+"""What a session finds out of its model, and the plan that follows. Knows nothing of compressed copies or chats.
+
+Each job is a generator of :class:`Event`; closing it cancels, and keeps what was found. A job ends by itself when the
+visitor goes on to another model, which none of its figures may reach.
+"""
+
+import threading
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from studio import output_error, source
+from studio.architecture import Layer, ratio_defining
+from studio.checkpoint import Checkpoint
+from studio.errors import Cancelled, ModelError
+from studio.jobs import JOBS, Event, Job
+from studio.plan import Choice, Plan, make_plan
+from studio.sample import RUNS, Sample, sampled_survey
+from studio.scheme import Scheme
+from studio.steps import relayed
+from studio.survey import Survey, candidates, sensitivities, survey
+from studio.turns import Turns
+from studio.units import format_bytes
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+TURNS = Turns()
+"""Of measuring, so that a large model does not keep the others' visitors waiting."""
+
+
+@dataclass
+class Measuring:
+    """A model, what is known of it, and its plan."""
+
+    checkpoint: Checkpoint | None = None
+    known: Survey = field(default_factory=Survey)
+    """What is known of the model's layers so far."""
+    scores: dict[str, float] | None = None
+    """NNCF's sensitivities by layer, None until all are known."""
+    sampled: Sample = field(default_factory=dict)
+    """What a sample tells of layers that are not read as a whole yet: estimates, apart from what is ``known``."""
+    sample_bytes: int = 0
+    """What such a sample reads of a model that is not on this machine."""
+    is_sampling: bool = False
+    output_errors: output_error.Errors = field(default_factory=dict)
+    """Layer -> scheme -> output error, as far as measured."""
+    colour: Literal["weight", "output", "bits"] = "weight"
+    """What the map shows."""
+    choice: Choice = field(default_factory=Choice)
+    plan: Plan | None = None
+    _planning: threading.Lock = field(default_factory=threading.Lock)
+    """A survey ends in one thread while the visitor moves a control in another."""
+    _stops: dict[Job, threading.Event] = field(default_factory=lambda: {job: threading.Event() for job in JOBS})
+
+    @property
+    def is_surveyed(self) -> bool:
+        """Whether the error of every layer in the plan's scheme is known."""
+        plan = self.plan
+        return plan is not None and all(
+            self.known.error(a.layer.name, a.scheme) is not None for a in plan.assignments if a.scheme is not None
+        )
+
+    @property
+    def is_unmeasured(self) -> bool:
+        """Whether :meth:`measure` has something to do: the map lacks figures that can be had here."""
+        checkpoint, plan = self.checkpoint, self.plan
+        if checkpoint is None or checkpoint.folder is None or plan is None:
+            return False
+        if self.scores is None or not self.is_surveyed:
+            return True
+        return self.colour == "output" and checkpoint.can_chat and bool(self._outputs_missing(checkpoint, plan))
+
+    def measure(self) -> Generator[Event, None, None]:
+        """Measure what the map lacks: the survey, then the output errors where it shows them."""
+        yield from self.survey()
+        if self.colour == "output":
+            yield from self.measure_outputs()
+
+    def survey(self) -> Generator[Event, None, None]:
+        """Measure every layer in every scheme it could take, and in those of the plan; only where the files are here.
+
+        What is found is in ``known`` as it comes; at the end plans with a ratio are exact.
+        """
+        checkpoint = self.checkpoint
+        if checkpoint is None or checkpoint.folder is None:
+            return
+        self.begin("survey")
+        steps = TURNS.taken(survey(checkpoint, self.known, self._wanted()))
+        try:
+            for step in steps:
+                self._heed("survey")
+                with self._planning:
+                    if not self._is_still(checkpoint):
+                        return
+                    if step.found is not None:
+                        self.known = self.known.joined(step.layer, step.found)
+                yield Event("survey", step.done / step.total, step.layer, TURNS.jobs > 1)
+        finally:
+            steps.close()
+        with self._planning:
+            if self.scores is None and self._is_still(checkpoint):
+                self.scores = self.known.sensitivities(checkpoint.layers)
+                self.plan = self._planned(self.choice)
+
+    def sample(self, runs: int = RUNS) -> Generator[Event, None, Sample]:
+        """Estimate every layer's errors from some of its rows, read from the Hub where the files are not here.
+
+        What is found is in ``sampled`` as it comes; at the end plans with a ratio follow it, as estimates.
+        """
+        checkpoint = self._model()
+        self.begin("sample")
+        steps = sampled_survey(checkpoint, source.byte_ranges(checkpoint), runs, wanted=self._wanted())
+        self.is_sampling = True
+        try:
+            while True:
+                step = next(steps)
+                self._heed("sample")
+                with self._planning:
+                    if not self._is_still(checkpoint):
+                        raise Cancelled
+                    if step.found is not None:
+                        self.sampled = {**self.sampled, step.layer: step.found}
+                read = f"{format_bytes(step.done)} / {format_bytes(step.total)}"
+                yield Event("sample", step.done / max(1, step.total), read)
+        except StopIteration as finished:
+            found: Sample = finished.value
+        finally:
+            self.is_sampling = False
+            steps.close()
+        with self._planning:
+            if self._is_still(checkpoint):
+                self.sampled = found
+                self.plan = self._planned(self.choice)
+        return found
+
+    def rank(self) -> Generator[Event, None, None]:
+        """Find out NNCF's sensitivities alone, where a survey has not; only where the files are here."""
+        checkpoint = self._model()
+        if self.scores is None and checkpoint.folder is not None:
+            steps = sensitivities(checkpoint)
+            scores = yield from self._relay(
+                "compress", steps, lambda step: Event("rank", step.done / step.total, step.layer), checkpoint
+            )
+            with self._planning:
+                if self._is_still(checkpoint):
+                    self.scores = scores
+
+    def measure_outputs(self) -> Generator[Event, None, None]:
+        """Measure what each layer's output loses, over a short text; only where the files are here."""
+        checkpoint = self.checkpoint
+        if checkpoint is None or checkpoint.folder is None or self.plan is None or not checkpoint.can_chat:
+            return
+        missing = self._outputs_missing(checkpoint, self.plan)
+        if not missing:
+            return
+        self.begin("survey")
+        before = self.output_errors
+        steps = TURNS.taken(output_error.measure(checkpoint, missing))
+        try:
+            while True:
+                step = next(steps)
+                self._heed("survey")
+                if not self._is_still(checkpoint):
+                    return
+                if isinstance(step, output_error.Measured):
+                    if step.errors is not None:
+                        line = {**before.get(step.layer, {}), **step.errors}
+                        self.output_errors = {**self.output_errors, step.layer: line}
+                    yield Event("outputs", step.done / step.total, step.layer, TURNS.jobs > 1)
+                else:
+                    yield Event("calibrate", step.done / step.total, "", TURNS.jobs > 1)
+        except StopIteration as finished:
+            if self._is_still(checkpoint):
+                found: output_error.Errors = finished.value
+                self.output_errors = {name: {**before.get(name, {}), **line} for name, line in found.items()}
+        finally:
+            steps.close()
+
+    def stop(self, job: Job) -> None:
+        """Ask a job that waits or runs to end at its next step."""
+        self._stops[job].set()
+
+    def begin(self, job: Job) -> None:
+        """Forget an earlier wish to stop this job: it was asked for anew."""
+        self._stops[job].clear()
+
+    def _heed(self, job: Job) -> None:
+        if self._stops[job].is_set():
+            self.begin(job)
+            raise Cancelled
+
+    def _relay(
+        self,
+        job: Job,
+        steps: Generator[Item, None, Result],
+        event: Callable[[Item], Event],
+        of: Checkpoint | None = None,
+    ) -> Generator[Event, None, Result]:
+        """Yield a stage's steps as events and return its result; closing this closes the stage.
+
+        Raises Cancelled, with the stage closed, once :meth:`stop` was called for the job, or the model it is ``of`` is
+        no longer the session's.
+        """
+
+        def heeded(step: Item) -> Event:
+            self._heed(job)
+            if of is not None and not self._is_still(of):
+                raise Cancelled
+            return event(step)
+
+        return (yield from relayed(steps, heeded))
+
+    def _model(self) -> Checkpoint:
+        if self.checkpoint is None:
+            raise ModelError("choose_a_model")
+        return self.checkpoint
+
+    def _is_still(self, checkpoint: Checkpoint) -> bool:
+        """Return whether this is still the session's model, with its files fetched or not."""
+        now = self.checkpoint
+        return now is not None and (now.name, now.revision) == (checkpoint.name, checkpoint.revision)
+
+    def _planned(self, choice: Choice) -> Plan:
+        """Return the plan of a choice as far as the model is known. Raises SchemeError."""
+        return planned(self._model(), choice, self.scores, self.sampled)
+
+    def _wanted(self) -> dict[str, list[Scheme]]:
+        """Return what the plan's mode asks of the survey beside the usual, so that its groups too are looked up."""
+        wanted: dict[str, list[Scheme]] = {}
+        for a in self.plan.assignments if self.plan is not None else ():
+            if a.scheme is not None:
+                wanted[a.layer.name] = [*candidates(a.layer, self.choice.mode), a.scheme]
+        return wanted
+
+    def _outputs_missing(self, checkpoint: Checkpoint, plan: Plan) -> list[Scheme]:
+        """Return the schemes in which a layer's output error is yet to be measured."""
+        layers = ratio_defining(checkpoint.layers)
+        wanted = dict.fromkeys(s for layer in layers for s in candidates(layer))
+        wanted |= dict.fromkeys(a.scheme for a in plan.assignments if a.scheme is not None)
+        return [scheme for scheme in wanted if not all(self._has_output(layer, scheme) for layer in layers)]
+
+    def _has_output(self, layer: Layer, scheme: Scheme) -> bool:
+        """Return whether this output error need not be measured: it is known, or there is none."""
+        line = self.output_errors.get(layer.name)
+        return line is not None and (not line or str(scheme) in line or not scheme.fits(layer.matrix[1]))
+
+
+def planned(checkpoint: Checkpoint, choice: Choice, scores: Mapping[str, float] | None, sampled: Sample) -> Plan:
+    """Return the plan of a choice: by NNCF's scores or, while they are not known, by what a sample of all layers tells.
+
+    Raises SchemeError.
+    """
+    if scores is not None or not all(layer.name in sampled for layer in ratio_defining(checkpoint.layers, True)):
+        return make_plan(checkpoint.layers, choice, scores)
+    bounds = {name: line.sensitivity for name, line in sampled.items()}
+    return make_plan(checkpoint.layers, choice, bounds, are_estimates=True)

@@ -1,0 +1,53 @@
+"""Every way to round a weight, behind one interface: weight [N, K], scheme, what is known of its inputs -> Rounded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from studio.rounding.gptq import gptq
+from studio.rounding.half_quadratic import half_quadratic
+from studio.rounding.least_squares import least_squares
+from studio.rounding.nearest import round_to_nearest
+from studio.rounding.rounded import Rounded
+from studio.rounding.statistics import Statistics
+from studio.scheme import Method, Scheme
+
+Free = Callable[[Tensor, Scheme, Tensor | None], Rounded]
+"""Weight, scheme, what the tensor shares (as ``round_to_nearest`` takes it) -> Rounded."""
+Calibrated = Callable[[Tensor, Scheme, Statistics], Rounded]
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """A method: ``free`` of data, and ``calibrated`` where it knows what to do with statistics."""
+
+    free: Free
+    calibrated: Calibrated | None = None
+
+
+def _scale_estimation(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
+    return least_squares(weight, scheme, statistics.power, ratios=(1.0,), fits=5)
+
+
+def _least_squares(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
+    return least_squares(weight, scheme, statistics.power)
+
+
+def _nearest_gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
+    return gptq(weight, scheme, round_to_nearest(weight, scheme), statistics)
+
+
+def _gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
+    return gptq(weight, scheme, least_squares(weight, scheme, statistics.power), statistics)
+
+
+METHODS: dict[Method, Rounding] = {
+    Method.NEAREST: Rounding(round_to_nearest),
+    Method.HALF_QUADRATIC: Rounding(half_quadratic),
+    Method.SCALE_ESTIMATION: Rounding(round_to_nearest, _scale_estimation),
+    Method.LEAST_SQUARES: Rounding(round_to_nearest, _least_squares),
+    Method.NEAREST_GPTQ: Rounding(round_to_nearest, _nearest_gptq),
+    Method.GPTQ: Rounding(round_to_nearest, _gptq),
+}
+"""A weight that was given nothing is rounded by the free part."""

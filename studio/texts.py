@@ -1,0 +1,58 @@
+"""A text -> windows of tokens, for calibration and evaluation. Knows nothing of what is done with them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from studio.architecture import Kind
+from studio.checkpoint import Checkpoint
+from studio.errors import CheckpointError, TextError
+from studio.model import load_tokenizer
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+MAX_TEXT_BYTES = 20_000_000
+BYTES_PER_TOKEN = 16
+"""No tokenizer makes fewer tokens of a longer text than are ever wanted; the rest need not be read."""
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a UTF-8 file. Raises TextError when there is none, or it is no text."""
+    try:
+        if file.stat().st_size > MAX_TEXT_BYTES:
+            raise TextError("text_too_long", file=file.name, limit=MAX_TEXT_BYTES // 1_000_000)
+        content = file.read_bytes()
+    except OSError as error:
+        raise TextError("text_missing", file=str(file)) from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TextError("text_binary", file=file.name) from error
+    if "\0" in text:
+        raise TextError("text_binary", file=file.name)
+    if not text.strip():
+        raise TextError("text_empty", file=file.name)
+    return text
+
+
+def token_ids(checkpoint: Checkpoint, text: str, tokenizer: Any = None) -> Tensor:
+    """Return the tokens of a text, int64 [T]. Raises CheckpointError when tokenizer and model are not of each other."""
+    tokenizer = tokenizer or load_tokenizer(checkpoint.path)
+    ids = tokenizer(text, verbose=False)["input_ids"]
+    words = next((layer.shape[0] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING), 0)
+    if not ids or max(ids) >= words:
+        raise CheckpointError("no_tokenizer", model=checkpoint.title)
+    return torch.tensor(ids)
+
+
+def windows(ids: Tensor, count: int, length: int) -> Tensor:
+    """Return at most ``count`` windows [W, ``length``] that do not overlap, evenly spaced over the tokens [T].
+
+    Raises TextError for a text shorter than one window.
+    """
+    fitting = min(count, len(ids) // length)
+    if not fitting:
+        raise TextError("text_too_short", tokens=len(ids), window=length)
+    starts = torch.linspace(0, len(ids) - length, fitting, dtype=torch.float64).round().long()
+    return torch.stack([ids[start : start + length] for start in starts])

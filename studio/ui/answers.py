@@ -1,0 +1,233 @@
+"""The chat's columns in words and marks, pure. Everything that a model or a visitor wrote is escaped here."""
+
+import re
+from collections.abc import Sequence
+from html import escape
+
+from studio.chat import Reply
+from studio.decoder import KV_BITS
+from studio.jobs import Answers, Voice
+from studio.machine import known
+from studio.parting import Parting
+from studio.session import Session
+from studio.speed import bytes_of_a_token, decode_limit, device_of, figures_of, phases, step_weights
+from studio.talk import Turn
+from studio.text import text
+from studio.ui.present import notice, table
+from studio.ui.roofline import roofline
+from studio.units import format_bytes
+from studio.verdict import Judged, Verdict
+
+Bubble = dict[str, str]
+"""``{"role": "user", "content": "…"}``"""
+BATCHES = (1, 4, 16)
+SHADES = (0.02, 0.1, 0.3, 0.6)
+"""Probabilities at which a token's shade changes, the least likely being the darkest."""
+MAX_ROWS = 400
+
+
+def bubbles(turns: Sequence[Turn], column: int, language: str) -> list[Bubble]:
+    """Return a column as the chat component takes it.
+
+    It takes HTML, also with its Markdown switched off; escaped, what a model or a visitor wrote is shown as it is and
+    can neither draw over the page nor make the browser fetch anything.
+    """
+    said: list[Bubble] = []
+    for turn in turns:
+        answers = turn.answers
+        if column < len(answers.replies) and (answers.replies[column].tokens or answers.is_alone):
+            said += turn_bubbles(turn.prompt, answers, column, language)
+    return said
+
+
+def turn_bubbles(prompt: str, answers: Answers, column: int, language: str) -> list[Bubble]:
+    """Return one turn in a column: the message, and the answer as far as it has come."""
+    asked: Bubble = {"role": "user", "content": escape(prompt, quote=False)}
+    reply = answers.replies[column]
+    if column == 0 and answers.verdict is not None:
+        content = _judged_text(answers.verdict, language)
+    elif answers.parting is not None:
+        place = answers.parting.places[column]
+        content = _marked(reply.text, place, " ".join(_parting_words(answers.parting, column, language)))
+    else:
+        content = escape(reply.text, quote=False)
+    return [asked, {"role": "assistant", "content": content}] if content else [asked]
+
+
+def _marked(words: str, place: tuple[int, int], title: str) -> str:
+    """Return escaped text with the token at ``place`` marked: one of blanks with the next word, the end as a sign."""
+    start, end = place
+    if not words[start:end].strip():
+        following = re.compile(r"\s*\S*").match(words, start)
+        end = max(end, following.end() if following else end)
+    shown = escape(words[start:end].strip(), quote=False) or "⏹"
+    blank = words[start : start + len(words[start:end]) - len(words[start:end].lstrip())]
+    mark = f'<mark class="parts" tabindex="0" title="{escape(title)}">{shown}</mark>'
+    return f"{escape(words[:start], quote=False)}{blank}{mark}{escape(words[end:], quote=False)}"
+
+
+def _judged_text(verdict: Verdict, language: str) -> str:
+    """Return the answer, each token shaded by what the original gives it, the first it would not have said marked."""
+    pieces = []
+    for i, token in enumerate(verdict.tokens):
+        words = verdict.text[slice(*token.place)]
+        title = escape(_judged_words(token, language))
+        if i == verdict.parting:
+            shown = escape(words, quote=False) if words.strip() else f"⏹{words}"
+            pieces.append(f'<mark class="parts" tabindex="0" title="{title}">{shown}</mark>')
+        elif words:
+            shade = sum(token.probabilities[0] < limit for limit in SHADES)
+            pieces.append(f'<span class="seen seen-{shade}" title="{title}">{escape(words, quote=False)}</span>')
+    return "".join(pieces)
+
+
+def _judged_words(token: Judged, language: str) -> str:
+    original, compressed = (f"{p:.1%}" for p in token.probabilities)
+    said = text("part.judged", language, original=original, compressed=compressed, kl=f"{token.divergence:.3f}")
+    if token.is_best:
+        return said
+    best = text("part.instead", language, word=word(token.best, language), probability=f"{token.best_probability:.1%}")
+    return f"{said} {best}"
+
+
+def word(token: str, language: str) -> str:
+    """Return a token's text in quotation marks, blanks made visible; words for one that ends the answer."""
+    if not token:
+        return text("part.end", language)
+    return "“" + token.strip(" ").replace("\n", "⏎").replace("\t", "⇥") + "”" if token.strip(" ") else "“␣”"
+
+
+def _parting_words(parting: Parting, column: int, language: str) -> tuple[str, str]:
+    """Return where the answers part, and what the other column says there."""
+    lines = []
+    for key, at in (("part.here", column), ("part.there", 1 - column)):
+        original, compressed = (f"{given[at]:.1%}" for given in parting.probabilities)
+        lines.append(
+            text(key, language, word=word(parting.words[at], language), original=original, compressed=compressed)
+        )
+    return lines[0], lines[1]
+
+
+def figures(answers: Answers, column: int, language: str) -> str:
+    """Return what stands beneath a column: its figures, which way they came about, and where the answers part."""
+    reply, voice = answers.replies[column], answers.voices[column]
+    if reply.error is not None:
+        return notice(reply.error.sentence(language), "error")
+    if column == 0 and answers.is_alone:
+        return _opinion(answers.verdict, language)
+    held = "–" if voice is None else format_bytes(voice.weight_bytes)
+    if not reply.tokens or voice is None:
+        return f'<p class="stats">{escape(text("chat.stats_waiting", language, memory=held))}</p>'
+    speed = f"{reply.tokens_per_second:.1f}" if reply.tokens > 1 else "–"
+    words = [
+        text("chat.stats", language, speed=speed, first=f"{reply.first_token_seconds:.2f}", memory=held),
+        text("chat.stats_tokens", language, tokens=reply.tokens),
+    ]
+    if reply.ended == "length":
+        words.append(text("chat.ended_length", language))
+    lines = f'<p class="stats">{escape(" · ".join(words))}</p>'
+    lines += f'<p class="stats more">{" · ".join(_more(voice, reply, language))}</p>'
+    if answers.is_slow[column]:
+        lines += f'<p class="hint">{escape(text("chat.slow", language))}</p>'
+    if answers.parting is not None:
+        here, there = _parting_words(answers.parting, column, language)
+        lines += f'<p class="parting"><b>{escape(here)}</b> {escape(there)}</p>'
+    elif column == 1 and len(answers.replies) > 1 and not answers.is_compared and None not in answers.voices:
+        lines += f'<p class="hint">{escape(text("part.histories", language))}</p>'
+    elif answers.is_compared and all(each.ended for each in answers.replies):
+        lines += f'<p class="hint">{escape(text("part.nowhere", language))}</p>'
+    return lines
+
+
+def _more(voice: Voice, reply: Reply, language: str) -> list[str]:
+    """Return the prompt's speed, the cache, the share of the limit and the way, as escaped words."""
+    words = []
+    read = reply.prompt_tokens - reply.kept_tokens
+    if read >= 1 and reply.prompt_tokens_per_second:
+        words.append(
+            escape(text("chat.stats_prompt", language, tokens=read, speed=f"{reply.prompt_tokens_per_second:.0f}"))
+        )
+    if reply.kept_tokens:
+        words.append(escape(text("chat.stats_kept", language, tokens=reply.kept_tokens)))
+    words.append(escape(text("chat.stats_kv", language, bytes=format_bytes(reply.kv_bytes), bits=reply.kv_bits)))
+    machine = known(device_of(voice))
+    if machine is not None and reply.tokens > 1:
+        limit = decode_limit(voice, reply, machine)
+        share = text("chat.stats_limit", language, share=f"{reply.tokens_per_second / limit:.0%}", limit=f"{limit:.0f}")
+        why = text(
+            "chat.stats_limit_why",
+            language,
+            bandwidth=f"{machine.bandwidth / 1e9:.0f}",
+            bytes=format_bytes(bytes_of_a_token(voice, reply)),
+        )
+        words.append(f'<span title="{escape(why)}">{escape(share)}</span>')
+    way = text(f"chat.way_{voice.way.value}", language)
+    words.append(escape(f"{way} ({text(f'chat.why_{voice.reason}', language)})" if voice.reason else way))
+    return words
+
+
+def _opinion(verdict: Verdict | None, language: str) -> str:
+    """Return what the original says of an answer it was not there for."""
+    if verdict is None:
+        return f'<p class="hint">{escape(text("part.alone", language))}</p>'
+    agreed = sum(token.is_best for token in verdict.tokens)
+    said = text("part.opinion", language, kl=f"{verdict.divergence:.3f}", agreed=agreed, tokens=len(verdict.tokens))
+    lines = f'<p class="stats">{escape(said)}</p>'
+    if verdict.parting is not None:
+        first = verdict.tokens[verdict.parting]
+        here = text("part.first", language, word=word(verdict.text[slice(*first.place)], language))
+        lines += f'<p class="parting"><b>{escape(here)}</b> {escape(_judged_words(first, language))}</p>'
+    columns = [text(f"part.column_{name}", language) for name in ("token", "original", "compressed", "kl")]
+    rows = [
+        (
+            word(verdict.text[slice(*token.place)], language),
+            f"{token.probabilities[0]:.1%}",
+            f"{token.probabilities[1]:.1%}",
+            f"{token.divergence:.3f}",
+        )
+        for token in verdict.tokens[:MAX_ROWS]
+    ]
+    summary = escape(text("part.table", language))
+    return lines + f"<details><summary>{summary}</summary>{table(columns, rows)}</details>"
+
+
+def picture(session: Session, answers: Answers | None, language: str) -> str:
+    """Return where the phases of these answers stand on this machine."""
+    voices = [] if answers is None else [voice for voice in answers.voices if voice is not None]
+    machine = known(device_of(voices[0])) if voices else None
+    if answers is None or machine is None or session.checkpoint is None:
+        return f'<p class="hint">{escape(text("speed.waiting", language))}</p>'
+    config = figures_of(session.checkpoint)
+    weights = step_weights(session.checkpoint.layers, config.called_experts if config else None)
+    found = [
+        phase
+        for column, (voice, reply) in enumerate(zip(answers.voices, answers.replies, strict=True))
+        if voice is not None
+        for phase in phases(column, voice, reply, weights, machine)
+    ]
+    return roofline(found, machine, language)
+
+
+def cache_table(session: Session, language: str) -> str:
+    """Return what keys and values take at 16, 8 and 4 bits: now, and at the whole context for several texts at once."""
+    config = None if session.checkpoint is None else figures_of(session.checkpoint)
+    if config is None or config.cache is None:
+        return f'<p class="hint">{escape(text("kv.unknown", language))}</p>'
+    last = session.talk.last
+    replies = last.answers.replies if last is not None else ()
+    now = max((reply.prompt_tokens + reply.tokens for reply in replies), default=0)
+    lines = [(text("kv.now", language, tokens=f"{now:,}"), now, 1)]
+    if config.context is not None:
+        whole = f"{config.context:,}"
+        lines += [(text("kv.whole", language, tokens=whole, batch=n), config.context, n) for n in BATCHES]
+    columns = [text("kv.texts", language), *(text("chat.kv_bits_choice", language, bits=bits) for bits in KV_BITS)]
+    rows = [
+        (name, *(format_bytes(batch * config.cache.nbytes(positions, bits)) for bits in KV_BITS))
+        for name, positions, batch in lines
+    ]
+    return table(columns, rows) + f'<p class="hint">{escape(text("kv.hint", language))}</p>'
+
+
+def kv_choices(language: str) -> list[tuple[str, int]]:
+    """Return what keys and values can be kept at."""
+    return [(text("chat.kv_bits_choice", language, bits=bits), bits) for bits in KV_BITS]

@@ -1,0 +1,123 @@
+"""A model on the Hub whose weights are not here: its map drawn from a sample, looking like the estimate that it is."""
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from studio.source import HUB_DEFAULT
+from studio.text import text
+from tests.browser.test_walk import choose_mode, choose_ratio, compress, figure, notice, pick
+from tests.conftest import save_tiny_model, served
+from tests.hub_server import LocalHub
+
+pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(300)]
+CELLS = 2 * 7
+SLOW = 40_000
+"""Bytes a second, of each answer."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of which a sample is a part: its largest weights are high or wide."""
+    folder = tmp_path_factory.mktemp("models") / "high"
+    save_tiny_model("llama", folder, intermediate_size=8192)
+    return folder
+
+
+@pytest.fixture
+def hub(folder: Path) -> Iterator[LocalHub]:
+    (folder / "README.md").write_text(uuid.uuid4().hex)  # a commit that nobody has sampled yet
+    with LocalHub() as server:
+        server.add(HUB_DEFAULT, folder)
+        yield server
+
+
+@pytest.fixture
+def address(hub: LocalHub, tmp_path: Path) -> Iterator[str]:
+    with served(tmp_path, HF_ENDPOINT=hub.url, HF_HUB_CACHE=str(tmp_path / "hub")) as address:
+        yield address
+
+
+@pytest.fixture
+def page(address: str, visit: Callable[..., Page]) -> Page:
+    page = visit(address)
+    expect(page.locator("#estimate")).to_be_visible()
+    return page
+
+
+def sent(hub: LocalHub) -> int:
+    return hub.sent("model.safetensors")
+
+
+def test_the_map_is_estimated_from_what_the_button_says(hub: LocalHub, page: Page, tmp_path: Path) -> None:
+    expect(page.locator("#estimate")).to_have_text(re.compile(r"Estimate the map: read [\d.]+ MB of [\d.]+ MB"))
+    expect(figure(page, "error")).to_have_text(text("strip.error_unknown"))
+    expect(page.locator("#map-grid .cell.guessed")).to_have_count(0)
+    before = sent(hub)
+    page.locator("#estimate").click()
+    expect(page.locator("#map-grid .cell.guessed")).to_have_count(CELLS)
+    expect(page.locator("#estimate")).to_be_hidden()
+    expect(page.locator("#halt")).to_be_hidden()
+    expect(notice(page, "model-notice")).to_have_count(0)
+    size = hub.models[HUB_DEFAULT].blobs["model.safetensors"].size
+    assert 0 < sent(hub) - before < 0.7 * size
+    assert not list((tmp_path / "hub").rglob("*.safetensors"))
+    expect(figure(page, "error")).to_have_text(re.compile(r"^~\s\d+\.\d\d%$"))
+    expect(page.locator('#strip .estimate[data-figure="error"]')).to_have_count(1)
+    expect(page.locator("#map-legend .map-title")).to_have_text(text("map.by_weight") + text("map.sampled"))
+    cell = page.locator('#map-grid .cell[data-layer="model.layers.0.mlp.up_proj.weight"]')
+    expect(cell).to_have_attribute("title", re.compile(r"error ~\d+\.\d\d% \(95 %: \d+\.\d\d% to \d+\.\d\d%\)$"))
+    cell.click()
+    expect(page.locator("#layer-card tbody tr").first).to_contain_text("~")
+
+    # An assignment from samples is an estimate too, and what is not sampled yet is offered.
+    choose_ratio(page, "0.5")
+    expect(page.locator('#strip .estimate[data-figure="compressed"] dd')).to_have_text(re.compile("^~"))
+    choose_mode(page, "int3_sym")
+    expect(page.locator("#estimate")).to_be_visible()
+    choose_mode(page, "nvfp4")
+    expect(page.locator("#estimate")).to_be_hidden()
+    expect(page.locator("#map-legend")).to_contain_text(text("map.estimate_needs_whole", modes="nvfp4"))
+    choose_mode(page, "int4_asym")
+    expect(page.locator("#map-grid .cell.guessed")).to_have_count(CELLS)
+    pick(page, "colour", text("map.colour_bits"))
+    expect(page.locator("#map-grid .cell.guessed")).to_have_count(0)
+    pick(page, "colour", text("map.colour_weight"))
+
+    # With the weights here, everything is measured.
+    compress(page)
+    expect(page.locator("#map-grid .cell.guessed")).to_have_count(0)
+    expect(page.locator("#map-grid .cell.open")).to_have_count(0)
+    expect(page.locator("#strip .estimate")).to_have_count(0)
+    expect(page.locator("#estimate")).to_be_hidden()
+
+
+def test_a_sample_can_be_stopped_and_gone_on_with(hub: LocalHub, page: Page) -> None:
+    hub.bytes_per_second = SLOW
+    page.locator("#estimate").click()
+    expect(page.locator("#map-grid .cell.guessed").first).to_be_visible()
+    expect(page.locator("#estimate")).to_be_disabled()
+    page.locator("#halt").click()
+    expect(page.locator("#estimate")).to_be_enabled()
+    expect(page.locator("#halt")).to_be_hidden()
+    some = page.locator("#map-grid .cell.guessed").count()
+    assert 0 < some < CELLS
+    expect(notice(page, "model-notice")).to_have_count(0)
+    hub.bytes_per_second = float("inf")
+    page.locator("#estimate").click()
+    expect(page.locator("#map-grid .cell.guessed")).to_have_count(CELLS)
+
+
+def test_a_hub_that_fails_is_one_sentence_and_the_offer_stays(hub: LocalHub, page: Page) -> None:
+    hub.fault = "whole"
+    page.locator("#estimate").click()
+    expect(notice(page, "model-notice")).to_have_text(text("error.hub_bad_range", file="model.safetensors"))
+    expect(page.locator("#estimate")).to_be_enabled()
+    expect(page.locator("#halt")).to_be_hidden()
+    hub.fault = ""
+    page.locator("#estimate").click()
+    expect(page.locator("#map-grid .cell.guessed")).to_have_count(CELLS)

@@ -1,0 +1,52 @@
+"""What killed programs left is removed, and nothing else is."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from studio.workspace import own_folder, partial_in, sweep, sweep_partials
+
+NAME = "out[1]*"
+"""A folder's name that is also a pattern."""
+
+
+@pytest.fixture(scope="module")
+def dead() -> int:
+    """The number of a process that is no more."""
+    done = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    return int(done.stdout)
+
+
+def test_partial_folders_of_killed_programs_go(tmp_path: Path, dead: int) -> None:
+    mine = partial_in(tmp_path, NAME)
+    left = [tmp_path / mine.name.replace(f"-{os.getpid()}-", f"-{dead}-"), tmp_path / f".{NAME}.partial-{dead}"]
+    others = [
+        mine, tmp_path / NAME, tmp_path / f".other.partial-{dead}", tmp_path / f".{NAME}.partial-{dead}-notes",
+        tmp_path / f".{NAME}.partial-", tmp_path / f".{NAME}.partial-{'9' * 40}", tmp_path / f".out1.partial-{dead}",
+    ]  # fmt: skip
+    for folder in (*left, *others):
+        (folder / "weights").mkdir(parents=True)
+    assert mine != partial_in(tmp_path, NAME)
+    sweep_partials(tmp_path, NAME)
+    assert set(tmp_path.iterdir()) == set(others)
+
+
+def test_folders_of_killed_programs_go(tmp_path: Path, dead: int) -> None:
+    mine = own_folder(tmp_path)
+    left = tmp_path / mine.name.replace(f"{os.getpid()}-", f"{dead}-")
+    others = [mine, tmp_path / f"{dead}-notes", tmp_path / f"{'9' * 40}-{mine.name.partition('-')[2]}"]
+    for folder in (left, *others):
+        (folder / "weights").mkdir(parents=True)
+    sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == set(others)
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_where_there_is_no_folder_nothing_is_left(tmp_path: Path, is_file: bool) -> None:
+    if is_file:
+        (tmp_path / "parent").write_text("")
+    sweep_partials(tmp_path / "parent", NAME)
+    sweep(tmp_path / "parent")
