@@ -1,0 +1,287 @@
+/* One vector times a weight: y = W x, sixteen rows after the other, a block of threads' warps side by side along them.
+
+   Tensor cores multiply: their second factor has eight columns, of which the first two hold x, once rounded to 16 bits and once
+   what that left over, so that nothing of x is lost but its last bits (2^-22 of the largest in its 64, for bf16 weights 2^-17
+   of each). Sums are fp32. */
+#pragma once
+#include "weight.cuh"
+
+/* Given from outside: WARPS of a block of threads, RESIDENT blocks a multiprocessor, BATCH blocks of codes at once, DEPTH
+   batches that a warp has under way, ACTIVATION. */
+#define THREADS (32 * WARPS)
+#define CHUNK 64   /* inputs that share a power of two */
+#define PAST 80    /* bytes */
+#define WIDEST 128 /* inputs of the widest block: x is filled up to a multiple */
+
+enum Output { STORED, ADDED, GATED };
+
+struct Input {
+    const float *x, *norm;  /* norm: weights of the root mean square norm that x goes through, or none */
+    float epsilon;
+    int width;
+};
+
+/* Wait until what the kernel before wrote can be read, then let the next one begin with what does not need ours. */
+__device__ inline void wait_for_input() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ inline void release_next() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+__device__ inline float activated(float gate) {
+#if ACTIVATION == 0
+    return gate / (1.0f + expf(-gate));
+#elif ACTIVATION == 1
+    return gate / (1.0f + expf(-1.5957691216f * (gate + 0.044715f * gate * gate * gate)));
+#else
+    return 0.5f * gate * (1.0f + erff(gate * 0.70710678118654752f));
+#endif
+}
+
+/* c += a b, of 16 x 16 and 16 x 8. */
+template <bool IS_BRAIN> __device__ inline void multiply(float c[4], const unsigned a[4], unsigned b0, unsigned b1) {
+    if (IS_BRAIN)
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    else
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Shared memory behind the rings, in this order; see `shared_bytes` in Python, which adds it up. */
+struct Shared {
+    unsigned char *high, *low, *none;  /* x rounded, what is left, zeros for a batch */
+    float2 *span;                      /* of each span: its chunk's power of two, and the sum of x without it */
+    float *rows;                       /* [2][WARPS][16] */
+    float *squares, *total;            /* [WARPS] each */
+};
+
+__device__ inline Shared shared_of(unsigned char *memory, int filled, int span, int batch) {
+    Shared s;
+    s.high = memory;
+    s.low = s.high + filled * 2 + PAST;  /* other banks than `high` */
+    s.none = s.low + filled * 2 + PAST;
+    s.span = (float2 *)(s.none + batch);
+    s.rows = (float *)(s.span + filled / span);
+    s.squares = s.rows + 2 * WARPS * 16;
+    s.total = s.squares + WARPS;
+    return s;
+}
+
+__device__ inline float warp_sum(float v, int lanes = 32) {
+    for (int other = 1; other < lanes; other *= 2) v += __shfl_xor_sync(FULL, v, other);
+    return v;
+}
+
+/* Eight numbers -> 16-bit ones and what they leave over. */
+template <bool IS_BRAIN> __device__ inline void split(const float *v, uint4 *high, uint4 *low) {
+    unsigned h[4], l[4];
+    for (int i = 0; i < 4; i++) {
+        const float a = v[2 * i], b = v[2 * i + 1];
+        h[i] = IS_BRAIN ? brains(a, b) : halves(a, b);
+        l[i] = IS_BRAIN ? brains(a - brain_low(h[i]), b - brain_high(h[i])) : halves(a - half_low(h[i]), b - half_high(h[i]));
+    }
+    *high = make_uint4(h[0], h[1], h[2], h[3]);
+    *low = make_uint4(l[0], l[1], l[2], l[3]);
+}
+
+/* Eight numbers of a vector from k on, zeros beyond its end. */
+__device__ inline void load_eight(const float *from, int k, int width, float *v) {
+    if (k + 8 <= width) {
+        *(float4 *)v = __ldcg((const float4 *)(from + k));
+        *(float4 *)(v + 4) = __ldcg((const float4 *)(from + k + 4));
+    } else {
+        for (int i = 0; i < 8; i++) v[i] = k + i < width ? __ldcg(from + k + i) : 0.0f;
+    }
+}
+
+/* Bring x into shared memory, when the kernel before has written it; SPAN inputs share a sum. */
+template <bool IS_BRAIN, bool NORMED, int SPAN, int ROUNDS> __device__ inline void prepare(const Input &in, const Shared &s, int filled) {
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    float all[ROUNDS][8], norm[NORMED ? ROUNDS : 1][8], squares = 0, total = 0;
+    if (NORMED)
+        for (int r = 0; r < ROUNDS; r++) load_eight(in.norm, (r * THREADS + threadIdx.x) * 8, in.width, norm[r]);
+    wait_for_input();
+    for (int r = 0; r < ROUNDS; r++) load_eight(in.x, (r * THREADS + threadIdx.x) * 8, in.width, all[r]);
+#pragma unroll
+    for (int r = 0; r < ROUNDS; r++) {
+        const int k = (r * THREADS + threadIdx.x) * 8;
+        float *v = all[r], sum = 0, most = 0;
+        for (int i = 0; i < 8; i++) {
+            if (NORMED) squares += v[i] * v[i], v[i] *= norm[r][i];
+            sum += v[i], most = fmaxf(most, fabsf(v[i]));
+        }
+        total += sum;
+        if (!IS_BRAIN) {  /* the chunk's largest becomes 2^10 or more, less than 2^11 */
+            for (int other = 1; other < CHUNK / 8; other *= 2) most = fmaxf(most, __shfl_xor_sync(FULL, most, other));
+            const int exponent = max((int)(__float_as_uint(most) >> 23), 11);
+            const float up = __uint_as_float((unsigned)(264 - min(exponent, 254)) << 23);
+            for (int i = 0; i < 8; i++) v[i] *= up;
+            sum = warp_sum(sum, SPAN / 8) * up;
+            if (k < filled && lane % (SPAN / 8) == 0)
+                s.span[k / SPAN] = make_float2(__uint_as_float((unsigned)(exponent - 10) << 23), sum);
+        }
+        if (k < filled) split<IS_BRAIN>(v, (uint4 *)(s.high + 2 * k), (uint4 *)(s.low + 2 * k));
+    }
+    if (NORMED) squares = warp_sum(squares);
+    total = warp_sum(total);
+    if (lane == 0) s.squares[warp] = squares, s.total[warp] = total;
+}
+
+__device__ inline unsigned shared_address(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }
+
+/* Copy behind the threads' backs; `landed` waits for all but the last `left` groups. */
+template <int BYTES> __device__ inline void copy(unsigned to, const void *from) {
+    if (BYTES == 16) asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(to), "l"(from) : "memory");
+    else asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" :: "r"(to), "l"(from), "n"(BYTES) : "memory");
+}
+
+__device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int LEFT> __device__ inline void landed() { asm volatile("cp.async.wait_group %0;" :: "n"(LEFT) : "memory"); }
+
+/* PER steps share a scale; WHOLE: all of a row do. ROUNDS: of all threads, eight inputs each, to bring x in. */
+template <int KIND, int PER, bool WHOLE, bool HAS_ZERO, bool IS_BRAIN_SCALE, bool NORMED, int ROUNDS, int OUTPUT>
+__global__ void __launch_bounds__(THREADS, RESIDENT) product(Weight w, Input in, float *out, float cap) {
+    constexpr int STEPS = steps_of(KIND), SPANS = STEPS / PER, SPAN = 16 * PER;
+    constexpr bool IS_BRAIN = KIND == BRAIN, IS_GROUPED = KIND > BRAIN && !WHOLE;
+    /* Each warp has a ring of DEPTH batches under way: the codes of some blocks, then the records of their spans. */
+    constexpr int RECORD = HAS_ZERO ? 8 : 4, RECORDS = IS_GROUPED ? SPANS * 8 * RECORD : 0;
+    constexpr int SLOT = BATCH * (512 + RECORDS), INPUTS = 32 * STEPS;
+    extern __shared__ uint4 memory[];
+    const int filled = (in.width + WIDEST - 1) / WIDEST * WIDEST;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
+    unsigned char *ring = (unsigned char *)memory + warp * DEPTH * SLOT;
+    const Shared s = shared_of((unsigned char *)memory + WARPS * DEPTH * SLOT, filled, SPAN, BATCH * INPUTS);
+    const int first = w.blocks * warp / WARPS, count = w.blocks * (warp + 1) / WARPS - first;
+    const Levels levels = levels_of<KIND>(w);
+
+    /* What comes next into the ring. */
+    int tile_ahead = blockIdx.x - gridDim.x, left_ahead = 0, slot_ahead = 0;
+    const uint4 *codes_ahead = nullptr;
+    const unsigned char *records_ahead = nullptr;
+    const unsigned ring_address = shared_address(ring) + 16 * lane;
+    auto fetch = [&]() {
+        if (left_ahead <= 0) {
+            tile_ahead += gridDim.x, left_ahead = count;
+            const size_t block = (size_t)tile_ahead * w.blocks + first;
+            codes_ahead = w.codes + block * 32 + lane;
+            if (IS_GROUPED) records_ahead = w.scale + block * RECORDS + 16 * lane;
+        }
+        if (tile_ahead < w.tiles) {
+            const unsigned to = ring_address + slot_ahead;
+#pragma unroll
+            for (int u = 0; u < BATCH; u++)
+                if (u < left_ahead) copy<16>(to + 512 * u, codes_ahead + 32 * u);
+#pragma unroll
+            for (int i = 0; i < BATCH * RECORDS; i += 512)
+                if (i + 16 * lane < min(left_ahead, BATCH) * RECORDS) copy<16>(to + BATCH * 512 + i, records_ahead + i);
+            codes_ahead += 32 * BATCH, records_ahead += RECORDS * BATCH, left_ahead -= BATCH;
+        }
+        end_group();
+        slot_ahead = slot_ahead == (DEPTH - 1) * SLOT ? 0 : slot_ahead + SLOT;
+    };
+    for (int i = 0; i < DEPTH; i++) fetch();
+    for (int i = threadIdx.x; i < BATCH * INPUTS / 4; i += THREADS) ((unsigned *)s.none)[i] = 0;
+    prepare<IS_BRAIN, NORMED, SPAN, ROUNDS>(in, s, filled);
+    __syncthreads();
+
+    float root = 0, total = 0;
+    for (int i = 0; i < WARPS; i++) root += s.squares[i], total += s.total[i];
+    root = NORMED ? rsqrtf(root / (float)in.width + in.epsilon) : 1.0f;
+
+    /* Where this lane finds its inputs: rounded, left over, or zeros for the columns that nobody needs. */
+    const unsigned char *inputs = (g == 0 ? s.high : g == 1 ? s.low : s.none) + (g < 2 ? t * 8 * PER + first * INPUTS : 0);
+    const int stride = g < 2 ? INPUTS : 0;  /* bytes of a block */
+    int parity = 0, slot = 0;
+    for (int tile = blockIdx.x; tile < w.tiles; tile += gridDim.x, parity ^= 1) {
+        if (tile + gridDim.x >= w.tiles) release_next();  /* all that is left has been asked for */
+        unsigned row_scale = 0, row_zero = 0;
+        float bias = 0;
+        const int row = tile * 16 + threadIdx.x;
+        if (threadIdx.x < 16) {
+            const unsigned char *record = w.scale + ((size_t)tile * 8 + (threadIdx.x & 7)) * RECORD;
+            if (KIND > BRAIN && WHOLE) row_scale = __ldg((const unsigned *)record);
+            if (HAS_ZERO && WHOLE) row_zero = __ldg((const unsigned *)record + 1);
+            if (w.bias) bias = __ldg(w.bias + row);
+            if (OUTPUT == ADDED && row < w.rows) bias += __ldcg(out + row);
+        }
+        float kept[4] = {0, 0, 0, 0}, upper = 0, lower = 0;
+        auto compute = [&](const unsigned char *at, const unsigned char *x_at, const float2 *spans, int u) {
+            const uint4 codes = *(const uint4 *)(at + 512 * u + 16 * lane);
+#pragma unroll
+            for (int i = 0; i < SPANS; i++) {
+                uint2 x[PER];
+                if (PER == 1) x[0] = *(const uint2 *)(x_at + u * INPUTS + i * 32 * PER);
+#pragma unroll
+                for (int j = 0; j + 1 < PER; j += 2) *(uint4 *)(x + j) = *(const uint4 *)(x_at + u * INPUTS + i * 32 * PER + 8 * j);
+                float fresh[4] = {0, 0, 0, 0}, *c = IS_BRAIN ? kept : fresh;
+#pragma unroll
+                for (int j = 0; j < PER; j++) {
+                    unsigned a[4];
+                    unpack<KIND>(codes, i * PER + j, levels, a);
+                    multiply<IS_BRAIN>(c, a, x[j].x, x[j].y);
+                }
+                if (!IS_BRAIN) {
+                    float above = c[0] + c[1], below = c[2] + c[3];
+                    const float2 span = spans[u * SPANS + i];
+                    if (IS_GROUPED) {
+                        const unsigned *record = (const unsigned *)(at + BATCH * 512 + u * RECORDS + (i * 8 + g) * RECORD);
+                        if (HAS_ZERO) {
+                            const uint2 both = *(const uint2 *)record;
+                            above -= half_low(both.y) * span.y, below -= half_high(both.y) * span.y;
+                            upper += above * (span.x * low_of<IS_BRAIN_SCALE>(both.x));
+                            lower += below * (span.x * high_of<IS_BRAIN_SCALE>(both.x));
+                        } else {
+                            upper += above * (span.x * low_of<IS_BRAIN_SCALE>(*record));
+                            lower += below * (span.x * high_of<IS_BRAIN_SCALE>(*record));
+                        }
+                    } else {
+                        upper += above * span.x, lower += below * span.x;
+                    }
+                }
+            }
+        };
+        for (int done = 0; done < count; done += BATCH) {
+            landed<DEPTH - 1>();
+            __syncwarp();
+            const unsigned char *at = ring + slot, *x_at = inputs + done * stride;
+            const float2 *spans = s.span + (first + done) * SPANS;
+            if (count - done >= BATCH) {
+#pragma unroll
+                for (int u = 0; u < BATCH; u++) compute(at, x_at, spans, u);
+            } else {
+#pragma unroll 1
+                for (int u = 0; u < count - done; u++) compute(at, x_at, spans, u);
+            }
+            __syncwarp();
+            slot = slot == (DEPTH - 1) * SLOT ? 0 : slot + SLOT;
+            fetch();
+        }
+        if (IS_BRAIN) upper = kept[0] + kept[1], lower = kept[2] + kept[3];
+        float *rows = s.rows + parity * WARPS * 16;
+        if (t == 0) rows[warp * 16 + g] = upper, rows[warp * 16 + g + 8] = lower;
+        __syncthreads();
+        if (threadIdx.x < 16) {
+            float y = 0;
+            for (int i = 0; i < WARPS; i++) y += rows[i * 16 + threadIdx.x];
+            if (WHOLE && KIND > BRAIN) {
+                const bool is_low = threadIdx.x < 8;
+                if (HAS_ZERO) y -= (is_low ? half_low(row_zero) : half_high(row_zero)) * total;
+                y *= is_low ? low_of<IS_BRAIN_SCALE>(row_scale) : high_of<IS_BRAIN_SCALE>(row_scale);
+            }
+            y = y * w.factor * root + bias;
+            if (OUTPUT == GATED) {
+                const float up = __shfl_down_sync(0xffff, y, 8);
+                if (threadIdx.x < 8 && tile * 8 + threadIdx.x < w.rows / 2) out[tile * 8 + threadIdx.x] = activated(y) * up;
+            } else if (row < w.rows) {
+                out[row] = cap > 0 ? cap * tanhf(y / cap) : y;
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+/* A weight in the order in which tensor cores take it: tiles of sixteen rows, in blocks that a warp reads in one go, 16 bytes
+   a lane. Knows nothing of what it is multiplied with.
+
+   A step is the sixteen inputs of one m16n8k16 product, a span the PER steps that share a scale, a block the STEPS of which a
+   lane's 16 bytes hold its part. Lane 4 * g + t has, of rows g and g + 8, the inputs t * 4 * PER .. (t + 1) * 4 * PER - 1 of a
+   span, four to a step: which inputs a step calls its first is free, as long as both factors agree.
+
+   Unpacked numbers are exact: integers less the middle of their range, small floats times a power of two that `factor`
+   takes back. */
+#pragma once
+
+#define FULL 0xffffffffu
+#define NOTHING __int_as_float(0xff800000) /* minus infinity */
+
+enum Kind { HALF, BRAIN, INTEGER2, INTEGER3, INTEGER4, INTEGER8, LEVELS4, FLOAT4, FLOAT8 };
+
+__device__ constexpr int steps_of(int kind) {
+    return kind <= BRAIN ? 1 : kind == INTEGER8 || kind == FLOAT8 ? 2 : kind == INTEGER2 ? 8 : 4;
+}
+
+/* The first of the four inputs that lane t has of a step of a block. */
+template <int STEPS, int PER> __device__ inline int input_at(int block, int step, int t) {
+    return 16 * (block * STEPS + step / PER * PER) + 4 * (t * PER + step % PER);
+}
+
+struct Weight {
+    const uint4 *codes;          /* [tiles][blocks][32] */
+    const unsigned char *scale;  /* [tiles][spans, or 1][8] records: of rows g and g + 8 the scales, fp16 or bf16, and where
+                                    there are zero points these less the middle of the codes, fp16 */
+    const float *bias;           /* [rows] or none */
+    const unsigned *levels;      /* fp16 [16]: four words of low bytes, then four of high ones */
+    float factor;
+    int rows, tiles, blocks;
+};
+
+__device__ inline unsigned subtract(unsigned a, unsigned b) {
+    unsigned d;
+    asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+    return d;
+}
+
+__device__ inline unsigned fused(unsigned a, unsigned b, unsigned c) {
+    unsigned d;
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
+/* (v & mask) | bits, in one instruction. */
+__device__ inline unsigned picked(unsigned v, unsigned mask, unsigned bits) {
+    unsigned d;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(v), "r"(mask), "r"(bits));
+    return d;
+}
+
+__device__ inline unsigned halves(float low, float high) {
+    unsigned d;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+    return d;
+}
+
+__device__ inline unsigned brains(float low, float high) {
+    unsigned d;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
+    return d;
+}
+
+__device__ inline float half_low(unsigned pair) {
+    float f;
+    asm("{.reg .f16 a, b; mov.b32 {a, b}, %1; cvt.f32.f16 %0, a;}" : "=f"(f) : "r"(pair));
+    return f;
+}
+
+__device__ inline float half_high(unsigned pair) {
+    float f;
+    asm("{.reg .f16 a, b; mov.b32 {a, b}, %1; cvt.f32.f16 %0, b;}" : "=f"(f) : "r"(pair));
+    return f;
+}
+
+__device__ inline float brain_low(unsigned pair) { return __uint_as_float(pair << 16); }
+__device__ inline float brain_high(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+template <bool IS_BRAIN> __device__ inline float low_of(unsigned pair) {
+    return IS_BRAIN ? brain_low(pair) : half_low(pair);
+}
+template <bool IS_BRAIN> __device__ inline float high_of(unsigned pair) {
+    return IS_BRAIN ? brain_high(pair) : half_high(pair);
+}
+
+/* Weights are read once a token: past the first cache. */
+__device__ inline uint4 stream(const uint4 *from) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
+    return v;
+}
+
+struct Levels { unsigned byte[8]; };
+
+template <int KIND> __device__ inline Levels levels_of(const Weight &w) {
+    Levels levels = {};
+    if (KIND == LEVELS4)
+        for (int i = 0; i < 8; i++) levels.byte[i] = w.levels[i];
+    return levels;
+}
+
+/* One byte of each of four nibbles' levels. */
+__device__ inline unsigned looked_up(const unsigned *byte, unsigned nibbles) {
+    unsigned within = nibbles & 0x7777, upper = ((nibbles >> 1) & 0x4444) | 0x3210;
+    return __byte_perm(__byte_perm(byte[0], byte[1], within), __byte_perm(byte[2], byte[3], within), upper);
+}
+
+/* The numbers of one step in pairs: a[0] of row g, its first two inputs, a[1] of row g + 8, a[2] and a[3] the next two. */
+template <int KIND> __device__ inline void unpack(const uint4 &v, int step, const Levels &levels, unsigned a[4]) {
+    const unsigned words[4] = {v.x, v.y, v.z, v.w};
+    if (KIND <= BRAIN) {
+        for (int i = 0; i < 4; i++) a[i] = words[i];
+    } else if (KIND == INTEGER4 || KIND == INTEGER3) {
+        /* A nibble put into the low bits of fp16's 1024 is 1024 + n, one four bits higher 1024 + 16 n. */
+        const unsigned whole = KIND == INTEGER4 ? 0x64086408 : 0x64046404, sixteenth = KIND == INTEGER4 ? 0xd480d480 : 0xd440d440;
+        const unsigned near = words[step], far = near >> 8;
+        a[0] = subtract(picked(near, 0x000f000f, 0x64006400), whole);
+        a[1] = fused(picked(near, 0x00f000f0, 0x64006400), 0x2c002c00, sixteenth);
+        a[2] = subtract(picked(far, 0x000f000f, 0x64006400), whole);
+        a[3] = fused(picked(far, 0x00f000f0, 0x64006400), 0x2c002c00, sixteenth);
+    } else if (KIND == INTEGER2) {
+        for (int i = 0; i < 4; i++)
+            a[i] = subtract(picked(words[step / 2] >> (2 * i + 8 * (step & 1)), 0x00030003, 0x64006400), 0x64026402);
+    } else if (KIND == INTEGER8) {
+        for (int i = 0; i < 4; i++)
+            a[i] = subtract(__byte_perm(words[2 * step + i / 2], 0x64646464, i & 1 ? 0x4342 : 0x4140), 0x64806480);
+    } else if (KIND == LEVELS4) {
+        for (int i = 0; i < 4; i += 2) {
+            const unsigned nibbles = words[step] >> (8 * i);
+            const unsigned low = looked_up(levels.byte, nibbles), high = looked_up(levels.byte + 4, nibbles);
+            a[i] = __byte_perm(low, high, 0x5140);
+            a[i + 1] = __byte_perm(low, high, 0x7362);
+        }
+    } else if (KIND == FLOAT4) {  /* sign, two bits of exponent, one of mantissa: times 2^-14 */
+        for (int i = 0; i < 4; i++) {
+            const unsigned sign = words[step] << (12 - 4 * i);
+            a[i] = (sign & 0x80008000) | ((sign >> 3) & 0x0e000e00);
+        }
+    } else {  /* E4M3: times 2^-8 */
+        for (int i = 0; i < 4; i++) {
+            const unsigned high = __byte_perm(words[2 * step + i / 2], 0, i & 1 ? 0x3424 : 0x1404);
+            a[i] = (high & 0x80008000) | ((high & 0x7f007f00) >> 1);
+        }
+    }
+}
