@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Literal, get_args
 
-from studio.architecture import Kind, Layer, ratio_defining
+from studio.architecture import Kind, ratio_defining
 from studio.chat import Reply
 from studio.jobs import Event
 from studio.plan import MAX_PATTERN, MISFITS, Pin, Plan
@@ -88,7 +88,7 @@ def strip(session: Session, found: Errors | None, language: str) -> str:
     hint = "strip.compressed_hint" if plan.is_exact else "strip.estimate_hint"
     is_here = session.checkpoint is not None and session.checkpoint.folder is not None
     error, error_class = text(f"strip.error_{'measuring' if is_here else 'unknown'}", language), " pending"
-    if found is not None and len(found) == sum(a.scheme is not None for a in plan.assignments):
+    if found is not None and len(found) == plan.compressed_layers:
         error, error_class = f"{mean(found.values()):.2%}", ""
     figures = [
         ("original", format_bytes(plan.original_bytes), "strip.original_hint", ""),
@@ -119,11 +119,7 @@ def weight_errors(session: Session) -> Mapping[str, float] | None:
         return session.compressed.relative_error
     if not session.known.layers:
         return None
-    known = session.known
-    found = {
-        a.layer.name: known.error(a.layer.name, a.scheme) for a in session.plan.assignments if a.scheme is not None
-    }
-    return {name: error for name, error in found.items() if error is not None}
+    return session.errors
 
 
 def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Errors | None:
@@ -133,9 +129,11 @@ def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Er
     """
     if session.plan is None or colour == "bits":
         return None
+    if colour == "weight" and found is None:
+        return None
     kept = {a.layer.name: 0.0 for a in session.plan.assignments if a.scheme is None and a.layer.is_weight}
-    if colour == "weight":
-        return None if found is None else kept | dict(found)
+    if colour == "weight" and found is not None:
+        return kept | dict(found)
     outputs = session.output_errors
     if not outputs:
         return None
@@ -154,17 +152,19 @@ def map_legend(plan: Plan, colour: Colour, errors: Mapping[str, float] | None, l
         title = text("map.output_waits", language)
     if not plan.is_exact:
         title += text("map.estimate", language)
-    schemes = sorted(
-        {(a.scheme is None, scheme_name(a, language)) for a in plan.assignments if a.layer.kind is Kind.LINEAR}
-    )
-    legend = text("map.legend", language, schemes=" · ".join(name for _, name in schemes))
-    outside = [a for a in plan.assignments if a.layer.kind in (Kind.EMBEDDING, Kind.HEAD) or _is_stray(a.layer)]
+    schemes = sorted(scheme.name for scheme in plan.linear_schemes if scheme is not None)
+    schemes += [text("map.kept", language)] if None in plan.linear_schemes else []
+    legend = text("map.legend", language, schemes=" · ".join(schemes))
+    outside = [a for a in plan.assignments if a.layer.kind is not Kind.LINEAR or a.layer.block is None]
+    outside = [a for a in outside if a.layer.is_weight]
     chips = "".join(
         f'<li><button type="button" class="chip" data-layer="{escape(a.layer.name)}">'
-        f"<b>{escape(a.layer.projection)}</b> {escape(scheme_name(a, language))}, {format_bytes(a.nbytes)}"
+        f"<b>{escape(a.layer.projection)}</b> {escape(scheme_name(a.scheme, language))}, {format_bytes(a.nbytes)}"
         f"{f', {errors[a.layer.name]:.2%}' if errors and a.layer.name in errors else ''}</button></li>"
         for a in outside[:MAX_CHIPS]
     )
+    if errors is not None and any(error != error for error in errors.values()):
+        legend += " " + text("map.grey", language)
     return (
         f'<p class="map-title">{escape(title)}</p><p class="hint">{escape(legend)}</p>'
         f'<p class="hint">{escape(text("map.outside", language))}</p><ul class="chips">{chips}</ul>'
@@ -192,7 +192,7 @@ def layer_card(session: Session, pattern: str, language: str) -> str:
     if not taken:
         return ""
     first = taken[0].layer
-    now = ", ".join(dict.fromkeys(scheme_name(a, language) for a in taken))
+    now = ", ".join(dict.fromkeys(scheme_name(a.scheme, language) for a in taken))
     heading = text("pin.card", language, count=len(taken), shape=shape_name(first.shape), scheme=now)
     known, outputs = session.known.layers.get(first.name), session.output_errors.get(first.name, {})
     if known is None or not known.errors:
@@ -222,10 +222,6 @@ def layer_choices(session: Session) -> list[str]:
     return [*list(kinds)[:MAX_CHIPS], *(layer.name for layer in weights[:MAX_NAMES])]
 
 
-def _is_stray(layer: Layer) -> bool:
-    return layer.kind is Kind.LINEAR and layer.block is None
-
-
 def layer_table(plan: Plan, errors: Mapping[str, float] | None, language: str) -> str:
     """Return every weight as a row: the map for people who would rather read, or cannot see it."""
     weights = [a for a in plan.assignments if a.layer.is_weight]
@@ -233,7 +229,7 @@ def layer_table(plan: Plan, errors: Mapping[str, float] | None, language: str) -
         (
             a.layer.name,
             shape_name(a.layer.shape),
-            scheme_name(a, language),
+            scheme_name(a.scheme, language),
             f"{a.nbytes:,}",
             f"{errors[a.layer.name]:.3%}" if errors and a.layer.name in errors else "–",
         )
