@@ -168,7 +168,11 @@ def fragments_of(
     group = scheme.group_size if scheme.group_size != WHOLE_CHANNEL else 0
     per = gcd(min(steps, MOST_STEPS), group // STEP) if group else min(steps, MOST_STEPS)
     spans = -(-width // (STEP * steps)) * steps // per
-    group_of_span = torch.arange(spans, device=device) * STEP * per // group if group else torch.zeros(1, dtype=torch.int64, device=device)
+    group_of_span = (
+        torch.arange(spans, device=device) * STEP * per // group
+        if group
+        else torch.zeros(1, dtype=torch.int64, device=device)
+    )
     scale = _records(torch.cat([_scale(weight) for weight in moved]), order, group_of_span)
     if scheme.mode.has_zero_point:
         zeros = torch.cat([_zero_points(weight) for weight in moved]).half() - MIDDLES[kind]

@@ -24,6 +24,10 @@ element.addEventListener('click', (event) => {
   const cell = event.target.closest('[data-layer]');
   if (cell) trigger('click', {layer: cell.dataset.layer});
 });
+element.addEventListener('pointerover', (event) => {
+  const cell = event.target.closest('.cell');
+  if (cell) cell.title = cell.ariaLabel;
+});
 element.addEventListener('keydown', (event) => {
   const cell = event.target.closest('.cell');
   const step = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]}[event.key];
@@ -42,7 +46,8 @@ element.addEventListener('keydown', (event) => {
   next.focus();
 });
 """
-"""A click on a layer says which; arrows move from cell to cell, so that the map is one stop of the Tab key."""
+"""A click on a layer says which; arrows move from cell to cell, so that the map is one stop of the Tab key. What a cell
+says to those who hear the page, it says under the pointer too."""
 
 
 @dataclass(frozen=True)

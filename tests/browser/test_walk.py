@@ -146,8 +146,8 @@ def test_a_visitor_goes_from_the_model_to_the_file(page: Page, tmp_path: Path) -
     assert {"layers"} < set(".".join(step["layer"] for step in seen).split("."))
     expect(page.locator("#map-grid .cell")).to_have_count(PROJECTIONS * BLOCKS)
     expect(page.locator("#map-grid .cell.open")).to_have_count(0)
-    words = page.locator("#map-grid .cell").evaluate_all("(cells) => cells.map((cell) => cell.title)")
-    assert all(0.3 < float(re.findall(r"([\d.]+)%", title)[0]) < 5 for title in words)
+    words = page.locator("#map-grid .cell").evaluate_all("(cells) => cells.map((cell) => cell.ariaLabel)")
+    assert all(0.3 < float(re.findall(r"([\d.]+)%", word)[0]) < 5 for word in words)
     expect(figure(page, "error")).to_have_text(surveyed)
 
     expect(page.locator("#prompt textarea")).to_have_value(QUESTION)
