@@ -21,7 +21,7 @@ from studio.scheme import Scheme, parse_mode
 from studio.session import Session
 from studio.settings import settings
 from studio.text import preferred, text
-from studio.ui import present, show
+from studio.ui import drift, present, show
 from studio.ui.page import Page
 from studio.ui.present import COLOURS, Colour
 from studio.ui.show import Updates
@@ -99,6 +99,8 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "queue_compress": lambda page: page.plan.progress,
     "queue_talk": lambda page: page.chat.notice,
     "compress": lambda page: page.plan.progress,
+    "take_calibration": lambda page: page.plan.progress,
+    **dict.fromkeys(("queue_drift", "measure_drift", "stop_drift", "take_text"), lambda page: page.drift.progress),
     "cancel": lambda page: page.plan.progress,
     "talk": lambda page: page.chat.notice,
     "stop": lambda page: page.chat.notice,
@@ -139,6 +141,8 @@ class Handlers:
             **show.conversation(self.page, session, language),
             self.page.model.notice: "",
             **show.no_file(self.page),
+            **drift.shown(self.page.drift, session, language),
+            self.page.drift.progress: "",
             self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
             self.page.map.card: "",
             self.page.map.notice: "",
@@ -215,13 +219,14 @@ class Handlers:
         backup: str,
         misfit: str,
         all_layers: bool,
+        method: str,
     ) -> Iterator[Updates]:
         """A control moved: plan again. A new mode brings its own backup, unless the visitor chose another."""
         now = session.choice
         if mode != now.mode.value and now.backup in (now.mode.default_backup, None) and backup != "none":
             backup = parse_mode(mode).default_backup.value
         size = now.group_size if group_size is None else int(group_size)
-        chosen = Choice.of(mode, size, round(float(ratio), 4), backup, misfit, all_layers)
+        chosen = Choice.of(mode, size, round(float(ratio), 4), backup, misfit, all_layers, method=method)
         session.choose(replace(chosen, pins=now.pins))
         shown = self._planned(session, language)
         if mode != now.mode.value:
@@ -298,6 +303,7 @@ class Handlers:
             **show.dynamic(self.page, session, language),
             **show.conversation(self.page, session, language),
             **show.no_file(self.page),
+            **drift.shown(self.page.drift, session, language),
             self.page.plan.progress: present.notice(done, "good")
             if session.is_current
             else present.notice(text("plan.stale", language)),

@@ -14,7 +14,7 @@ from studio.scheme import GROUP_SIZES, Mode
 from studio.session import Session
 from studio.template import Message
 from studio.text import text
-from studio.ui import estimate, present
+from studio.ui import drift, estimate, methods, present
 from studio.ui.charts import size_figure
 from studio.ui.heatmap import Errors, heatmap
 from studio.ui.page import Page
@@ -43,6 +43,12 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
         page.plan.ratio: gr.update(interactive=mixable),
         page.plan.backup: gr.update(choices=present.backup_choices(language, choice.mode), interactive=mixable),
         page.plan.all_layers: gr.update(interactive=mixable),
+        page.plan.method: gr.update(
+            choices=methods.method_choices(language, session),
+            interactive=choice.mode.bits < 8,
+            info=methods.method_info(session, language),
+        ),
+        page.plan.calibration: gr.update(visible=choice.method.needs_inputs and choice.mode.bits < 8),
         page.plan.undo: gr.update(interactive=session.can_undo),
         page.chat.compressed: gr.update(
             label=compressed_label(session, language),
@@ -77,6 +83,7 @@ def controls(page: Page, session: Session) -> Updates:
         page.plan.backup: gr.update(value=backup_name(choice.backup)),
         page.plan.misfit: gr.update(value=choice.misfit),
         page.plan.all_layers: gr.update(value=choice.all_layers),
+        page.plan.method: gr.update(value=choice.method.value),
     }
 
 
@@ -183,7 +190,8 @@ def no_file(page: Page) -> Updates:
 def spoken(page: Page, session: Session, language: str) -> Updates:
     """Return every text of the page in ``language``; what a visitor typed stays."""
     model = gr.update(choices=model_choices(language), info=model_info(language))
-    return merged(page.words.updates(language), dynamic(page, session, language), {page.model.name: model})
+    lost = drift.shown(page.drift, session, language)
+    return merged(page.words.updates(language), dynamic(page, session, language), lost, {page.model.name: model})
 
 
 def model_info(language: str) -> str:
@@ -194,18 +202,19 @@ def model_info(language: str) -> str:
 def planned(page: Page) -> list[Block]:
     """Return the components that a change of plan may change: fewer than all, for each costs the browser a look."""
     controls = (page.plan.group_size, page.plan.ratio, page.plan.backup, page.plan.all_layers, page.plan.undo)
+    rounding = (page.plan.method, page.plan.calibration)
     map_ = (page.map.legend, page.map.grid, page.map.table, page.map.pins, page.map.unpin, page.map.card)
     sample = (page.map.estimate, page.map.halt)
     sizes = (page.sizes.plot, page.sizes.legend, page.sizes.distribution)
     return [
-        page.model.facts, page.model.strip, page.model.notice, page.plan.progress, *controls, *map_, *sample, *sizes,
-        page.chat.compressed, page.export.summary, page.export.button,
+        page.model.facts, page.model.strip, page.model.notice, page.plan.progress, *controls, *rounding, *map_, *sample,
+        *sizes, page.chat.compressed, page.export.summary, page.export.button,
     ]  # fmt: skip
 
 
 def components(page: Page) -> list[Block]:
     """Return every component a handler may change."""
     listed: dict[Block, None] = dict.fromkeys([page.session, *page.words.components])
-    for panel in (page.header, page.model, page.plan, page.map, page.chat, page.sizes, page.export):
+    for panel in (page.header, page.model, page.drift, page.plan, page.map, page.chat, page.sizes, page.export):
         listed.update(dict.fromkeys(vars(panel).values()))
     return list(listed)

@@ -41,6 +41,7 @@ LAYERS = (
     "compress",
     "questions",
     "evaluate",
+    "drift",
     "export",
     "template|sampling|detokenize",
     "chat",
