@@ -140,6 +140,7 @@ def evaluate(checkpoint: Checkpoint, other: Predict, ids: Tensor, asked: tuple[Q
         hidden = yield from tally.during(original.hidden(batch))
         for window, states in zip(batch, hidden, strict=True):
             yield from tally.during(_added(tally, window, original.logits(states), other(window)))
+            yield tally.result()
     flips = yield from _flips(original, other, tried, tally)
     return tally.result(flips)
 
@@ -169,6 +170,7 @@ def floor(checkpoint: Checkpoint, ids: Tensor) -> Steps:
         again = yield from tally.during(rerun.hidden(batch))
         for window, states, others in zip(batch, hidden, again, strict=True):
             yield from tally.during(_added(tally, window, original.logits(states), rerun.logits(others)))
+            yield tally.result()
     return tally.result()
 
 
@@ -251,6 +253,7 @@ def _flips(
             parts = torch.split(logs, [len(option.ids) for option in batch])
             found += [option.likelihood(part) for option, part in zip(batch, parts, strict=True)]
         tally.questions += 1
+        yield tally.result()
     return tried.flips(*answers) if tried.count else None
 
 

@@ -219,6 +219,8 @@ class Session(Measuring):
             raise ModelError("nothing_to_measure")
         self._heed("drift")
         yield Event("load")
+        if self.folder != folder:
+            raise Cancelled
         ids = text_windows(checkpoint, file)
         column = compressed_column(folder)
         with POOL.borrow(column.key, column.need, column.load) as speaker:

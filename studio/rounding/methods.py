@@ -50,6 +50,6 @@ METHODS: dict[Method, Rounding] = {
     Method.SCALE_ESTIMATION: Rounding(round_to_nearest, 100, _scale_estimation),
     Method.LEAST_SQUARES: Rounding(round_to_nearest, 100, _least_squares),
     Method.NEAREST_GPTQ: Rounding(round_to_nearest, 100, _nearest_gptq),
-    Method.GPTQ: Rounding(round_to_nearest, 100, _gptq),
+    Method.GPTQ: Rounding(round_to_nearest, 320, _gptq),
 }
 """A weight that was given nothing is rounded by the free part."""
