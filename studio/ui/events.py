@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.ui import show
+from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
 
@@ -20,7 +21,15 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     """Attach every handler to its component."""
     who = [page.session, page.header.language]
     plan, chat = page.plan, page.chat
-    choices: list[Any] = [plan.mode, plan.group_size, plan.ratio, plan.backup, plan.misfit, plan.all_layers]
+    choices: list[Any] = [
+        plan.mode,
+        plan.group_size,
+        plan.ratio,
+        plan.backup,
+        plan.misfit,
+        plan.all_layers,
+        plan.method,
+    ]
     sampling = [
         chat.system, chat.kv_bits, chat.max_new_tokens, chat.temperature, chat.top_p, chat.top_k,
         chat.repetition_penalty, chat.seed,
@@ -83,6 +92,14 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     pressed = on(plan.compress.click, do.queue_compress, who, quick)
     pressed.then(do.compress, who, everything, **slow)
     on(plan.cancel.click, do.cancel, who, quick)
+
+    lost = DriftHandlers(page)
+    asked = on(page.drift.measure.click, lost.queue_drift, who, quick)
+    asked.then(lost.measure_drift, who, list(vars(page.drift).values()), **slow | {"concurrency_id": "drift"})
+    on(page.drift.stop.click, lost.stop_drift, who, quick)
+    for box, handler in ((plan.calibration, lost.take_calibration), (page.drift.text, lost.take_text)):
+        for taken in (box.upload, box.clear):
+            on(taken, handler, [*who, box], quick)
 
     for trigger in (chat.send.click, chat.prompt.submit):
         sent = on(trigger, do.queue_talk, who, quick)

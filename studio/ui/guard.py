@@ -73,6 +73,8 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "queue_compress": lambda page: page.plan.progress,
     "queue_talk": lambda page: page.chat.notice,
     "compress": lambda page: page.plan.progress,
+    "take_calibration": lambda page: page.plan.progress,
+    **dict.fromkeys(("queue_drift", "measure_drift", "stop_drift", "take_text"), lambda page: page.drift.progress),
     "cancel": lambda page: page.plan.progress,
     "talk": lambda page: page.chat.notice,
     "regenerate": lambda page: page.chat.notice,

@@ -19,7 +19,7 @@ from studio.session import Session
 from studio.settings import settings
 from studio.talk import Turn
 from studio.text import preferred, text
-from studio.ui import present, show
+from studio.ui import drift, present, show
 from studio.ui.guard import guarded
 from studio.ui.page import Page
 from studio.ui.present import COLOURS, Colour
@@ -79,6 +79,8 @@ class Handlers:
             self.page.model.notice: "",
             **show.missing(self.page, session, language),
             **show.no_file(self.page),
+            **drift.shown(self.page.drift, session, language),
+            self.page.drift.progress: "",
             self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
             self.page.map.card: "",
             self.page.map.notice: "",
@@ -146,20 +148,21 @@ class Handlers:
         backup: str,
         misfit: str,
         all_layers: bool,
+        method: str,
     ) -> Iterator[Updates]:
         """A control moved: plan again. A new mode brings its own backup, unless the visitor chose another."""
         now = session.choice
         if mode != now.mode.value and now.backup in (now.mode.default_backup, None) and backup != "none":
             backup = parse_mode(mode).default_backup.value
         size = now.group_size if group_size is None else int(group_size)
-        chosen = Choice.of(mode, size, round(float(ratio), 4), backup, misfit, all_layers)
+        chosen = Choice.of(mode, size, round(float(ratio), 4), backup, misfit, all_layers, method=method)
         chosen = replace(chosen, pins=now.pins)
         if chosen == now and session.plan is not None:
             yield self._staleness(session, language)
             return
         session.choose(chosen)
         shown = self._planned(session, language)
-        if mode != now.mode.value or misfit != now.misfit:
+        if mode != now.mode.value or misfit != now.misfit or method != now.method.value:
             shown |= show.offered(self.page, session, language)
         if mode != now.mode.value:
             backups: Updates = {self.page.plan.backup: gr.update(value=backup)}
@@ -242,6 +245,7 @@ class Handlers:
             **show.conversation(self.page, session, language),
             **show.missing(self.page, session, language),  # of a model that was fetched just now
             **show.no_file(self.page),
+            **drift.shown(self.page.drift, session, language),
             self.page.plan.progress: present.notice(done, "good")
             if session.is_current
             else present.notice(text("plan.stale", language)),

@@ -9,6 +9,7 @@ from studio.plan import MIN_RATIO, Choice
 from studio.scheme import GROUP_SIZES
 from studio.text import DEFAULT, LANGUAGES, text
 from studio.ui.answers import kv_choices
+from studio.ui.methods import method_choices
 from studio.ui.present import (
     backup_choices,
     colour_choices,
@@ -193,6 +194,8 @@ class PlanPanel:
     backup: gr.Radio
     misfit: gr.Radio
     all_layers: gr.Checkbox
+    method: gr.Dropdown
+    calibration: gr.File
     undo: gr.Button
     compress: gr.Button
     cancel: gr.Button
@@ -239,6 +242,14 @@ def plan_panel(words: Words) -> PlanPanel:
                 elem_id="backup",
                 min_width=240,
             )
+        method = words.on(
+            gr.Dropdown,
+            {"label": "method.label", "choices": method_choices},
+            value=start.method.value,
+            filterable=False,
+            elem_id="method",
+        )
+        calibration = words.on(gr.File, {"label": "method.own_text"}, height=90, visible=False, elem_id="calibration")
         with words.on(gr.Accordion, {"label": "plan.more"}, open=False), gr.Row(elem_classes="tight"):
             misfit = words.on(
                 gr.Radio,
@@ -259,7 +270,9 @@ def plan_panel(words: Words) -> PlanPanel:
             undo = words.on(gr.Button, {"value": "plan.undo"}, interactive=False, elem_id="undo", scale=1)
             cancel = words.on(gr.Button, {"value": "plan.cancel"}, interactive=False, elem_id="cancel", scale=1)
         progress = gr.HTML(elem_id="progress")
-    return PlanPanel(mode, group_size, ratio, backup, misfit, all_layers, undo, compress, cancel, progress)
+    return PlanPanel(
+        mode, group_size, ratio, backup, misfit, all_layers, method, calibration, undo, compress, cancel, progress
+    )
 
 
 @dataclass(frozen=True)

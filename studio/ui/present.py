@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from studio.architecture import Kind, ratio_defining
 from studio.jobs import Event
 from studio.plan import MAX_PATTERN, MISFITS, Pin, Plan
-from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
+from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Method, Mode, Scheme
 from studio.session import Session
 from studio.source import BUILTIN, BUILTIN_PACKAGE
 from studio.text import text
@@ -344,5 +344,8 @@ def command(session: Session) -> str:
         options += ["--ratio", f"{choice.ratio:g}", "--backup", backup]
     options += ["--misfit", choice.misfit] if choice.misfit != "error" else []
     options += ["--all-layers"] if choice.all_layers else []
+    options += ["--method", choice.method.value] if choice.method is not Method.NEAREST else []
+    if choice.method.needs_inputs and session.calibrated_on is not None:
+        options += ["--calibrate", session.calibrated_on.name]
     options += [word for pin in choice.pins for word in ("--pin", str(pin))]
     return shlex.join(["python", "-m", "studio", "compress", session.checkpoint.name, *options, "--out", "DIR"])
