@@ -149,3 +149,4 @@ def test_an_original_that_does_not_fit_reads_the_answer_afterwards(
         expect(page.locator("#original .seen")).not_to_have_count(0)
         page.locator("#original-stats summary").click()
         expect(page.locator("#original-stats tbody tr").first).to_contain_text("“The”")
+        page.close()  # before its server goes
