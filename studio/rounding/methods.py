@@ -49,7 +49,7 @@ METHODS: dict[Method, Rounding] = {
     Method.HALF_QUADRATIC: Rounding(half_quadratic, 200),
     Method.SCALE_ESTIMATION: Rounding(round_to_nearest, 100, _scale_estimation),
     Method.LEAST_SQUARES: Rounding(round_to_nearest, 175, _least_squares),
-    Method.NEAREST_GPTQ: Rounding(round_to_nearest, 220, _nearest_gptq),
+    Method.NEAREST_GPTQ: Rounding(round_to_nearest, 180, _nearest_gptq),
     Method.GPTQ: Rounding(round_to_nearest, 320, _gptq),
 }
 """A weight that was given nothing is rounded by the free part."""

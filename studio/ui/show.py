@@ -190,7 +190,7 @@ def no_file(page: Page) -> Updates:
 def spoken(page: Page, session: Session, language: str) -> Updates:
     """Return every text of the page in ``language``; what a visitor typed stays."""
     model = gr.update(choices=model_choices(language), info=model_info(language))
-    lost = drift.shown(page.drift, session, language)
+    lost = drift.measured(page.drift, session, language) | {page.drift.progress: ""}
     return merged(page.words.updates(language), dynamic(page, session, language), lost, {page.model.name: model})
 
 
