@@ -1,7 +1,10 @@
-"""A Llama-like model whose steps are kernels of its own on a CUDA device (``native/decode_cuda``). Knows neither files nor texts.
+"""A Llama-like model whose steps are kernels of its own on a CUDA device (``native/decode_cuda``). Knows neither
+files nor texts.
 
-Weights stay packed. One token's step is recorded once as a CUDA graph that reads token, position and cache from the device's
-memory, so that all steps of all texts replay it; activations are fp32 between kernels and 22 bits within products. Prompts
+Weights stay packed. One token's step is recorded once as a CUDA graph that reads token, position and cache from the
+device's
+memory, so that all steps of all texts replay it; activations are fp32 between kernels and 22 bits within products.
+Prompts
 dequantize a slab of weights at a time to bf16 and multiply with torch.
 """
 
@@ -159,7 +162,8 @@ class CudaDecoder(Decoder["CudaCache"]):
 
 
 class CudaCache:
-    """Keys and values of one text at 16 bits, fp16 [layers, kv heads, positions, dimensions]; memory is taken as they fill."""
+    """Keys and values of one text at 16 bits, fp16 [layers, kv heads, positions, dimensions]; memory is taken as
+    they fill."""
 
     bits = 16
 

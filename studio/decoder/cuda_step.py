@@ -213,9 +213,9 @@ class Recorder:
             if len(weights.gate_up) == 1:
                 self._product(calls, weights.gate_up[0], self.x, layer.mlp_norm, self._inner, GATED)
             else:
-                for part, place in zip(weights.gate_up, self._gate_up.split(shape.inner), strict=True):
+                for part, place in zip(weights.gate_up, torch.split(self._gate_up, shape.inner), strict=True):
                     self._product(calls, part, self.x, layer.mlp_norm, place, STORED)
-                pointers = (_address(place) for place in (*self._gate_up.split(shape.inner), self._inner))
+                pointers = (_address(place) for place in (*torch.split(self._gate_up, shape.inner), self._inner))
                 calls.add("gate", (-(-shape.inner // 256), 1, 1), 256, *pointers, _Int(shape.inner))
             self._branch_product(calls, weights.down, self._inner, layer.mlp_after)
         self._product(calls, self.head, self.x, shape.final_norm, self.logits, STORED, shape.logit_cap)

@@ -46,10 +46,10 @@ def _gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
 
 METHODS: dict[Method, Rounding] = {
     Method.NEAREST: Rounding(round_to_nearest, 5),
-    Method.HALF_QUADRATIC: Rounding(half_quadratic, 100),
+    Method.HALF_QUADRATIC: Rounding(half_quadratic, 200),
     Method.SCALE_ESTIMATION: Rounding(round_to_nearest, 100, _scale_estimation),
-    Method.LEAST_SQUARES: Rounding(round_to_nearest, 100, _least_squares),
-    Method.NEAREST_GPTQ: Rounding(round_to_nearest, 100, _nearest_gptq),
+    Method.LEAST_SQUARES: Rounding(round_to_nearest, 175, _least_squares),
+    Method.NEAREST_GPTQ: Rounding(round_to_nearest, 180, _nearest_gptq),
     Method.GPTQ: Rounding(round_to_nearest, 320, _gptq),
 }
 """A weight that was given nothing is rounded by the free part."""

@@ -221,8 +221,10 @@ def no_file(page: Page) -> Updates:
 def spoken(page: Page, session: Session, language: str) -> Updates:
     """Return every text of the page in ``language``; what a visitor typed stays."""
     model = gr.update(choices=model_choices(language), info=model_info(language))
-    talk = conversation(page, session, language) | drift.shown(page.drift, session, language)
-    return merged(page.words.updates(language), dynamic(page, session, language), talk, {page.model.name: model})
+    talk = conversation(page, session, language)
+    lost = drift.measured(page.drift, session, language) | {page.drift.progress: ""}
+    named: Updates = {page.model.name: model}
+    return merged(page.words.updates(language), dynamic(page, session, language), talk, lost, named)
 
 
 def model_info(language: str) -> str:

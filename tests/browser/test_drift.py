@@ -1,4 +1,4 @@
-"""A method chosen, carried out and measured on the page: what is lost stands beside the size, and goes with the copy."""
+"""A method chosen, carried out and measured on the page: the loss stands beside the size, and goes with the copy."""
 
 import re
 import uuid
