@@ -171,8 +171,8 @@ def main() -> None:
         del speaker
         torch.cuda.empty_cache()
     print(
-        "| 8B Llama, random weights | tok/s | after 8000 tokens | 65-token prompt | limit tok/s | of the limit | made
-        in |"
+        "| 8B Llama, random weights | tok/s | after 8000 tokens | 65-token prompt | limit tok/s | of the limit |"
+        " made in |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, short, long, prompt, floor, ready in lines:
