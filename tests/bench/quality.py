@@ -32,6 +32,8 @@ cores of: {machines}; calibration is counted, tokenizing and converting the mode
 def made(name: str, options: argparse.Namespace) -> Row | None:
     """Return a row, None when its process failed, which has said why."""
     file: Path = options.dir / "rows" / options.split / f"{''.join(c if c.isalnum() else '_' for c in name)}.json"
+    if options.kept and not file.is_file():
+        return None
     if options.again or not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         given = ["--text", options.text, "--split", options.split, "--dir", options.dir]
@@ -41,7 +43,8 @@ def made(name: str, options: argparse.Namespace) -> Row | None:
         if subprocess.run(list(map(str, command)), env=environment, check=False).returncode:
             print(f"{name}: could not be made", file=sys.stderr)
             return None
-    return Row(**{key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(file.read_text()).items()})
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return Row(**found)
 
 
 def line(row: Row) -> str:
@@ -69,11 +72,13 @@ def verdicts(rows: dict[str, Row]) -> list[str]:
         _asked("integer zero points or symmetric, group 64, 60 s", integers, 60, 0.17, 0.13),
         _asked("any time up to 10 minutes", ours, 600, 0.12, 0.08),
     ]
-    if NNCF in rows:
+    if NNCF not in rows:
+        lines.append("| the best of NNCF | | | not measured | open |")
+    else:
         best = rows[NNCF]
         name = f"the best of NNCF ({best.kld[0]:.4f} in {best.seconds:.0f} s), in a third of its time"
         lines.append(_asked(name, integers, best.seconds / SLOWER, 0.8 * best.kld[0], 0.5 * best.kld[0]))
-    for name in ("llama.cpp Q4_0 + imatrix", "llama.cpp Q4_K_M + imatrix", "HQQ 96", "AutoRound"):
+    for name in ("llama.cpp Q4_0 + imatrix", "llama.cpp Q4_K_M + imatrix", "HQQ 96", "AutoRound"):  # at its own bytes
         if name in rows:
             peer = rows[name]
             label = f"{name} ({peer.kld[0]:.4f} at {peer.bits:.2f} bits)"
@@ -107,6 +112,9 @@ def write(rows: dict[str, Row], split: str) -> None:
         table(HEADER, [line(row) for row in rows.values()]),
         asked + table("| against | must | goal | found | |", verdicts(rows)),
     ]
+    missing = [name for name in ROWS if name not in rows]
+    if missing:
+        parts.append(f"\nNot measured in this run: {', '.join(missing)}.")
     notes = FILE.with_name("QUALITY_NOTES.md")
     if notes.is_file():
         parts.append("\n" + notes.read_text(encoding="utf-8").strip())
@@ -118,6 +126,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, default=os.environ.get("STUDIO_BENCH_TEXT"), help="a long English text")
     parser.add_argument("--split", choices=("tuning", "test"), default="test")
     parser.add_argument("--only", help="rows whose name has this in it; they are printed, not written")
+    parser.add_argument("--kept", action="store_true", help="only rows that are there; the table says which are not")
     parser.add_argument("--again", action="store_true", help="make rows that are there already, too")
     parser.add_argument("--dir", type=Path, default=Path(".pytest_cache/quality"), help="where to work")
     options = parser.parse_args()
