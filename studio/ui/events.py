@@ -16,6 +16,16 @@ WORK = "work"
 MEASURERS = 8
 """Visitors whose models are measured in turns; the others wait in line, for each takes one of Gradio's 40 threads."""
 
+SAVE = """(file) => {
+  const save = (tries) => {
+    const button = document.querySelector('#export-file');
+    if (button) button.click();
+    else if (tries) setTimeout(save, 100, tries - 1);
+  };
+  if (file) setTimeout(save, 100, 300);
+}"""
+"""Press the file's own button once it is there: the first time, the browser has to fetch what draws it."""
+
 
 def wire(page: Page, blocks: gr.Blocks) -> None:
     """Attach every handler to its component."""
@@ -116,7 +126,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     exported.success(
         None,
         inputs=[page.export.file],
-        js="(file) => { if (file) setTimeout(() => document.querySelector('#export-file')?.click(), 100) }",
+        js=SAVE,
         api_visibility="private",
     )
 
