@@ -349,7 +349,7 @@ def chat_panel(words: Words) -> ChatPanel:
                 gr.Textbox, {"label": "chat.system", "info": "chat.system_info"}, lines=2, elem_id="system"
             )
             with gr.Row(elem_classes="tight"):
-                longest = _slider(words, "max_new_tokens", 1, 1024, 1, 256)
+                longest = _slider(words, "max_new_tokens", 1, 4096, 1, 256)
                 temperature = _slider(words, "temperature", 0, 2, 0.05, 0)
                 top_p = _slider(words, "top_p", 0.05, 1, 0.05, 1)
                 top_k = _slider(words, "top_k", 0, 200, 1, 0)

@@ -111,7 +111,9 @@ def test_another_temperature_gives_another_answer_each_time(page: Page) -> None:
 
 
 def test_stop_and_ask_again_at_once(page: Page) -> None:
-    page.locator("#prompt textarea").fill("Tell me a short story about a fox.")  # the original takes 200 tokens
+    page.get_by_role("button", name=text("chat.settings")).click()
+    page.locator("#max_new_tokens input[type=number]").fill("1024")
+    page.locator("#prompt textarea").fill("Tell me a long story about a fox and a bear.")
     page.locator("#send").click()
     expect(page.locator("#compressed-stats")).to_contain_text("tok/s")
     expect(page.locator("#regenerate")).to_be_disabled()
