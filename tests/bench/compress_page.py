@@ -26,8 +26,8 @@ from studio.ui.launch import launch
 from tests.bench.compress_builtin import made_up, made_up_survey, many_layers
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTLED = """() => !document.querySelector('#map-grid .cell.open, #model-notice *')
-  && document.querySelector('#map-grid .cell')"""
+SETTLED = """() => document.querySelector('#map-grid .cell')
+  && !(document.querySelector('#model-notice')?.textContent ?? '').trim()"""
 """Nothing is measured any more."""
 
 WATCH = """() => {
@@ -138,7 +138,7 @@ def measure(many: bool) -> dict[str, Any]:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 900}, locale="en-US")
         page.goto(address)
-        page.wait_for_function(SETTLED, timeout=120_000)
+        page.wait_for_function(SETTLED, timeout=60_000)
         page.wait_for_timeout(2000)
         times = [moved(page, control, value) / 1e3 for control, value in MOVES]
         browser.close()
