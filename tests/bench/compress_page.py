@@ -23,7 +23,7 @@ from playwright.sync_api import Locator, Page, sync_playwright
 from studio import source, survey
 from studio.checkpoint import Checkpoint
 from studio.ui.launch import launch
-from tests.bench.compress_builtin import made_up, made_up_survey, many_layers
+from tests.bench.compress_builtin import BLOCKS, made_up, made_up_survey, many_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTLED = """() => document.querySelector('#map-grid .cell')
@@ -74,11 +74,16 @@ MOVES: tuple[tuple[str, str], ...] = (
 )
 """Each changes strip, map and sizes."""
 
+CONFIG = {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "num_hidden_layers": BLOCKS}
+"""What the page asks the made-up model's files beside its weights: what a cache of it would hold."""
+
 
 def serve(port: str) -> None:
     """Serve the page with a made-up model of 9,890 weights, surveyed, in the built-in one's place."""
     layers = many_layers()
-    checkpoint = replace(made_up(layers), folder=Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(dir=os.environ["STUDIO_CACHE_DIR"]))  # which goes with the cache
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    checkpoint = replace(made_up(layers), folder=folder)
     survey._keep(checkpoint, made_up_survey(layers))
 
     def opened(name: str, paths: bool) -> Generator[source.Step, None, Checkpoint]:
