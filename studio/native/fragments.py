@@ -1,7 +1,7 @@
-"""Weights in the order in which tensor cores take them, as the CUDA decoder multiplies with them (``decode_cuda/weight.cuh``).
+"""Weights in the order in which tensor cores take them, as the CUDA decoder multiplies (``decode_cuda/weight.cuh``).
 
-A tile holds sixteen rows, a block of a tile as many inputs as a warp reads in one go; codes are neither changed nor widened,
-except that 3-bit ones take four bits. Rows are filled up to a multiple of 16, inputs to a multiple of a block.
+A tile holds sixteen rows, a block of a tile as many inputs as a warp reads in one go; codes are neither changed nor
+widened, except that 3-bit ones take four bits. Rows are filled up to a multiple of 16, inputs to one of a block.
 """
 
 import ctypes
@@ -62,7 +62,7 @@ class WeightPointers(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("codes", "scale", "bias", "levels")),
         ("factor", ctypes.c_float),
-        *((name, ctypes.c_int) for name in ("rows", "tiles", "blocks")),
+        *((name, ctypes.c_int) for name in ("rows", "tiles", "blocks", "record_bytes", "unused")),
     ]
 
 
@@ -112,13 +112,18 @@ class Fragments:
             return None if array is None else array.data_ptr()
 
         arrays = (self.codes, self.scale, self.bias, self.levels)
-        return WeightPointers(*map(at, arrays), self.factor, self.rows, *self.codes.shape[:2])
+        return WeightPointers(*map(at, arrays), self.factor, self.rows, *self.codes.shape[:2], self.record_bytes)
 
     @property
-    def template(self) -> str:
-        """The kernels' first template arguments."""
+    def record_bytes(self) -> int:
+        """Of a block, 0 where a row has one scale."""
+        return 0 if self.scale is None or self.is_whole else self.scale[0].nbytes // self.codes.shape[1]
+
+    @property
+    def sort(self) -> str:
+        """What the kernels are compiled for."""
         flags = (self.is_whole, self.has_zero, self.scale is not None and self.scale.dtype == torch.bfloat16)
-        return ", ".join([str(int(self.kind)), str(self.per), *(str(flag).lower() for flag in flags)])
+        return f"Sort<{', '.join([str(int(self.kind)), str(self.per), *(str(flag).lower() for flag in flags)])}>"
 
 
 def steps_of(kind: Kind) -> int:
@@ -168,7 +173,11 @@ def fragments_of(
     group = scheme.group_size if scheme.group_size != WHOLE_CHANNEL else 0
     per = gcd(min(steps, MOST_STEPS), group // STEP) if group else min(steps, MOST_STEPS)
     spans = -(-width // (STEP * steps)) * steps // per
-    group_of_span = torch.arange(spans, device=device) * STEP * per // group if group else torch.zeros(1, dtype=torch.int64, device=device)
+    group_of_span = (
+        torch.arange(spans, device=device) * STEP * per // group
+        if group
+        else torch.zeros(1, dtype=torch.int64, device=device)
+    )
     scale = _records(torch.cat([_scale(weight) for weight in moved]), order, group_of_span)
     if scheme.mode.has_zero_point:
         zeros = torch.cat([_zero_points(weight) for weight in moved]).half() - MIDDLES[kind]

@@ -149,13 +149,6 @@ def products_alone(is_packed: bool) -> float:
     return seconds(graph.replay, 20)
 
 
-def moved(speaker: CudaDecoder) -> int:
-    """Return the bytes of weights that a token needs: all but the embedding, of which it takes a row."""
-    return speaker.weight_bytes - (
-        speaker._step.embedding.nbytes if speaker._step.embedding is not speaker._step.head else 0
-    )
-
-
 @torch.inference_mode()
 def main() -> None:
     rate = bandwidth()
@@ -166,7 +159,7 @@ def main() -> None:
         speaker = decoder(read)
         ready = time.perf_counter() - begun
         short, long, prompt = answering(speaker, 64), answering(speaker, 8000), reading(speaker, 65)
-        lines.append((name, short, long, prompt, moved(speaker) / rate, ready))
+        lines.append((name, short, long, prompt, speaker.step_bytes / rate, ready))
         del speaker
         torch.cuda.empty_cache()
     print(

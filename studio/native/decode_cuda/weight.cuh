@@ -27,10 +27,12 @@ struct Weight {
     const uint4 *codes;          /* [tiles][blocks][32] */
     const unsigned char *scale;  /* [tiles][spans, or 1][8] records: of rows g and g + 8 the scales, fp16 or bf16, and where
                                     there are zero points these less the middle of the codes, fp16 */
-    const float *bias;           /* [rows] or none */
+    const float *bias;           /* [tiles * 16] or none */
     const unsigned *levels;      /* fp16 [16]: four words of low bytes, then four of high ones */
     float factor;
     int rows, tiles, blocks;
+    int record_bytes;            /* of a block, 0 where a row has one scale */
+    int unused;
 };
 
 __device__ inline unsigned subtract(unsigned a, unsigned b) {
