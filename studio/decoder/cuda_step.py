@@ -14,7 +14,7 @@ from torch import Tensor
 import studio.native
 from studio.decoder.interface import MOST_TOKENS
 from studio.decoder.shape import DecoderShape, LayerShape
-from studio.native.fragments import ROWS, Fragments, WeightPointers, can_join, fragments_of
+from studio.native.fragments import ROWS, Fragments, WeightPointers, can_join, fragments_of, steps_of
 from studio.native.nvrtc import Dim, Launch, Module, shared_memory
 from studio.packing import PackedTensor
 
@@ -63,7 +63,7 @@ class _Attention(ctypes.Structure):
             (name, _Pointer)
             for name in ("state", "qkv", "query_norm", "key_norm", "rotation", "out", "parts", "arrived")
         ),
-        *((name, _Int) for name in ("layer", "heads", "kv_heads", "rotary", "window")),
+        *((name, _Int) for name in ("layer", "heads", "kv_heads", "rotary", "window", "slices", "splits")),
         *((name, _Float) for name in ("epsilon", "scale", "cap")),
     ]
 
@@ -270,10 +270,16 @@ class CudaStep:
             kv_heads=shape.kv_heads,
             rotary=2 * self._half,
             window=layer.window,
+            slices=shape.heads // shape.kv_heads // self._at_once,
+            splits=self._splits(count),
             epsilon=shape.epsilon,
             scale=shape.attention_scale,
             cap=shape.attention_cap,
         )
+
+    def _splits(self, count: int) -> int:
+        """Return how many blocks of threads share the positions of a token's heads, of ``count`` tokens."""
+        return max(1, self.processors // (self._units * count))
 
     def _doing(self, tasks: Sequence[_Task]) -> Launch:
         """Return the launch that does these tasks."""
@@ -300,8 +306,7 @@ class CudaStep:
         out = torch.empty(count, shape.heads * shape.dimensions, dtype=torch.float32, device=self.device)
         attention = self._attention(index, count, qkv, out)
         self._module.launch(self._append_name, (shape.kv_heads, count, 1), 32, attention)()
-        splits = max(1, self.processors // (self._units * count))
-        grid, threads = (self._units, splits, count), 32 * self.tuning.warps
+        grid, threads = (self._units, attention.splits, count), 32 * self.tuning.warps
         self._module.launch(self._attend_name, grid, threads, attention, shared=self._scratch_bytes)()
         return out
 
@@ -325,8 +330,9 @@ class CudaStep:
 
     def _inputs_bytes(self, weight: Fragments) -> int:
         """``Shared`` of ``product.cuh``."""
-        filled, warps = _filled(weight), self.tuning.warps
-        return 4 * filled + 2 * PAST + 8 * filled // (16 * weight.per) + 4 * (2 * warps * ROWS + 2 * warps)
+        filled, warps, steps = _filled(weight), self.tuning.warps, steps_of(weight.kind)
+        numbers = 2 * filled // (16 * weight.per) + 4 * (warps * ROWS + ROWS) + 2 * warps
+        return 4 * filled + 2 * PAST + self.tuning.batch * 32 * steps + 4 * numbers
 
     @property
     def _scratch_bytes(self) -> int:

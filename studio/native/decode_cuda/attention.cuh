@@ -6,11 +6,8 @@
 #pragma once
 #include "product.cuh"
 
-#ifndef ALONE
-#define ALONE 256 /* positions up to which one block of threads is faster than several whose parts are joined */
-#endif
-#define LEAST 64  /* positions of a part */
-#define AT_ONCE 2 /* positions of a stream under way */
+#define LEAST 32  /* positions of a part */
+#define AT_ONCE 1 /* positions of a stream under way */
 
 /* What differs from step to step, in the device's memory, so that one recorded graph serves all steps and texts. */
 struct State {
@@ -26,9 +23,10 @@ struct Attention {
     const float *query_norm, *key_norm; /* [dimensions] or none */
     const float *rotation;        /* [T][rotary / 2] cosines and sines, or none */
     float *out;                   /* [T][heads * dimensions] */
-    float *parts;                 /* [T][kv heads * slices][splits][G][dimensions + 2] */
-    unsigned *arrived;            /* [T][kv heads * slices], zero between steps */
+    float *parts;                 /* [T][heads / G][splits][G][dimensions + 2] */
+    unsigned *arrived;            /* [T][heads / G], zero between steps */
     int layer, heads, kv_heads, rotary, window;
+    int slices, splits;           /* of a kv head's heads, in units of G; of the positions, at most */
     float epsilon, scale, cap;
 };
 
@@ -90,22 +88,21 @@ __device__ inline void widen(const uint4 &v, float *out) {
     for (int i = 0; i < 4; i++) out[2 * i] = half_low(words[i]), out[2 * i + 1] = half_high(words[i]);
 }
 
-/* One of `units` slices, G of the heads that share a kv head, over one of `splits` parts of the positions. SINGLE: the token's
-   key is not in the cache yet. */
+/* One of the slices, G of the heads that share a kv head, over one of the parts that the positions are split into. SINGLE: the
+   token's key is not in the cache yet. */
 template <int D, int G, bool SINGLE>
-__device__ inline void attend_to(const Attention &a, int unit, int units, int split, int splits, int token, unsigned char *memory) {
+__device__ inline void attend_to(const Attention &a, unsigned unit, unsigned split, int token, unsigned char *memory) {
     constexpr int SPREAD = D <= 64 ? 8 : D <= 128 ? 16 : 32;  /* lanes of a stream, eight dimensions each */
     constexpr int STREAMS = THREADS / SPREAD, HALF = WARPS / 2;
     Scratch<D, G> &s = *(Scratch<D, G> *)memory;
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, in_stream = lane % SPREAD, stream = threadIdx.x / SPREAD;
-    const int slices = a.heads / a.kv_heads / G, kv = unit / slices;
-    const int head = kv * (a.heads / a.kv_heads) + unit % slices * G;
     const int last = (int)a.state->position + token;
     const int first = a.window && last >= a.window ? last - a.window + 1 : 0;
     const int positions = last - first + 1;
-    const int part = positions <= ALONE ? ALONE : max(LEAST, ((positions + splits - 1) / splits + 15) / 16 * 16);
-    const int active = (positions + part - 1) / part;
-    if (split >= active) return;
+    const int part = max(LEAST, ((int)((float)positions / (float)a.splits) / 16 + 1) * 16);
+    const int active = (int)ceilf((float)positions / (float)part);
+    if ((int)split >= active) return;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, in_stream = lane % SPREAD, stream = threadIdx.x / SPREAD;
+    const int kv = unit / (unsigned)a.slices, head = unit * G;
     const int begin = first + split * part, end = min(begin + part, last + 1), ready = SINGLE ? min(end, last) : end;
 
     const int d = in_stream * 8;
@@ -216,8 +213,8 @@ __device__ inline void attend_to(const Attention &a, int unit, int units, int sp
 #pragma unroll
             for (int j = 0; j < 8; j++) s.found[warp][h][d + j] += out[h][j];
     __syncthreads();
-    const size_t place = (size_t)token * units + unit;
-    float *parts = a.parts + (place * splits + split) * G * (D + 2), *heads = a.out + ((size_t)token * a.heads + head) * D;
+    const size_t place = (size_t)token * (a.heads / G) + unit;
+    float *parts = a.parts + (place * a.splits + split) * G * (D + 2), *heads = a.out + ((size_t)token * a.heads + head) * D;
     for (int i = threadIdx.x; i < G * D; i += THREADS) {
         const int h = i / D;
         float x = 0, share = 0;
@@ -241,7 +238,7 @@ __device__ inline void attend_to(const Attention &a, int unit, int units, int sp
     __syncthreads();
     if (!s.is_last_here) return;
     __threadfence();
-    parts = a.parts + place * splits * G * (D + 2);
+    parts = a.parts + place * a.splits * G * (D + 2);
     for (int i = threadIdx.x; i < G * D; i += THREADS) {
         const float *one = parts + i / D * (D + 2);
         float all = NOTHING, x = 0, share = 0;

@@ -29,11 +29,11 @@ __device__ inline void meet(unsigned *meetings, unsigned &goal) {
     __syncthreads();
     goal += gridDim.x;
     if (threadIdx.x == 0) {
-        __threadfence();
-        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" :: "l"(meetings) : "memory");
         unsigned seen;
-        do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(meetings) : "memory");
+        asm volatile("red.release.gpu.global.add.u32 [%0], 1;" :: "l"(meetings) : "memory");
+        do asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(meetings) : "memory");
         while (seen < goal);
+        asm volatile("fence.acq_rel.gpu;" ::: "memory");  /* once: it empties the first cache */
     }
     __syncthreads();
 }
@@ -51,11 +51,12 @@ __device__ inline void run_join(const Join &j, unsigned char *memory) {
     for (int i = threadIdx.x; i < j.width; i += THREADS) j.x[i] = __ldcg(j.x + i) + __ldcg(j.branch + i) * root * j.norm[i];
 }
 
-template <int INDEX> __device__ inline void dispatch(const Task &, Ring &, unsigned char *) {}
+template <int INDEX, int BYTES> __device__ inline void dispatch(const Me &, const Task &, Ring &, unsigned char *) {}
 
-template <int INDEX, class S, class... Rest> __device__ inline void dispatch(const Task &task, Ring &ring, unsigned char *memory) {
-    if (task.what == INDEX) run_product<S>(task.product, ring, memory);
-    else dispatch<INDEX + 1, Rest...>(task, ring, memory);
+template <int INDEX, int BYTES, class S, class... Rest>
+__device__ inline void dispatch(const Me &me, const Task &task, Ring &ring, unsigned char *memory) {
+    if (task.what == INDEX) run_product<S, BYTES>(me, task.product, ring, memory);
+    else dispatch<INDEX + 1, BYTES, Rest...>(me, task, ring, memory);
 }
 
 /* `weights`: those of the tasks' products, in their order. Grid: one block of threads a multiprocessor, launched together. */
@@ -65,8 +66,9 @@ __global__ void __launch_bounds__(THREADS, 1) step(const Task *tasks, int count,
     __shared__ Task here[2];
     constexpr int BYTES = BATCH * (512 + RECORD_BYTES), WORDS = sizeof(Task) / 4;
     unsigned char *behind = (unsigned char *)memory + WARPS * DEPTH * BYTES;
+    const Me me;
     Ring ring;
-    ring.begin((unsigned char *)memory, BYTES, weights, weight_count);
+    ring.begin<BYTES>(me, (unsigned char *)memory, weights, weight_count);
     unsigned goal = 0;
     if (threadIdx.x < WORDS) ((unsigned *)here)[threadIdx.x] = ((const unsigned *)tasks)[threadIdx.x];
     __syncthreads();
@@ -75,15 +77,15 @@ __global__ void __launch_bounds__(THREADS, 1) step(const Task *tasks, int count,
         unsigned next = 0;  /* what comes after is read while this is done */
         if (threadIdx.x < WORDS && i + 1 < count) next = __ldg((const unsigned *)(tasks + i + 1) + threadIdx.x);
         if (task.what == ATTEND) {
-            const int units = task.attention.heads / G, splits = max(1, (int)gridDim.x / units);
-            for (int unit = blockIdx.x; unit < units * splits; unit += gridDim.x) {
-                attend_to<D, G, true>(task.attention, unit % units, units, unit / units, splits, 0, behind);
+            const unsigned units = task.attention.heads / G;
+            for (unsigned unit = blockIdx.x; unit < units * task.attention.splits; unit += gridDim.x) {
+                attend_to<D, G, true>(task.attention, unit % units, unit / units, 0, behind);
                 __syncthreads();
             }
         } else if (task.what == JOIN) {
             run_join(task.join, behind);
         } else {
-            dispatch<0, Sorts...>(task, ring, behind);
+            dispatch<0, BYTES, Sorts...>(me, task, ring, behind);
         }
         const int meets = task.meets;
         if (threadIdx.x < WORDS) ((unsigned *)(here + ((i + 1) & 1)))[threadIdx.x] = next;
@@ -92,10 +94,10 @@ __global__ void __launch_bounds__(THREADS, 1) step(const Task *tasks, int count,
     }
 }
 
-/* The same attention for several tokens, whose keys are there: grid (kv heads * slices, splits, T). */
+/* The same attention for several tokens, whose keys are there: grid (heads / G, splits, T). */
 template <int D, int G> __global__ void __launch_bounds__(THREADS, 1) attend(Attention a) {
     extern __shared__ uint4 memory[];
-    attend_to<D, G, false>(a, blockIdx.x, gridDim.x, blockIdx.y, gridDim.y, blockIdx.z, (unsigned char *)memory);
+    attend_to<D, G, false>(a, blockIdx.x, blockIdx.y, blockIdx.z, (unsigned char *)memory);
 }
 
 /* All keys and values of several tokens: grid (kv heads, T), one warp each. */
@@ -112,7 +114,7 @@ template <class S> __device__ inline void numbers(const Weight &w, int tile, int
     for (int j = 0; j < S::STEPS; j++) {
         unsigned a[4];
         unpack<S::KIND>(codes, j, levels, a);
-        float scale[2] = {w.factor, w.factor}, zero[2] = {0, 0};
+        float scale[2] = {w.factor, w.factor}, zero[2] = {S::EXCESS, S::EXCESS_BELOW};
         if (S::KIND > BRAIN) {
             const size_t span = S::WHOLE ? tile : ((size_t)tile * w.blocks + block) * S::SPANS + j / S::PER, at = span * 8 + (lane >> 2);
             const unsigned *record = (const unsigned *)w.scale + at * (S::HAS_ZERO ? 2 : 1);
