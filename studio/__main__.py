@@ -181,13 +181,16 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
-        from studio import evaluate as evaluation
         from studio.checkpoint import read_json
+        from studio.columns import compressed_column, original_column
         from studio.configs import check_can_chat, load_config
-        from studio.jobs import evaluation_events
-        from studio.model import load_compressed, load_original
+        from studio.drift import drift
+        from studio.evaluate import predictor, text_windows
+        from studio.jobs import drift_event
         from studio.recipe import is_compressed
         from studio.report import evaluation_facts, evaluation_rows, heading
+        from studio.session import POOL
+        from studio.steps import relayed
         from studio.texts import read_text
 
         if file is not None:
@@ -196,10 +199,10 @@ def evaluate(
         if is_compressed(folder):
             check_can_chat(load_config(read_json(folder / "config.json")))
         original = _fetched(here, against)
-        other = load_compressed(folder) if is_compressed(folder) else load_original(_fetched(here, model))
-        ids = evaluation.text_windows(original, file)
-        steps = evaluation.evaluate(original, evaluation.predictor(other), ids)
-        found = here.follow(evaluation_events(steps))
+        column = compressed_column(folder) if is_compressed(folder) else original_column(_fetched(here, model))
+        ids = text_windows(original, file)
+        with POOL.borrow(column.key, column.need, column.load) as speaker:
+            found = here.follow(relayed(drift(original, predictor(speaker.decoder), ids), drift_event))
         facts = {"model": model, "against": against} | evaluation_facts(found)
         here.answer(facts, heading(original), evaluation_rows(found))
 

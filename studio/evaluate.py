@@ -11,28 +11,37 @@ import hashlib
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import log_softmax
+from torch.nn.utils.rnn import pad_sequence
 
 from studio.blocks import BlockModel
-from studio.checkpoint import Checkpoint
+from studio.checkpoint import Checkpoint, read_json
+from studio.configs import load_config
+from studio.decoder import MOST_TOKENS, Decoder
 from studio.errors import ModelError
-from studio.questions import Flips, Question, options, questions
+from studio.model_files import CONFIG
+from studio.questions import Flips, Options, Question, options, questions
 from studio.settings import settings
+from studio.steps import relayed
 from studio.texts import ASSETS, read_text, token_ids, windows
 
 BUILTIN_TEXTS = (ASSETS / "evaluation-en.txt", ASSETS / "evaluation-zh.txt")
 WINDOWS, WINDOW = 24, 512
 FIRST_BATCH, LARGEST_BATCH = 1, 4
-"""Windows run at once: few at first, for an early figure."""
-HEAD_ROWS = 128
-"""Positions whose logits are compared at once."""
+"""Windows the original reads at once: few at first, for an early figure."""
+FLOOR_WINDOWS = 3
+"""Windows that the floor is taken from: the first two batches, whose hidden states an evaluation keeps too."""
 
-Predict = Callable[[Tensor], Tensor]
-"""Token ids int64 [B, T] -> logits [B, T, V] of any float dtype."""
+Pieces = Iterator[Tensor]
+"""Logits [t, V] of successive tokens, fp32 or coarser, at most ``MOST_TOKENS`` of them at once."""
+Predict = Callable[[Tensor], Pieces]
+"""Token ids int64 [T] -> the logits after each."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,13 @@ class Evaluation:
     tokens: int
     done: int
     total: int
-    """Windows."""
+    """Windows, and batches of questions."""
     flips: Flips | None = None
+
+
+Result = TypeVar("Result")
+Steps = Generator[Evaluation | None, None, Evaluation]
+"""What is found so far, None while it is nothing, and in the end the whole. Closing it stops the work."""
 
 
 @dataclass
@@ -72,24 +86,28 @@ class Tally:
     same: list[Tensor] = field(default_factory=list)
     loss: list[Tensor] = field(default_factory=list)
     original_loss: list[Tensor] = field(default_factory=list)
+    questions: int = 0
+    """Batches of questions that are answered."""
 
-    def add(self, ids: Tensor, original: Tensor, other: Tensor) -> None:
-        """Take a window: ids [T], logits [T, V] of both, rows in any float dtype."""
-        divergences, same, losses = [], [], ([], [])  # type: ignore[var-annotated]
-        for start in range(0, len(ids), HEAD_ROWS):
-            rows = slice(start, start + HEAD_ROWS)
-            logs = [log_softmax(logits[rows].float(), -1) for logits in (original, other)]
+    def add(self, ids: Tensor, original: Pieces, other: Pieces) -> Iterator[None]:
+        """Take a window: ids [T], logits of both, in the same pieces. Yields after each; at the end it counts."""
+        divergences, same, losses, start = [], [], ([], []), 0  # type: ignore[var-annotated]
+        for ours, theirs in zip(original, other, strict=True):
+            logs = [log_softmax(logits.float(), -1) for logits in (ours, theirs)]
             divergences.append((logs[0].exp() * (logs[0] - logs[1])).sum(-1))
             same.append((logs[0].argmax(-1) == logs[1].argmax(-1)).float())
-            coming = ids[start + 1 : start + HEAD_ROWS + 1].unsqueeze(1)
+            coming = ids[start + 1 : start + len(ours) + 1].unsqueeze(1)
             for kept, log in zip(losses, logs, strict=True):
                 kept.append(-log[: len(coming)].gather(1, coming).squeeze(1))
+            start += len(ours)
+            yield
         self.kld.append(torch.cat(divergences).clamp_(min=0))  # rounding may take one of nothing below it
         self.same.append(torch.cat(same))
         self.original_loss.append(torch.cat(losses[0]))
         self.loss.append(torch.cat(losses[1]))
 
     def result(self, flips: Flips | None = None) -> Evaluation:
+        """Return the figures; there has to be a window."""
         every = torch.cat(self.kld)
         return Evaluation(
             perplexity=_perplexity(self.loss),
@@ -99,88 +117,99 @@ class Tally:
             kld_p99=float(every.quantile(0.99)),
             same_top=_spread(self.same),
             tokens=len(every),
-            done=len(self.kld),
+            done=len(self.kld) + self.questions,
             total=self.total,
             flips=flips,
         )
 
+    def during(self, work: Generator[Any, None, Result]) -> Generator[Evaluation | None, None, Result]:
+        """Yield what is found so far at each step of ``work``, and return what comes of it."""
+        return (yield from relayed(work, lambda _: self.result() if self.kld else None))
 
-def evaluate(
-    checkpoint: Checkpoint, other: Predict, ids: Tensor, asked: tuple[Question, ...] | None = None
-) -> Generator[Evaluation, None, Evaluation]:
+
+def evaluate(checkpoint: Checkpoint, other: Predict, ids: Tensor, asked: tuple[Question, ...] | None = None) -> Steps:
     """Yield the evaluation of ``other`` against the original ``checkpoint`` as it grows, and return the whole.
 
-    ``ids`` int64 [W, T] are windows of a text. The questions come last, by default the built-in ones. Closing the
-    generator stops it. Raises ModelError for a model without a language model's head, CheckpointError for files that
-    are damaged.
+    ``ids`` int64 [W, T] are windows of a text. The questions come last, by default the built-in ones. Raises
+    ModelError for a model without a language model's head, CheckpointError for files that are damaged.
     """
-    if not checkpoint.can_chat:
-        raise ModelError("no_language_model", model=checkpoint.title)
     original = Original(checkpoint)
-    tally = Tally(len(ids))
-    for batch in _batches(ids):
-        hidden = yield from _beside(original.hidden(batch), tally)
-        for window, states in zip(batch, hidden, strict=True):
-            with torch.no_grad():
-                tally.add(window, original.logits(states.unsqueeze(0))[0], other(window.unsqueeze(0))[0])
-            yield tally.result()
     tried = options(checkpoint, questions() if asked is None else asked)
-    answers: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for batch in tried.batches():
-        hidden = yield from _beside(original.hidden(batch), tally)
-        with torch.no_grad():
-            for which, logits in enumerate((original.logits(hidden), other(batch))):
-                answers[which].append(tried.likelihoods(batch, logits, len(answers[which])))
-        yield tally.result()
-    return tally.result(tried.flips(*(torch.cat(found) for found in answers)) if tried.count else None)
+    tally = Tally(len(ids) + len(tried.batches))
+    for batch in _batches(ids):
+        hidden = yield from tally.during(original.hidden(batch))
+        for window, states in zip(batch, hidden, strict=True):
+            yield from tally.during(_added(tally, window, original.logits(states), other(window)))
+            yield tally.result()
+    flips = yield from _flips(original, other, tried, tally)
+    return tally.result(flips)
 
 
-def predictor(model: nn.Module) -> Predict:
-    """Return what a model predicts, as :func:`evaluate` takes it."""
+def predictor(decoder: Decoder[Any]) -> Predict:
+    """Return what a model predicts on the way that it answers in a chat, as :func:`evaluate` takes it."""
 
-    def predict(ids: Tensor) -> Tensor:
-        with torch.no_grad():
-            logits: Tensor = model(input_ids=ids, use_cache=False).logits
-        return logits
+    def predict(ids: Tensor) -> Pieces:
+        tokens = ids.tolist()
+        cache = decoder.begin(len(tokens))
+        for start in range(0, len(tokens), MOST_TOKENS):
+            yield decoder.judge(cache, tokens[start : start + MOST_TOKENS])
 
     return predict
 
 
-def floor(checkpoint: Checkpoint, ids: Tensor) -> Generator[Evaluation, None, Evaluation]:
-    """Yield and return what running the original in bf16 instead of fp32 costs: no evaluation can be finer."""
-    rerun = Original(checkpoint, torch.bfloat16, keep=False)
+def floor(checkpoint: Checkpoint, ids: Tensor) -> Steps:
+    """Yield and return what running the original in bf16 instead of fp32 costs, on the first windows of ``ids``.
 
-    def predict(window: Tensor) -> Tensor:
-        run = rerun.hidden(window)
-        while True:
-            try:
-                next(run)
-            except StopIteration as finished:
-                return rerun.logits(finished.value)
-
-    return (yield from evaluate(checkpoint, predict, ids, asked=()))
+    No evaluation of a model that answers at 16 bits can be finer. Raises as :func:`evaluate` does.
+    """
+    original, rerun = Original(checkpoint), Original(checkpoint, torch.bfloat16)
+    first = ids[:FLOOR_WINDOWS]
+    tally = Tally(len(first))
+    for batch in _batches(first):
+        hidden = yield from tally.during(original.hidden(batch))
+        again = yield from tally.during(rerun.hidden(batch))
+        for window, states, others in zip(batch, hidden, again, strict=True):
+            yield from tally.during(_added(tally, window, original.logits(states), rerun.logits(others)))
+            yield tally.result()
+    return tally.result()
 
 
 def text_windows(checkpoint: Checkpoint, file: Path | None = None) -> Tensor:
-    """Return what to evaluate on, int64 [W, 512]: windows of a text file, or of the built-in ones in equal parts.
+    """Return what to evaluate on, int64 [W, T]: windows of a text file, or of the built-in ones in equal parts.
 
-    Raises TextError for a file that is no text, or too short.
+    T is 512, or as many positions as the model has. With several texts their windows take turns, so that the first
+    figures are of all. Raises TextError for a file that is no text, or too short, ModelError for a model without a
+    language model's head.
     """
+    check(checkpoint)
+    positions = getattr(load_config(read_json(checkpoint.path / CONFIG)), "max_position_embeddings", None)
+    length = min(WINDOW, positions or WINDOW)
     texts = [read_text(file)] if file is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
-    return torch.cat([windows(token_ids(checkpoint, text), WINDOWS // len(texts), WINDOW) for text in texts])
+    each = [windows(token_ids(checkpoint, text), WINDOWS // len(texts), length) for text in texts]
+    turns = [(place / len(found), window) for found in each for place, window in enumerate(found)]
+    return torch.stack([window for _, window in sorted(turns, key=lambda turn: turn[0])])
+
+
+def check(checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a model without a language model's head."""
+    if not checkpoint.can_chat:
+        raise ModelError("no_language_model", model=checkpoint.title)
 
 
 class Original:
     """A checkpoint run from disk in ``dtype``; its hidden states are kept in the cache, by model and tokens."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, keep: bool = True) -> None:
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
+        """Raises ModelError for a model without a language model's head."""
+        check(checkpoint)
         self._model = BlockModel(checkpoint, dtype)
-        self._folder = settings().cache_dir / "hidden" / checkpoint.revision if keep else None
+        self._folder = settings().cache_dir / "hidden" / checkpoint.revision
+        self._suffix = "" if dtype == torch.float32 else f"-{str(dtype).removeprefix('torch.')}"
 
     def hidden(self, ids: Tensor) -> Generator[None, None, Tensor]:
         """Yield while the model runs and return what its head is given, [B, T, D]."""
-        file = None if self._folder is None else self._folder / f"{_digest(ids)}.pt"
-        kept = None if file is None else _kept(file, ids)
+        file = self._folder / f"{_digest(ids)}{self._suffix}.pt"
+        kept = _kept(file, ids)
         if kept is not None:
             return kept
         run = self._model.run(ids)
@@ -194,28 +223,50 @@ class Original:
                 yield
         finally:
             run.close()
-        if file is not None:
-            _keep(file, found)
+        _keep(file, found)
         return found
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits [B, T, V] of hidden states [B, T, D]."""
-        return torch.cat(list(self._model.logits(hidden)), 1)
+    def logits(self, hidden: Tensor) -> Pieces:
+        """Yield the logits of hidden states [T, D]."""
+        for piece in self._model.logits(hidden.unsqueeze(0), MOST_TOKENS):
+            yield piece[0]
 
 
-def _beside(run: Generator[None, None, Tensor], tally: Tally) -> Generator[Evaluation, None, Tensor]:
-    """Yield the evaluation so far while the original runs, once there is one."""
-    try:
-        while True:
-            try:
-                next(run)
-            except StopIteration as finished:
-                found: Tensor = finished.value
-                return found
-            if tally.kld:
-                yield tally.result()
-    finally:
-        run.close()
+def _added(tally: Tally, window: Tensor, original: Pieces, other: Pieces) -> Generator[None, None, None]:
+    with torch.no_grad():
+        yield from tally.add(window, original, other)
+
+
+def _flips(
+    original: Original, other: Predict, tried: Options, tally: Tally
+) -> Generator[Evaluation | None, None, Flips | None]:
+    """Yield while both answer the questions and return how the answers compare, None without questions."""
+    answers: tuple[list[float], list[float]] = ([], [])
+    for batch in tried.batches:
+        # Shorter ones are filled up at the end, which no causal model looks at before it.
+        hidden = yield from tally.during(original.hidden(pad_sequence([o.ids for o in batch], batch_first=True)))
+        states = torch.cat([row[: len(option.ids)] for row, option in zip(hidden, batch, strict=True)])
+        coming = torch.cat([option.ids.roll(-1) for option in batch])
+        both = original.logits(states), chain.from_iterable(other(option.ids) for option in batch)
+        for found, pieces in zip(answers, both, strict=True):
+            logs = yield from tally.during(_logs(pieces, coming))
+            parts = torch.split(logs, [len(option.ids) for option in batch])
+            found += [option.likelihood(part) for option, part in zip(batch, parts, strict=True)]
+        tally.questions += 1
+        yield tally.result()
+    return tried.flips(*answers) if tried.count else None
+
+
+def _logs(pieces: Pieces, coming: Tensor) -> Generator[None, None, Tensor]:
+    """Yield after each piece and return the log-likelihoods [T] of the tokens that come after each, int64 [T]."""
+    found: list[Tensor] = []
+    start = 0
+    for logits in pieces:
+        log = log_softmax(logits.float(), -1)
+        found.append(log.gather(1, coming[start : start + len(log), None]).squeeze(1))
+        start += len(log)
+        yield
+    return torch.cat(found)
 
 
 def _batches(ids: Tensor) -> Iterator[Tensor]:

@@ -1,20 +1,19 @@
 """What a session does that takes its time, and what it says meanwhile: the events a page or a terminal shows."""
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal
 
 from studio.chat import Reply, Speaker
 from studio.decoder import Reason, Way
-from studio.evaluate import Evaluation
+from studio.drift import Drift
 from studio.parting import Parting
 from studio.source import Step
 from studio.units import format_bytes
 from studio.verdict import Verdict
 
-Job = Literal["open", "survey", "sample", "compress", "chat", "export"]
+Job = Literal["open", "survey", "sample", "compress", "chat", "drift", "export"]
 """What can be stopped, each by itself."""
-JOBS: tuple[Job, ...] = ("open", "survey", "sample", "compress", "chat", "export")
+JOBS: tuple[Job, ...] = ("open", "survey", "sample", "compress", "chat", "drift", "export")
 
 
 @dataclass(frozen=True)
@@ -36,17 +35,12 @@ def source_event(step: Step) -> Event:
     return Event(step.name, step.done / step.total if step.total else None, detail)
 
 
-def evaluation_events(steps: Generator[Evaluation, None, Evaluation]) -> Generator[Event, None, Evaluation]:
-    """Yield where an evaluation stands, with its first figure, and return it; closing this closes it."""
-    try:
-        while True:
-            step = next(steps)
-            yield Event("evaluate", step.done / step.total, f"KLD {step.kld.mean:.3f}")
-    except StopIteration as finished:
-        result: Evaluation = finished.value
-        return result
-    finally:
-        steps.close()
+def drift_event(drift: Drift) -> Event:
+    """Return where an evaluation stands, with its figure once there is one; the floor comes last."""
+    if drift.found is None:
+        return Event("evaluate", 0.0)
+    stage = "evaluate" if drift.fraction < 1 or drift.floor is None else "floor"
+    return Event(stage, drift.fraction, f"KLD {drift.found.kld.mean:.4f}")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Knows nothing of models.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +15,8 @@ import torch
 
 from studio.native.arena import Arena
 
-SPAN = 256 << 20
-"""Bytes that are read: many times what any cache of a processor holds."""
+SPAN = 64 << 20
+"""Bytes that are read at least; twice the largest cache where that is more."""
 SIDE = 1024
 """Of the square bf16 matrices that are multiplied; on a GPU eight times as much."""
 SECONDS = 0.2
@@ -41,7 +42,7 @@ def measured(device: str = "cpu") -> Machine:
     """Measure what ``"cpu"`` or ``"cuda"`` can do, in under a second, and return the best that was ever measured."""
     place = torch.device(device)
     if device == "cpu":  # where weights lie: in huge pages
-        numbers, side = Arena().put(torch.ones(SPAN // 4)), SIDE
+        numbers, side = Arena().room(max(SPAN, 2 * _largest_cache())).view(torch.float32).fill_(1), SIDE
     else:
         numbers, side = torch.ones(SPAN, device=place), 8 * SIDE
     square = torch.ones(side, side, dtype=torch.bfloat16, device=place)
@@ -73,6 +74,14 @@ def measure(device: str = "cpu") -> None:
 def known(device: str = "cpu") -> Machine | None:
     """Return the best that was measured, None before that."""
     return _KNOWN.get(device)
+
+
+def _largest_cache() -> int:
+    """Return the bytes of the processor's last cache, 0 where the system does not say."""
+    try:
+        return max(0, os.sysconf("SC_LEVEL3_CACHE_SIZE"))
+    except (AttributeError, ValueError, OSError):  # no such question on this system
+        return 0
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

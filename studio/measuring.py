@@ -49,17 +49,25 @@ class Measuring:
     """What the map shows."""
     choice: Choice = field(default_factory=Choice)
     plan: Plan | None = None
+    _errors: tuple[Plan, Survey, dict[str, float]] | None = None
     _planning: threading.Lock = field(default_factory=threading.Lock)
     """A survey ends in one thread while the visitor moves a control in another."""
     _stops: dict[Job, threading.Event] = field(default_factory=lambda: {job: threading.Event() for job in JOBS})
 
     @property
+    def errors(self) -> dict[str, float]:
+        """The weight error of each layer in the plan's scheme, as far as it is known; looked up once a plan."""
+        plan, known = self.plan, self.known
+        if plan is None:
+            return {}
+        if self._errors is None or self._errors[0] is not plan or self._errors[1] is not known:
+            self._errors = plan, known, known.errors(plan.assignments)
+        return self._errors[2]
+
+    @property
     def is_surveyed(self) -> bool:
         """Whether the error of every layer in the plan's scheme is known."""
-        plan = self.plan
-        return plan is not None and all(
-            self.known.error(a.layer.name, a.scheme) is not None for a in plan.assignments if a.scheme is not None
-        )
+        return self.plan is not None and len(self.errors) == self.plan.compressed_layers
 
     @property
     def is_unmeasured(self) -> bool:

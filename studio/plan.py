@@ -182,7 +182,17 @@ class Plan:
     @cached_property
     def _alike(self) -> "Counter[tuple[Kind, Scheme | None, tuple[int, ...]]]":
         """How many tensors have the same part, scheme and shape: a model of thousands has a few dozen sorts."""
-        return Counter((a.layer.kind, a.scheme, a.layer.shape) for a in self.assignments)
+        return Counter([(a.layer.kind, a.scheme, a.layer.shape) for a in self.assignments])
+
+    @property
+    def compressed_layers(self) -> int:
+        """How many tensors do not stay at 16 bits."""
+        return sum(count for (_, scheme, _), count in self._alike.items() if scheme is not None)
+
+    @property
+    def linear_schemes(self) -> set[Scheme | None]:
+        """What linear weights become, None for 16 bits."""
+        return {scheme for kind, scheme, _ in self._alike if kind is Kind.LINEAR}
 
     @property
     def bits_per_weight(self) -> float:

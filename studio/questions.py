@@ -4,13 +4,12 @@ A model's answer is the option it holds likeliest, by the mean log-likelihood of
 """
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 
-import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
 
 from studio.checkpoint import Checkpoint
 from studio.model import load_tokenizer
@@ -57,35 +56,37 @@ def questions() -> tuple[Question, ...]:
     return tuple(found)
 
 
-class Options:
-    """Every option of every question as tokens, in the order of the questions."""
+@dataclass(frozen=True)
+class Option:
+    """A question with one of its options, as tokens int64 [T] of which the option's begin at ``start``."""
 
-    def __init__(self, asked: tuple[Question, ...], sequences: list[tuple[Tensor, int]]) -> None:
-        """``sequences``: the tokens of question and option, and where the option begins."""
+    ids: Tensor
+    start: int
+
+    def likelihood(self, logs: Tensor) -> float:
+        """Return the mean of the option's tokens, from the log-likelihoods [T] of the token that comes after each."""
+        return float(logs[self.start - 1 : len(self.ids) - 1].mean())
+
+
+class Options:
+    """Every option of every question, in the order of the questions."""
+
+    def __init__(self, asked: tuple[Question, ...], found: list[Option]) -> None:
         self._asked = asked
-        self._sequences = sequences
+        self.batches = [found[start : start + BATCH] for start in range(0, len(found), BATCH)]
 
     @property
     def count(self) -> int:
         return len(self._asked)
 
-    def batches(self) -> Iterator[Tensor]:
-        """Yield token ids [B, T], shorter ones filled up at the end, which no causal model looks at before it."""
-        for lot in self._lots():
-            yield torch.nn.utils.rnn.pad_sequence([ids for ids, _ in lot], batch_first=True)
-
-    def likelihoods(self, batch: Tensor, logits: Tensor, index: int) -> Tensor:
-        """Return the mean log-likelihood of the options [B] of batch number ``index`` from its logits [B, T, V]."""
-        found = []
-        for row, (ids, start) in enumerate(self._lots()[index]):
-            log = log_softmax(logits[row, start - 1 : len(ids) - 1].float(), -1)
-            found.append(log.gather(1, batch[row, start : len(ids), None]).mean())
-        return torch.stack(found)
-
-    def flips(self, original: Tensor, other: Tensor) -> Flips:
+    def flips(self, original: Sequence[float], other: Sequence[float]) -> Flips:
         """Return how the answers compare, from the likelihoods of all options of both."""
-        sizes = [len(question.options) for question in self._asked]
-        answers = [[int(part.argmax()) for part in torch.split(found, sizes)] for found in (original, other)]
+        answers: tuple[list[int], list[int]] = ([], [])
+        for chosen, found in zip(answers, (original, other), strict=True):
+            left = iter(found)
+            for question in self._asked:
+                own = list(islice(left, len(question.options)))
+                chosen.append(own.index(max(own)))
         rights = [question.answer for question in self._asked]
         pairs = list(zip(*answers, strict=True))
         return Flips(
@@ -95,16 +96,13 @@ class Options:
             original_right=sum(a == right for (a, _), right in zip(pairs, rights, strict=True)),
         )
 
-    def _lots(self) -> list[list[tuple[Tensor, int]]]:
-        return [self._sequences[start : start + BATCH] for start in range(0, len(self._sequences), BATCH)]
-
 
 def options(checkpoint: Checkpoint, asked: tuple[Question, ...]) -> Options:
     """Return the options as tokens of the model. Raises CheckpointError without a tokenizer."""
     if not asked:
         return Options((), [])
     tokenizer = load_tokenizer(checkpoint.path)
-    sequences = []
+    found = []
     for question in asked:
         stem = token_ids(checkpoint, question.text, tokenizer)
         for option in question.options:
@@ -112,5 +110,5 @@ def options(checkpoint: Checkpoint, asked: tuple[Question, ...]) -> Options:
             ids = token_ids(checkpoint, joined, tokenizer)
             # Tokens may span the seam: what question and whole share is the question's.
             same = int((stem[: len(ids)] == ids[: len(stem)]).long().cumprod(0).sum())
-            sequences.append((ids, max(1, min(same, len(ids) - 1))))
-    return Options(asked, sequences)
+            found.append(Option(ids, max(1, min(same, len(ids) - 1))))
+    return Options(asked, found)

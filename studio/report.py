@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from studio.architecture import Layer
 from studio.chat import Reply, Speaker
 from studio.checkpoint import Checkpoint
+from studio.drift import Drift
 from studio.evaluate import Evaluation, Spread
 from studio.jobs import Voice
 from studio.machine import measured
@@ -202,8 +203,9 @@ def speed(facts: Mapping[str, Any]) -> str:
     )
 
 
-def evaluation_facts(found: Evaluation) -> dict[str, Any]:
+def evaluation_facts(drift: Drift) -> dict[str, Any]:
     """Return an evaluation as JSON holds it; figures are of tokens, standard errors of windows."""
+    found = _evaluated(drift)
 
     def spread(figure: Spread) -> dict[str, float | None]:
         return {"mean": figure.mean, "standard_error": figure.standard_error}
@@ -215,11 +217,19 @@ def evaluation_facts(found: Evaluation) -> dict[str, Any]:
         "same_top": spread(found.same_top),
         "tokens": found.tokens,
         "flips": None if found.flips is None else asdict(found.flips),
+        "floor": None
+        if drift.floor is None
+        else {
+            "kld": spread(drift.floor.kld) | {"median": drift.floor.kld_median, "p99": drift.floor.kld_p99},
+            "same_top": spread(drift.floor.same_top),
+            "tokens": drift.floor.tokens,
+        },
     }
 
 
-def evaluation_rows(found: Evaluation) -> list[tuple[str, str]]:
+def evaluation_rows(drift: Drift) -> Rows:
     """Return an evaluation to be read."""
+    found = _evaluated(drift)
 
     def spread(figure: Spread, factor: float = 1.0, digits: int = 4) -> str:
         error = "" if figure.standard_error is None else f" ± {factor * figure.standard_error:.{digits}f}"
@@ -234,4 +244,12 @@ def evaluation_rows(found: Evaluation) -> list[tuple[str, str]]:
     if found.flips is not None:
         flips = found.flips
         rows.append((say("flips"), f"{flips.flipped} / {flips.questions} ({flips.right} / {flips.original_right})"))
+    if drift.floor is not None:
+        rows.append((say("floor"), spread(drift.floor.kld)))
     return rows
+
+
+def _evaluated(drift: Drift) -> Evaluation:
+    if drift.found is None:
+        raise ValueError("nothing is evaluated yet")
+    return drift.found

@@ -163,10 +163,10 @@ class Scheme:
             raise SchemeError("group_size_of_mode", mode=self.mode.value, group_size=self.group_size, sizes=words)
 
     def __str__(self) -> str:
-        return self._name
+        return self.name
 
     @cached_property
-    def _name(self) -> str:
+    def name(self) -> str:
         if not self.mode.is_grouped:
             return self.mode.value
         return f"{self.mode.value}-g{self.group_size if self.group_size > 0 else 'all'}"

@@ -14,17 +14,21 @@ from studio import export, sample, source, survey
 from studio.checkpoint import Checkpoint
 from studio.columns import Column, compressed_column, original_column
 from studio.compress import Compressed, compress, job_digest
+from studio.drift import Drift, drift
 from studio.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
+from studio.evaluate import predictor, text_windows
 from studio.guided import calibration_tokens
-from studio.jobs import JOBS, Answers, Event, source_event
+from studio.jobs import JOBS, Answers, Event, drift_event, source_event
 from studio.measuring import Measuring, planned
 from studio.plan import Choice, Pin, Plan, group_sizes, make_plan
 from studio.pool import Pool
 from studio.sample import Sample
 from studio.sampling import Sampling
 from studio.scheme import Scheme
+from studio.steps import relayed
 from studio.talk import Talk
 from studio.template import Message
+from studio.texts import read_text
 from studio.unfinished import unfinished
 from studio.units import format_bytes
 from studio.workspace import own_folder, sessions_folder
@@ -46,9 +50,15 @@ class Session(Measuring):
     workspace: Path = field(default_factory=lambda: own_folder(sessions_folder()))
     calibration: Path | None = None
     """The text that a calibrated method reads, None for the built-in one."""
+    evaluation: Path | None = None
+    """The text that drift is measured on, None for the built-in ones."""
     compressed: Compressed | None = None
     folder: Path | None = None
     """The compressed model as it would be exported."""
+    calibrated_on: Path | None = None
+    """The text that the compressed copy's method read, None for the built-in one."""
+    drift: Drift | None = None
+    """Of the compressed copy, as far as measured."""
     talk: Talk = field(default_factory=Talk)
     _before: list[Choice] = field(default_factory=list)
     _archive: Path | None = None
@@ -115,8 +125,10 @@ class Session(Measuring):
 
     @property
     def is_current(self) -> bool:
-        """Whether the compressed copy is that of the plan on show."""
-        return self.compressed is not None and self.compressed.plan.choice == self.choice
+        """Whether the compressed copy is that of the plan on show, and of its calibration."""
+        if self.compressed is None or self.compressed.plan.choice != self.choice:
+            return False
+        return not self.choice.method.needs_inputs or self.calibrated_on == self.calibration
 
     def compress(self) -> Generator[Event, None, Compressed]:
         """Carry the plan out into a folder ready for export, fetching the model first where it is not here.
@@ -131,7 +143,8 @@ class Session(Measuring):
             if not self._is_still(checkpoint):
                 raise Cancelled
             self.plan = plan = self._planned(self.choice)
-        tokens = calibration_tokens(checkpoint, self.calibration) if plan.choice.method.needs_inputs else None
+        text = self.calibration
+        tokens = calibration_tokens(checkpoint, text) if plan.choice.method.needs_inputs else None
         name = self.export_name(plan)
         self._check_disk(plan.compressed_bytes)
         place = self.workspace / uuid.uuid4().hex
@@ -155,7 +168,7 @@ class Session(Measuring):
                     compressed.file.unlink(missing_ok=True)
                 raise
         self._forget_compressed()
-        self.compressed, self.folder = compressed, folder
+        self.compressed, self.folder, self.calibrated_on = compressed, folder, text
         self.talk.forget()
         return compressed
 
@@ -178,6 +191,62 @@ class Session(Measuring):
         folder.mkdir(parents=True)
         packing = export.archive(self.folder, folder / f"{self.folder.name}.zip")
         return (yield from self._relay("export", packing, lambda step: Event("export", step[0] / step[1])))
+
+    # texts and drift
+
+    def calibrate_on(self, file: Path | None) -> None:
+        """Let calibrated methods read a copy of ``file``, None for the built-in texts.
+
+        Raises TextError for one that is no text, or too short for the model; the one before it then stays.
+        """
+        self.calibration = self._taken(file, calibration_tokens)
+
+    def evaluate_on(self, file: Path | None) -> None:
+        """Measure drift on a copy of ``file``, None for the built-in texts. Raises TextError as `calibrate_on` does."""
+        self.evaluation = self._taken(file, text_windows)
+
+    def measure_drift(self) -> Generator[Event, None, Drift]:
+        """Compare the compressed copy, as it answers, with the original; what is found is in ``drift`` as it comes.
+
+        Raises ModelError while nothing is compressed or for a model that writes no text, TextError, ResourceError;
+        Cancelled, too, when the copy is gone.
+        """
+        checkpoint, folder, file = self._model(), self.folder, self.evaluation
+        if folder is None:
+            raise ModelError("nothing_to_measure")
+        self._heed("drift")
+        yield Event("load")
+        if self.folder != folder:
+            raise Cancelled
+        ids = text_windows(checkpoint, file)
+        column = compressed_column(folder)
+        with POOL.borrow(column.key, column.need, column.load) as speaker:
+
+            def sharpened(drift: Drift) -> Event:
+                self._heed("drift")
+                if self.folder != folder:
+                    raise Cancelled
+                self.drift = drift
+                return drift_event(drift)
+
+            steps = drift(checkpoint, predictor(speaker.decoder), ids, "" if file is None else file.name)
+            whole = yield from relayed(steps, sharpened)
+        if self.folder != folder:
+            raise Cancelled
+        self.drift = whole
+        return whole
+
+    def _taken(self, file: Path | None, check: Callable[[Checkpoint, Path], object]) -> Path | None:
+        """Return a copy of a visitor's text that lasts as long as the session. Raises TextError."""
+        if file is None:
+            return None
+        read_text(file)
+        checkpoint = self.checkpoint
+        if checkpoint is not None and checkpoint.folder is not None and checkpoint.can_chat:
+            check(checkpoint, file)
+        own = self.workspace / uuid.uuid4().hex / file.name
+        own.parent.mkdir(parents=True)
+        return Path(shutil.copyfile(file, own))
 
     # chat
 
@@ -251,7 +320,7 @@ class Session(Measuring):
         if self.folder is not None:
             POOL.drop(str(self.folder))
             shutil.rmtree(self.folder.parent, ignore_errors=True)
-        self.compressed = self.folder = None
+        self.compressed = self.folder = self.drift = None
 
     def _forget_archive(self) -> None:
         if self._archive is not None:

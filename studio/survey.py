@@ -19,6 +19,7 @@ from studio.architecture import Kind, Layer, ratio_defining
 from studio.checkpoint import Checkpoint
 from studio.device import chunk_weights, moved
 from studio.errors import CheckpointError, SchemeError
+from studio.plan import Assignment
 from studio.quantize import Measured, base_schemes, channel_error, measure, relative
 from studio.rounding import shared_of
 from studio.scheme import GROUP_SIZES, Mode, Scheme
@@ -56,6 +57,17 @@ class Survey:
             return 0.0
         known = self.layers.get(layer)
         return None if known is None else known.errors.get(str(scheme))
+
+    def errors(self, assignments: Iterable[Assignment]) -> dict[str, float]:
+        """Return the relative error of each compressed layer as far as it is known, by name."""
+        found: dict[str, float] = {}
+        for a in assignments:  # of ten thousand, at every move: hence no call for each
+            if a.scheme is not None:
+                known = self.layers.get(a.layer.name)
+                error = None if known is None else known.errors.get(a.scheme.name)
+                if error is not None:
+                    found[a.layer.name] = error
+        return found
 
     def sensitivities(self, layers: Iterable[Layer]) -> dict[str, float] | None:
         """Return the score of every weight that can follow a ratio, None while one is missing."""

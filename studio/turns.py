@@ -52,6 +52,11 @@ class Turns:
             with self._moved:
                 self.jobs -= 1
 
+    @property
+    def waiting(self) -> int:
+        """How many are in line now, the one that works included."""
+        return len(self._line)
+
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Wait in line, first come, first served: a lock alone would let the one that just worked go on."""

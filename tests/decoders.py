@@ -55,8 +55,10 @@ HEADS = {"query_norm": "q_norm", "key_norm": "k_norm"}
 BEHIND = {"attention_after": "after1", "mlp_after": "after2"}
 FAMILIES = {
     "llama": LLAMA,
-    "qwen2": replace(LLAMA, heads=14, kv_heads=2, dimensions=64, attention_scale=0.125, rotations=(rotation(64, 1e6),), head="embed"),
-    "qwen3": replace(LLAMA, dimensions=128, rotations=(rotation(128, 1e6),), layers=(layer(0, **HEADS), layer(1, **HEADS))),
+    "qwen2": replace(LLAMA, heads=14, kv_heads=2, dimensions=64, attention_scale=0.125, rotations=(rotation(64,
+    1e6),), head="embed"),
+    "qwen3": replace(LLAMA, dimensions=128, rotations=(rotation(128, 1e6),), layers=(layer(0, **HEADS), layer(1,
+    **HEADS))),
     "smollm3": replace(LLAMA, layers=(layer(0), layer(1, rotation=-1))),
     "mistral": replace(LLAMA, layers=(layer(0, window=9), layer(1, window=100))),
     "phi3": replace(
@@ -64,7 +66,8 @@ FAMILIES = {
         layers=tuple(layer(i, qkv=("qkv",), gate_up=("gate_up",)) for i in range(2)),
     ),
     "gemma": replace(
-        LLAMA, heads=2, kv_heads=1, dimensions=256, activation=1, norm_plus=1, embedding_scale=13.875, inner=312, hidden=184,
+        LLAMA, heads=2, kv_heads=1, dimensions=256, activation=1, norm_plus=1, embedding_scale=13.875, inner=312,
+        hidden=184,
         rotations=(rotation(256),), head="embed",
     ),
     "gemma2": replace(

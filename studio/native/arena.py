@@ -22,14 +22,16 @@ class Arena:
 
     def put(self, tensor: Tensor) -> Tensor:
         """Return a copy of ``tensor`` that lies here."""
-        nbytes = tensor.nbytes
+        return self.room(tensor.nbytes).view(tensor.dtype).reshape(tensor.shape).copy_(tensor)
+
+    def room(self, nbytes: int) -> Tensor:
+        """Return that many bytes of this memory, uint8, to be filled."""
         if self._next + nbytes > self._chunk.numel():
             self._chunk = _chunk(max(nbytes, CHUNK))
             self._next = -self._chunk.data_ptr() % HUGE_PAGE
         start = self._next
         self._next += -(-nbytes // ALIGNED) * ALIGNED
-        place = self._chunk[start : start + nbytes].view(tensor.dtype).reshape(tensor.shape)
-        return place.copy_(tensor)
+        return self._chunk[start : start + nbytes]
 
 
 def _chunk(nbytes: int) -> Tensor:

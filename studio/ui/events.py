@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.ui import show
+from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
 
@@ -15,12 +16,30 @@ WORK = "work"
 MEASURERS = 8
 """Visitors whose models are measured in turns; the others wait in line, for each takes one of Gradio's 40 threads."""
 
+SAVE = """(file) => {
+  const save = (tries) => {
+    const button = document.querySelector('#export-file');
+    if (button) button.click();
+    else if (tries) setTimeout(save, 100, tries - 1);
+  };
+  if (file) setTimeout(save, 100, 300);
+}"""
+"""Press the file's own button once it is there: the first time, the browser has to fetch what draws it."""
+
 
 def wire(page: Page, blocks: gr.Blocks) -> None:
     """Attach every handler to its component."""
     who = [page.session, page.header.language]
     plan, chat = page.plan, page.chat
-    choices: list[Any] = [plan.mode, plan.group_size, plan.ratio, plan.backup, plan.misfit, plan.all_layers]
+    choices: list[Any] = [
+        plan.mode,
+        plan.group_size,
+        plan.ratio,
+        plan.backup,
+        plan.misfit,
+        plan.all_layers,
+        plan.method,
+    ]
     sampling = [
         chat.system, chat.kv_bits, chat.max_new_tokens, chat.temperature, chat.top_p, chat.top_k,
         chat.repetition_penalty, chat.seed,
@@ -84,6 +103,14 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     pressed.then(do.compress, who, everything, **slow)
     on(plan.cancel.click, do.cancel, who, quick)
 
+    lost = DriftHandlers(page)
+    asked = on(page.drift.measure.click, lost.queue_drift, who, quick)
+    asked.then(lost.measure_drift, who, list(vars(page.drift).values()), **slow | {"concurrency_id": "drift"})
+    on(page.drift.stop.click, lost.stop_drift, who, quick)
+    for box, handler in ((plan.calibration, lost.take_calibration), (page.drift.text, lost.take_text)):
+        for taken in (box.upload, box.clear):
+            on(taken, handler, [*who, box], quick)
+
     for trigger in (chat.send.click, chat.prompt.submit):
         sent = on(trigger, do.queue_talk, who, quick)
         sent.then(do.talk, [*who, chat.prompt, *sampling], everything, **slow)
@@ -99,7 +126,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     exported.success(
         None,
         inputs=[page.export.file],
-        js="(file) => { if (file) setTimeout(() => document.querySelector('#export-file')?.click(), 100) }",
+        js=SAVE,
         api_visibility="private",
     )
 

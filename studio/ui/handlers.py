@@ -1,15 +1,12 @@
 """What each event does: read -> session method -> present. Wires nothing; every handler is a few lines."""
 
-import functools
-import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
-from gradio.blocks import Block
 from gradio.utils import get_upload_folder
 
 from studio import hub, machine, source
@@ -22,7 +19,8 @@ from studio.session import Session
 from studio.settings import settings
 from studio.talk import Turn
 from studio.text import preferred, text
-from studio.ui import present, show
+from studio.ui import drift, present, show
+from studio.ui.guard import guarded
 from studio.ui.page import Page
 from studio.ui.present import COLOURS, Colour
 from studio.ui.show import Updates
@@ -34,7 +32,6 @@ PACE = 0.1
 """Seconds between repaints while something runs: often enough to live, seldom enough to cost nothing."""
 MAP_PACE = 0.4
 """The same for the whole map."""
-LOG = logging.getLogger(__name__)
 
 
 def paced(steps: Iterable[Step]) -> Iterator[Step]:
@@ -48,66 +45,6 @@ def paced(steps: Iterable[Step]) -> Iterator[Step]:
             shown, waiting = time.monotonic(), None
     if waiting is not None:
         yield waiting
-
-
-def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator[Updates]]:
-    """Turn whatever a handler raises into a sentence where the visitor is looking; a stack trace goes to the log."""
-
-    @functools.wraps(handler)
-    def safe(self: "Handlers", session: Session | None, language: str, *inputs: Any) -> Iterator[Updates]:
-        page = self.page
-        if session is None:
-            yield {page.model.notice: present.notice(text("error.choose_a_model", language), "error")}
-            return
-        place = _PLACES[handler.__name__](page)
-        try:
-            yield from handler(self, session, language, *inputs)
-        except Cancelled:
-            yield _after(page, session, handler.__name__) | {place: present.notice(text("stage.cancelled", language))}
-        except UserError as error:
-            yield _after(page, session, handler.__name__) | {place: present.notice(error.sentence(language), "error")}
-        except Exception:
-            LOG.exception("%s failed", handler.__name__)
-            sentence = text("error.unexpected", language)
-            yield _after(page, session, handler.__name__) | {place: present.notice(sentence, "error")}
-
-    return safe
-
-
-def _after(page: Page, session: Session, handler: str) -> Updates:
-    """Return what a handler that failed has to put back: its buttons, or the name of the model that stayed."""
-    if handler in ("compress", "talk", "regenerate", "export"):
-        return show.resting(page, session)
-    if handler == "open_model" and session.checkpoint is not None:
-        return {page.model.name: gr.update(value=session.checkpoint.name)}
-    return {}
-
-
-_PLACES: dict[str, Callable[[Page], Block]] = {
-    "open_model": lambda page: page.model.notice,
-    "measure": lambda page: page.model.notice,
-    "estimate": lambda page: page.model.notice,
-    "halt": lambda page: page.model.notice,
-    "paint": lambda page: page.map.notice,
-    "pick": lambda page: page.map.notice,
-    "describe": lambda page: page.map.notice,
-    "pin": lambda page: page.map.notice,
-    "unpin": lambda page: page.map.notice,
-    "undo": lambda page: page.plan.progress,
-    "speak": lambda page: page.model.notice,
-    "choose": lambda page: page.plan.progress,
-    "queue_compress": lambda page: page.plan.progress,
-    "queue_talk": lambda page: page.chat.notice,
-    "compress": lambda page: page.plan.progress,
-    "cancel": lambda page: page.plan.progress,
-    "talk": lambda page: page.chat.notice,
-    "regenerate": lambda page: page.chat.notice,
-    "edit": lambda page: page.chat.notice,
-    "stop": lambda page: page.chat.notice,
-    "clear": lambda page: page.chat.notice,
-    "export": lambda page: page.export.progress,
-}
-"""Where each handler's errors are shown: beside what was pressed."""
 
 
 class Handlers:
@@ -142,6 +79,8 @@ class Handlers:
             self.page.model.notice: "",
             **show.missing(self.page, session, language),
             **show.no_file(self.page),
+            **drift.shown(self.page.drift, session, language),
+            self.page.drift.progress: "",
             self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
             self.page.map.card: "",
             self.page.map.notice: "",
@@ -209,20 +148,21 @@ class Handlers:
         backup: str,
         misfit: str,
         all_layers: bool,
+        method: str,
     ) -> Iterator[Updates]:
         """A control moved: plan again. A new mode brings its own backup, unless the visitor chose another."""
         now = session.choice
         if mode != now.mode.value and now.backup in (now.mode.default_backup, None) and backup != "none":
             backup = parse_mode(mode).default_backup.value
         size = now.group_size if group_size is None else int(group_size)
-        chosen = Choice.of(mode, size, round(float(ratio), 4), backup, misfit, all_layers)
+        chosen = Choice.of(mode, size, round(float(ratio), 4), backup, misfit, all_layers, method=method)
         chosen = replace(chosen, pins=now.pins)
         if chosen == now and session.plan is not None:
             yield self._staleness(session, language)
             return
         session.choose(chosen)
         shown = self._planned(session, language)
-        if mode != now.mode.value or misfit != now.misfit:
+        if mode != now.mode.value or misfit != now.misfit or method != now.method.value:
             shown |= show.offered(self.page, session, language)
         if mode != now.mode.value:
             backups: Updates = {self.page.plan.backup: gr.update(value=backup)}
@@ -305,6 +245,7 @@ class Handlers:
             **show.conversation(self.page, session, language),
             **show.missing(self.page, session, language),  # of a model that was fetched just now
             **show.no_file(self.page),
+            **drift.shown(self.page.drift, session, language),
             self.page.plan.progress: present.notice(done, "good")
             if session.is_current
             else present.notice(text("plan.stale", language)),

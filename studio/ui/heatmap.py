@@ -6,15 +6,17 @@ map of a few hundred cells.
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from html import escape
 from itertools import pairwise
 
 from studio.architecture import Kind
 from studio.plan import Assignment, Plan
 from studio.sample import Interval
+from studio.scheme import Scheme
 from studio.text import text
 from studio.units import format_bytes
 
@@ -47,24 +49,38 @@ class Cell:
         head, number, tail = first.partition(f".{self.block}.")
         return head + number + EXPERT.sub("*", f".{tail}")[1:]
 
+    @cached_property
+    def sorts(self) -> Counter[tuple[Scheme | None, tuple[int, ...]]]:
+        """How many members have the same scheme and shape: hundreds of experts are of two or three sorts."""
+        return Counter([(a.scheme, a.layer.shape) for a in self.members])
+
     @property
+    def schemes(self) -> list[Scheme | None]:
+        return list(dict.fromkeys(scheme for scheme, _ in self.sorts))
+
+    @cached_property
     def bits(self) -> int:
-        return max(bits_of(a) for a in self.members)
+        """The most bits of a member's codes, 16 where it is kept."""
+        return max(16 if scheme is None else scheme.mode.bits for scheme in self.schemes)
 
     @property
     def nbytes(self) -> int:
-        return sum(a.nbytes for a in self.members)
+        return sum(
+            count * (2 * math.prod(shape) if scheme is None else scheme.nbytes((math.prod(shape[:-1]), shape[-1])))
+            for (scheme, shape), count in self.sorts.items()
+        )
 
     def error(self, errors: Errors) -> float | None:
         """Return the error, of several weights the root mean square over all numbers; None while one is not known."""
-        if len(self.members) == 1:
-            return errors.get(self.members[0].layer.name)
-        if not all(a.layer.name in errors for a in self.members):
-            return None
+        found = [errors.get(a.layer.name) for a in self.members]
+        if len(found) == 1 or None in found:
+            return None if None in found else found[0]
         return self._mean(errors)
 
     def interval(self, errors: Errors, guessed: Mapping[str, Interval]) -> Interval | None:
         """Return where the error of :meth:`error` lies, of several weights at most; None where all are measured."""
+        if not guessed:
+            return None
         names = [a.layer.name for a in self.members]
         if not any(name in guessed for name in names):
             return None
@@ -73,18 +89,14 @@ class Cell:
         return Interval(self._mean(errors), self._mean(low), self._mean(high))
 
     def _mean(self, errors: Errors) -> float:
-        weights = sum(a.layer.numel for a in self.members)
-        return math.sqrt(sum(errors[a.layer.name] ** 2 * a.layer.numel for a in self.members) / max(1, weights))
+        weights = [a.layer.numel for a in self.members]
+        squares = sum(errors[a.layer.name] ** 2 * numel for a, numel in zip(self.members, weights, strict=True))
+        return math.sqrt(squares / max(1, sum(weights)))
 
 
-def bits_of(a: Assignment) -> int:
-    """Return the bits of a weight's codes, 16 where it is kept."""
-    return 16 if a.scheme is None else a.scheme.mode.bits
-
-
-def scheme_name(a: Assignment, language: str) -> str:
+def scheme_name(scheme: Scheme | None, language: str) -> str:
     """Return what a tensor becomes, in words."""
-    return text("map.kept", language) if a.scheme is None else str(a.scheme)
+    return text("map.kept", language) if scheme is None else scheme.name
 
 
 def cells(plan: Plan) -> tuple[list[str], list[int], dict[tuple[str, int], Cell]]:
@@ -137,11 +149,11 @@ def heatmap(plan: Plan, errors: Errors | None, language: str, guessed: Mapping[s
                 " light" if light and interval is None else "",
             ))  # fmt: skip
             digits = cell.bits if len(columns) <= DIGITS_UP_TO else ""
-            words = escape(_hover(cell, error, interval, language))
+            words = escape(_words(cell, error, interval, language))
             style = f"background:{colour}" if interval is None else f"border-color:{colour}"
             line.append(
                 f'<td><button type="button" tabindex="-1" class="cell{classes}" style="{style}" '
-                f'data-layer="{escape(cell.pattern)}" title="{words}" aria-label="{words}">{digits}</button></td>'
+                f'data-layer="{escape(cell.pattern)}" aria-label="{words}">{digits}</button></td>'
             )
         lines.append(f"<tr>{''.join(line)}</tr>")
     caption = escape(text("map.block", language))
@@ -179,20 +191,22 @@ def figure(name: str, errors: Errors | None, guessed: Mapping[str, Interval], be
     return f"{before}{errors[name]:.{digits}%}" if errors and name in errors else ""
 
 
-def _hover(cell: Cell, error: float | None, interval: Interval | None, language: str) -> str:
-    first = cell.members[0]
+def _words(cell: Cell, error: float | None, interval: Interval | None, language: str) -> str:
+    shape = cell.members[0].layer.shape
     count = len(cell.members)
     words = text(
         "map.hover",
         language,
         projection=cell.projection,
         block=cell.block,
-        scheme=", ".join(dict.fromkeys(scheme_name(a, language) for a in cell.members)),
-        shape=(f"{count} × " if count > 1 else "") + shape_name(first.layer.shape),
+        scheme=", ".join(scheme_name(scheme, language) for scheme in cell.schemes),
+        shape=(f"{count} × " if count > 1 else "") + shape_name(shape),
         bytes=format_bytes(cell.nbytes),
     )
-    if error is None or error != error:
+    if error is None:
         return words
+    if error != error:
+        return words + text("map.hover_experts" if len(shape) == 3 else "map.hover_never", language)
     shown = f"{error:.2%}" if interval is None else about(interval, language)
     return words + text("map.hover_error", language, error=shown)
 

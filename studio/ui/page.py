@@ -8,6 +8,7 @@ import gradio as gr
 
 from studio.text import DEFAULT, text
 from studio.ui import panels
+from studio.ui.drift import DriftPanel, drift_panel
 from studio.ui.words import Words
 
 
@@ -21,6 +22,7 @@ class Page:
     """Not seen; a new number in it has the figures measured that the plan asks for and nobody has measured yet."""
     header: panels.Header
     model: panels.ModelPanel
+    drift: DriftPanel
     plan: panels.PlanPanel
     map: panels.MapPanel
     chat: panels.ChatPanel
@@ -36,6 +38,7 @@ def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
         missing = gr.Number(value=0, visible=False)
         header = panels.header(words)
         model = panels.model_panel(words)
+        drift = drift_panel(words)
         with gr.Row(elem_id="surface"):
             with gr.Column(elem_id="left", scale=1, min_width=320):
                 plan = panels.plan_panel(words)
@@ -44,5 +47,5 @@ def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
             with gr.Column(elem_id="right", scale=1, min_width=320):
                 chat = panels.chat_panel(words)
                 export = panels.export_panel(words)
-        page = Page(words, session, missing, header, model, plan, map_, chat, sizes, export)
+        page = Page(words, session, missing, header, model, drift, plan, map_, chat, sizes, export)
     return blocks, page

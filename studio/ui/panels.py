@@ -9,6 +9,7 @@ from studio.plan import MIN_RATIO, Choice
 from studio.scheme import GROUP_SIZES
 from studio.text import DEFAULT, LANGUAGES, text
 from studio.ui.answers import kv_choices
+from studio.ui.methods import method_choices
 from studio.ui.present import (
     backup_choices,
     colour_choices,
@@ -23,6 +24,10 @@ PICK = """
 element.addEventListener('click', (event) => {
   const cell = event.target.closest('[data-layer]');
   if (cell) trigger('click', {layer: cell.dataset.layer});
+});
+element.addEventListener('pointerover', (event) => {
+  const cell = event.target.closest('.cell');
+  if (cell) cell.title = cell.ariaLabel;
 });
 element.addEventListener('keydown', (event) => {
   const cell = event.target.closest('.cell');
@@ -42,7 +47,8 @@ element.addEventListener('keydown', (event) => {
   next.focus();
 });
 """
-"""A click on a layer says which; arrows move from cell to cell, so that the map is one stop of the Tab key."""
+"""A click on a layer says which; arrows move from cell to cell, so that the map is one stop of the Tab key. What a cell
+says to those who hear the page, it says under the pointer too."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,8 @@ class PlanPanel:
     backup: gr.Radio
     misfit: gr.Radio
     all_layers: gr.Checkbox
+    method: gr.Dropdown
+    calibration: gr.File
     undo: gr.Button
     compress: gr.Button
     cancel: gr.Button
@@ -234,6 +242,14 @@ def plan_panel(words: Words) -> PlanPanel:
                 elem_id="backup",
                 min_width=240,
             )
+        method = words.on(
+            gr.Dropdown,
+            {"label": "method.label", "choices": method_choices},
+            value=start.method.value,
+            filterable=False,
+            elem_id="method",
+        )
+        calibration = words.on(gr.File, {"label": "method.own_text"}, height=90, visible=False, elem_id="calibration")
         with words.on(gr.Accordion, {"label": "plan.more"}, open=False), gr.Row(elem_classes="tight"):
             misfit = words.on(
                 gr.Radio,
@@ -254,7 +270,9 @@ def plan_panel(words: Words) -> PlanPanel:
             undo = words.on(gr.Button, {"value": "plan.undo"}, interactive=False, elem_id="undo", scale=1)
             cancel = words.on(gr.Button, {"value": "plan.cancel"}, interactive=False, elem_id="cancel", scale=1)
         progress = gr.HTML(elem_id="progress")
-    return PlanPanel(mode, group_size, ratio, backup, misfit, all_layers, undo, compress, cancel, progress)
+    return PlanPanel(
+        mode, group_size, ratio, backup, misfit, all_layers, method, calibration, undo, compress, cancel, progress
+    )
 
 
 @dataclass(frozen=True)
@@ -331,7 +349,7 @@ def chat_panel(words: Words) -> ChatPanel:
                 gr.Textbox, {"label": "chat.system", "info": "chat.system_info"}, lines=2, elem_id="system"
             )
             with gr.Row(elem_classes="tight"):
-                longest = _slider(words, "max_new_tokens", 1, 1024, 1, 256)
+                longest = _slider(words, "max_new_tokens", 1, 4096, 1, 256)
                 temperature = _slider(words, "temperature", 0, 2, 0.05, 0)
                 top_p = _slider(words, "top_p", 0.05, 1, 0.05, 1)
                 top_k = _slider(words, "top_k", 0, 200, 1, 0)

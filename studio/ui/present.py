@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Literal, get_args
 
-from studio.architecture import Kind, Layer, ratio_defining
+from studio.architecture import Kind, ratio_defining
 from studio.jobs import Event
 from studio.plan import MAX_PATTERN, MISFITS, Pin, Plan
-from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
+from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Method, Mode, Scheme
 from studio.session import Session
 from studio.source import BUILTIN, BUILTIN_PACKAGE
 from studio.text import text
@@ -90,7 +90,7 @@ def strip(session: Session, found: Errors | None, language: str) -> str:
     error, error_class = text(f"strip.error_{'measuring' if is_here else 'unknown'}", language), " pending"
     error_hint, guessed = "strip.error_hint", estimates(session, found)
     known = {**(found or {}), **{name: each.error for name, each in guessed.items()}}
-    if known and len(known) == sum(a.scheme is not None for a in plan.assignments):
+    if known and len(known) == plan.compressed_layers:
         error, error_class = f"{mean(known.values()):.2%}", ""
         if guessed:
             error, error_class, error_hint = f"~\u2009{error}", " estimate", "strip.error_sampled_hint"
@@ -123,11 +123,7 @@ def weight_errors(session: Session) -> Mapping[str, float] | None:
         return session.compressed.relative_error
     if not session.known.layers:
         return None
-    known = session.known
-    found = {
-        a.layer.name: known.error(a.layer.name, a.scheme) for a in session.plan.assignments if a.scheme is not None
-    }
-    return {name: error for name, error in found.items() if error is not None}
+    return session.errors
 
 
 def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Errors | None:
@@ -163,17 +159,19 @@ def map_legend(
         title += text("map.sampled", language)
     if not plan.is_exact:
         title += text("map.estimate", language)
-    schemes = sorted(
-        {(a.scheme is None, scheme_name(a, language)) for a in plan.assignments if a.layer.kind is Kind.LINEAR}
-    )
-    legend = text("map.legend", language, schemes=" · ".join(name for _, name in schemes))
-    outside = [a for a in plan.assignments if a.layer.kind in (Kind.EMBEDDING, Kind.HEAD) or _is_stray(a.layer)]
+    schemes = sorted(scheme.name for scheme in plan.linear_schemes if scheme is not None)
+    schemes += [text("map.kept", language)] if None in plan.linear_schemes else []
+    legend = text("map.legend", language, schemes=" · ".join(schemes))
+    outside = [a for a in plan.assignments if a.layer.kind is not Kind.LINEAR or a.layer.block is None]
+    outside = [a for a in outside if a.layer.is_weight]
     chips = "".join(
         f'<li><button type="button" class="chip" data-layer="{escape(a.layer.name)}">'
-        f"<b>{escape(a.layer.projection)}</b> {escape(scheme_name(a, language))}, {format_bytes(a.nbytes)}"
+        f"<b>{escape(a.layer.projection)}</b> {escape(scheme_name(a.scheme, language))}, {format_bytes(a.nbytes)}"
         f"{figure(a.layer.name, errors, guessed, ', ')}</button></li>"
         for a in outside[:MAX_CHIPS]
     )
+    if errors is not None and any(error != error for error in errors.values()):
+        legend += " " + text("map.grey", language)
     return (
         f'<p class="map-title">{escape(title)}</p><p class="hint">{escape(legend)}</p>'
         f'<p class="hint">{escape(text("map.outside", language))}</p><ul class="chips">{chips}</ul>'
@@ -201,7 +199,7 @@ def layer_card(session: Session, pattern: str, language: str) -> str:
     if not taken:
         return ""
     first = taken[0].layer
-    now = ", ".join(dict.fromkeys(scheme_name(a, language) for a in taken))
+    now = ", ".join(dict.fromkeys(scheme_name(a.scheme, language) for a in taken))
     heading = text("pin.card", language, count=len(taken), shape=shape_name(first.shape), scheme=now)
     known, outputs = session.known.layers.get(first.name), session.output_errors.get(first.name, {})
     sampled = session.sampled.get(first.name)
@@ -234,10 +232,6 @@ def layer_choices(session: Session) -> list[str]:
     return [*list(kinds)[:MAX_CHIPS], *(layer.name for layer in weights[:MAX_NAMES])]
 
 
-def _is_stray(layer: Layer) -> bool:
-    return layer.kind is Kind.LINEAR and layer.block is None
-
-
 def layer_table(
     plan: Plan, errors: Mapping[str, float] | None, language: str, guessed: Estimates = NONE_GUESSED
 ) -> str:
@@ -247,7 +241,7 @@ def layer_table(
         (
             a.layer.name,
             shape_name(a.layer.shape),
-            scheme_name(a, language),
+            scheme_name(a.scheme, language),
             f"{a.nbytes:,}",
             figure(a.layer.name, errors, guessed, digits=3) or "–",
         )
@@ -350,5 +344,8 @@ def command(session: Session) -> str:
         options += ["--ratio", f"{choice.ratio:g}", "--backup", backup]
     options += ["--misfit", choice.misfit] if choice.misfit != "error" else []
     options += ["--all-layers"] if choice.all_layers else []
+    options += ["--method", choice.method.value] if choice.method is not Method.NEAREST else []
+    if choice.method.needs_inputs and session.calibrated_on is not None:
+        options += ["--calibrate", session.calibrated_on.name]
     options += [word for pin in choice.pins for word in ("--pin", str(pin))]
     return shlex.join(["python", "-m", "studio", "compress", session.checkpoint.name, *options, "--out", "DIR"])

@@ -14,7 +14,7 @@ from studio.session import Session
 from studio.talk import Turn
 from studio.text import text
 from studio.ui import answers as talking
-from studio.ui import estimate, present
+from studio.ui import drift, estimate, methods, present
 from studio.ui.charts import size_chart
 from studio.ui.heatmap import Errors, heatmap
 from studio.ui.page import Page
@@ -55,6 +55,12 @@ def offered(page: Page, session: Session, language: str) -> Updates:
         page.plan.ratio: gr.update(interactive=mixable),
         page.plan.backup: gr.update(choices=present.backup_choices(language, choice.mode), interactive=mixable),
         page.plan.all_layers: gr.update(interactive=mixable),
+        page.plan.method: gr.update(
+            choices=methods.method_choices(language, session),
+            interactive=choice.mode.bits < 8,
+            info=methods.method_info(session, language),
+        ),
+        page.plan.calibration: gr.update(visible=choice.method.needs_inputs and choice.mode.bits < 8),
     }
 
 
@@ -99,6 +105,7 @@ def controls(page: Page, session: Session) -> Updates:
         page.plan.backup: gr.update(value=backup_name(choice.backup)),
         page.plan.misfit: gr.update(value=choice.misfit),
         page.plan.all_layers: gr.update(value=choice.all_layers),
+        page.plan.method: gr.update(value=choice.method.value),
     }
 
 
@@ -215,7 +222,9 @@ def spoken(page: Page, session: Session, language: str) -> Updates:
     """Return every text of the page in ``language``; what a visitor typed stays."""
     model = gr.update(choices=model_choices(language), info=model_info(language))
     talk = conversation(page, session, language)
-    return merged(page.words.updates(language), dynamic(page, session, language), talk, {page.model.name: model})
+    lost = drift.measured(page.drift, session, language) | {page.drift.progress: ""}
+    named: Updates = {page.model.name: model}
+    return merged(page.words.updates(language), dynamic(page, session, language), talk, lost, named)
 
 
 def model_info(language: str) -> str:
@@ -226,17 +235,19 @@ def model_info(language: str) -> str:
 def moving(page: Page) -> list[Block]:
     """Return the components that a change of plan may change."""
     controls = (page.plan.group_size, page.plan.ratio, page.plan.backup, page.plan.all_layers, page.plan.undo)
+    rounding = (page.plan.method, page.plan.calibration)
     map_ = (page.map.legend, page.map.grid, page.map.table, page.map.pins, page.map.unpin, page.map.card)
     sample = (page.map.estimate, page.map.halt)
     sizes = (page.sizes.chart, page.sizes.distribution)
     return [
-        page.missing, page.model.strip, page.model.notice, page.plan.progress, *controls, *map_, *sample, *sizes
+        page.missing, page.model.strip, page.model.notice, page.plan.progress, *controls, *rounding, *map_, *sample,
+        *sizes,
     ]  # fmt: skip
 
 
 def components(page: Page) -> list[Block]:
     """Return every component a handler may change."""
     listed: dict[Block, None] = dict.fromkeys([page.session, page.missing, *page.words.components])
-    for panel in (page.header, page.model, page.plan, page.map, page.chat, page.sizes, page.export):
+    for panel in (page.header, page.model, page.drift, page.plan, page.map, page.chat, page.sizes, page.export):
         listed.update(dict.fromkeys(vars(panel).values()))
     return list(listed)

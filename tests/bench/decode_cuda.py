@@ -118,7 +118,8 @@ def bandwidth() -> float:
 
 
 def products_alone(is_packed: bool) -> float:
-    """Return the seconds of torch's products of a token and nothing else, in one graph: more than any engine on them does.
+    """Return the seconds of torch's products of a token and nothing else, in one graph: more than any engine on them
+    does.
 
     Packed: tinygemm's ``_weight_int4pack_mm`` in groups of 64, the head too.
     """
@@ -163,7 +164,8 @@ def main() -> None:
         del speaker
         torch.cuda.empty_cache()
     print(
-        "| 8B Llama, random weights | tok/s | after 8000 tokens | 65-token prompt | limit tok/s | of the limit | made in |"
+        "| 8B Llama, random weights | tok/s | after 8000 tokens | 65-token prompt | limit tok/s | of the limit |"
+        " made in |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, short, long, prompt, floor, ready in lines:

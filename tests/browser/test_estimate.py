@@ -70,7 +70,7 @@ def test_the_map_is_estimated_from_what_the_button_says(hub: LocalHub, page: Pag
     expect(page.locator('#strip .estimate[data-figure="error"]')).to_have_count(1)
     expect(page.locator("#map-legend .map-title")).to_have_text(text("map.by_weight") + text("map.sampled"))
     cell = page.locator('#map-grid .cell[data-layer="model.layers.0.mlp.up_proj.weight"]')
-    expect(cell).to_have_attribute("title", re.compile(r"error ~\d+\.\d\d% \(95 %: \d+\.\d\d% to \d+\.\d\d%\)$"))
+    expect(cell).to_have_attribute("aria-label", re.compile(r"error ~\d+\.\d\d% \(95 %: \d+\.\d\d% to \d+\.\d\d%\)$"))
     cell.click()
     expect(page.locator("#layer-card tbody tr").first).to_contain_text("~")
 

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.text import text
-from tests.browser.test_walk import BLOCKS, PROJECTIONS, choose_mode, figure, pick, ready
+from tests.browser.test_walk import BLOCKS, PROJECTIONS, choose_mode, choose_ratio, figure, pick, ready
 from tests.conftest import served
 
 pytestmark = pytest.mark.real
@@ -77,6 +77,20 @@ def test_a_mode_seldom_chosen_is_measured_when_it_is(page: Page) -> None:
     expect(page.locator("#map-grid .cell.open")).to_have_count(0)
     expect(figure(page, "error")).to_have_text(re.compile(r"^\d\.\d\d%$|^1\d\.\d\d%$"))
     expect(page.locator("#map-grid .cell")).to_have_count(PROJECTIONS * BLOCKS)
+
+
+def test_a_move_asks_the_server_once_and_nothing_after_it(page: Page) -> None:
+    """What was measured already is looked up: no survey follows, and no second answer repaints the page."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.rpartition("/gradio_api/")[2]))
+    for mode, size in (("int8_asym", "135 MB"), ("int4_asym", "85.8 MB")):
+        choose_mode(page, mode)
+        expect(figure(page, "compressed")).to_have_text(size)
+    choose_ratio(page, "0.9")
+    expect(figure(page, "compressed")).to_have_text("90.8 MB")
+    page.locator(CELL).click()  # an event of its own, after which all that came of the moves has come
+    expect(page.locator("#layer-card tbody tr")).to_have_count(11)
+    assert asked[:4] == ["run/predict"] * 3 + ["queue/join?"]
 
 
 def test_the_map_shows_bits_when_asked(page: Page) -> None:

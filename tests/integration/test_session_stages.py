@@ -98,6 +98,53 @@ def test_a_mode_that_was_not_measured_is_measured_when_it_is_asked_for(session: 
     assert reads == []
 
 
+def test_what_is_missing_is_known_before_it_is_measured(session: Session) -> None:
+    """The page asks for nothing to be measured while nothing is missing."""
+    assert session.is_unmeasured
+    finish(session.measure())
+    assert not session.is_unmeasured
+    for mode in (Mode.INT8_SYM, Mode.NF4, Mode.INT4_ASYM):
+        session.choose(Choice(mode, 32, 0.5))
+        assert not session.is_unmeasured
+    session.choose(Choice(Mode.NVFP4))
+    assert session.is_unmeasured
+    finish(session.measure())
+    assert not session.is_unmeasured
+    session.colour = "output"
+    assert session.is_unmeasured
+    finish(session.measure())
+    assert not session.is_unmeasured
+    assert session.output_errors.keys() < session.known.layers.keys()
+
+
+def test_errors_follow_the_plan_and_what_is_known(session: Session) -> None:
+    assert session.errors == {}
+    finish(session.survey())
+    first = session.errors
+    assert first.keys() == weights_of(session)
+    assert session.errors is first  # looked up once
+    plan = session.choose(Choice(Mode.NF4))
+    assert session.errors == {
+        a.layer.name: session.known.error(a.layer.name, a.scheme) for a in plan.assignments if a.scheme
+    }
+    session.choose(Choice(Mode.NVFP4))
+    before = len(session.errors)
+    finish(session.survey())
+    assert before < len(session.errors) == len(weights_of(session))
+
+
+def test_visitors_who_are_measured_at_once_take_turns(session: Session, models: dict[str, Path]) -> None:
+    other = Session(paths=True)
+    finish(other.open(str(models["second"])))
+    alone = session.survey()
+    assert not next(alone).is_shared
+    assert all(event.is_shared for event in other.survey())
+    assert not any(event.is_shared for event in alone)
+    assert session.is_surveyed
+    assert other.is_surveyed
+    other.close()
+
+
 def test_a_pinned_scheme_is_surveyed_too(session: Session) -> None:
     session.pin(Q_PROJ, Scheme(Mode.INT3_SYM, 16))
     finish(session.survey())

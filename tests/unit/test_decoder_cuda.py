@@ -1,8 +1,10 @@
 """Steps on CUDA give the logits of float64 arithmetic on the same dequantized weights.
 
-Bounds, as ‖logits - reference‖ / ‖reference‖. Single steps: products lose 2^-21 of their inputs; keys and values are rounded
+Bounds, as ‖logits - reference‖ / ‖reference‖. Single steps: products lose 2^-21 of their inputs; keys and values are
+rounded
 to fp16 (2^-12 of each) and so are the levels of nf4 (the other formats' numbers are exact), independent errors that two
-layers and the head do not amplify beyond 2^-9. Prompts: both factors of every product are rounded to bf16 (2^-9 of each,
+layers and the head do not amplify beyond 2^-9. Prompts: both factors of every product are rounded to bf16 (2^-9 of
+each,
 on average 2^-10.4), nine products one behind the other: 9 * sqrt(2) * 2^-9 = 2^-5.3 if all agreed, 2^-6 is asked for.
 """
 

@@ -1,6 +1,6 @@
 """An evaluation: exact against a direct computation, nothing for the same model, kept and sharpened as it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +10,21 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
 from studio.checkpoint import of_folder
+from studio.decoder import GeneralDecoder, open_compressed, open_original
+from studio.drift import drift
 from studio.errors import ModelError
-from studio.evaluate import Evaluation, Original, Tally, evaluate, floor, predictor
-from studio.model import load_original
+from studio.evaluate import Evaluation, Original, Tally, evaluate, floor, predictor, text_windows
+from studio.model import load_compressed, load_original, load_tokenizer
 from studio.questions import Question, options, questions
+from studio.session import Session
 from tests.steps import finish
 
 IDS = torch.arange(5 * 150).reshape(5, 150) * 7 % 200
 ASKED = (Question("The capital of", ("France", "is Rome"), 0), Question("法国的", ("首都", "巴黎", "一"), 2, "zh"))
+
+
+def in_pieces(logits: Tensor) -> Iterator[Tensor]:
+    yield from logits.split(40)
 
 
 def random_logits(seed: int) -> Tensor:
@@ -28,8 +35,9 @@ def test_figures_are_those_of_torch() -> None:
     ids = torch.randint(40, (3, 150), generator=torch.Generator().manual_seed(0))
     original, other = random_logits(1), random_logits(2)
     tally = Tally(3)
-    for window in zip(ids, original, other, strict=True):
-        tally.add(*window)
+    for window, ours, theirs in zip(ids, original, other, strict=True):
+        for _ in tally.add(window, in_pieces(ours), in_pieces(theirs)):
+            pass
     found = tally.result()
     logs = [logits.log_softmax(-1) for logits in (original, other)]
     kld = kl_div(logs[1], logs[0], reduction="none", log_target=True).sum(-1)
@@ -48,7 +56,7 @@ def test_a_model_against_itself_loses_nothing_but_its_precision(
     tiny_model: Callable[[str], Path], own_cache: Path
 ) -> None:
     checkpoint = of_folder(tiny_model("llama"))
-    found = finish(evaluate(checkpoint, predictor(load_original(checkpoint).float()), IDS, ASKED))
+    found = finish(evaluate(checkpoint, predictor(GeneralDecoder(load_original(checkpoint).float())), IDS, ASKED))
     assert found.kld.mean < 1e-6
     assert found.same_top.mean == 1
     assert found.flips is not None
@@ -61,7 +69,9 @@ def test_the_first_figure_comes_after_one_window_and_each_one_sharpens_it(
     tiny_model: Callable[[str], Path], own_cache: Path
 ) -> None:
     checkpoint = of_folder(tiny_model("llama"))
-    steps: list[Evaluation] = list(evaluate(checkpoint, predictor(load_original(checkpoint)), IDS, ()))
+    every = list(evaluate(checkpoint, predictor(open_original(checkpoint)), IDS, ()))
+    assert every[0] is None
+    steps: list[Evaluation] = [step for step in every if step is not None]
     done = [step.done for step in steps]
     assert done[0] == 1
     assert sorted(set(done)) == [1, 2, 3, 4, 5]
@@ -85,25 +95,74 @@ def test_the_original_is_run_once_for_a_text(
 
 def test_a_model_that_is_no_language_model_is_not_evaluated(tiny_model: Callable[[str], Path]) -> None:
     with pytest.raises(ModelError) as caught:
-        finish(evaluate(replace(of_folder(tiny_model("llama")), can_chat=False), lambda ids: ids, IDS))
+        finish(evaluate(replace(of_folder(tiny_model("llama")), can_chat=False), lambda ids: iter([ids]), IDS))
     assert caught.value.key == "no_language_model"
 
 
 def test_likelihoods_are_those_of_each_option_alone(tiny_model: Callable[[str], Path]) -> None:
     checkpoint = of_folder(tiny_model("llama"))
-    predict = predictor(load_original(checkpoint).float())
+    predict = predictor(GeneralDecoder(load_original(checkpoint).float()))
     tried = options(checkpoint, ASKED)
-    (batch,) = tried.batches()
-    found = tried.likelihoods(batch, predict(batch), 0)
-    for (ids, start), value in zip(tried._sequences, found, strict=True):
-        log = predict(ids.unsqueeze(0))[0].log_softmax(-1)
-        expected = torch.stack([log[place - 1, ids[place]] for place in range(start, len(ids))]).mean()
-        assert float(value) == pytest.approx(float(expected), rel=1e-4)
+    (batch,) = tried.batches
+    for option in batch:
+        log = torch.cat(list(predict(option.ids))).log_softmax(-1)
+        coming = log.gather(1, option.ids.roll(-1).unsqueeze(1)).squeeze(1)
+        places = range(option.start, len(option.ids))
+        expected = torch.stack([log[place - 1, option.ids[place]] for place in places]).mean()
+        assert option.likelihood(coming) == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "phi3"])
+def test_what_a_chat_answers_with_is_judged_as_the_modules_are(
+    tiny_model: Callable[[str], Path], own_cache: Path, architecture: str
+) -> None:
+    """The packed weights and the compiled kernel, against transformers' modules on the same numbers."""
+    session = Session(paths=True)
+    checkpoint = finish(session.open(str(tiny_model(architecture))))
+    finish(session.compress())
+    assert session.folder is not None
+    fast, plain = open_compressed(session.folder), GeneralDecoder(load_compressed(session.folder).float())
+    assert fast.way is not plain.way
+    ours, theirs = (finish(evaluate(checkpoint, predictor(decoder), IDS, ASKED)) for decoder in (fast, plain))
+    session.close()
+    assert ours.kld.mean == pytest.approx(theirs.kld.mean, rel=0.02)
+    assert ours.perplexity.mean == pytest.approx(theirs.perplexity.mean, rel=1e-3)
+    assert ours.same_top.mean == pytest.approx(theirs.same_top.mean, abs=0.01)
+    assert ours.flips is not None
+    assert theirs.flips is not None
+    assert ours.flips.original_right == theirs.flips.original_right
+
+
+def test_drift_ends_with_the_floor_and_keeps_the_states_of_both_precisions(
+    tiny_model: Callable[[str], Path], own_cache: Path
+) -> None:
+    checkpoint = of_folder(tiny_model("llama"))
+    predict = predictor(open_original(checkpoint))
+    steps = list(drift(checkpoint, predict, IDS, "mine.txt"))
+    assert steps[0].found is None
+    assert [step.fraction for step in steps] == sorted(step.fraction for step in steps)
+    whole = finish(drift(checkpoint, predict, IDS, "mine.txt"))
+    assert whole.is_whole
+    assert whole.text == "mine.txt"
+    assert whole.floor is not None
+    assert whole.floor.tokens == 3 * IDS.shape[1]
+    kept = [file.name for file in (own_cache / "hidden").rglob("*.pt")]
+    assert sum("bfloat16" in name for name in kept) == 2
+
+
+def test_windows_are_as_long_as_the_model_reads_and_the_texts_take_turns(tiny_model: Callable[[str], Path]) -> None:
+    checkpoint = of_folder(tiny_model("gpt2"))
+    found = text_windows(checkpoint)
+    assert found.shape[1] == 256
+    finish(evaluate(checkpoint, predictor(open_original(checkpoint)), found[:1], ()))
+    english, chinese = (load_tokenizer(checkpoint.path).decode(window) for window in found[:2])
+    assert english.isascii()
+    assert not chinese.isascii()
 
 
 def test_flips_count_answers_that_change_whether_right_or_wrong(tiny_model: Callable[[str], Path]) -> None:
     tried = options(of_folder(tiny_model("llama")), ASKED)
-    found = tried.flips(torch.tensor([0.0, 1, 0, 0, 1]), torch.tensor([1.0, 0, 0, 0, 1]))
+    found = tried.flips([0.0, 1, 0, 0, 1], [1.0, 0, 0, 0, 1])
     assert (found.questions, found.flipped, found.right, found.original_right) == (2, 1, 2, 1)
 
 

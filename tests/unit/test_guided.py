@@ -33,7 +33,7 @@ def heard(folder: Path, monkeypatch: pytest.MonkeyPatch, round_: Callable[[Tenso
         given.append(statistics)
         return round_(weight)
 
-    monkeypatch.setitem(module.METHODS, Method.GPTQ, Rounding(round_to_nearest, method))
+    monkeypatch.setitem(module.METHODS, Method.GPTQ, Rounding(round_to_nearest, 0, method))
     checkpoint = of_folder(folder)
     schemes = {layer.name: SCHEME for layer in ratio_defining(checkpoint.layers)}
     names = []

@@ -42,6 +42,7 @@ LAYERS = (
     "compress",
     "questions",
     "evaluate",
+    "drift",
     "export",
     "template|sampling|detokenize",
     "prompt|verdict",

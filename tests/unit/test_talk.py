@@ -2,20 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from studio import pool as pool_module
 from studio.chat import Picked, Reply, Speaker, answer, side_by_side
 from studio.checkpoint import of_folder
+from studio.columns import original_column
 from studio.decoder import Decoder, GeneralDecoder, Read, open_original
 from studio.decoder.native import is_available
-from studio.errors import PromptError
+from studio.errors import PromptError, ResourceError
 from studio.model import load_original, load_tokenizer
 from studio.parting import Comparison
+from studio.pool import Pool
 from studio.prompt import prompt_ids, special_names
 from studio.sampling import Sampling
+from studio.talk import Talk
 from tests.conftest import TEMPLATE, save_tiny_model
 
 LONG = Sampling(max_new_tokens=12)
@@ -239,3 +244,92 @@ def test_answers_that_agree_do_not_part_and_one_that_ends_does(tiny_model: Any) 
     assert ending.found is not None
     assert ending.found.words[0] == ""
     assert ending.found.places[0] == (1, 1)
+
+
+# what rests in memory
+
+
+def test_a_model_that_keeps_a_state_reads_all_again_and_says_the_same(tmp_path: Path) -> None:
+    import transformers as tf
+
+    torch.manual_seed(0)
+    config = tf.MambaConfig(hidden_size=32, state_size=4, num_hidden_layers=2, vocab_size=400, eos_token_id=None)
+    decoder = GeneralDecoder(tf.MambaForCausalLM(config).eval())
+    read, ids = Read(), [5 + i % 90 for i in range(200)]
+
+    def logits(read: Read) -> torch.Tensor:
+        kept = read.begin(decoder, ids, 256, 16)
+        for start in range(kept, len(ids), 128):
+            found = read.step(decoder, ids[start : start + 128])
+        return found
+
+    first = logits(read)
+    read.step(decoder, [9])
+    assert torch.equal(logits(read), first)
+
+
+class Held(Read):
+    """A resting conversation of a size that was made up."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    @property
+    def nbytes(self) -> int:
+        return self.size
+
+    def forget(self) -> None:
+        self.size = 0
+
+
+def test_resting_conversations_make_room_for_a_model_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, reads = Pool(), [Held(100) for _ in range(4)]
+    monkeypatch.setattr(pool_module, "available_memory", lambda: 10_000 - sum(read.nbytes for read in reads))
+    for read in reads:
+        pool.keep(read)
+    pool.resume(reads[1])
+    speaker = SimpleNamespace(weight_bytes=8_800)
+    with pool.borrow("model", 8_800, lambda: speaker):  # type: ignore[arg-type, return-value]
+        assert [read.nbytes for read in reads] == [0, 100, 0, 100]  # the second goes on, the last need not go
+    with pytest.raises(ResourceError):
+        pool.borrow("other", 100_000, lambda: speaker).__enter__()  # type: ignore[arg-type, return-value]
+
+
+def test_resting_conversations_take_a_share_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "available_memory", lambda: 1_000)
+    pool, reads = Pool(), [Held(100) for _ in range(4)]
+    for read in reads:
+        pool.keep(read)
+    assert [read.nbytes for read in reads] == [0, 0, 100, 100]
+
+
+def test_a_conversation_that_is_forgotten_gives_its_caches_back(folder: Path) -> None:
+    talk, checkpoint, pool = Talk(), of_folder(folder), Pool()
+    columns = [lambda: original_column(checkpoint)]
+    list(talk.answer(pool, columns, "one two", LONG))
+    [read] = talk._reads.values()
+    assert read.nbytes > 0
+    assert talk.messages(0)[0]["content"] == "one two"
+    talk.forget()
+    assert read.nbytes == 0
+    assert talk.turns == ()
+
+
+def test_a_message_asked_anew_takes_the_place_of_the_last_with_another_seed(folder: Path) -> None:
+    talk, checkpoint, pool = Talk(), of_folder(folder), Pool()
+    columns = [lambda: original_column(checkpoint)]
+    warm = Sampling(max_new_tokens=12, temperature=2.0)
+
+    def ask(prompt: str, again: bool = False) -> str:
+        list(talk.answer(pool, columns, prompt, warm, again=again))
+        assert talk.last is not None
+        return talk.last.answers.replies[0].text
+
+    ask("one")
+    first = ask("two")
+    assert ask("two", again=True) != first
+    assert [turn.prompt for turn in talk.turns] == ["one", "two"]
+    ask("three", again=True)
+    assert [turn.prompt for turn in talk.turns] == ["one", "three"]
+    assert [message["content"] for message in talk.messages(0)[::2]] == ["one", "three"]

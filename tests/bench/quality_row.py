@@ -1,0 +1,165 @@
+"""``python -m tests.bench.quality_row NAME FILE``: one row of the table, in a process of its own, as JSON.
+
+Two cores compress, whatever the machine has, so that seconds can be compared; all of them judge.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from studio import export
+from studio.architecture import Kind
+from studio.checkpoint import WEIGHTS, Checkpoint
+from studio.compress import compress
+from studio.evaluate import Evaluation, Original, Tally
+from studio.model import load_tokenizer
+from studio.packing import PackedTensor
+from studio.plan import Choice, make_plan
+from studio.recipe import read_recipe
+from studio.scheme import Method, Mode, Scheme
+from tests.bench.quality_data import dithered, windows
+from tests.bench.quality_peers import PEERS, Made, Peer, Predict, predictor
+from tests.steps import finish
+
+CORES = 2
+BATCH = 4
+"""Windows judged at once."""
+BOTH = "OpenVINO, compressed-tensors"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    name: str
+    layout: str
+    target: str
+    """An engine that loads the layout."""
+    bits: float
+    seconds: float
+    machine: str
+    """The processor."""
+    version: str
+    kld: tuple[float, float]
+    """Mean and standard error over windows, nats a token; likewise below."""
+    median: float
+    p99: float
+    same_top: tuple[float, float]
+    perplexity: float
+    original: float
+
+
+def ours(method: Method, scheme: Scheme) -> Callable[[Checkpoint, Tensor, Path], Made]:
+    """The studio, from the model's files to the written one; judged from what it exports."""
+
+    def make(checkpoint: Checkpoint, tokens: Tensor, folder: Path) -> Made:
+        from studio import __version__
+
+        choice = Choice.of(scheme.mode.value, scheme.group_size, 1.0, "int8_asym", method=method.value)
+        began = time.perf_counter()
+        plan = make_plan(checkpoint.layers, choice)
+        compressed = finish(compress(checkpoint, plan, folder / WEIGHTS, tokens if method.needs_inputs else None))
+        seconds = time.perf_counter() - began
+        out = export.write_folder(checkpoint, compressed, folder / "out")
+        blocks = [a for a in plan.assignments if a.layer.kind is Kind.LINEAR]
+        bits = 8 * sum(a.nbytes for a in blocks) / sum(a.layer.numel for a in blocks)
+        return Made(lambda: predictor(checkpoint, exported(out)), bits, seconds, __version__)
+
+    return make
+
+
+def exported(folder: Path) -> dict[str, Tensor]:
+    """Return what the stored numbers of an exported folder stand for, by name."""
+    found = {}
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        for weight in read_recipe(folder).weights:
+            arrays = {part.name: file.get_tensor(f"{weight.name}.{part.name}") for part in weight.parts}
+            found[weight.name] = PackedTensor.of(Scheme.parse(weight.scheme), weight.shape, arrays).dequantize()
+    return found
+
+
+def _ours() -> dict[str, Peer]:
+    asked = [
+        (Mode.INT4_ASYM, BOTH, list(Method)),
+        (Mode.INT4_SYM, BOTH, [Method.GPTQ]),
+        (Mode.NF4, "OpenVINO", [Method.GPTQ]),
+        (Mode.CB4_LEARNED, "OpenVINO", [Method.LEAST_SQUARES, Method.GPTQ]),
+    ]
+    return {
+        f"{method.value} {mode.value}": Peer(str(Scheme(mode, 64)), target, ours(method, Scheme(mode, 64)))
+        for mode, target, methods in asked
+        for method in methods
+    }
+
+
+ROWS = _ours() | PEERS
+
+
+def judge(checkpoint: Checkpoint, predict: Predict, ids: Tensor) -> Evaluation:
+    """Return the evaluation of fp32 predictions against the fp32 original, whose hidden states are kept."""
+    original, tally = Original(checkpoint), Tally(len(ids))
+    table = checkpoint.read(next(layer for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING)).float()
+    for batch in ids.split(BATCH):
+        states = finish(original.hidden(batch))
+        other = predict(batch)
+        for index, window in enumerate(batch):
+            tally.add(window, states[index] @ table.T, other[index])
+    return tally.result()
+
+
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=ROWS)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--dir", type=Path, required=True)
+    options = parser.parse_args()
+    peer = ROWS[options.name]
+    checkpoint = dithered(options.dir / "dithered")
+    text = windows(options.text, load_tokenizer(checkpoint.path))
+    folder = options.file.with_suffix("")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[:CORES])
+    torch.set_num_threads(CORES)
+    made = peer.make(checkpoint, text.calibration, folder)
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))
+    found = judge(checkpoint, made.predict(), getattr(text, options.split))
+    shutil.rmtree(folder)
+    row = Row(
+        name=options.name,
+        layout=peer.layout,
+        target=peer.target,
+        bits=made.bits,
+        seconds=made.seconds,
+        machine=processor(),
+        version=made.version,
+        kld=(found.kld.mean, found.kld.standard_error or 0.0),
+        median=found.kld_median,
+        p99=found.kld_p99,
+        same_top=(found.same_top.mean, found.same_top.standard_error or 0.0),
+        perplexity=found.perplexity.mean,
+        original=found.original_perplexity.mean,
+    )
+    options.file.write_text(json.dumps(asdict(row), indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

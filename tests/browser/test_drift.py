@@ -1,0 +1,94 @@
+"""A method chosen, carried out and measured on the page: the loss stands beside the size, and goes with the copy."""
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import FilePayload, Page, expect
+
+from studio.source import HUB_DEFAULT
+from studio.text import text
+from tests.browser.test_walk import compress, notice, overflow
+from tests.conftest import SENTENCES, save_tiny_model, served
+from tests.hub_server import LocalHub
+
+pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(300)]
+FIGURE = re.compile(r"^KLD \d\.\d{3} ± \d\.\d{3}$")
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """The page, with a model so small that all its windows are read in seconds."""
+    save_tiny_model("llama", tmp_path / "model")
+    (tmp_path / "model" / "README.md").write_text(uuid.uuid4().hex)
+    with LocalHub() as hub:
+        hub.add(HUB_DEFAULT, tmp_path / "model")
+        with served(tmp_path, HF_ENDPOINT=hub.url, HF_HUB_CACHE=str(tmp_path / "hub")) as address:
+            yield address
+
+
+@pytest.fixture
+def page(address: str, visit: Callable[..., Page]) -> Page:
+    page = visit(address)
+    expect(page.locator("#strip .figure")).to_have_count(5)
+    return page
+
+
+def choose_method(page: Page, method: str) -> None:
+    page.locator("#method input").click()
+    page.get_by_role("option", name=re.compile(f"^{method}:")).click()
+
+
+def upload(page: Page, box: str, content: bytes) -> None:
+    file: FilePayload = {"name": "mine.txt", "mimeType": "text/plain", "buffer": content}
+    page.locator(f"#{box} input[type=file]").set_input_files(files=[file])
+
+
+def test_a_calibrated_copy_is_made_and_its_drift_measured(page: Page) -> None:
+    expect(page.locator("#drift")).to_be_hidden()
+    expect(page.locator("#calibration")).to_be_hidden()
+    choose_method(page, "gptq")
+    expect(page.locator("#method")).to_contain_text(text("method.reads", text=text("method.builtin_text")))
+    expect(page.locator("#calibration")).to_be_visible()
+    upload(page, "calibration", b"\xff\x00\xfe")
+    expect(notice(page, "progress")).to_have_text(text("error.text_binary", file="mine.txt"))
+    upload(page, "calibration", " ".join(SENTENCES * 60).encode())
+    expect(page.locator("#method")).to_contain_text(text("method.reads", text="mine.txt"))
+    compress(page)
+    expect(page.locator("#export-summary code")).to_contain_text("--method gptq --calibrate mine.txt")
+
+    expect(page.locator("#drift-headline")).to_contain_text(text("drift.none"))
+    page.locator("#measure-drift").click()
+    expect(page.locator("#drift-headline strong")).to_have_text(FIGURE)
+    expect(page.locator("#stop-drift")).to_be_hidden()
+    expect(page.locator("#measure-drift")).to_be_enabled()
+    page.locator("#drift-details button").first.click()
+    for name in ("kld", "p99", "same_top", "perplexity", "flips", "floor"):
+        expect(page.locator(f'#drift-figures tr[data-figure="{name}"] td')).to_have_text(re.compile(r"\d"))
+    expect(page.locator("#drift-figures")).to_contain_text(text("drift.builtin_text"))
+    expect(page.locator("#drift-figures")).to_contain_text(text("drift.guidance_4"))
+    page.locator("#language label").nth(1).click()
+    expect(page.locator("#drift-headline")).to_contain_text(text("drift.name", "zh-Hans"))
+    expect(page.locator("#drift-figures")).to_contain_text(text("drift.guidance_4", "zh-Hans"))
+    page.set_viewport_size({"width": 375, "height": 800})
+    assert overflow(page) <= 0
+    page.locator("#language label").first.click()
+
+    # A short text is one sentence; the copy takes its figures with it.
+    upload(page, "drift-text", b"Too short.")
+    expect(notice(page, "drift-progress")).to_have_text(re.compile("one window needs 256"))
+    choose_method(page, "nearest")
+    expect(page.locator("#drift-headline strong")).to_have_text(FIGURE)
+    compress(page)
+    expect(page.locator("#drift-headline")).to_contain_text(text("drift.none"))
+
+
+def test_a_measurement_can_be_stopped(page: Page) -> None:
+    compress(page)
+    page.locator("#measure-drift").click()
+    page.locator("#stop-drift").click()
+    expect(page.locator("#stop-drift")).to_be_hidden()
+    expect(page.locator("#measure-drift")).to_be_enabled()
+    expect(page.locator("#drift-progress [role=progressbar]")).to_have_count(0)

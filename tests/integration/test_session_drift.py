@@ -1,0 +1,134 @@
+"""The drift of a session's compressed copy, and the texts that a visitor gives."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from studio import evaluate
+from studio.errors import Cancelled, ModelError, TextError
+from studio.plan import Choice
+from studio.questions import Question
+from studio.scheme import Method
+from studio.session import Session
+from tests.conftest import SENTENCES, save_tiny_model
+from tests.steps import finish
+
+pytestmark = pytest.mark.usefixtures("own_cache", "_few")
+LONG = " ".join(SENTENCES * 60)
+
+
+@pytest.fixture
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "WINDOWS", 4)
+    monkeypatch.setattr(evaluate, "questions", lambda: (Question("The capital of France is", ("Paris", "Rome"), 0),))
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    save_tiny_model("llama", tmp_path / "model")
+    visitor = Session(paths=True, workspace=tmp_path / "workspace")
+    finish(visitor.open(str(tmp_path / "model")))
+    finish(visitor.compress())
+    yield visitor
+    visitor.close()
+
+
+def text_file(tmp_path: Path, content: str | bytes, name: str = "mine.txt") -> Path:
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return file
+
+
+def test_drift_sharpens_and_is_of_the_copy(session: Session) -> None:
+    known = []
+    for event in session.measure_drift():
+        assert event.stage in ("load", "evaluate", "floor")
+        known.append(session.drift.found.done if session.drift and session.drift.found else 0)
+    assert known == sorted(known)
+    assert {1, 2, 3, 4, 5} <= set(known)
+    assert session.drift is not None
+    assert session.drift.is_whole
+    assert session.drift.found is not None
+    assert session.drift.found.kld.mean > 0
+    assert session.drift.found.flips is not None
+    assert session.drift.floor is not None
+    session.choose(Choice(ratio=0.5))
+    assert session.drift is not None  # the copy is still there
+    finish(session.compress())
+    assert session.drift is None
+
+
+def test_stop_keeps_what_was_found(session: Session) -> None:
+    steps = session.measure_drift()
+    while session.drift is None or session.drift.found is None:
+        next(steps)
+    session.stop("drift")
+    with pytest.raises(Cancelled):
+        finish(steps)
+    assert session.drift is not None
+    assert not session.drift.is_whole
+    finish(session.measure_drift())
+    assert session.drift.is_whole
+
+
+def test_drift_of_a_copy_that_is_gone_reaches_no_other(session: Session) -> None:
+    steps = session.measure_drift()
+    next(steps)
+    finish(session.compress())
+    with pytest.raises(Cancelled):
+        finish(steps)
+    assert session.drift is None
+
+
+def test_nothing_compressed_is_a_sentence(session: Session, tmp_path: Path) -> None:
+    fresh = Session(paths=True)
+    finish(fresh.open(str(tmp_path / "model")))
+    with pytest.raises(ModelError) as caught:
+        finish(fresh.measure_drift())
+    assert caught.value.key == "nothing_to_measure"
+
+
+def test_a_visitors_text_is_read_and_named(session: Session, tmp_path: Path) -> None:
+    file = text_file(tmp_path, LONG)
+    session.evaluate_on(file)
+    file.unlink()  # the session has its own
+    assert finish(session.measure_drift()).text == "mine.txt"
+    session.evaluate_on(None)
+    assert finish(session.measure_drift()).text == ""
+
+
+def test_a_calibrated_copy_is_that_of_its_text(session: Session, tmp_path: Path) -> None:
+    session.choose(Choice(method=Method.LEAST_SQUARES))
+    finish(session.compress())
+    assert session.is_current
+    session.calibrate_on(text_file(tmp_path, LONG))
+    assert not session.is_current
+    finish(session.compress())
+    assert session.is_current
+    assert session.calibrated_on is not None
+    assert session.calibrated_on.name == "mine.txt"
+    session.choose(Choice())
+    finish(session.compress())
+    session.calibrate_on(None)
+    assert session.is_current  # rounding to nearest reads nothing
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [("", "text_empty"), (" \n", "text_empty"), (b"\xff\xfe\x00\x01", "text_binary"), ("Too short.", "text_too_short")],
+    ids=["empty", "blank", "binary", "short"],
+)
+def test_a_bad_text_is_a_sentence_and_the_one_before_stays(
+    session: Session, tmp_path: Path, content: str | bytes, key: str
+) -> None:
+    session.evaluate_on(text_file(tmp_path, LONG))
+    session.calibrate_on(text_file(tmp_path, LONG))
+    before = session.evaluation, session.calibration
+    bad = text_file(tmp_path, content, "bad.txt")
+    for take in (session.evaluate_on, session.calibrate_on):
+        with pytest.raises(TextError) as caught:
+            take(bad)
+        assert caught.value.key == key
+        assert "{" not in caught.value.sentence()
+    assert (session.evaluation, session.calibration) == before
