@@ -1,16 +1,7 @@
-<<<<<<< HEAD
 """Weights in the order in which tensor cores take them, as the CUDA decoder multiplies (``decode_cuda/weight.cuh``).
 
 A tile holds sixteen rows, a block of a tile as many inputs as a warp reads in one go; codes are neither changed nor
 widened, except that 3-bit ones take four bits. Rows are filled up to a multiple of 16, inputs to one of a block.
-=======
-"""Weights in the order in which tensor cores take them, as the CUDA decoder multiplies with them
-(``decode_cuda/weight.cuh``).
-
-A tile holds sixteen rows, a block of a tile as many inputs as a warp reads in one go; codes are neither changed nor
-widened,
-except that 3-bit ones take four bits. Rows are filled up to a multiple of 16, inputs to a multiple of a block.
->>>>>>> main
 """
 
 import ctypes
@@ -91,12 +82,8 @@ class Fragments:
     """int32 [tiles, blocks, 32 lanes, 4]."""
     scale: Tensor | None = None
     """Records [tiles, spans, 8, 2 or 4] of 16 bits: scales of rows g and g + 8 of a tile, fp16 or bf16, and where there
-<<<<<<< HEAD
-    are zero points these and how far unpacked numbers are above their codes, fp16. A span is at most 64 inputs, larger groups repeat theirs."""
-=======
-    are zero points these less the middle of the codes, fp16. A span is at most 64 inputs, larger groups repeat
-    theirs."""
->>>>>>> main
+    are zero points these and how far unpacked numbers are above their codes, fp16. A span is at most 64 inputs, larger
+    groups repeat theirs."""
     levels: Tensor | None = None
     """uint8 [2, 16]: the low bytes of sixteen fp16 numbers, then the high ones."""
     bias: Tensor | None = None
