@@ -1,4 +1,4 @@
-"""A Llama-like model whose steps are one kernel of its own on a CUDA device (``native/decode_cuda``).
+"""A Llama-like model whose steps are kernels of its own on a CUDA device (``native/decode_cuda``).
 
 Weights stay packed. One token's step is recorded once as a CUDA graph that reads token, position and cache from the
 device's memory, so that all steps of all texts replay it; activations are fp32, within products 22 bits. Prompts
@@ -59,6 +59,11 @@ class CudaDecoder(Decoder["CudaCache"]):
     def step_bytes(self) -> int:
         embedding = self._step.embedding
         return self.weight_bytes - (0 if embedding is self._step.head else embedding.nbytes)
+
+    def free_bytes(self) -> int:
+        """Of the device's memory, what torch holds for new arrays among it."""
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return free + torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
 
     def kv_bytes(self, positions: int, bits: int = 16) -> int:
         return 2 * 2 * len(self.shape.layers) * self.shape.kv_heads * self.shape.dimensions * positions
@@ -124,8 +129,8 @@ class CudaDecoder(Decoder["CudaCache"]):
 
         def step() -> None:
             self._step.state.copy_(self._state, non_blocking=True)
-            self._step.embed_one()
-            self._step.step()
+            for launch in self._step.launches:
+                launch()
             self._logits.copy_(self._step.logits, non_blocking=True)
 
         step()  # what is loaded at the first use is loaded before the recording
@@ -163,11 +168,14 @@ class CudaCache:
         self.length = min(self.length, length)
 
     def reserve(self, positions: int) -> None:
-        """Have memory for so many positions; what was there stays."""
+        """Have memory for so many positions; what was there stays. Raises MemoryError where there is none left."""
         if positions <= self.held:
             return
         held = min(max(positions, 2 * self.held, FIRST_POSITIONS), max(self.capacity, positions))
-        grown = self._empty(held)
+        try:
+            grown = self._empty(held)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
         for new, old in zip(grown, self.arrays, strict=True):
             new[:, : self.length] = old[:, : self.length]
         self.arrays, self.held = grown, held

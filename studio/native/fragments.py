@@ -62,7 +62,7 @@ class WeightPointers(ctypes.Structure):
     _fields_ = [
         *((name, ctypes.c_void_p) for name in ("codes", "scale", "bias", "levels")),
         ("factor", ctypes.c_float),
-        *((name, ctypes.c_int) for name in ("rows", "tiles", "blocks", "record_bytes", "unused")),
+        *((name, ctypes.c_int) for name in ("rows", "tiles", "blocks")),
     ]
 
 
@@ -113,12 +113,7 @@ class Fragments:
             return None if array is None else array.data_ptr()
 
         arrays = (self.codes, self.scale, self.bias, self.levels)
-        return WeightPointers(*map(at, arrays), self.factor, self.rows, *self.codes.shape[:2], self.record_bytes)
-
-    @property
-    def record_bytes(self) -> int:
-        """Of a block, 0 where a row has one scale."""
-        return 0 if self.scale is None or self.is_whole else self.scale[0].nbytes // self.codes.shape[1]
+        return WeightPointers(*map(at, arrays), self.factor, self.rows, *self.codes.shape[:2])
 
     @property
     def sort(self) -> str:

@@ -21,8 +21,10 @@ DYNAMIC_SHARED_BYTES = 8
 """``CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES``: more than 48 KB have to be asked for."""
 MOST_SHARED_BYTES = 97
 """``CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN``."""
-COOPERATIVE = 2
-"""``CU_LAUNCH_ATTRIBUTE_COOPERATIVE``."""
+PROGRAMMATIC = 6
+"""``CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION``."""
+HOPPER = (9, 0)
+"""The first GPUs on which a kernel can begin before the one in front of it has ended."""
 
 Dim = tuple[int, int, int]
 
@@ -44,19 +46,14 @@ class Launch:
     """A kernel with all it needs: calling it puts it on torch's current stream."""
 
     def __init__(
-        self,
-        function: ctypes.c_void_p,
-        grid: Dim,
-        threads: int,
-        args: Sequence[object],
-        shared: int,
-        is_cooperative: bool,
+        self, function: ctypes.c_void_p, grid: Dim, threads: int, args: Sequence[object], shared: int, overlaps: bool
     ) -> None:
         self._function, self._driver = function, _driver()
         self._args = tuple(args)
         self._pointers = (ctypes.c_void_p * len(args))(*(ctypes.addressof(arg) for arg in args))  # type: ignore[arg-type]
-        self._attribute = _Attribute(COOPERATIVE, 0, 1)
-        self._config = _Config(*grid, threads, 1, 1, shared, None, ctypes.pointer(self._attribute), int(is_cooperative))
+        self._attribute = _Attribute(PROGRAMMATIC, 0, 1)
+        overlaps = overlaps and torch.cuda.get_device_capability() >= HOPPER
+        self._config = _Config(*grid, threads, 1, 1, shared, None, ctypes.pointer(self._attribute), int(overlaps))
 
     def __call__(self) -> None:
         self._config.stream = torch.cuda.current_stream().cuda_stream
@@ -81,17 +78,17 @@ class Module:
         self._functions = {name: self._function(low) for name, low in zip(names, lowered, strict=True)}
 
     def launch(
-        self, name: str, grid: Dim, threads: int, *args: object, shared: int = 0, is_cooperative: bool = False
+        self, name: str, grid: Dim, threads: int, *args: object, shared: int = 0, overlaps: bool = True
     ) -> Launch:
         """Return a launch of a kernel with these ctypes arguments and ``shared`` bytes of dynamic shared memory.
 
-        ``is_cooperative``: all its blocks of threads run at the same time, so that they can wait for each other.
+        ``overlaps``: it may begin before the kernel in front of it has ended, for whose results it waits itself.
         """
         function = self._functions[name]
         if shared > max(self._shared.get(name, 0), 48 << 10):
             self._shared[name] = shared
             _check(self._driver.cuFuncSetAttribute(function, DYNAMIC_SHARED_BYTES, shared), self._driver)
-        return Launch(function, grid, threads, args, shared, is_cooperative)
+        return Launch(function, grid, threads, args, shared, overlaps)
 
     def _function(self, lowered: str) -> ctypes.c_void_p:
         function = ctypes.c_void_p()

@@ -82,7 +82,7 @@ def test_compressing(checkpoint: Checkpoint, on: Callable[[str], None], tmp_path
     assert there.relative_error == pytest.approx(here.relative_error, rel=SUMS)
 
 
-@pytest.mark.parametrize("method", (Method.HALF_QUADRATIC, Method.LEAST_SQUARES))
+@pytest.mark.parametrize("method", [Method.HALF_QUADRATIC, Method.LEAST_SQUARES])
 def test_compressing_by_search(
     checkpoint: Checkpoint, on: Callable[[str], None], tmp_path: Path, method: Method
 ) -> None:

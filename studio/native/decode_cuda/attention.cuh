@@ -6,8 +6,10 @@
 #pragma once
 #include "product.cuh"
 
-#define LEAST 32  /* positions of a part */
-#define AT_ONCE 1 /* positions of a stream under way */
+#define ATTENTION_WARPS 8
+#define ALONE 256 /* positions up to which one block of threads is faster than several whose parts are joined */
+#define LEAST 64  /* positions of a part */
+#define AT_ONCE 4 /* positions of a stream under way */
 
 /* What differs from step to step, in the device's memory, so that one recorded graph serves all steps and texts. */
 struct State {
@@ -23,18 +25,10 @@ struct Attention {
     const float *query_norm, *key_norm; /* [dimensions] or none */
     const float *rotation;        /* [T][rotary / 2] cosines and sines, or none */
     float *out;                   /* [T][heads * dimensions] */
-    float *parts;                 /* [T][heads / G][splits][G][dimensions + 2] */
-    unsigned *arrived;            /* [T][heads / G], zero between steps */
+    float *parts;                 /* [T][kv heads * slices][splits][G][dimensions + 2] */
+    unsigned *arrived;            /* [T][kv heads * slices], zero between steps */
     int layer, heads, kv_heads, rotary, window;
-    int slices, splits;           /* of a kv head's heads, in units of G; of the positions, at most */
     float epsilon, scale, cap;
-};
-
-/* Shared memory of attention. */
-template <int D, int G> struct Scratch {
-    float q[G][D], turn[D], most[WARPS][G], sums[WARPS][G], found[WARPS / 2][G][D];
-    __align__(16) unsigned short fresh[2][D];
-    bool is_last_here;
 };
 
 /* A head's vector through its norm and rotation, by one warp, into shared memory. */
@@ -83,27 +77,37 @@ template <int D> __device__ inline void remember(const Attention &a, int kv, int
     }
 }
 
+/* All keys and values of several tokens: grid (kv heads, T), one warp each. */
+template <int D> __global__ void append(Attention a) {
+    __shared__ float turn[D];
+    __shared__ unsigned short fresh[2][D];
+    wait_for_input();
+    remember<D>(a, blockIdx.x, blockIdx.y, turn, fresh);
+}
+
 __device__ inline void widen(const uint4 &v, float *out) {
     const unsigned words[4] = {v.x, v.y, v.z, v.w};
     for (int i = 0; i < 4; i++) out[2 * i] = half_low(words[i]), out[2 * i + 1] = half_high(words[i]);
 }
 
-/* One of the slices, G of the heads that share a kv head, over one of the parts that the positions are split into. SINGLE: the
-   token's key is not in the cache yet. */
-template <int D, int G, bool SINGLE>
-__device__ inline void attend_to(const Attention &a, unsigned unit, unsigned split, int token, unsigned char *memory) {
+/* grid (kv heads * slices, splits, T); a slice is G of the heads that share a kv head. SINGLE: the token's key is not there yet. */
+template <int D, int G, bool SINGLE> __global__ void __launch_bounds__(32 * ATTENTION_WARPS) attend(Attention a) {
     constexpr int SPREAD = D <= 64 ? 8 : D <= 128 ? 16 : 32;  /* lanes of a stream, eight dimensions each */
-    constexpr int STREAMS = THREADS / SPREAD, HALF = WARPS / 2;
-    Scratch<D, G> &s = *(Scratch<D, G> *)memory;
+    constexpr int STREAMS = ATTENTION_WARPS * 32 / SPREAD;
+    __shared__ float q[G][D], turn[D], most[ATTENTION_WARPS][G], sums[ATTENTION_WARPS][G], found[ATTENTION_WARPS][G][D];
+    __shared__ __align__(16) unsigned short fresh[2][D];
+    __shared__ bool is_last_here;
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, in_stream = lane % SPREAD, stream = threadIdx.x / SPREAD;
+    const int slices = a.heads / a.kv_heads / G, kv = blockIdx.x / slices, token = blockIdx.z;
+    const int head = kv * (a.heads / a.kv_heads) + blockIdx.x % slices * G;
+    /* The state and older keys were there before the kernel in front of this one began. */
     const int last = (int)a.state->position + token;
     const int first = a.window && last >= a.window ? last - a.window + 1 : 0;
-    const int positions = last - first + 1;
-    const int part = max(LEAST, ((int)((float)positions / (float)a.splits) / 16 + 1) * 16);
-    const int active = (int)ceilf((float)positions / (float)part);
-    if ((int)split >= active) return;
-    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, in_stream = lane % SPREAD, stream = threadIdx.x / SPREAD;
-    const int kv = unit / (unsigned)a.slices, head = unit * G;
-    const int begin = first + split * part, end = min(begin + part, last + 1), ready = SINGLE ? min(end, last) : end;
+    const int positions = last - first + 1, splits = gridDim.y;
+    const int part = positions <= ALONE ? ALONE : max(LEAST, ((positions + splits - 1) / splits + 15) / 16 * 16);
+    const int active = (positions + part - 1) / part;
+    if (blockIdx.y >= active) return;
+    const int begin = first + blockIdx.y * part, end = min(begin + part, last + 1), ready = SINGLE ? min(end, last) : end;
 
     const int d = in_stream * 8;
     const bool has_dimensions = d < D;
@@ -120,12 +124,14 @@ __device__ inline void attend_to(const Attention &a, unsigned unit, unsigned spl
             }
         }
     };
-    fetch(begin);
+    if (SINGLE) fetch(begin);
+    wait_for_input();
+    if (!SINGLE) fetch(begin);
 
-    for (int i = warp; i <= G; i += WARPS) {
+    for (int i = warp; i <= G; i += ATTENTION_WARPS) {
         const float *x = a.qkv + (size_t)token * (a.heads + 2 * a.kv_heads) * D + (size_t)(head + i) * D;
-        if (i < G) turned<D>(a, x, a.query_norm, token, a.scale, s.q[i]);
-        else if (SINGLE && end == last + 1) remember<D>(a, kv, token, s.turn, s.fresh);
+        if (i < G) turned<D>(a, x, a.query_norm, token, a.scale, q[i]);
+        else if (SINGLE && end == last + 1) remember<D>(a, kv, token, turn, fresh);
     }
     __syncthreads();
 
@@ -134,7 +140,7 @@ __device__ inline void attend_to(const Attention &a, unsigned unit, unsigned spl
     for (int h = 0; h < G; h++) {
         sum[h] = 0, top[h] = NOTHING;
 #pragma unroll
-        for (int i = 0; i < 8; i++) query[h][i] = has_dimensions ? s.q[h][d + i] : 0.0f, out[h][i] = 0;
+        for (int i = 0; i < 8; i++) query[h][i] = has_dimensions ? q[h][d + i] : 0.0f, out[h][i] = 0;
     }
     /* All streams of a warp go round equally often: they meet in the shuffles. */
     for (int base = begin; base < end; base += STREAMS * AT_ONCE) {
@@ -143,18 +149,18 @@ __device__ inline void attend_to(const Attention &a, unsigned unit, unsigned spl
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             const int p = base + i * STREAMS + stream;
-            if (SINGLE && p == last && has_dimensions) k[i] = *(const uint4 *)(s.fresh[0] + d), v[i] = *(const uint4 *)(s.fresh[1] + d);
+            if (SINGLE && p == last && has_dimensions) k[i] = *(const uint4 *)(fresh[0] + d), v[i] = *(const uint4 *)(fresh[1] + d);
             float x[8];
             widen(k[i], x);
             value[i] = v[i];
 #pragma unroll
             for (int h = 0; h < G; h++) {
-                float product = 0;
+                float s = 0;
 #pragma unroll
-                for (int j = 0; j < 8; j++) product += x[j] * query[h][j];
-                product = warp_sum(product, SPREAD);
-                if (a.cap > 0) product = a.cap * tanhf(product / a.cap);
-                score[i][h] = p < end ? product : NOTHING;
+                for (int j = 0; j < 8; j++) s += x[j] * query[h][j];
+                s = warp_sum(s, SPREAD);
+                if (a.cap > 0) s = a.cap * tanhf(s / a.cap);
+                score[i][h] = p < end ? s : NOTHING;
             }
         }
         fetch(base + STREAMS * AT_ONCE);
@@ -182,72 +188,60 @@ __device__ inline void attend_to(const Attention &a, unsigned unit, unsigned spl
             }
         }
     }
+    release_next();
 
-    /* A warp's streams -> one, then warps -> one: each scales itself to the largest maximum. */
+    /* A warp's streams -> one: each scales itself to the largest maximum. */
 #pragma unroll
     for (int h = 0; h < G; h++) {
         float all = top[h];
         for (int other = SPREAD; other < 32; other *= 2) all = fmaxf(all, __shfl_xor_sync(FULL, all, other));
-        if (lane == 0) s.most[warp][h] = all;
-    }
-    __syncthreads();
-#pragma unroll
-    for (int h = 0; h < G; h++) {
-        float all = NOTHING;
-        for (int w = 0; w < WARPS; w++) all = fmaxf(all, s.most[w][h]);
-        const float kept = __expf(top[h] - all);
+        const float kept = top[h] == NOTHING ? 0.0f : __expf(top[h] - all);
         sum[h] *= kept;
         for (int other = SPREAD; other < 32; other *= 2) sum[h] += __shfl_xor_sync(FULL, sum[h], other);
-        if (lane == 0) s.sums[warp][h] = sum[h];
 #pragma unroll
         for (int j = 0; j < 8; j++) {
             out[h][j] *= kept;
             for (int other = SPREAD; other < 32; other *= 2) out[h][j] += __shfl_xor_sync(FULL, out[h][j], other);
-            if (warp >= HALF && lane < SPREAD && has_dimensions) s.found[warp - HALF][h][d + j] = out[h][j];
+            if (lane < SPREAD && has_dimensions) found[warp][h][d + j] = out[h][j];
         }
+        if (lane == 0) most[warp][h] = all, sums[warp][h] = sum[h];
     }
     __syncthreads();
-    if (warp < HALF && lane < SPREAD && has_dimensions)
-#pragma unroll
-        for (int h = 0; h < G; h++)
-#pragma unroll
-            for (int j = 0; j < 8; j++) s.found[warp][h][d + j] += out[h][j];
-    __syncthreads();
-    const size_t place = (size_t)token * (a.heads / G) + unit;
-    float *parts = a.parts + (place * a.splits + split) * G * (D + 2), *heads = a.out + ((size_t)token * a.heads + head) * D;
-    for (int i = threadIdx.x; i < G * D; i += THREADS) {
+    const size_t unit = (size_t)token * gridDim.x + blockIdx.x;
+    float *parts = a.parts + (unit * splits + blockIdx.y) * G * (D + 2);
+    float *heads = a.out + ((size_t)token * a.heads + head) * D;
+    for (int i = threadIdx.x; i < G * D; i += blockDim.x) {
         const int h = i / D;
-        float x = 0, share = 0;
-        for (int w = 0; w < WARPS; w++) share += s.sums[w][h];
-        for (int w = 0; w < HALF; w++) x += s.found[w][h][i % D];
+        float all = NOTHING, x = 0, share = 0;
+        for (int w = 0; w < ATTENTION_WARPS; w++) all = fmaxf(all, most[w][h]);
+        for (int w = 0; w < ATTENTION_WARPS; w++) {
+            const float kept = __expf(most[w][h] - all);
+            share += sums[w][h] * kept, x += found[w][h][i % D] * kept;
+        }
         if (active == 1) heads[i] = x / share;
         else {
             parts[h * (D + 2) + i % D] = x;
-            if (i % D == 0) {
-                float all = NOTHING;
-                for (int w = 0; w < WARPS; w++) all = fmaxf(all, s.most[w][h]);
-                parts[h * (D + 2) + D] = all, parts[h * (D + 2) + D + 1] = share;
-            }
+            if (i % D == 0) parts[h * (D + 2) + D] = all, parts[h * (D + 2) + D + 1] = share;
         }
     }
     if (active == 1) return;
 
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) s.is_last_here = atomicAdd(a.arrived + place, 1) == active - 1;
+    if (threadIdx.x == 0) is_last_here = atomicAdd(a.arrived + unit, 1) == active - 1;
     __syncthreads();
-    if (!s.is_last_here) return;
+    if (!is_last_here) return;
     __threadfence();
-    parts = a.parts + place * a.splits * G * (D + 2);
-    for (int i = threadIdx.x; i < G * D; i += THREADS) {
+    parts = a.parts + unit * splits * G * (D + 2);
+    for (int i = threadIdx.x; i < G * D; i += blockDim.x) {
         const float *one = parts + i / D * (D + 2);
         float all = NOTHING, x = 0, share = 0;
-        for (int p = 0; p < active; p++) all = fmaxf(all, __ldcg(one + (size_t)p * G * (D + 2) + D));
-        for (int p = 0; p < active; p++) {
-            const float *from = one + (size_t)p * G * (D + 2), kept = __expf(__ldcg(from + D) - all);
+        for (int s = 0; s < active; s++) all = fmaxf(all, __ldcg(one + (size_t)s * G * (D + 2) + D));
+        for (int s = 0; s < active; s++) {
+            const float *from = one + (size_t)s * G * (D + 2), kept = __expf(__ldcg(from + D) - all);
             x += __ldcg(from + i % D) * kept, share += __ldcg(from + D + 1) * kept;
         }
         heads[i] = x / share;
     }
-    if (threadIdx.x == 0) a.arrived[place] = 0;
+    if (threadIdx.x == 0) a.arrived[unit] = 0;
 }

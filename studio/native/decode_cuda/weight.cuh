@@ -36,8 +36,16 @@ struct Weight {
     const unsigned *levels;      /* fp16 [16]: four words of low bytes, then four of high ones */
     float factor;
     int rows, tiles, blocks;
-    int record_bytes;            /* of a block, 0 where a row has one scale */
-    int unused;
+};
+
+/* The sort of a weight, which kernels are compiled for. PER steps share a scale; WHOLE: all of a row do. */
+template <int KIND_, int PER_, bool WHOLE_, bool HAS_ZERO_, bool IS_BRAIN_SCALE_> struct Sort {
+    static constexpr int KIND = KIND_, PER = PER_, STEPS = steps_of(KIND), SPANS = STEPS / PER, SPAN = 16 * PER;
+    static constexpr bool WHOLE = WHOLE_, HAS_ZERO = HAS_ZERO_, IS_BRAIN_SCALE = IS_BRAIN_SCALE_;
+    static constexpr bool IS_BRAIN = KIND == BRAIN, IS_PACKED = KIND > BRAIN, IS_GROUPED = IS_PACKED && !WHOLE;
+    static constexpr float EXCESS = excess_of(KIND, 0), EXCESS_BELOW = excess_of(KIND, 1);
+    static constexpr bool HAS_EXCESS = excess_of(KIND, 0) != 0;
+    static constexpr int RECORD = HAS_ZERO ? 8 : 4, RECORDS = IS_GROUPED ? SPANS * 8 * RECORD : 0; /* bytes; of a block */
 };
 
 __device__ inline unsigned subtract(unsigned a, unsigned b) {
