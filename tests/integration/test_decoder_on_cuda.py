@@ -15,7 +15,6 @@ from studio.model import load_tokenizer
 from studio.plan import Choice
 from studio.sampling import Sampling
 from studio.settings import settings
-from studio.template import Message
 from tests.integration.test_decoder import (
     MODES,
     compressed,
@@ -80,7 +79,7 @@ def test_every_mode(source: Callable[[str], Path], mode: str, tmp_path: Path) ->
 def test_a_chat(source: Callable[[str], Path], tmp_path: Path) -> None:
     exported = compressed(source("llama"), INT4, tmp_path)
     speaker = Speaker(open_compressed(exported), load_tokenizer(exported))
-    messages = [Message("user", "What is the capital of France? " * 12)]
+    messages = [{"role": "user", "content": "What is the capital of France? " * 12}]
     sampling = Sampling(max_new_tokens=20, temperature=0.0)
     reply = finish(answer(speaker, messages, sampling))
     assert reply.tokens == 20 or reply.ended == "stop"
