@@ -21,8 +21,8 @@ from studio.packing import PackedTensor
 SOURCE = Path(studio.native.__file__).parent / "decode_cuda" / "step.cu"
 STORED, ADDED, GATED = range(3)
 """What becomes of a product, in the order of ``product.cuh``."""
-WIDEST, PAST = 128, 80
-"""Of ``product.cuh``: inputs are filled up to a multiple; bytes between arrays."""
+WIDEST, PAST, TURNS = 128, 80, 4
+"""Of ``product.cuh``: inputs are filled up to a multiple; bytes between arrays; tiles whose sums are under way."""
 HEADS_AT_ONCE = 4
 """Query heads that a block of threads attends with, so that they share the keys they read."""
 MOST_DIMENSIONS = 256
@@ -322,8 +322,8 @@ def shared_bytes(weight: Fragments, tuning: Tuning, depth: int) -> int:
     records = 0 if weight.is_whole else steps // weight.per * 8 * (8 if weight.has_zero else 4)
     rings = tuning.warps * depth * tuning.batch * (512 + records)
     filled = _filled(weight)
-    numbers = 2 * filled // (16 * weight.per) + 2 * tuning.warps * ROWS + 2 * tuning.warps
-    return rings + 4 * filled + 2 * PAST + tuning.batch * 32 * steps + 4 * numbers
+    numbers = 2 * filled // (16 * weight.per) + TURNS * tuning.warps * ROWS + 2 * tuning.warps
+    return rings + 4 * filled + 2 * PAST + 4 * numbers
 
 
 def _filled(weight: Fragments) -> int:

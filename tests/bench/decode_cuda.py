@@ -13,6 +13,7 @@ from torch import Tensor
 from studio.decoder.cuda import CudaDecoder, Read
 from studio.decoder.shape import DecoderShape, LayerShape, Rotation
 from studio.packing import PackedTensor
+from studio.sampling import Picker, Sampling
 from studio.scheme import Mode, Scheme
 
 TOKENS, RUNS = 128, 5
@@ -74,7 +75,7 @@ def decoder(read: Read) -> CudaDecoder:
 
 def answering(speaker: CudaDecoder, context: int) -> float:
     """Return the median seconds of a token of an answer, its choice included, after a text of ``context`` tokens."""
-    cache = speaker.begin(context + TOKENS)
+    cache, pick = speaker.begin(context + TOKENS), Picker(Sampling(), [])
     logits = torch.empty(0)
     text = torch.randint(VOCABULARY, (context,)).tolist()
     for start in range(0, context, 128):
@@ -84,7 +85,7 @@ def answering(speaker: CudaDecoder, context: int) -> float:
         cache.rewind(context)
         begun = time.perf_counter()
         for _ in range(TOKENS):
-            logits = speaker.step(cache, [int(logits.argmax())])
+            logits = speaker.step(cache, [pick(logits)])
         taken.append((time.perf_counter() - begun) / TOKENS)
     return statistics.median(taken[1:])
 

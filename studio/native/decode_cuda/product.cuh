@@ -11,6 +11,9 @@
 #define CHUNK 64   /* inputs that share a power of two */
 #define PAST 80    /* bytes */
 #define WIDEST 128 /* inputs of the widest block: x is filled up to a multiple */
+#define TURNS 4    /* tiles whose sums are under way */
+#define FILLED 1   /* barriers, one of each for every turn */
+#define EMPTIED (FILLED + TURNS)
 
 enum Output { STORED, ADDED, GATED };
 
@@ -55,20 +58,19 @@ template <bool IS_BRAIN> __device__ inline void multiply(float c[4], const unsig
 
 /* Shared memory behind the rings, in this order; see `shared_bytes` in Python, which adds it up. */
 struct Shared {
-    unsigned char *high, *low, *none;  /* x rounded, what is left, zeros for a batch */
+    unsigned char *high, *low;         /* x rounded, and what is left */
     float2 *span;                      /* of each span: its chunk's power of two, and the sum of x without it */
-    float *rows;                       /* [2][WARPS][16] */
+    float *rows;                       /* [TURNS][WARPS][16] */
     float *squares, *total;            /* [WARPS] each */
 };
 
-__device__ inline Shared shared_of(unsigned char *memory, int filled, int span, int batch) {
+__device__ inline Shared shared_of(unsigned char *memory, int filled, int span) {
     Shared s;
     s.high = memory;
     s.low = s.high + filled * 2 + PAST;  /* other banks than `high` */
-    s.none = s.low + filled * 2 + PAST;
-    s.span = (float2 *)(s.none + batch);
+    s.span = (float2 *)(s.low + filled * 2 + PAST);
     s.rows = (float *)(s.span + filled / span);
-    s.squares = s.rows + 2 * WARPS * 16;
+    s.squares = s.rows + TURNS * WARPS * 16;
     s.total = s.squares + WARPS;
     return s;
 }
@@ -144,6 +146,10 @@ template <int BYTES> __device__ inline void copy(unsigned to, const void *from) 
 __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int LEFT> __device__ inline void landed() { asm volatile("cp.async.wait_group %0;" :: "n"(LEFT) : "memory"); }
 
+/* Wait at one of the block's barriers for all warps, or come by there without waiting. */
+__device__ inline void meet(int barrier) { asm volatile("bar.sync %0, %1;" :: "r"(barrier), "n"(THREADS) : "memory"); }
+__device__ inline void pass(int barrier) { asm volatile("bar.arrive %0, %1;" :: "r"(barrier), "n"(THREADS) : "memory"); }
+
 /* DEPTH: batches that a warp has under way. ROUNDS: of all threads, eight inputs each, to bring x in. */
 template <class S, bool NORMED, int ROUNDS, int OUTPUT, int DEPTH>
 __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float *out, float cap) {
@@ -153,7 +159,7 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
     const int filled = (in.width + WIDEST - 1) / WIDEST * WIDEST;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     unsigned char *ring = (unsigned char *)memory + warp * DEPTH * SLOT;
-    const Shared s = shared_of((unsigned char *)memory + WARPS * DEPTH * SLOT, filled, S::SPAN, BATCH * INPUTS);
+    const Shared s = shared_of((unsigned char *)memory + WARPS * DEPTH * SLOT, filled, S::SPAN);
     const int first = w.blocks * warp / WARPS, count = w.blocks * (warp + 1) / WARPS - first;
     const Levels levels = levels_of<S::KIND>(w);
 
@@ -183,25 +189,22 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
         slot_ahead = slot_ahead == (DEPTH - 1) * SLOT ? 0 : slot_ahead + SLOT;
     };
     for (int i = 0; i < DEPTH; i++) fetch();
-    for (int i = threadIdx.x; i < BATCH * INPUTS / 4; i += THREADS) ((unsigned *)s.none)[i] = 0;
     prepare<S::IS_BRAIN, NORMED, S::SPAN, ROUNDS>(in, s, filled);
     __syncthreads();
 
-    float root = 0, total = 0;
-    for (int i = 0; i < WARPS; i++) root += s.squares[i], total += s.total[i];
-    root = NORMED ? rsqrtf(root / (float)in.width + in.epsilon) : 1.0f;
-
-    /* Where this lane finds its inputs: rounded, left over, or zeros for the columns that nobody needs. */
-    const unsigned char *inputs = (g == 0 ? s.high : g == 1 ? s.low : s.none) + (g < 2 ? t * 8 * S::PER + first * INPUTS : 0);
-    const int stride = g < 2 ? INPUTS : 0;  /* bytes of a block */
-    int parity = 0, slot = 0;
-    for (int tile = blockIdx.x; tile < w.tiles; tile += gridDim.x, parity ^= 1) {
-        if (tile + gridDim.x >= w.tiles) release_next();  /* all that is left has been asked for */
+    /* Where this lane finds its column of the inputs: rounded, left over, and these again for the columns that nobody needs. */
+    const unsigned char *inputs = (g & 1 ? s.low : s.high) + t * 8 * S::PER + first * INPUTS;
+    int slot = 0, turn = 0;
+    const int turns = (w.tiles - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x;
+    for (int tile = blockIdx.x; tile < w.tiles; tile += gridDim.x, turn++) {
+        if (turn + 1 == turns) release_next();  /* all that is left has been asked for */
+        /* The warps take turns in adding up what all of them found, a lane a row twice. */
+        const bool is_last = warp == turn % WARPS;
+        const int row = tile * 16 + (lane & 15);
         unsigned row_scale = 0, row_zero = 0;
         float bias = 0;
-        const int row = tile * 16 + threadIdx.x;
-        if (threadIdx.x < 16) {
-            const unsigned char *record = w.scale + ((size_t)tile * 8 + (threadIdx.x & 7)) * S::RECORD;
+        if (is_last) {
+            const unsigned char *record = w.scale + ((size_t)tile * 8 + (lane & 7)) * S::RECORD;
             if (S::IS_PACKED && S::WHOLE) row_scale = __ldg((const unsigned *)record);
             if (S::HAS_ZERO && S::WHOLE) row_zero = __ldg((const unsigned *)record + 1);
             if (w.bias) bias = __ldg(w.bias + row);
@@ -213,7 +216,7 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
 #pragma unroll
             for (int i = 0; i < S::SPANS; i++) {
                 uint2 x[S::PER];
-                if (S::PER == 1) x[0] = *(const uint2 *)(x_at + u * INPUTS + i * 32 * S::PER);
+                if (S::PER == 1) x[0] = *(const uint2 *)(x_at + u * INPUTS + i * 32);
 #pragma unroll
                 for (int j = 0; j + 1 < S::PER; j += 2) *(uint4 *)(x + j) = *(const uint4 *)(x_at + u * INPUTS + i * 32 * S::PER + 8 * j);
                 float fresh[4] = {0, 0, 0, 0}, *c = S::IS_BRAIN ? kept : fresh;
@@ -223,25 +226,24 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
                     unpack<S::KIND>(codes, i * S::PER + j, levels, a);
                     multiply<S::IS_BRAIN>(c, a, x[j].x, x[j].y);
                 }
-                if (!S::IS_BRAIN) {
-                    float above = c[0] + c[1], below = c[2] + c[3];
-                    const float2 span = spans[u * S::SPANS + i];
-                    float more = span.x, less = span.x;
-                    if (S::IS_GROUPED) {
-                        const unsigned char *record = at + BATCH * 512 + u * S::RECORDS + (i * 8 + g) * S::RECORD;
-                        const uint2 both = S::HAS_ZERO ? *(const uint2 *)record : make_uint2(*(const unsigned *)record, 0);
-                        if (S::HAS_ZERO) above -= half_low(both.y) * span.y, below -= half_high(both.y) * span.y;
-                        else if (S::HAS_EXCESS) above -= S::EXCESS * span.y, below -= S::EXCESS_BELOW * span.y;
-                        more *= low_of<S::IS_BRAIN_SCALE>(both.x), less *= high_of<S::IS_BRAIN_SCALE>(both.x);
-                    }
-                    upper += above * more, lower += below * less;
+                if (S::IS_BRAIN) continue;
+                float above = c[0] + c[1], below = c[2] + c[3];
+                const float2 span = spans[u * S::SPANS + i];
+                float more = span.x, less = span.x;
+                if (S::IS_GROUPED) {
+                    const unsigned char *record = at + BATCH * 512 + u * S::RECORDS + (i * 8 + g) * S::RECORD;
+                    const uint2 both = S::HAS_ZERO ? *(const uint2 *)record : make_uint2(*(const unsigned *)record, 0);
+                    if (S::HAS_ZERO) above -= half_low(both.y) * span.y, below -= half_high(both.y) * span.y;
+                    else if (S::HAS_EXCESS) above -= S::EXCESS * span.y, below -= S::EXCESS_BELOW * span.y;
+                    more *= low_of<S::IS_BRAIN_SCALE>(both.x), less *= high_of<S::IS_BRAIN_SCALE>(both.x);
                 }
+                upper += above * more, lower += below * less;
             }
         };
         for (int done = 0; done < count; done += BATCH) {
             landed<DEPTH - 1>();
             __syncwarp();
-            const unsigned char *at = ring + slot, *x_at = inputs + done * stride;
+            const unsigned char *at = ring + slot, *x_at = inputs + done * INPUTS;
             const float2 *spans = s.span + (first + done) * S::SPANS;
             if (count - done >= BATCH) {
 #pragma unroll
@@ -255,25 +257,38 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
             fetch();
         }
         if (S::IS_BRAIN) upper = kept[0] + kept[1], lower = kept[2] + kept[3];
-        float *rows = s.rows + parity * WARPS * 16;
+
+        float *rows = s.rows + turn % TURNS * WARPS * 16;
+        if (turn >= TURNS && warp != (turn - TURNS) % WARPS) meet(EMPTIED + turn % TURNS);
         if (t == 0) rows[warp * 16 + g] = upper, rows[warp * 16 + g + 8] = lower;
-        __syncthreads();
-        if (threadIdx.x < 16) {
-            float y = 0;
-            for (int i = 0; i < WARPS; i++) y += rows[i * 16 + threadIdx.x];
-            if (S::IS_PACKED && S::WHOLE) {
-                const bool is_low = threadIdx.x < 8;
-                if (S::HAS_ZERO) y -= (is_low ? half_low(row_zero) : half_high(row_zero)) * total;
-                else if (S::HAS_EXCESS) y -= (is_low ? S::EXCESS : S::EXCESS_BELOW) * total;
-                y *= is_low ? low_of<S::IS_BRAIN_SCALE>(row_scale) : high_of<S::IS_BRAIN_SCALE>(row_scale);
+        __syncwarp();
+        if (!is_last) {
+            pass(FILLED + turn % TURNS);
+            continue;
+        }
+        const float root = NORMED ? rsqrtf(warp_sum(lane < WARPS ? s.squares[lane] : 0.0f) / (float)in.width + in.epsilon) : 1.0f;
+        meet(FILLED + turn % TURNS);
+        float y = 0;
+#pragma unroll
+        for (int i = 0; i < WARPS / 2; i++) y += rows[i * 32 + lane];
+        y += __shfl_xor_sync(FULL, y, 16);
+        __syncwarp();
+        if (turn + TURNS < turns) pass(EMPTIED + turn % TURNS);
+        const bool is_low = (lane & 15) < 8;
+        if (S::IS_PACKED && S::WHOLE) {
+            if (S::HAS_ZERO || S::HAS_EXCESS) {
+                const float excess = is_low ? S::EXCESS : S::EXCESS_BELOW, zero = is_low ? half_low(row_zero) : half_high(row_zero);
+                y -= (S::HAS_ZERO ? zero : excess) * warp_sum(lane < WARPS ? s.total[lane] : 0.0f);
             }
-            y = y * w.factor * root + bias;
-            if (OUTPUT == GATED) {
-                const float up = __shfl_down_sync(0xffff, y, 8);
-                if (threadIdx.x < 8 && tile * 8 + threadIdx.x < w.rows / 2) out[tile * 8 + threadIdx.x] = activated(y) * up;
-            } else if (row < w.rows) {
-                out[row] = cap > 0 ? cap * tanhf(y / cap) : y;
-            }
+            y *= is_low ? low_of<S::IS_BRAIN_SCALE>(row_scale) : high_of<S::IS_BRAIN_SCALE>(row_scale);
+        }
+        y = y * w.factor * root + bias;
+        if (OUTPUT == GATED) {
+            const float up = __shfl_down_sync(FULL, y, 8);
+            const int i = tile * 8 + lane;
+            if (lane < 8 && i < w.rows / 2) out[i] = activated(y) * up;
+        } else if (lane < 16 && row < w.rows) {
+            out[row] = cap > 0 ? cap * tanhf(y / cap) : y;
         }
     }
 }
