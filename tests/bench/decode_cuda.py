@@ -173,11 +173,11 @@ def row(name: str, read: Read, rate: float) -> tuple[str, float]:
 HEAD = f"""# Decoding on a CUDA device, measured
 
 Made by `python -m tests.bench.decode_cuda`, which `make bench-decode` runs too where there is a CUDA device:
-Llama-3.1-8B's shapes with random weights, batch 1, medians of {RUNS} answers of {TOKENS} tokens, picking each included, after
-a text of 64 and of 8,000 tokens; a prompt of 65 tokens to its first logits. The limit is what reading all weights once
-a token allows at the bandwidth measured in the same run. "Made in" is the time from weights on the device to the first
-step, with kernels compiled before. "Products alone" are torch's of one token in one CUDA graph and nothing else: no
-attention, no norms, no picking.
+Llama-3.1-8B's shapes, random weights, batch 1; medians of {RUNS} answers of {TOKENS} tokens, picking each included,
+after a text of 64 and of 8,000 tokens; a prompt of 65 tokens to its first logits. The limit is what reading all weights
+once a token allows at the bandwidth measured in the same run. "Made in" is the time from weights on the device to the
+first step, with kernels compiled before. "Products alone" are torch's of one token in one CUDA graph and nothing else:
+no attention, no norms, no picking.
 
 Asked for, on an H100: INT4 64 at 300 tokens/s and 1.7x our bf16, goal 380.
 """
