@@ -40,7 +40,7 @@ class Tuning:
     """How products are spread over the device; ``tests/bench/DECODE_CUDA.md`` has what else was tried."""
 
     warps: int = 16
-    """Of a block of threads, of which every multiprocessor has one."""
+    """Of a block of threads that multiply; every multiprocessor has one block."""
     batch: int = 4
     """Blocks of codes that a warp asks for at once."""
     depth: int = 2
@@ -229,7 +229,7 @@ class CudaStep:
         args = (weight.pointers, source, _address(out), _Float(cap))
         grid = (min(tiles, self._processors), 1, 1)
         shared = shared_bytes(weight, tuning, depth)
-        return _Call(f"product<{weight.sort}, {flags}>", grid, 32 * tuning.warps, args, shared)
+        return _Call(f"product<{weight.sort}, {flags}>", grid, 32 * (tuning.warps + 1), args, shared)
 
     def _embedding(self, count: int) -> _Call:
         shape = self.shape

@@ -6,8 +6,9 @@
 #pragma once
 #include "weight.cuh"
 
-/* Given from outside: WARPS of a block of threads, BATCH blocks of codes at once, ACTIVATION. */
-#define THREADS (32 * WARPS)
+/* Given from outside: WARPS of a block of threads that multiply, BATCH blocks of codes at once, ACTIVATION. */
+#define WORKERS (32 * WARPS)
+#define THREADS (WORKERS + 32) /* one warp more adds up what the others found, so that none of them waits */
 #define CHUNK 64   /* inputs that share a power of two */
 #define PAST 80    /* bytes */
 #define WIDEST 128 /* inputs of the widest block: x is filled up to a multiple */
@@ -107,12 +108,12 @@ template <bool IS_BRAIN, bool NORMED, int SPAN, int ROUNDS> __device__ inline vo
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     float all[ROUNDS][8], norm[NORMED ? ROUNDS : 1][8], squares = 0, total = 0;
     if (NORMED)
-        for (int r = 0; r < ROUNDS; r++) load_eight(in.norm, (r * THREADS + threadIdx.x) * 8, in.width, norm[r]);
+        for (int r = 0; r < ROUNDS; r++) load_eight(in.norm, (r * WORKERS + threadIdx.x) * 8, in.width, norm[r]);
     wait_for_input();
-    for (int r = 0; r < ROUNDS; r++) load_eight(in.x, (r * THREADS + threadIdx.x) * 8, in.width, all[r]);
+    for (int r = 0; r < ROUNDS; r++) load_eight(in.x, (r * WORKERS + threadIdx.x) * 8, in.width, all[r]);
 #pragma unroll
     for (int r = 0; r < ROUNDS; r++) {
-        const int k = (r * THREADS + threadIdx.x) * 8;
+        const int k = (r * WORKERS + threadIdx.x) * 8;
         float *v = all[r], sum = 0, most = 0;
         for (int i = 0; i < 8; i++) {
             if (NORMED) squares += v[i] * v[i], v[i] *= norm[r][i];
@@ -149,6 +150,45 @@ template <int LEFT> __device__ inline void landed() { asm volatile("cp.async.wai
 /* Wait at one of the block's barriers for all warps, or come by there without waiting. */
 __device__ inline void meet(int barrier) { asm volatile("bar.sync %0, %1;" :: "r"(barrier), "n"(THREADS) : "memory"); }
 __device__ inline void pass(int barrier) { asm volatile("bar.arrive %0, %1;" :: "r"(barrier), "n"(THREADS) : "memory"); }
+
+/* What the last warp does: add up a tile after the other, a lane a row twice, and put it where it belongs. */
+template <class S, bool NORMED, int OUTPUT>
+__device__ inline void finish(const Weight &w, const Input &in, const Shared &s, int turns, float *out, float cap) {
+    const int lane = threadIdx.x & 31;
+    const bool is_low = (lane & 15) < 8;
+    const float total = warp_sum(lane < WARPS ? s.total[lane] : 0.0f);
+    const float root = NORMED ? rsqrtf(warp_sum(lane < WARPS ? s.squares[lane] : 0.0f) / (float)in.width + in.epsilon) : 1.0f;
+    for (int turn = 0; turn < turns; turn++) {
+        const int tile = blockIdx.x + turn * gridDim.x, row = tile * 16 + (lane & 15);
+        unsigned row_scale = 0, row_zero = 0;
+        float bias = 0, y = 0;
+        const unsigned char *record = w.scale + ((size_t)tile * 8 + (lane & 7)) * S::RECORD;
+        if (S::IS_PACKED && S::WHOLE) row_scale = __ldg((const unsigned *)record);
+        if (S::HAS_ZERO && S::WHOLE) row_zero = __ldg((const unsigned *)record + 1);
+        if (w.bias) bias = __ldg(w.bias + row);
+        if (OUTPUT == ADDED && row < w.rows) bias += __ldcg(out + row);
+        meet(FILLED + turn % TURNS);
+        const float *rows = s.rows + turn % TURNS * WARPS * 16;
+#pragma unroll
+        for (int i = 0; i < WARPS / 2; i++) y += rows[i * 32 + lane];
+        __syncwarp();
+        if (turn + TURNS < turns) pass(EMPTIED + turn % TURNS);
+        y += __shfl_xor_sync(FULL, y, 16);
+        if (S::IS_PACKED && S::WHOLE) {
+            const float excess = is_low ? S::EXCESS : S::EXCESS_BELOW, zero = is_low ? half_low(row_zero) : half_high(row_zero);
+            if (S::HAS_ZERO || S::HAS_EXCESS) y -= (S::HAS_ZERO ? zero : excess) * total;
+            y *= is_low ? low_of<S::IS_BRAIN_SCALE>(row_scale) : high_of<S::IS_BRAIN_SCALE>(row_scale);
+        }
+        y = y * w.factor * root + bias;
+        if (OUTPUT == GATED) {
+            const float up = __shfl_down_sync(FULL, y, 8);
+            const int i = tile * 8 + lane;
+            if (lane < 8 && i < w.rows / 2) out[i] = activated(y) * up;
+        } else if (lane < 16 && row < w.rows) {
+            out[row] = cap > 0 ? cap * tanhf(y / cap) : y;
+        }
+    }
+}
 
 /* DEPTH: batches that a warp has under way. ROUNDS: of all threads, eight inputs each, to bring x in. */
 template <class S, bool NORMED, int ROUNDS, int OUTPUT, int DEPTH>
@@ -188,28 +228,22 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
         end_group();
         slot_ahead = slot_ahead == (DEPTH - 1) * SLOT ? 0 : slot_ahead + SLOT;
     };
+    const int turns = (w.tiles - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x;
+    if (warp == WARPS) {
+        wait_for_input();
+        __syncthreads();
+        finish<S, NORMED, OUTPUT>(w, in, s, turns, out, cap);
+        return;
+    }
     for (int i = 0; i < DEPTH; i++) fetch();
     prepare<S::IS_BRAIN, NORMED, S::SPAN, ROUNDS>(in, s, filled);
     __syncthreads();
 
     /* Where this lane finds its column of the inputs: rounded, left over, and these again for the columns that nobody needs. */
     const unsigned char *inputs = (g & 1 ? s.low : s.high) + t * 8 * S::PER + first * INPUTS;
-    int slot = 0, turn = 0;
-    const int turns = (w.tiles - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x;
-    for (int tile = blockIdx.x; tile < w.tiles; tile += gridDim.x, turn++) {
+    int slot = 0;
+    for (int turn = 0; turn < turns; turn++) {
         if (turn + 1 == turns) release_next();  /* all that is left has been asked for */
-        /* The warps take turns in adding up what all of them found, a lane a row twice. */
-        const bool is_last = warp == turn % WARPS;
-        const int row = tile * 16 + (lane & 15);
-        unsigned row_scale = 0, row_zero = 0;
-        float bias = 0;
-        if (is_last) {
-            const unsigned char *record = w.scale + ((size_t)tile * 8 + (lane & 7)) * S::RECORD;
-            if (S::IS_PACKED && S::WHOLE) row_scale = __ldg((const unsigned *)record);
-            if (S::HAS_ZERO && S::WHOLE) row_zero = __ldg((const unsigned *)record + 1);
-            if (w.bias) bias = __ldg(w.bias + row);
-            if (OUTPUT == ADDED && row < w.rows) bias += __ldcg(out + row);
-        }
         float kept[4] = {0, 0, 0, 0}, upper = 0, lower = 0;
         auto compute = [&](const unsigned char *at, const unsigned char *x_at, const float2 *spans, int u) {
             const uint4 codes = *(const uint4 *)(at + 512 * u + 16 * lane);
@@ -259,36 +293,9 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
         if (S::IS_BRAIN) upper = kept[0] + kept[1], lower = kept[2] + kept[3];
 
         float *rows = s.rows + turn % TURNS * WARPS * 16;
-        if (turn >= TURNS && warp != (turn - TURNS) % WARPS) meet(EMPTIED + turn % TURNS);
+        if (turn >= TURNS) meet(EMPTIED + turn % TURNS);
         if (t == 0) rows[warp * 16 + g] = upper, rows[warp * 16 + g + 8] = lower;
         __syncwarp();
-        if (!is_last) {
-            pass(FILLED + turn % TURNS);
-            continue;
-        }
-        const float root = NORMED ? rsqrtf(warp_sum(lane < WARPS ? s.squares[lane] : 0.0f) / (float)in.width + in.epsilon) : 1.0f;
-        meet(FILLED + turn % TURNS);
-        float y = 0;
-#pragma unroll
-        for (int i = 0; i < WARPS / 2; i++) y += rows[i * 32 + lane];
-        y += __shfl_xor_sync(FULL, y, 16);
-        __syncwarp();
-        if (turn + TURNS < turns) pass(EMPTIED + turn % TURNS);
-        const bool is_low = (lane & 15) < 8;
-        if (S::IS_PACKED && S::WHOLE) {
-            if (S::HAS_ZERO || S::HAS_EXCESS) {
-                const float excess = is_low ? S::EXCESS : S::EXCESS_BELOW, zero = is_low ? half_low(row_zero) : half_high(row_zero);
-                y -= (S::HAS_ZERO ? zero : excess) * warp_sum(lane < WARPS ? s.total[lane] : 0.0f);
-            }
-            y *= is_low ? low_of<S::IS_BRAIN_SCALE>(row_scale) : high_of<S::IS_BRAIN_SCALE>(row_scale);
-        }
-        y = y * w.factor * root + bias;
-        if (OUTPUT == GATED) {
-            const float up = __shfl_down_sync(FULL, y, 8);
-            const int i = tile * 8 + lane;
-            if (lane < 8 && i < w.rows / 2) out[i] = activated(y) * up;
-        } else if (lane < 16 && row < w.rows) {
-            out[row] = cap > 0 ? cap * tanhf(y / cap) : y;
-        }
+        pass(FILLED + turn % TURNS);
     }
 }
