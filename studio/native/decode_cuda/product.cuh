@@ -1,5 +1,8 @@
 /* One vector times a weight: y = W x, sixteen rows after the other, a block of threads' warps side by side along them.
 
+   Each warp copies what it will need into a ring of its own, without its threads' help, and begins before x is there. One more
+   warp adds up what the others found, so that none of them waits for a row's end.
+
    Tensor cores multiply: their second factor has eight columns, of which the first two hold x, once rounded to 16 bits and once
    what that left over, so that nothing of x is lost but its last bits (2^-22 of the largest in its 64, for bf16 weights 2^-17
    of each). Sums are fp32. */
@@ -239,11 +242,11 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
     prepare<S::IS_BRAIN, NORMED, S::SPAN, ROUNDS>(in, s, filled);
     __syncthreads();
 
+    release_next();
     /* Where this lane finds its column of the inputs: rounded, left over, and these again for the columns that nobody needs. */
     const unsigned char *inputs = (g & 1 ? s.low : s.high) + t * 8 * S::PER + first * INPUTS;
     int slot = 0;
     for (int turn = 0; turn < turns; turn++) {
-        if (turn + 1 == turns) release_next();  /* all that is left has been asked for */
         float kept[4] = {0, 0, 0, 0}, upper = 0, lower = 0;
         auto compute = [&](const unsigned char *at, const unsigned char *x_at, const float2 *spans, int u) {
             const uint4 codes = *(const uint4 *)(at + 512 * u + 16 * lane);
