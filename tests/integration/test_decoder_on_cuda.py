@@ -13,6 +13,7 @@ from studio.chat import Speaker, answer
 from studio.decoder import Way, open_compressed, open_original
 from studio.model import load_tokenizer
 from studio.plan import Choice
+from studio.report import answer_facts
 from studio.sampling import Sampling
 from studio.settings import settings
 from tests.integration.test_decoder import (
@@ -86,6 +87,9 @@ def test_a_chat(source: Callable[[str], Path], tmp_path: Path) -> None:
     assert reply.kv_bytes > 0
     assert 0 < reply.kv_bytes <= speaker.decoder.free_bytes()
     assert finish(answer(speaker, messages, sampling)).text == reply.text
+    facts = answer_facts(speaker, reply)
+    assert (facts["way"], facts["reason"]) == ("cuda", "")
+    assert facts["limit_tokens_per_second"] > 0
 
 
 def test_the_ceilings_are_the_gpus() -> None:
