@@ -277,8 +277,8 @@ class _Handler(BaseHTTPRequestHandler):
             for start in range(0, len(content), PIECE_BYTES):
                 piece = content[start : start + PIECE_BYTES]
                 time.sleep(len(piece) / self.hub.bytes_per_second)
+                self.request_log.sent += len(piece)  # before the client has it, and may ask for this sum
                 self.wfile.write(piece)
-                self.request_log.sent += len(piece)
         except ConnectionError:
             self.close_connection = True  # the client has heard enough
 
