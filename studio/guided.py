@@ -2,12 +2,13 @@
 
 A block runs once as it is, while the second moments of its layers' inputs are summed; then its weights are rounded and
 it runs again, so that the next one meets, and makes up for, the errors made so far. Only statistics are kept, and only
-those of one block. Knows nothing of files or plans.
+those of one block: what a block is given depends on how those before it were rounded, so that nothing of it (but the
+first block's) is true of another plan or method, and keeping it on disk would save no visit anything. What depends on
+model and text alone is kept: ``calibrate.inputs``, ``evaluate.Original``, ``generate``. Knows nothing of files or plans.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,16 +84,16 @@ def guided(
         run.close()
 
 
-def calibration_tokens(checkpoint: Checkpoint, file: Path | None = None) -> Tensor:
-    """Return what calibrates: windows of a text file, or of the built-in texts, int64 [W, 256], W at most 16.
+def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tensor:
+    """Return what calibrates: windows of a text, or of the built-in ones, int64 [W, 256], W at most 16.
 
-    Raises TextError for a file that is no text or too short, ModelError for a model without a language model's head,
+    Raises TextError for a text that is too short, ModelError for a model without a language model's head,
     CheckpointError without a tokenizer.
     """
     if not checkpoint.can_chat:
         raise ModelError("no_language_model", model=checkpoint.title)
-    texts = [read_text(file)] if file is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
-    ids = torch.cat([token_ids(checkpoint, text) for text in texts])
+    texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
+    ids = torch.cat([token_ids(checkpoint, one) for one in texts])
     return windows(ids, WINDOWS, WINDOW)
 
 

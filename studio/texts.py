@@ -1,5 +1,7 @@
 """A text -> windows of tokens, for calibration and evaluation. Knows nothing of what is done with them."""
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,19 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MAX_TEXT_BYTES = 20_000_000
 BYTES_PER_TOKEN = 16
 """No tokenizer makes fewer tokens of a longer text than are ever wanted; the rest need not be read."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that somebody chose to have read: ``Text("mine.txt", Path(...))``. The built-in ones are None."""
+
+    name: str
+    """As the terminal takes it: a file's name, ``hf://datasets/…``, or ``generated``."""
+    file: Path | None
+    """None for what the model writes itself."""
+
+
+GENERATED = Text("generated", None)
 
 
 def read_text(file: Path) -> str:
@@ -44,6 +59,11 @@ def token_ids(checkpoint: Checkpoint, text: str, tokenizer: Any = None) -> Tenso
     if not ids or max(ids) >= words:
         raise CheckpointError("no_tokenizer", model=checkpoint.title)
     return torch.tensor(ids)
+
+
+def digest(ids: Tensor) -> str:
+    """Return a name for these tokens, int64 of any shape, that others do not have."""
+    return hashlib.sha256(repr((tuple(ids.shape), ids.flatten().tolist())).encode()).hexdigest()[:32]
 
 
 def windows(ids: Tensor, count: int, length: int) -> Tensor:
