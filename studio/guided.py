@@ -4,7 +4,8 @@ A block runs once as it is, while the second moments of its layers' inputs are s
 it runs again, so that the next one meets, and makes up for, the errors made so far. Only statistics are kept, and only
 those of one block: what a block is given depends on how those before it were rounded, so that nothing of it (but the
 first block's) is true of another plan or method, and keeping it on disk would save no visit anything. What depends on
-model and text alone is kept: ``calibrate.inputs``, ``evaluate.Original``, ``generate``. Knows nothing of files or plans.
+model and text alone is kept, by ``calibrate.inputs``, ``evaluate.Original`` and ``generate``. Knows nothing of files or
+plans.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -90,11 +91,16 @@ def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tenso
     Raises TextError for a text that is too short, ModelError for a model without a language model's head,
     CheckpointError without a tokenizer.
     """
-    if not checkpoint.can_chat:
-        raise ModelError("no_language_model", model=checkpoint.title)
+    check_has_head(checkpoint)
     texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
     ids = torch.cat([token_ids(checkpoint, one) for one in texts])
     return windows(ids, WINDOWS, WINDOW)
+
+
+def check_has_head(checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a model without a language model's head."""
+    if not checkpoint.can_chat:
+        raise ModelError("no_language_model", model=checkpoint.title)
 
 
 def _taken(found: list[Found]) -> Iterable[Found]:

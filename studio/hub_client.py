@@ -57,9 +57,8 @@ def listing(repo: str, revision: str | None, kind: str) -> tuple[str, dict[str, 
     """Return a repository's commit, and its files with their bytes. Raises as :func:`explained` says."""
     with explained(repo, kind):
         api = client.HfApi(endpoint(), token=token())
-        info = api.repo_info(
-            repo, revision=revision, repo_type=kind, files_metadata=True, timeout=TIMEOUT_SECONDS
-        )
+        ask = api.dataset_info if kind == DATASET else api.model_info
+        info = ask(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
         return str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
 
@@ -146,7 +145,7 @@ def explained(model: str, kind: str = MODEL) -> Iterator[None]:
             raise TextError("dataset_not_found", dataset=model) from error
         raise ModelError("model_not_found", model=model) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.TransportError) as error:
-        raise HubError("hub_unreachable", model=model) from error
+        raise HubError("dataset_unreachable" if kind == DATASET else "hub_unreachable", model=model) from error
     except errors.HfHubHTTPError as error:
         raise HubError("hub_failed", model=model, reason=f"HTTP {error.response.status_code}") from error
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:

@@ -11,6 +11,7 @@ from studio.drift import Drift
 from studio.evaluate import Spread
 from studio.session import Session
 from studio.text import text
+from studio.ui.text_choice import EVALUATION, text_choice
 from studio.ui.words import Words
 
 GUIDED_BITS = (8, 4, 3, 2)
@@ -25,7 +26,9 @@ class DriftPanel:
     stop: gr.Button
     progress: gr.HTML
     figures: gr.HTML
+    reads: gr.Radio
     text: gr.File
+    dataset: gr.Textbox
 
 
 def drift_panel(words: Words) -> DriftPanel:
@@ -48,8 +51,8 @@ def drift_panel(words: Words) -> DriftPanel:
         progress = gr.HTML(elem_id="drift-progress")
         with words.on(gr.Accordion, {"label": "drift.details"}, open=False, elem_id="drift-details"):
             figures = gr.HTML(elem_id="drift-figures")
-            file = words.on(gr.File, {"label": "drift.own_text"}, height=90, elem_id="drift-text")
-    return DriftPanel(box, headline, measure, stop, progress, figures, file)
+            reads, file, dataset = text_choice(words, EVALUATION, "drift-text")
+    return DriftPanel(box, headline, measure, stop, progress, figures, reads, file, dataset)
 
 
 def shown(panel: DriftPanel, session: Session, language: str) -> dict[Block, Any]:

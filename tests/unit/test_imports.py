@@ -50,6 +50,7 @@ LAYERS = (
     "parting|pool",
     "columns|jobs|turns|unfinished",
     "measuring",
+    "reading",
     "talk|speed",
     "session",
     "ui",
