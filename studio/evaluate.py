@@ -31,7 +31,7 @@ from studio.steps import relayed
 from studio.texts import ASSETS, digest, read_text, token_ids, windows
 
 BUILTIN_TEXTS = (ASSETS / "evaluation-en.txt", ASSETS / "evaluation-zh.txt")
-WINDOWS, WINDOW = 24, 512
+WINDOWS, WINDOW = 18, 512
 FIRST_BATCH, LARGEST_BATCH = 1, 4
 """Windows the original reads at once: few at first, for an early figure."""
 FLOOR_WINDOWS = 3
