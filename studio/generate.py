@@ -37,7 +37,7 @@ class Written:
 
 
 def write(
-    checkpoint: Checkpoint, decoder: Decoder[Any], tokenizer: Any, count: int = WINDOWS, length: int = WINDOW
+    checkpoint: Checkpoint, decoder: Decoder[Any], tokenizer: Any, count: int, length: int = WINDOW
 ) -> Generator[Written, None, Tensor]:
     """Yield after each token and return ``count`` windows of the model's own words, int64 [``count``, T], always the
     same ones.

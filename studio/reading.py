@@ -64,7 +64,7 @@ class Reading(Measuring):
         column = original_column(checkpoint)
         try:
             with POOL.borrow(column.key, column.need, column.load) as speaker:
-                writing = generate.write(checkpoint, speaker.decoder, speaker.tokenizer)
+                writing = generate.write(checkpoint, speaker.decoder, speaker.tokenizer, generate.WINDOWS)
                 found = yield from self._relay("compress", writing, _writing, checkpoint)
         except ResourceError as error:
             if error.key != "memory":
