@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.errors import ModelError, PromptError, ResourceError, disk_error
-from studio.scheme import BACKUPS, Method, Mode
+from studio.scheme import BACKUPS, Method, Mode, parse_mode
 from studio.settings import settings
 from studio.terminal import Terminal, language, say, terminal
 from studio.text import text
@@ -156,12 +156,12 @@ def compress(
     with terminal(as_json) as here:
         from studio.dataset import is_dataset
         from studio.report import heading, model_facts, plan_facts, plan_rows, result_rows
-        from studio.texts import GENERATED
+        from studio.texts import BUILTIN, GENERATED
 
         session = _session(mode, group_size, ratio, backup, misfit, all_layers, pin, ignore, method)
         target = out.expanduser().resolve()
         with _workspace(target) as session.workspace:
-            if calibrate != "builtin":  # before a model is fetched for nothing
+            if calibrate != BUILTIN:  # before a model is fetched for nothing
                 is_named = calibrate == GENERATED.name or is_dataset(calibrate)
                 session.calibrate_on(calibrate if is_named else Path(calibrate).expanduser())
             checkpoint = _open(here, session, model, group_size is not None)
@@ -192,14 +192,14 @@ def evaluate(
         from studio.columns import compressed_column, original_column
         from studio.configs import check_can_chat, load_config
         from studio.dataset import is_dataset, read_dataset
-        from studio.drift import drift
+        from studio.drift import drift, guidance
         from studio.evaluate import predictor, text_windows
         from studio.jobs import drift_event
-        from studio.recipe import is_compressed
+        from studio.recipe import is_compressed, read_recipe
         from studio.report import evaluation_facts, evaluation_rows, heading
         from studio.session import POOL
         from studio.steps import relayed
-        from studio.texts import read_text
+        from studio.texts import BUILTIN, read_text
 
         name, read = "", None  # before a model is fetched for nothing
         if given is not None and is_dataset(given):
@@ -215,8 +215,14 @@ def evaluate(
         ids = text_windows(original, read)
         with POOL.borrow(column.key, column.need, column.load) as speaker:
             found = here.follow(relayed(drift(original, predictor(speaker.decoder), ids, name), drift_event))
-        facts = {"model": model, "against": against, "text": name or "builtin"} | evaluation_facts(found)
+        facts = {"model": model, "against": against, "text": name or BUILTIN} | evaluation_facts(found)
         here.answer(facts, heading(original), evaluation_rows(found))
+        if (
+            is_compressed(folder)
+            and not as_json
+            and (advice := guidance(parse_mode(read_recipe(folder).choices.mode), language()))
+        ):
+            here.note(advice)
 
 
 @app.command(help=say("help_chat"))

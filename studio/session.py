@@ -28,7 +28,7 @@ from studio.scheme import Scheme
 from studio.steps import relayed
 from studio.talk import Talk
 from studio.template import Message
-from studio.texts import Text, read_text
+from studio.texts import BUILTIN, Text, digest, read_text
 from studio.unfinished import unfinished
 from studio.units import format_bytes
 
@@ -137,9 +137,11 @@ class Session(Reading):
                 raise Cancelled
             self.plan = plan = self._planned(self.choice)
         text = self.calibration
-        tokens = None
+        tokens, read = None, ""
         if plan.choice.method.needs_inputs:
             tokens = yield from self._calibration_tokens(checkpoint, text)
+            count, length = tokens.shape
+            read = f"{BUILTIN if text is None else text.name}: {count} x {length} tokens, {digest(tokens)}"
         name = self.export_name(plan)
         self._check_disk(plan.compressed_bytes)
         place = self.workspace / uuid.uuid4().hex
@@ -154,7 +156,7 @@ class Session(Reading):
                 )
                 yield Event("finish", 1.0)
                 self._heed("compress")
-                folder = export.write_folder(checkpoint, compressed, place / name)
+                folder = export.write_folder(checkpoint, compressed, place / name, read)
                 if not self._is_still(checkpoint):
                     raise Cancelled
             except BaseException:

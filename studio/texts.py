@@ -30,6 +30,8 @@ class Text:
 
 
 GENERATED = Text("generated", None)
+BUILTIN = "builtin"
+"""What the terminal calls the built-in ones."""
 
 
 def read_text(file: Path) -> str:

@@ -7,15 +7,12 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
-from studio.drift import Drift
+from studio.drift import Drift, guidance
 from studio.evaluate import Spread
 from studio.session import Session
 from studio.text import text
 from studio.ui.text_choice import EVALUATION, text_choice
 from studio.ui.words import Words
-
-GUIDED_BITS = (8, 4, 3, 2)
-"""Weights for which QLLM-Eval (ICML 2024) gives what tasks lose."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +100,8 @@ def figures(session: Session, language: str) -> str:
     if compressed is None:
         return ""
     parts = [] if drift is None or drift.found is None else [_table(drift, language), _source(drift, session, language)]
-    bits = compressed.plan.choice.mode.bits
-    if bits in GUIDED_BITS:
-        parts.append(_hint(f"{text(f'drift.guidance_{bits}', language)} {text('drift.guidance_about', language)}"))
+    advice = guidance(compressed.plan.choice.mode, language)
+    parts += [_hint(advice)] if advice else []
     return "".join(parts)
 
 
