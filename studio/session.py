@@ -19,6 +19,7 @@ from studio.errors import Cancelled, ModelError, PromptError, ResourceError, Sch
 from studio.evaluate import predictor, text_windows
 from studio.jobs import JOBS, Answers, Event, drift_event, source_event
 from studio.measuring import planned
+from studio.memory import give_back
 from studio.plan import Choice, Pin, Plan, group_sizes, make_plan
 from studio.reading import POOL as POOL
 from studio.reading import Reading
@@ -167,6 +168,7 @@ class Session(Reading):
         self._forget_compressed()
         self.compressed, self.folder, self.calibrated_on = compressed, folder, text
         self.talk.forget()
+        give_back()
         return compressed
 
     def export_name(self, plan: Plan) -> str:

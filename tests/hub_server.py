@@ -280,7 +280,7 @@ class _Handler(BaseHTTPRequestHandler):
             for start in range(0, len(content), PIECE_BYTES):
                 piece = content[start : start + PIECE_BYTES]
                 time.sleep(len(piece) / self.hub.bytes_per_second)
-                self.request_log.sent += len(piece)  # first: the client may look as soon as it has them
+                self.request_log.sent += len(piece)  # before the client has it, and may ask for this sum
                 self.wfile.write(piece)
         except ConnectionError:
             self.request_log.sent -= len(piece)

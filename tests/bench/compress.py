@@ -107,8 +107,6 @@ def move(_: Path) -> list[Row]:
         )
         work = f"a control moved, {ours['weights']:,} weights, 95th percentile"
         rows.append(Row(f"{work}: the server's part", here, "none has one", "–", "–", "–", before))
-        if name == "move_many":  # the made-up model's page does not come to rest yet
-            continue
         page = measured("compress_page", name)
         here = f"{page['seconds'] * 1e3:.0f} ms (median {page['median'] * 1e3:.0f} ms)"
         rows.append(Row(f"{work}: from the hand to the page", here, "none has one", "–", "300 ms", "150 ms", before))

@@ -23,7 +23,7 @@ from playwright.sync_api import Locator, Page, sync_playwright
 from studio import source, survey
 from studio.checkpoint import Checkpoint
 from studio.ui.launch import launch
-from tests.bench.compress_builtin import made_up, made_up_survey, many_layers
+from tests.bench.compress_builtin import BLOCKS, made_up, made_up_survey, many_layers
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTLED = """() => document.querySelector('#map-grid .cell')
@@ -74,11 +74,16 @@ MOVES: tuple[tuple[str, str], ...] = (
 )
 """Each changes strip, map and sizes."""
 
+CONFIG = {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "num_hidden_layers": BLOCKS}
+"""What the page asks the made-up model's files beside its weights: what a cache of it would hold."""
+
 
 def serve(port: str) -> None:
     """Serve the page with a made-up model of 9,890 weights, surveyed, in the built-in one's place."""
     layers = many_layers()
-    checkpoint = replace(made_up(layers), folder=Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(dir=os.environ["STUDIO_CACHE_DIR"]))  # which goes with the cache
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    checkpoint = replace(made_up(layers), folder=folder)
     survey._keep(checkpoint, made_up_survey(layers))
 
     def opened(name: str, paths: bool) -> Generator[source.Step, None, Checkpoint]:
@@ -92,16 +97,27 @@ def serve(port: str) -> None:
 @contextmanager
 def served(many: bool) -> Iterator[str]:
     """Serve the page from a process of its own, and give its address."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as cache:
         words = ["-m", "tests.bench.compress_page", "serve", "0"] if many else ["-m", "studio", "serve", "--port", "0"]
-        environment = os.environ | {"GRADIO_TEMP_DIR": folder} | ({"STUDIO_CACHE_DIR": folder} if many else {})
+        with served_by(*words, **({"STUDIO_CACHE_DIR": cache} if many else {})) as (address, _):
+            yield address
+
+
+@contextmanager
+def served_by(*words: str, **environment: str) -> Iterator[tuple[str, int]]:
+    """Serve the page from a process of its own, and give its address and the process's number."""
+    with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", *words], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-W", "ignore", *words],
+            cwd=ROOT,
+            env=os.environ | {"GRADIO_TEMP_DIR": folder} | environment,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             assert server.stdout is not None
             address = next(filter(None, (re.search(r"http://\S+", line) for line in server.stdout)))
-            yield address[0]
+            yield address[0], server.pid
         finally:
             server.terminate()
             server.communicate()
