@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
+from safetensors.torch import load_file, save_file
 
 from studio.source import HUB_DEFAULT
 from studio.text import text
@@ -16,6 +17,7 @@ from tests.conftest import SENTENCES, save_tiny_model, served
 from tests.hub_server import LocalHub
 
 pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(300)]
+DEAD = "model.layers.0.mlp.down_proj.weight"
 FIGURE = re.compile(r"^KLD \d\.\d{3} ± \d\.\d{3}$")
 
 
@@ -23,6 +25,9 @@ FIGURE = re.compile(r"^KLD \d\.\d{3} ± \d\.\d{3}$")
 def address(tmp_path: Path) -> Iterator[str]:
     """The page, with a model so small that all its windows are read in seconds."""
     save_tiny_model("llama", tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"].zero_()  # nothing passes its gate: DEAD is given zeros
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
     (tmp_path / "model" / "README.md").write_text(uuid.uuid4().hex)
     with LocalHub() as hub:
         hub.add(HUB_DEFAULT, tmp_path / "model")
@@ -125,11 +130,13 @@ def test_a_data_set_of_the_hub_calibrates_and_measures(page: Page) -> None:
     assert overflow(page) <= 0
 
 
-def test_a_copy_is_calibrated_on_what_the_model_writes(page: Page) -> None:
+def test_a_copy_is_calibrated_on_what_the_model_writes_and_what_that_misses_is_named(page: Page) -> None:
     choose_method(page, "least_squares")
     read(page, "calibration", "generated")
     compress(page)
     expect(page.locator("#export-summary code")).to_contain_text("--method least_squares --calibrate generated")
+    expect(page.locator("#progress")).to_contain_text(text("method.unreached", count=1))
+    expect(page.locator("#progress code")).to_have_text([DEAD])
 
 
 def test_a_measurement_can_be_stopped(page: Page) -> None:
