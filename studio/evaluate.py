@@ -22,13 +22,12 @@ from studio.blocks import BlockModel
 from studio.checkpoint import Checkpoint, read_json
 from studio.configs import load_config
 from studio.decoder import MOST_TOKENS, Decoder
-from studio.errors import ModelError
 from studio.model_files import CONFIG
 from studio.questions import Flips, Options, Question, options, questions
 from studio.settings import settings
 from studio.shelf import Shelf
 from studio.steps import relayed
-from studio.texts import ASSETS, digest, read_text, token_ids, windows
+from studio.texts import ASSETS, check_has_head, digest, read_text, token_ids, windows
 
 BUILTIN_TEXTS = (ASSETS / "evaluation-en.txt", ASSETS / "evaluation-zh.txt")
 WINDOWS, WINDOW = 18, 512
@@ -182,7 +181,7 @@ def text_windows(checkpoint: Checkpoint, text: str | None = None) -> Tensor:
     figures are of all. Raises TextError for a text that is too short, ModelError for a model without a language model's
     head.
     """
-    check(checkpoint)
+    check_has_head(checkpoint)
     positions = getattr(load_config(read_json(checkpoint.path / CONFIG)), "max_position_embeddings", None)
     length = min(WINDOW, positions or WINDOW)
     texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
@@ -191,18 +190,12 @@ def text_windows(checkpoint: Checkpoint, text: str | None = None) -> Tensor:
     return torch.stack([window for _, window in sorted(turns, key=lambda turn: turn[0])])
 
 
-def check(checkpoint: Checkpoint) -> None:
-    """Raise ModelError for a model without a language model's head."""
-    if not checkpoint.can_chat:
-        raise ModelError("no_language_model", model=checkpoint.title)
-
-
 class Original:
     """A checkpoint run from disk in ``dtype``; its hidden states are kept in the cache, by model and tokens."""
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
         """Raises ModelError for a model without a language model's head."""
-        check(checkpoint)
+        check_has_head(checkpoint)
         self._model = BlockModel(checkpoint, dtype)
         self._shelf = Shelf(settings().cache_dir / "hidden", HIDDEN_BYTES)
         self._revision = checkpoint.revision

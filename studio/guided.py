@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from studio.architecture import Kind, Layer
 from studio.blocks import BlockModel, Step
 from studio.checkpoint import Checkpoint
-from studio.errors import CheckpointError, ModelError
+from studio.errors import CheckpointError
 from studio.model import COMPUTE
 from studio.packing import PackedTensor, pack
 from studio.rounding import METHODS, Rounded, Statistics
 from studio.scheme import Method, Scheme
-from studio.texts import ASSETS, read_text, token_ids, windows
+from studio.texts import ASSETS, check_has_head, read_text, token_ids, windows
 
 BUILTIN_TEXTS = (ASSETS / "calibration.txt", ASSETS / "calibration-more.txt")
 WINDOWS, WINDOW = 16, 256
@@ -95,12 +95,6 @@ def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tenso
     texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
     ids = torch.cat([token_ids(checkpoint, one) for one in texts])
     return windows(ids, WINDOWS, WINDOW)
-
-
-def check_has_head(checkpoint: Checkpoint) -> None:
-    """Raise ModelError for a model without a language model's head."""
-    if not checkpoint.can_chat:
-        raise ModelError("no_language_model", model=checkpoint.title)
 
 
 def _taken(found: list[Found]) -> Iterable[Found]:

@@ -13,11 +13,11 @@ from studio.columns import original_column
 from studio.dataset import read_dataset
 from studio.errors import ResourceError
 from studio.evaluate import text_windows
-from studio.guided import calibration_tokens, check_has_head
+from studio.guided import calibration_tokens
 from studio.jobs import Event
 from studio.measuring import Measuring
 from studio.pool import Pool
-from studio.texts import GENERATED, Text, read_text
+from studio.texts import GENERATED, Text, check_has_head, read_text
 from studio.workspace import own_folder, sessions_folder
 
 POOL = Pool()

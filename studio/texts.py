@@ -10,7 +10,7 @@ from torch import Tensor
 
 from studio.architecture import Kind
 from studio.checkpoint import Checkpoint
-from studio.errors import CheckpointError, TextError
+from studio.errors import CheckpointError, ModelError, TextError
 from studio.model import load_tokenizer
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -51,6 +51,12 @@ def read_text(file: Path) -> str:
     if not text.strip():
         raise TextError("text_empty", file=file.name)
     return text
+
+
+def check_has_head(checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a model without a language model's head."""
+    if not checkpoint.can_chat:
+        raise ModelError("no_language_model", model=checkpoint.title)
 
 
 def token_ids(checkpoint: Checkpoint, text: str, tokenizer: Any = None) -> Tensor:
