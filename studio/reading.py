@@ -61,6 +61,7 @@ class Reading(Measuring):
         found = generate.recall(checkpoint)
         if found is not None:
             return found
+        yield Event("load")
         column = original_column(checkpoint)
         try:
             with POOL.borrow(column.key, column.need, column.load) as speaker:
