@@ -18,6 +18,7 @@ from studio.ui.present import (
     mode_choices,
     scheme_choices,
 )
+from studio.ui.text_choice import CALIBRATION, text_choice
 from studio.ui.words import Words, heading
 
 PICK = """
@@ -195,7 +196,11 @@ class PlanPanel:
     misfit: gr.Radio
     all_layers: gr.Checkbox
     method: gr.Dropdown
+    reading: gr.Column
+    """All that chooses the calibration text; there for methods that read one."""
+    reads: gr.Radio
     calibration: gr.File
+    dataset: gr.Textbox
     undo: gr.Button
     compress: gr.Button
     cancel: gr.Button
@@ -249,7 +254,8 @@ def plan_panel(words: Words) -> PlanPanel:
             filterable=False,
             elem_id="method",
         )
-        calibration = words.on(gr.File, {"label": "method.own_text"}, height=90, visible=False, elem_id="calibration")
+        with gr.Column(visible=False, elem_id="calibration-text", elem_classes="bare") as reading:
+            reads, calibration, dataset = text_choice(words, CALIBRATION, "calibration")
         with words.on(gr.Accordion, {"label": "plan.more"}, open=False), gr.Row(elem_classes="tight"):
             misfit = words.on(
                 gr.Radio,
@@ -271,8 +277,9 @@ def plan_panel(words: Words) -> PlanPanel:
             cancel = words.on(gr.Button, {"value": "plan.cancel"}, interactive=False, elem_id="cancel", scale=1)
         progress = gr.HTML(elem_id="progress")
     return PlanPanel(
-        mode, group_size, ratio, backup, misfit, all_layers, method, calibration, undo, compress, cancel, progress
-    )
+        mode, group_size, ratio, backup, misfit, all_layers, method, reading, reads, calibration, dataset, undo,
+        compress, cancel, progress,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
