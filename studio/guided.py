@@ -2,7 +2,8 @@
 
 A block runs once as it is, while the second moments of its layers' inputs are summed; then its weights are rounded and
 it runs again, so that the next one meets, and makes up for, the errors made so far. Only statistics are kept, and only
-those of one block. Knows nothing of files or plans.
+those of one block. For a method that counts some tokens more than others, what each counts is found first. Knows
+nothing of files or plans.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -17,6 +18,7 @@ from studio.architecture import Kind, Layer
 from studio.blocks import BlockModel, Step
 from studio.checkpoint import Checkpoint
 from studio.errors import CheckpointError, ModelError
+from studio.fisher import token_weights
 from studio.model import COMPUTE
 from studio.packing import PackedTensor, pack
 from studio.rounding import METHODS, Rounded, Statistics
@@ -54,7 +56,8 @@ def guided(
         for layer in checkpoint.layers
         if layer.name in schemes and layer.kind is Kind.LINEAR and len(layer.shape) == 2
     ]
-    listener = _Listener(model.model, wanted)
+    weights = yield from token_weights(checkpoint, wanted, tokens) if METHODS[method].weighs_tokens else _unweighted()
+    listener = _Listener(model.model, wanted, weights)
     found: list[Found] = []
 
     def after(part: str, again: Callable[[], Any], wait: Callable[[], None], output: Any) -> Any:
@@ -96,6 +99,11 @@ def calibration_tokens(checkpoint: Checkpoint, file: Path | None = None) -> Tens
     return windows(ids, WINDOWS, WINDOW)
 
 
+def _unweighted() -> Generator[Step, None, dict[str, Tensor]]:
+    yield from ()
+    return {}
+
+
 def _taken(found: list[Found]) -> Iterable[Found]:
     while found:
         yield found.pop(0)
@@ -135,9 +143,10 @@ def _alike(layers: list[Layer], listener: "_Listener", schemes: Mapping[str, Sch
 
 
 class _Listener:
-    """Sums the second moments of what modules are given."""
+    """Sums the second moments of what modules are given, each token with its weight where there is one."""
 
-    def __init__(self, model: nn.Module, layers: list[Layer]) -> None:
+    def __init__(self, model: nn.Module, layers: list[Layer], weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
         self._given: dict[str, Statistics] = {}
         self._recent: dict[tuple[Any, ...], tuple[Tensor, Statistics]] = {}
         self._is_deaf = False
@@ -164,7 +173,7 @@ class _Listener:
     def _hear(self, name: str, given: tuple[Any, ...]) -> None:
         if self._is_deaf or not given or not given[0].numel():
             return
-        statistics = self._statistics(given[0])
+        statistics = self._statistics(given[0], self._weights.get(name))
         if name in self._given:  # the block runs its layer more than once
             before = self._given[name]
             tokens = before.tokens + statistics.tokens
@@ -172,12 +181,15 @@ class _Listener:
             statistics = Statistics(second, tokens)
         self._given[name] = statistics
 
-    def _statistics(self, given: Tensor) -> Statistics:
-        """Return the statistics of ``given`` [..., K]: the same object for q, k and v, which are given the same."""
-        key = (given.data_ptr(), given.shape, given.stride(), given._version)
+    def _statistics(self, given: Tensor, weights: Tensor | None) -> Statistics:
+        """Return the statistics of ``given`` [..., K]: without weights [T] the same object for q, k and v."""
+        key = (given.data_ptr(), given.shape, given.stride(), given._version, id(weights))
         if key not in self._recent:
             flat = given.detach().reshape(-1, given.shape[-1]).float()
-            self._recent[key] = given, Statistics((flat.T @ flat).div_(len(flat)), len(flat))
+            weighted = flat
+            if weights is not None and len(weights) == len(flat):
+                weighted = flat * (weights / weights.mean()).to(flat.device).unsqueeze(1)
+            self._recent[key] = given, Statistics((weighted.T @ flat).div_(len(flat)), len(flat))
         return self._recent[key][1]
 
 

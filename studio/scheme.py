@@ -23,6 +23,7 @@ class Method(StrEnum):
     LEAST_SQUARES = "least_squares"
     NEAREST_GPTQ = "nearest_gptq"
     GPTQ = "gptq"
+    FISHER_GPTQ = "fisher_gptq"
 
     @property
     def needs_inputs(self) -> bool:

@@ -26,6 +26,8 @@ class Rounding:
     nanoseconds: float
     """About what a weight costs on two cores of an AMD EPYC (Zen 4), with the calibration it takes."""
     calibrated: Calibrated | None = None
+    weighs_tokens: bool = False
+    """Whether its statistics count a token by how much the predictions hang on it, not all alike."""
 
 
 def _scale_estimation(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
@@ -51,5 +53,6 @@ METHODS: dict[Method, Rounding] = {
     Method.LEAST_SQUARES: Rounding(round_to_nearest, 175, _least_squares),
     Method.NEAREST_GPTQ: Rounding(round_to_nearest, 180, _nearest_gptq),
     Method.GPTQ: Rounding(round_to_nearest, 320, _gptq),
+    Method.FISHER_GPTQ: Rounding(round_to_nearest, 560, _gptq, weighs_tokens=True),
 }
 """A weight that was given nothing is rounded by the free part."""

@@ -37,6 +37,7 @@ LAYERS = (
     "model",
     "decoder",
     "blocks|texts",
+    "fisher",
     "calibrate|guided",
     "output_error",
     "compress",
