@@ -83,7 +83,7 @@ class Call:
             said = output if isinstance(output, Tensor) else output[0]
             if said.shape != gradient.shape or not said.requires_grad:
                 return None
-            said.backward(gradient)  # type: ignore[no-untyped-call]
+            said.backward(gradient)
         return given.grad
 
 

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -25,11 +26,14 @@ from studio.model import load_tokenizer
 from studio.packing import PackedTensor
 from studio.plan import Choice, make_plan
 from studio.recipe import read_recipe
-from studio.scheme import Method, Mode, Scheme
+from studio.scheme import GROUP_SIZES, Method, Mode, Scheme
+from studio.survey import sensitivities
 from tests.bench.quality_data import dithered, windows
 from tests.bench.quality_peers import PEERS, Made, Peer, Predict, predictor
 from tests.steps import finish
 
+NOT_INSTALLED = 3
+"""What this process ends with when a peer's package is not there."""
 CORES = 2
 BATCH = 4
 """Windows judged at once."""
@@ -58,15 +62,27 @@ class Row:
     original: float
 
 
-def ours(method: Method, scheme: Scheme) -> Callable[[Checkpoint, Tensor, Path], Made]:
-    """The studio, from the model's files to the written one; judged from what it exports."""
+def ours(method: Method, scheme: Scheme, ratio: float = 1.0) -> Callable[[Checkpoint, Tensor, Path], Made]:
+    """The studio, from the model's files to the written one; judged from what it exports.
+
+    With a ratio the rest of the blocks is at 8 bits, and what finds out which is in the time.
+    """
 
     def make(checkpoint: Checkpoint, tokens: Tensor, folder: Path) -> Made:
         from studio import __version__
 
-        choice = Choice.of(scheme.mode.value, scheme.group_size, 1.0, "int8_asym", method=method.value)
+        is_usual = scheme.group_size in GROUP_SIZES
+        choice = Choice.of(
+            scheme.mode.value,
+            scheme.group_size if is_usual else 64,
+            ratio,
+            "int8_asym",
+            pins=() if is_usual else (f"*.layers.*={scheme}",),
+            method=method.value,
+        )
         began = time.perf_counter()
-        plan = make_plan(checkpoint.layers, choice)
+        scores = finish(sensitivities(checkpoint)) if ratio < 1 else None
+        plan = make_plan(checkpoint.layers, choice, scores)
         compressed = finish(compress(checkpoint, plan, folder / WEIGHTS, tokens if method.needs_inputs else None))
         seconds = time.perf_counter() - began
         out = export.write_folder(checkpoint, compressed, folder / "out")
@@ -88,17 +104,26 @@ def exported(folder: Path) -> dict[str, Tensor]:
 
 
 def _ours() -> dict[str, Peer]:
+    fisher = Method.FISHER_GPTQ
     asked = [
-        (Mode.INT4_ASYM, BOTH, list(Method)),
-        (Mode.INT4_SYM, BOTH, [Method.GPTQ]),
-        (Mode.NF4, "OpenVINO", [Method.GPTQ]),
-        (Mode.CB4_LEARNED, "OpenVINO", [Method.LEAST_SQUARES, Method.GPTQ]),
+        (Scheme(Mode.INT4_ASYM, 64), BOTH, list(Method)),
+        (Scheme(Mode.INT4_SYM, 64), BOTH, [Method.GPTQ, fisher]),
+        (Scheme(Mode.NF4, 64), "OpenVINO", [Method.NEAREST, Method.LEAST_SQUARES, Method.GPTQ, fisher]),
+        (Scheme(Mode.NF4, 48), "OpenVINO", [fisher]),
+        (Scheme(Mode.CB4_LEARNED, 64), "OpenVINO", [Method.LEAST_SQUARES, Method.GPTQ, fisher]),
+        (Scheme(Mode.CB4_LEARNED, 48), "OpenVINO", [fisher]),
     ]
-    return {
-        f"{method.value} {mode.value}": Peer(str(Scheme(mode, 64)), target, ours(method, Scheme(mode, 64)))
-        for mode, target, methods in asked
+    rows = {
+        f"{method.value} {scheme}": Peer(str(scheme), target, ours(method, scheme))
+        for scheme, target, methods in asked
         for method in methods
     }
+    # As many bytes as llama.cpp's Q4_K_M takes here.
+    rows["fisher_gptq int4_asym-g32 + int8"] = Peer(
+        "int4_asym-g32, int8_asym", BOTH, ours(fisher, Scheme(Mode.INT4_ASYM, 32), 0.74)
+    )
+    rows["fisher_gptq nf4-g12"] = Peer("nf4-g12", "OpenVINO", ours(fisher, Scheme(Mode.NF4, 12)))
+    return rows
 
 
 ROWS = _ours() | PEERS
@@ -112,7 +137,8 @@ def judge(checkpoint: Checkpoint, predict: Predict, ids: Tensor) -> Evaluation:
         states = finish(original.hidden(batch))
         other = predict(batch)
         for index, window in enumerate(batch):
-            tally.add(window, states[index] @ table.T, other[index])
+            for _ in tally.add(window, iter([states[index] @ table.T]), iter([other[index]])):
+                pass
     return tally.result()
 
 
@@ -138,7 +164,12 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:CORES])
     torch.set_num_threads(CORES)
-    made = peer.make(checkpoint, text.calibration, folder)
+    try:
+        made = peer.make(checkpoint, text.calibration, folder)
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        shutil.rmtree(folder)
+        raise SystemExit(NOT_INSTALLED) from None
     os.sched_setaffinity(0, cores)
     torch.set_num_threads(len(cores))
     found = judge(checkpoint, made.predict(), getattr(text, options.split))
