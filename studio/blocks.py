@@ -24,10 +24,9 @@ from studio.steps import threaded
 Transform = Callable[[Layer, Tensor], Tensor]
 """A layer and its tensor as :meth:`Checkpoint.read` gives it -> the one to compute with, of the same shape."""
 
-After = Callable[[str, Callable[[], Any], Callable[[], None], Any], Any]
-"""A part that has run, with its weights still there -> what goes on in place of its output. Given are its name, a
-function that runs it again on the same, one to be called between pieces of work (the reader may stop there), and its
-output."""
+After = Callable[["Call", Callable[[], None], Any], Any]
+"""A part that has run, with its weights still there -> what goes on in place of its output. Given are its call, which
+can run again, a function to be called between pieces of work (the reader may stop there), and its output."""
 
 LogitGradient = Callable[[Tensor], Tensor]
 """Logits [1, T, V] of some positions -> the gradient of a loss with respect to them, of the same shape."""
@@ -129,7 +128,7 @@ class BlockModel:
                 nonlocal done
                 part = call.part
                 if after is not None:
-                    output = after(part, call.again, lambda: say(Step(part, done, total)), output)
+                    output = after(call, lambda: say(Step(part, done, total)), output)
                 self._drop(part)
                 done = min(done + self._size(part), total)  # some architectures run a block more than once
                 say(Step(part, done, total))

@@ -7,7 +7,7 @@ nothing of files or plans.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from studio.architecture import Kind, Layer
-from studio.blocks import BlockModel, Step
+from studio.blocks import BlockModel, Call, Step
 from studio.checkpoint import Checkpoint
 from studio.errors import CheckpointError, ModelError
 from studio.fisher import token_weights
 from studio.model import COMPUTE
 from studio.packing import PackedTensor, pack
 from studio.rounding import METHODS, Rounded, Statistics
+from studio.rounding.tuned import Start
 from studio.scheme import Method, Scheme
 from studio.texts import ASSETS, read_text, token_ids, windows
+from studio.tuning import tuned_block
 
 BUILTIN_TEXTS = (ASSETS / "calibration.txt", ASSETS / "calibration-more.txt")
 WINDOWS, WINDOW = 16, 256
@@ -60,21 +62,33 @@ def guided(
     listener = _Listener(model.model, wanted, weights)
     found: list[Found] = []
 
-    def after(part: str, again: Callable[[], Any], wait: Callable[[], None], output: Any) -> Any:
-        inside = [layer for layer in wanted if f"{layer.name}.".startswith(f"{part}.") and listener.has(layer)]
+    def after(call: Call, wait: Callable[[], None], output: Any) -> Any:
+        inside = [layer for layer in wanted if f"{layer.name}.".startswith(f"{call.part}.") and listener.has(layer)]
+        starts: dict[Layer, Start] = {}
         for layers in _alike(inside, listener, schemes):
             wait()
-            for rounded in _rounded(
-                checkpoint, layers, schemes[layers[0].name], method, listener.statistics(layers[0])
-            ):
-                model.replace(rounded.layer, rounded.packed.dequantize())
-                found.append(rounded)
-        listener.forget()
-        if not inside:
-            return output
-        wait()
+            starts |= _rounded(checkpoint, layers, schemes[layers[0].name], method, listener.statistics(layers[0]))
+            if not METHODS[method].is_tuned:
+                _keep(starts)
         with listener.deaf():
-            return again()
+            if starts:
+                whole = tuned_block(call, starts, weights.get(inside[-1].name), wait)
+                _keep({layer: replace(start, rounded=whole[layer]) for layer, start in starts.items()})
+            listener.forget()
+            if not inside:
+                return output
+            wait()
+            return call.again()
+
+    def _keep(starts: dict[Layer, Start]) -> None:
+        for layer, start in starts.items():
+            packed = pack(start.rounded, start.scheme)
+            dense = packed.dequantize()
+            model.replace(layer, dense)
+            difference = float((dense - start.weight).square_().sum())
+            found.append(Found(layer, packed, difference, float(start.weight.square().sum())))
+        if not METHODS[method].is_tuned:
+            starts.clear()
 
     run = model.run(tokens, after)
     try:
@@ -111,7 +125,7 @@ def _taken(found: list[Found]) -> Iterable[Found]:
 
 def _rounded(
     checkpoint: Checkpoint, layers: list[Layer], scheme: Scheme, method: Method, statistics: Statistics
-) -> list[Found]:
+) -> dict[Layer, Start]:
     """Return weights that share scheme and statistics, rounded as one: its rows do not see each other."""
     calibrated = METHODS[method].calibrated
     if calibrated is None:
@@ -121,14 +135,13 @@ def _rounded(
         if not bool(weight.isfinite().all()):
             raise CheckpointError("not_finite", tensor=layer.source)
     whole = calibrated(torch.cat(weights), scheme, statistics)
-    results = []
+    results = {}
     start = 0
     for layer, weight in zip(layers, weights, strict=True):
         rows = slice(start, start := start + len(weight))
         zeros = None if whole.zero_point is None else whole.zero_point[rows]
-        packed = pack(Rounded(whole.codes[rows].contiguous(), whole.scale[rows], zeros, whole.shared), scheme)
-        difference = float((packed.dequantize() - weight).square_().sum())
-        results.append(Found(layer, packed, difference, float(weight.square().sum())))
+        own = Rounded(whole.codes[rows].contiguous(), whole.scale[rows], zeros, whole.shared)
+        results[layer] = Start(weight, scheme, own)
     return results
 
 

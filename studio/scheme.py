@@ -24,6 +24,7 @@ class Method(StrEnum):
     NEAREST_GPTQ = "nearest_gptq"
     GPTQ = "gptq"
     FISHER_GPTQ = "fisher_gptq"
+    TUNED = "tuned"
 
     @property
     def needs_inputs(self) -> bool:
@@ -31,7 +32,7 @@ class Method(StrEnum):
         return self not in (Method.NEAREST, Method.HALF_QUADRATIC)
 
 
-BEST = Method.GPTQ
+BEST = Method.FISHER_GPTQ
 """What we recommend: the least damage, within a minute on a small model."""
 
 WHOLE_CHANNEL = -1

@@ -28,6 +28,8 @@ class Rounding:
     calibrated: Calibrated | None = None
     weighs_tokens: bool = False
     """Whether its statistics count a token by how much the predictions hang on it, not all alike."""
+    is_tuned: bool = False
+    """Whether a block's weights are then tuned together (``rounding/tuned.py``)."""
 
 
 def _scale_estimation(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
@@ -53,6 +55,7 @@ METHODS: dict[Method, Rounding] = {
     Method.LEAST_SQUARES: Rounding(round_to_nearest, 175, _least_squares),
     Method.NEAREST_GPTQ: Rounding(round_to_nearest, 180, _nearest_gptq),
     Method.GPTQ: Rounding(round_to_nearest, 320, _gptq),
-    Method.FISHER_GPTQ: Rounding(round_to_nearest, 560, _gptq, weighs_tokens=True),
+    Method.FISHER_GPTQ: Rounding(round_to_nearest, 420, _gptq, weighs_tokens=True),
+    Method.TUNED: Rounding(round_to_nearest, 2500, _gptq, weighs_tokens=True, is_tuned=True),
 }
 """A weight that was given nothing is rounded by the free part."""

@@ -84,7 +84,7 @@ def verdicts(rows: dict[str, Row]) -> list[str]:
     else:
         best = rows[NNCF]
         name = f"the best of NNCF ({best.kld[0]:.4f} in {best.seconds:.0f} s), in a third of its time"
-        lines.append(_asked(name, integers, best.seconds / SLOWER, 0.8 * best.kld[0], 0.5 * best.kld[0]))
+        lines.append(_asked(name, ours, best.seconds / SLOWER, 0.8 * best.kld[0], 0.5 * best.kld[0]))
     for name in ("llama.cpp Q4_0 + imatrix", "llama.cpp Q4_K_M + imatrix", "HQQ 96", "AutoRound light"):
         if name in rows:
             peer = rows[name]
@@ -116,7 +116,8 @@ def absent(name: str, why: str) -> str:
 def write(rows: dict[str, Row], missing: dict[str, str], split: str) -> None:
     first = next(iter(rows.values()))
     machines = ", ".join(sorted({row.machine for row in rows.values()}))
-    asked = f"\n## Asked for and found\n\nOurs of {BITS} bits or fewer, the best within the time; against a larger peer, of no more bits than it.\n\n"
+    asked = f"\n## Asked for and found\n\nOurs of {BITS} bits or fewer, the best within the time; against a larger peer, of "
+    asked += "no more bits than it.\n\n"
     parts: list[Any] = [
         INTRO.format(split=split, original=first.original, machines=machines),
         table(HEADER, [line(rows[name]) if name in rows else absent(name, missing[name]) for name in ROWS]),

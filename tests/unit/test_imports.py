@@ -37,7 +37,7 @@ LAYERS = (
     "model",
     "decoder",
     "blocks|texts",
-    "fisher",
+    "fisher|tuning",
     "calibrate|guided",
     "output_error",
     "compress",
