@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from studio.architecture import Layer
@@ -29,12 +29,14 @@ def tuned_block(
     names = {layer.name.removeprefix(f"{call.part}."): layer for layer in starts}
     others = {name: _wide(tensor) for name, tensor in call.module.state_dict().items() if name not in names}
     windows = next(arg.shape[0] for arg in _tensors((call.args, call.kwargs)) if arg.ndim == 3)
+    unhooked = _Unhooked(call.module)
     lots = [torch.arange(first, windows, LOTS) for first in range(min(LOTS, windows))]
 
     def said(dense: Mapping[str, Tensor], lot: Tensor) -> Tensor:
         args, kwargs = (_taken(given, lot, windows) for given in (call.args, call.kwargs))
         shaped = {name: w.mT if names[name].transposed else w for name, w in dense.items()}
-        output = functional_call(call.module, {**others, **shaped}, args, kwargs)
+        tensors = {f"module.{name}": tensor for name, tensor in {**others, **shaped}.items()}
+        output = functional_call(unhooked, tensors, args, kwargs)
         return output if isinstance(output, Tensor) else output[0]
 
     originals = {name: starts[layer].weight.float() for name, layer in names.items()}
@@ -57,6 +59,17 @@ def tuned_block(
     except StopIteration as finished:
         found: dict[str, Rounded] = finished.value
     return {layer: found[name] for name, layer in names.items()}
+
+
+class _Unhooked(nn.Module):
+    """A module without the hooks that load its weights and drop them."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module.forward(*args, **kwargs)
 
 
 def _tensors(given: Any) -> list[Tensor]:

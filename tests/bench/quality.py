@@ -116,8 +116,10 @@ def absent(name: str, why: str) -> str:
 def write(rows: dict[str, Row], missing: dict[str, str], split: str) -> None:
     first = next(iter(rows.values()))
     machines = ", ".join(sorted({row.machine for row in rows.values()}))
-    asked = f"\n## Asked for and found\n\nOurs of {BITS} bits or fewer, the best within the time; against a larger peer, of "
-    asked += "no more bits than it.\n\n"
+    asked = (
+        "\n## Asked for and found\n\nOurs of {} bits or fewer, the best within the time; against a larger peer, of no "
+    )
+    asked = asked.format(BITS) + "more bits than it.\n\n"
     parts: list[Any] = [
         INTRO.format(split=split, original=first.original, machines=machines),
         table(HEADER, [line(rows[name]) if name in rows else absent(name, missing[name]) for name in ROWS]),
