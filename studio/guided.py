@@ -19,9 +19,11 @@ from studio.blocks import BlockModel, Call, Step
 from studio.checkpoint import Checkpoint
 from studio.errors import CheckpointError, ModelError
 from studio.fisher import token_weights
+from studio.folding import Fold, folds
 from studio.model import COMPUTE
 from studio.packing import PackedTensor, pack
 from studio.rounding import METHODS, Rounded, Statistics
+from studio.rounding.awq import channel_scales, scaled
 from studio.rounding.tuned import Start
 from studio.scheme import Method, Scheme
 from studio.texts import ASSETS, read_text, token_ids, windows
@@ -30,6 +32,15 @@ from studio.tuning import tuned_block
 BUILTIN_TEXTS = (ASSETS / "calibration.txt", ASSETS / "calibration-more.txt")
 WINDOWS, WINDOW = 16, 256
 """How much text calibrates, and how long a stretch of it is read at once, in tokens."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A tensor that is kept is another now: what scales of channels were folded into."""
+
+    layer: Layer
+    tensor: Tensor
+    """In the dtype that it is saved in."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,7 @@ class Found:
 
 def guided(
     checkpoint: Checkpoint, schemes: Mapping[str, Scheme], method: Method, tokens: Tensor
-) -> Generator[Step | Found, None, None]:
+) -> Generator[Step | Found | Changed, None, None]:
     """Yield every linear weight of ``schemes`` (by name) as ``method`` rounds it, once its block has been reached.
 
     ``tokens`` int64 [W, T] is what the model reads. Weights that are given nothing, or only zeros, are not yielded, nor
@@ -60,14 +71,27 @@ def guided(
     ]
     weights = yield from token_weights(checkpoint, wanted, tokens) if METHODS[method].weighs_tokens else _unweighted()
     listener = _Listener(model.model, wanted, weights)
-    found: list[Found] = []
+    found: list[Found | Changed] = []
+    layers_by_name = {layer.name: layer for layer in checkpoint.layers}
 
     def after(call: Call, wait: Callable[[], None], output: Any) -> Any:
         inside = [layer for layer in wanted if f"{layer.name}.".startswith(f"{call.part}.") and listener.has(layer)]
         starts: dict[Layer, Start] = {}
-        for layers in _alike(inside, listener, schemes):
+        known = {layer: listener.statistics(layer) for layer in inside}
+        folded: dict[Layer, Tensor] = {}
+        if METHODS[method].scales_channels:
+            free = frozenset(layer.name for layer in inside)
+            for fold in folds(call.module, call.part, layers_by_name, free):
+                wait()
+                _fold(checkpoint, fold, schemes, known, folded)
+            for layer, tensor in folded.items():
+                if layer.kind is Kind.OTHER:
+                    model.replace(layer, tensor)
+                    found.append(Changed(layer, tensor))
+        for layers in _alike(inside, known, schemes):
             wait()
-            starts |= _rounded(checkpoint, layers, schemes[layers[0].name], method, listener.statistics(layers[0]))
+            dense = [folded[layer] if layer in folded else _read(checkpoint, layer) for layer in layers]
+            starts |= _rounded(layers, dense, schemes[layers[0].name], method, known[layers[0]])
             if not METHODS[method].is_tuned:
                 _keep(starts)
         with listener.deaf():
@@ -118,22 +142,49 @@ def _unweighted() -> Generator[Step, None, dict[str, Tensor]]:
     return {}
 
 
-def _taken(found: list[Found]) -> Iterable[Found]:
+def _taken(found: list[Found | Changed]) -> Iterable[Found | Changed]:
     while found:
         yield found.pop(0)
 
 
+def _read(checkpoint: Checkpoint, layer: Layer) -> Tensor:
+    weight = checkpoint.read(layer).float()
+    if not bool(weight.isfinite().all()):
+        raise CheckpointError("not_finite", tensor=layer.source)
+    return weight
+
+
+def _fold(
+    checkpoint: Checkpoint,
+    fold: Fold,
+    schemes: Mapping[str, Scheme],
+    known: dict[Layer, Statistics],
+    folded: dict[Layer, Tensor],
+) -> None:
+    """Find scales for the channels of a fold; put the weights that follow into ``folded``, and what they are given
+    then into ``known``."""
+    first = fold.readers[0]
+    weights = [folded.get(layer, _read(checkpoint, layer)) for layer in fold.readers]
+    scales = channel_scales(torch.cat(weights), schemes[first.name], known[first])
+    source = folded.get(fold.source, _read(checkpoint, fold.source))
+    if fold.source.kind is Kind.OTHER:  # it is saved in fewer bits: the weights make up for what it then is
+        kept = (source / scales).to(checkpoint.saved_dtype(fold.source))
+        scales = torch.where(kept == 0, 1.0, source / kept.float())
+        folded[fold.source] = torch.where(kept == 0, source.to(kept.dtype), kept)
+    else:
+        folded[fold.source] = source / scales.unsqueeze(1)
+    given = scaled(known[first], scales)
+    for layer, weight in zip(fold.readers, weights, strict=True):
+        folded[layer], known[layer] = weight * scales, given
+
+
 def _rounded(
-    checkpoint: Checkpoint, layers: list[Layer], scheme: Scheme, method: Method, statistics: Statistics
+    layers: list[Layer], weights: list[Tensor], scheme: Scheme, method: Method, statistics: Statistics
 ) -> dict[Layer, Start]:
     """Return weights that share scheme and statistics, rounded as one: its rows do not see each other."""
     calibrated = METHODS[method].calibrated
     if calibrated is None:
         raise ValueError(f"{method} takes no statistics")
-    weights = [checkpoint.read(layer).float() for layer in layers]
-    for layer, weight in zip(layers, weights, strict=True):
-        if not bool(weight.isfinite().all()):
-            raise CheckpointError("not_finite", tensor=layer.source)
     whole = calibrated(torch.cat(weights), scheme, statistics)
     results = {}
     start = 0
@@ -145,13 +196,13 @@ def _rounded(
     return results
 
 
-def _alike(layers: list[Layer], listener: "_Listener", schemes: Mapping[str, Scheme]) -> list[list[Layer]]:
+def _alike(layers: list[Layer], known: Mapping[Layer, Statistics], schemes: Mapping[str, Scheme]) -> list[list[Layer]]:
     """Return the layers in lots that can be rounded as one: the same input and scheme, nothing shared by a tensor."""
     lots: dict[tuple[object, ...], list[Layer]] = {}
     for layer in layers:
         scheme = schemes[layer.name]
         alone = layer.name if scheme.mode.stored_as.shared is not None else ""
-        lots.setdefault((id(listener.statistics(layer)), scheme, alone), []).append(layer)
+        lots.setdefault((id(known[layer]), scheme, alone), []).append(layer)
     return list(lots.values())
 
 

@@ -22,6 +22,7 @@ class Method(StrEnum):
     SCALE_ESTIMATION = "scale_estimation"
     LEAST_SQUARES = "least_squares"
     NEAREST_GPTQ = "nearest_gptq"
+    AWQ = "awq"
     GPTQ = "gptq"
     FISHER_GPTQ = "fisher_gptq"
     TUNED = "tuned"

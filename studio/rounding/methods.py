@@ -28,6 +28,8 @@ class Rounding:
     calibrated: Calibrated | None = None
     weighs_tokens: bool = False
     """Whether its statistics count a token by how much the predictions hang on it, not all alike."""
+    scales_channels: bool = False
+    """Whether input channels are scaled before, where their inputs can make up for it (``rounding/awq.py``)."""
     is_tuned: bool = False
     """Whether a block's weights are then tuned together (``rounding/tuned.py``)."""
 
@@ -54,6 +56,7 @@ METHODS: dict[Method, Rounding] = {
     Method.SCALE_ESTIMATION: Rounding(round_to_nearest, 100, _scale_estimation),
     Method.LEAST_SQUARES: Rounding(round_to_nearest, 175, _least_squares),
     Method.NEAREST_GPTQ: Rounding(round_to_nearest, 180, _nearest_gptq),
+    Method.AWQ: Rounding(round_to_nearest, 320, _least_squares, scales_channels=True),
     Method.GPTQ: Rounding(round_to_nearest, 320, _gptq),
     Method.FISHER_GPTQ: Rounding(round_to_nearest, 420, _gptq, weighs_tokens=True),
     Method.TUNED: Rounding(round_to_nearest, 2500, _gptq, weighs_tokens=True, is_tuned=True),

@@ -37,7 +37,7 @@ LAYERS = (
     "model",
     "decoder",
     "blocks|texts",
-    "fisher|tuning",
+    "fisher|tuning|folding",
     "calibrate|guided",
     "output_error",
     "compress",
