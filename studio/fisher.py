@@ -38,8 +38,7 @@ def token_weights(
     model = BlockModel(checkpoint, COMPUTE)
     listener = _Listener(model.model, layers)
     generator = torch.Generator().manual_seed(SEED)
-    size = _states_bytes(checkpoint, tokens.shape[1])
-    for lot in torch.split(tokens, max(1, STATES_BYTES // size)):
+    for lot in lots(checkpoint, tokens):
         listener.begin()
         yield from model.run_backward(lot, lambda logits: against_a_draw(logits, generator))
     return listener.weights(tokens.numel())
@@ -54,11 +53,12 @@ def against_a_draw(logits: Tensor, generator: torch.Generator) -> Tensor:
     return chances.scatter_add_(-1, words, -torch.ones_like(drawn)).to(logits.dtype)
 
 
-def _states_bytes(checkpoint: Checkpoint, length: int) -> int:
-    """Return what the blocks are given of one window."""
+def lots(checkpoint: Checkpoint, tokens: Tensor) -> tuple[Tensor, ...]:
+    """Return the windows [W, T] in lots of which everything that the blocks are given fits into memory."""
     width = next((layer.shape[-1] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING), 1)
-    blocks = {layer.block for layer in checkpoint.layers}
-    return len(blocks) * length * width * COMPUTE.itemsize
+    blocks = len({layer.block for layer in checkpoint.layers})
+    size = blocks * tokens.shape[1] * width * COMPUTE.itemsize
+    return torch.split(tokens, max(1, STATES_BYTES // size))
 
 
 class _Listener:

@@ -21,15 +21,15 @@ from studio import export
 from studio.architecture import Kind
 from studio.checkpoint import WEIGHTS, Checkpoint
 from studio.compress import compress
+from studio.damage import damages
 from studio.evaluate import Evaluation, Original, Tally
 from studio.model import load_tokenizer
 from studio.packing import PackedTensor
 from studio.plan import Choice, make_plan
 from studio.recipe import read_recipe
 from studio.scheme import GROUP_SIZES, Method, Mode, Scheme
-from studio.survey import sensitivities
 from tests.bench.quality_data import dithered, windows
-from tests.bench.quality_peers import PEERS, Made, Peer, Predict, predictor
+from tests.bench.quality_peers import PEERS, Made, Peer, Predict, linear, predictor
 from tests.steps import finish
 
 NOT_INSTALLED = 3
@@ -81,7 +81,7 @@ def ours(method: Method, scheme: Scheme, ratio: float = 1.0) -> Callable[[Checkp
             method=method.value,
         )
         began = time.perf_counter()
-        scores = finish(sensitivities(checkpoint)) if ratio < 1 else None
+        scores = _scores(checkpoint, scheme, tokens) if ratio < 1 else None
         plan = make_plan(checkpoint.layers, choice, scores)
         compressed = finish(compress(checkpoint, plan, folder / WEIGHTS, tokens if method.needs_inputs else None))
         seconds = time.perf_counter() - began
@@ -93,10 +93,18 @@ def ours(method: Method, scheme: Scheme, ratio: float = 1.0) -> Callable[[Checkp
     return make
 
 
+def _scores(checkpoint: Checkpoint, scheme: Scheme, tokens: Tensor) -> dict[str, float]:
+    """Return what decides which layers keep 8 bits: the predicted damage, a weight."""
+    found = finish(damages(checkpoint, {layer.name: scheme for layer in linear(checkpoint)}, tokens))
+    return {layer.name: found[layer.name] / layer.numel for layer in linear(checkpoint)}
+
+
 def exported(folder: Path) -> dict[str, Tensor]:
-    """Return what the stored numbers of an exported folder stand for, by name."""
+    """Return every tensor of an exported folder, packed ones as what their numbers stand for, by name."""
     found = {}
     with safe_open(folder / WEIGHTS, framework="pt") as file:
+        packed = {f"{weight.name}.{part.name}" for weight in read_recipe(folder).weights for part in weight.parts}
+        found |= {name: file.get_tensor(name) for name in set(file.keys()) - packed}  # AWQ's norms are not the source's
         for weight in read_recipe(folder).weights:
             arrays = {part.name: file.get_tensor(f"{weight.name}.{part.name}") for part in weight.parts}
             found[weight.name] = PackedTensor.of(Scheme.parse(weight.scheme), weight.shape, arrays).dequantize()
@@ -119,9 +127,11 @@ def _ours() -> dict[str, Peer]:
         for method in methods
     }
     # As many bytes as llama.cpp's Q4_K_M takes here.
-    rows["fisher_gptq int4_asym-g32 + int8"] = Peer(
-        "int4_asym-g32, int8_asym", BOTH, ours(fisher, Scheme(Mode.INT4_ASYM, 32), 0.74)
-    )
+    for scheme, ratio, target in (
+        (Scheme(Mode.INT4_ASYM, 64), 0.6735, BOTH),
+        (Scheme(Mode.NF4, 64), 0.662, "OpenVINO"),
+    ):
+        rows[f"fisher_gptq {scheme} + int8"] = Peer(f"{scheme}, int8_asym", target, ours(fisher, scheme, ratio))
     rows["fisher_gptq nf4-g12"] = Peer("nf4-g12", "OpenVINO", ours(fisher, Scheme(Mode.NF4, 12)))
     return rows
 

@@ -38,7 +38,7 @@ LAYERS = (
     "decoder",
     "blocks|texts",
     "fisher|tuning|folding",
-    "calibrate|guided",
+    "calibrate|guided|damage",
     "output_error",
     "compress",
     "questions",
