@@ -5,6 +5,7 @@ the model's own code's word, not a guess from names.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,6 +30,9 @@ DEFINING_LINEAR = frozenset({"Linear", "FalconLinear"})
 
 MAX_BUFFER_BYTES = 1 << 30
 """What a model may hold beside its weights."""
+
+EXPERT = re.compile(r"(?<=\.)\d+(?=\.)")
+"""The number of an expert in a name, between dots."""
 
 
 class Kind(StrEnum):
@@ -107,6 +111,13 @@ class Layer:
         numbers = [index for index, part in enumerate(parts) if part.isdecimal()]
         within = parts[numbers[0] + 1 :] if numbers else parts[-1:]
         return ".".join((self.side, *within) if self.side else within)
+
+    @cached_property
+    def place(self) -> tuple[str, int] | None:
+        """Where it stands on a map: its projection, ``*`` for an expert's number, by its block; None outside both."""
+        if self.kind is not Kind.LINEAR or self.block is None:
+            return None
+        return EXPERT.sub("*", f".{self.projection}.")[1:-1], self.block
 
 
 def ratio_defining(layers: Sequence[Layer], all_layers: bool = False) -> list[Layer]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.errors import SchemeError
@@ -133,8 +133,7 @@ class Choice:
         return self.mode.is_mixable and self.ratio < 1 and self.primary != self.secondary
 
 
-@dataclass(frozen=True)
-class Assignment:
+class Assignment(NamedTuple):
     """One tensor and what it becomes; ``scheme`` None keeps it at 16 bits."""
 
     layer: Layer
@@ -295,7 +294,7 @@ def make_plan(
             return pinned[layer.name]
         return (fitted if layer.name in primary else backup)[layer.matrix[1]]
 
-    assignments = tuple(Assignment(layer, scheme(layer)) for layer in layers)
+    assignments = tuple([Assignment(layer, scheme(layer)) for layer in layers])
     is_exact = not choice.is_mixed or (sensitivities is not None and not are_estimates)
     return Plan(choice, assignments, is_exact, frozenset(pinned))
 

@@ -14,6 +14,7 @@ from studio.chat import Speaker
 from studio.decoder import Read
 from studio.errors import ResourceError
 from studio.machine import available_memory
+from studio.memory import give_back
 from studio.settings import settings
 from studio.units import format_bytes
 
@@ -52,6 +53,7 @@ class Pool:
             if held is None:
                 self._make_room(need)
                 held = self._models[key] = _Held(load())
+                give_back()
             held.users += 1
             self._models.move_to_end(key)
         try:

@@ -168,6 +168,13 @@ class Scheme:
     def __str__(self) -> str:
         return self.name
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.name)  # once: plans of ten thousand weights count their schemes at every move
+
     @cached_property
     def name(self) -> str:
         if not self.mode.is_grouped:

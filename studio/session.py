@@ -20,6 +20,7 @@ from studio.evaluate import predictor, text_windows
 from studio.guided import calibration_tokens
 from studio.jobs import JOBS, Answers, Event, drift_event, source_event
 from studio.measuring import Measuring, planned
+from studio.memory import give_back
 from studio.plan import Choice, Pin, Plan, group_sizes, make_plan
 from studio.pool import Pool
 from studio.sample import Sample
@@ -170,6 +171,7 @@ class Session(Measuring):
         self._forget_compressed()
         self.compressed, self.folder, self.calibrated_on = compressed, folder, text
         self.talk.forget()
+        give_back()
         return compressed
 
     def export_name(self, plan: Plan) -> str:

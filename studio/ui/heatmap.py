@@ -5,7 +5,6 @@ map of a few hundred cells.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from functools import cache, cached_property
 from html import escape
 from itertools import pairwise
 
-from studio.architecture import Kind
+from studio.architecture import EXPERT
 from studio.plan import Assignment, Plan
 from studio.sample import Interval
 from studio.scheme import Scheme
@@ -29,7 +28,6 @@ SHADES = 64
 BITS_COLOURS = {2: "#d5efe9", 3: "#a9dbd1", 4: "#7cc0b5", 8: "#3d7ea6", 16: "#5b5f66"}
 DIGITS_UP_TO = 48
 """Blocks whose cells are wide enough for a number."""
-EXPERT = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -103,17 +101,12 @@ def cells(plan: Plan) -> tuple[list[str], list[int], dict[tuple[str, int], Cell]
     """Return the map's rows (projections), columns (blocks) and what stands where."""
     members: dict[tuple[str, int], list[Assignment]] = {}
     for a in plan.assignments:
-        if a.layer.kind is Kind.LINEAR and a.layer.block is not None:
-            place = (_row(a.layer.projection), a.layer.block)
+        place = a.layer.place
+        if place is not None:
             members.setdefault(place, []).append(a)
     rows = list(dict.fromkeys(row for row, _ in members))
     columns = sorted({block for _, block in members})
     return rows, columns, {place: Cell(*place, tuple(found)) for place, found in members.items()}
-
-
-@cache
-def _row(projection: str) -> str:
-    return EXPERT.sub("*", f".{projection}.")[1:-1]
 
 
 def heatmap(plan: Plan, errors: Errors | None, language: str, guessed: Mapping[str, Interval] = NONE_GUESSED) -> str:

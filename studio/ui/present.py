@@ -135,8 +135,10 @@ def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Er
         return None
     kept = {a.layer.name: 0.0 for a in session.plan.assignments if a.scheme is None and a.layer.is_weight}
     if colour == "weight":
-        known = {name: each.error for name, each in estimates(session, found).items()} | dict(found or {})
-        return kept | known if known or found is not None else None
+        guessed = estimates(session, found)
+        if not guessed and (found is None or not kept):
+            return found
+        return {**kept, **{name: each.error for name, each in guessed.items()}, **(found or {})}
     outputs = session.output_errors
     if not outputs:
         return None

@@ -97,16 +97,27 @@ def serve(port: str) -> None:
 @contextmanager
 def served(many: bool) -> Iterator[str]:
     """Serve the page from a process of its own, and give its address."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as cache:
         words = ["-m", "tests.bench.compress_page", "serve", "0"] if many else ["-m", "studio", "serve", "--port", "0"]
-        environment = os.environ | {"GRADIO_TEMP_DIR": folder} | ({"STUDIO_CACHE_DIR": folder} if many else {})
+        with served_by(*words, **({"STUDIO_CACHE_DIR": cache} if many else {})) as (address, _):
+            yield address
+
+
+@contextmanager
+def served_by(*words: str, **environment: str) -> Iterator[tuple[str, int]]:
+    """Serve the page from a process of its own, and give its address and the process's number."""
+    with tempfile.TemporaryDirectory() as folder:
         server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", *words], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-W", "ignore", *words],
+            cwd=ROOT,
+            env=os.environ | {"GRADIO_TEMP_DIR": folder} | environment,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             assert server.stdout is not None
             address = next(filter(None, (re.search(r"http://\S+", line) for line in server.stdout)))
-            yield address[0]
+            yield address[0], server.pid
         finally:
             server.terminate()
             server.communicate()

@@ -1,4 +1,4 @@
-"""``make bench-decode``, ``python -m tests.bench.decode [--only built-in|billion] [--dir DIR]``: what answering costs.
+"""``make bench-decode``, ``python -m tests.bench.decode [--only SECTION] [--dir DIR]``: what answering costs.
 
 Every engine has a process of its own with the model loaded; in each of five rounds each answers once, one after the
 other, so that all see the same machine. Medians go into DECODE.md, with the limit that reading all weights once a token
@@ -120,12 +120,32 @@ def billion(place: Path) -> list[str]:
     ]
 
 
+def memory(place: Path) -> list[str]:
+    small = models.exported("builtin", 64, place / "smollm2-int4")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.bench.decode_memory", str(small)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    found = json.loads(done.stdout)
+    chat, page = found["terminal"], found["page"]
+    return [
+        held("terminal chat on the compressed model, at most", chat["peak"], chat["weights"], 600),
+        held("the page over its idle, both models in memory, after two questions",
+             page["after"] - page["idle"], page["weights"], 200),
+        held("the same at most", page["peak"] - page["idle"], page["weights"], 200),
+    ]  # fmt: skip
+
+
+def held(work: str, nbytes: int, weights: int, must: int) -> str:
+    """Return a row on memory: what is held beyond the weights is what counts."""
+    beyond = f"{weights / 1e6:.0f} MB of weights + {(nbytes - weights) / 1e6:.0f} MB"
+    return f"| {work} | {nbytes / 1e6:.0f} MB | – | {beyond} | weights + {must} MB | – |"
+
+
 def row(work: str, here: float, theirs: float, limit: float, must: str, goal: str) -> str:
     share = f"{limit:.0f} tokens/s: {100 * here / limit:.0f} % of it"
     return f"| {work} | {here:.0f} tokens/s | {theirs:.0f} tokens/s, {here / theirs:.2f}x | {share} | {must} | {goal} |"
 
 
-SECTIONS = {"built-in": built_in, "billion": billion}
+SECTIONS = {"built-in": built_in, "billion": billion, "memory": memory}
 HEAD = """# Decoding, measured
 
 Made by `make bench-decode` (`python -m tests.bench.decode`), batch 1, two threads each, medians of five rounds in which

@@ -12,7 +12,7 @@ LAYERS = (
     "",  # the package itself: its docstring and version
     "text",
     "errors",
-    "units|settings|threads|steps|model_files|kept",
+    "units|settings|threads|steps|model_files|kept|memory",
     "device|workspace",
     "headers",
     "scheme",

@@ -25,7 +25,22 @@ INLINE Floats floats(Ints v) { return __builtin_convertvector(v, Floats); }
 INLINE Ints ints(Floats v) { return __builtin_convertvector(v, Ints); }  /* towards zero */
 INLINE Floats as_floats(Ints v) { Floats f; memcpy(&f, &v, sizeof f); return f; }
 INLINE Ints as_ints(Floats v) { Ints i; memcpy(&i, &v, sizeof i); return i; }
-INLINE Ints load_bytes(const uint8_t *from) { Bytes b; memcpy(&b, from, sizeof b); return __builtin_convertvector(b, Ints); }
+
+/* Compilers take __builtin_convertvector apart here, byte by byte. */
+INLINE Ints load_bytes(const uint8_t *from) {
+#if defined(__AVX512F__)
+    return (Ints)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)from));
+#elif defined(__AVX2__)
+    union { __m256i half[2]; Ints whole; } v;
+    v.half[0] = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)from));
+    v.half[1] = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(from + 8)));
+    return v.whole;
+#else
+    Bytes b;
+    memcpy(&b, from, sizeof b);
+    return __builtin_convertvector(b, Ints);
+#endif
+}
 
 /* fp16 -> fp32 */
 INLINE Floats load_halves(const uint16_t *from) {
@@ -54,9 +69,23 @@ INLINE void store_halves(uint16_t *to, Floats v) {
 
 /* bf16 -> fp32 */
 INLINE Floats load_brains(const uint16_t *from) {
+#if defined(__AVX512F__)
+    return as_floats((Ints)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)) << 16);
+#else
     Shorts s;
     memcpy(&s, from, sizeof s);
     return as_floats(__builtin_convertvector(s, Ints) << 16);
+#endif
+}
+
+/* The lower halves of sixteen integers. */
+INLINE void store_shorts(int16_t *to, Ints v) {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256((__m256i *)to, _mm512_cvtepi32_epi16((__m512i)v));
+#else
+    SignedShorts halves = __builtin_convertvector(v, SignedShorts);
+    memcpy(to, &halves, sizeof halves);
+#endif
 }
 
 /* FP8 E4M3 codes -> 2^-8 of what they stand for: the same bits are an fp16 whose exponent counts from 15 instead of 7. */
@@ -93,6 +122,19 @@ INLINE Ints dot(Ints sum, Ints halves, int32_t two) {
     return s.whole;
 #else
     return sum + (halves & 0xffff) * (int32_t)(int16_t)two + (halves >> 16) * (two >> 16);
+#endif
+}
+
+/* a * b + c, rounded once where the processor can */
+INLINE Floats fused(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__FMA__)
+    union { Floats whole; __m256 half[2]; } x = {a}, y = {b}, z = {c};
+    for (int i = 0; i < 2; i++) z.half[i] = _mm256_fmadd_ps(x.half[i], y.half[i], z.half[i]);
+    return z.whole;
+#else
+    return a * b + c;
 #endif
 }
 

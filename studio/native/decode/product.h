@@ -30,7 +30,7 @@ typedef struct {
 typedef struct {
     float *x;            /* [T][stride] */
     int16_t *n;          /* [T][stride]: x = step * n; eights in the order 0 4 1 5 2 6 3 7, as pairs of codes come */
-    float *step, *sum;   /* [T][stride / 32]: of each block its step size and the sum of what its integers stand for */
+    float *step, *sum;   /* [T][stride / 32]: of each block its step size and the sum of its integers */
     int32_t stride, block;
 } Inputs;
 
@@ -41,7 +41,7 @@ static void to_integers(const Inputs *in, int token, int width) {
     const float *x = in->x + (size_t)token * in->stride;
     int16_t *to = in->n + (size_t)token * in->stride;
     float *step = in->step + (size_t)token * (in->stride / 32), *sum = in->sum + (size_t)token * (in->stride / 32);
-    for (int start = 0; start < width; start += in->block) {
+    for (int start = 0; start < width; start += in->block, step++, sum++) {
         Floats top = {0};
         for (int i = 0; i < in->block; i += LANES) {
             Floats v = load(x + start + i);
@@ -54,11 +54,10 @@ static void to_integers(const Inputs *in, int token, int width) {
             Ints n = ints(v + as_floats((as_ints(v) & (int32_t)0x80000000) | 0x3f000000));
             whole += n;
             n = __builtin_shuffle(n, (Ints){0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15});
-            SignedShorts halves = __builtin_convertvector(n, SignedShorts);
-            memcpy(to + start + i, &halves, sizeof halves);
+            store_shorts(to + start + i, n);
         }
-        step[start / in->block] = most / LARGEST;
-        sum[start / in->block] = (float)total_of_ints(whole) * (most / LARGEST);
+        *step = most / LARGEST;
+        *sum = (float)total_of_ints(whole);
     }
 }
 
@@ -91,39 +90,57 @@ INLINE Ints block_1x1(const Ints *codes, const int16_t *n, int eights, const int
     return (s0 + s1) + (s2 + s3);
 }
 
-/* The same of four tiles with four tokens: each number of either, once loaded, meets four of the other. */
-INLINE void block_4x4(const Ints *a, const Ints *b, const Ints *c, const Ints *d, const int16_t *n, int stride, int eights,
-                      const int bits, Ints sums[4][4]) {
-    Ints a0 = {0}, a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
-    Ints c0 = a0, c1 = a0, c2 = a0, c3 = a0, d0 = a0, d1 = a0, d2 = a0, d3 = a0;
-    const int16_t *n1 = n + stride, *n2 = n1 + stride, *n3 = n2 + stride;
-    for (int i = 0; i < eights * 8; i += 8) {
-#define MEET(t, x)              \
-        a##t = dot(a##t, p, x); \
-        b##t = dot(b##t, q, x); \
-        c##t = dot(c##t, r, x); \
-        d##t = dot(d##t, s, x);
-#define MEET_ALL(j)                                                                                                          \
-        {                                                                                                                    \
-            const Ints p = pairs(a, j, bits), q = pairs(b, j, bits), r = pairs(c, j, bits), s = pairs(d, j, bits);           \
-            MEET(0, pair(n + i + 2 * j)) MEET(1, pair(n1 + i + 2 * j)) MEET(2, pair(n2 + i + 2 * j)) MEET(3, pair(n3 + i + 2 * j)) \
-        }
-        MEET_ALL(0) MEET_ALL(1) MEET_ALL(2) MEET_ALL(3)
-#undef MEET_ALL
-#undef MEET
-        a += bits / 4, b += bits / 4, c += bits / 4, d += bits / 4;
+/* The same of four tiles with four or six tokens: each number of either, once loaded, meets all of the other. Six: a code is
+   unpacked less often, and 24 sums still find registers. */
+#define FOUR(OF) OF(0) OF(1) OF(2) OF(3)
+#define SIX(OF) FOUR(OF) OF(4) OF(5)
+#define BEGIN(t)                                              \
+    Ints a##t = {0}, b##t = {0}, c##t = {0}, d##t = {0};      \
+    const int16_t *n##t = n + (t) * stride;
+#define MEET(t)                           \
+    {                                     \
+        const int32_t x = pair(n##t + k); \
+        a##t = dot(a##t, p, x);           \
+        b##t = dot(b##t, q, x);           \
+        c##t = dot(c##t, r, x);           \
+        d##t = dot(d##t, s, x);           \
     }
-    sums[0][0] = a0, sums[0][1] = a1, sums[0][2] = a2, sums[0][3] = a3;
-    sums[1][0] = b0, sums[1][1] = b1, sums[1][2] = b2, sums[1][3] = b3;
-    sums[2][0] = c0, sums[2][1] = c1, sums[2][2] = c2, sums[2][3] = c3;
-    sums[3][0] = d0, sums[3][1] = d1, sums[3][2] = d2, sums[3][3] = d3;
-}
+#define MEETING(j, TOKENS)                                                                                         \
+    {                                                                                                              \
+        const Ints p = pairs(a, j, bits), q = pairs(b, j, bits), r = pairs(c, j, bits), s = pairs(d, j, bits);     \
+        const int k = i + 2 * (j);                                                                                 \
+        TOKENS(MEET)                                                                                               \
+    }
+#define ADD_ONE(r, t, v) y[(r) * T + (t)] = fused(scale[r] * step, fused(zero[r], sum, floats(v)), y[(r) * T + (t)]);
+#define ADD(t)                                                                          \
+    {                                                                                   \
+        const Floats step = all(steps[(t) * blocks]), sum = all(sums[(t) * blocks]);    \
+        ADD_ONE(0, t, a##t) ADD_ONE(1, t, b##t) ADD_ONE(2, t, c##t) ADD_ONE(3, t, d##t) \
+    }
+#define BLOCK(name, TOKENS, TOKEN_COUNT)                                                                                     \
+    INLINE void name(const Ints *a, const Ints *b, const Ints *c, const Ints *d, const int16_t *n, int stride, int eights,   \
+                     const int bits, const Floats *scale, const Floats *zero, const float *steps, const float *sums,         \
+                     int blocks, Floats *y) {                                                                                \
+        enum { T = TOKEN_COUNT };                                                                                            \
+        TOKENS(BEGIN)                                                                                                        \
+        for (int i = 0; i < eights * 8; i += 8) {                                                                            \
+            MEETING(0, TOKENS) MEETING(1, TOKENS) MEETING(2, TOKENS) MEETING(3, TOKENS)                                      \
+            a += bits / 4, b += bits / 4, c += bits / 4, d += bits / 4;                                                      \
+        }                                                                                                                    \
+        TOKENS(ADD)                                                                                                          \
+    }
+BLOCK(block_4x4, FOUR, 4)
+BLOCK(block_4x6, SIX, 6)
+#undef BEGIN
+#undef MEET
+#undef MEETING
 
-/* y[R][T] = the products of integer codes: R tiles with T tokens, one with one or four with four. `bits` 4 or 8. Where there
-   are no four tiles any more the last one is done again. */
+/* y[R][T] = the products of integer codes: R tiles with T tokens, one with one or four with four or six. `bits` 4 or 8. Where
+   there are no four tiles any more the last one is done again. */
 INLINE void integer_tiles(const Weight *w, int tile, int last, const Inputs *in, int token, Floats *y, const int bits,
-                          const int R) {
-    const int T = R, groups = w->width / w->group, per_group = w->group / in->block, dwords = in->block * bits / 32;
+                          const int R, const int T) {
+    const int groups = w->width / w->group, per_group = w->group / in->block, dwords = in->block * bits / 32;
+    const int blocks = in->stride / 32, eights = in->block / 8;
     int at[4];
     const Ints *codes[4];
     for (int r = 0; r < R; r++) {
@@ -132,32 +149,32 @@ INLINE void integer_tiles(const Weight *w, int tile, int last, const Inputs *in,
     }
     for (int i = 0; i < R * T; i++) y[i] = all(0);
     for (int g = 0; g < groups; g++) {
-        Floats found[16], scale[4], zero[4];
-        float sums[4] = {0};
-        for (int i = 0; i < R * T; i++) found[i] = all(0);
-        for (int b = g * per_group; b < (g + 1) * per_group; b++) {
-            Ints products[4][4];
-            const int16_t *n = in->n + (size_t)token * in->stride + (size_t)b * in->block;
-            const size_t from = (size_t)b * dwords;
-            if (R == 1) products[0][0] = block_1x1(codes[0] + from, n, in->block / 8, bits);
-            else block_4x4(codes[0] + from, codes[1] + from, codes[2] + from, codes[3] + from, n, in->stride, in->block / 8,
-                           bits, products);
-            for (int t = 0; t < T; t++) {
-                const size_t of_block = (size_t)(token + t) * (in->stride / 32) + b;
-                const float step = in->step[of_block];
-                sums[t] += in->sum[of_block];
-                for (int r = 0; r < R; r++) found[r * T + t] += floats(products[r][t]) * step;
-            }
-        }
+        Floats scale[4], zero[4];
         for (int r = 0; r < R; r++) {
             const size_t of_group = ((size_t)at[r] * groups + g) * LANES;
             scale[r] = scale_of(w, of_group);
-            zero[r] = zero_of(w, of_group);
+            zero[r] = -zero_of(w, of_group);
         }
-        for (int t = 0; t < T; t++)
-            for (int r = 0; r < R; r++) y[r * T + t] += scale[r] * (found[r * T + t] - zero[r] * sums[t]);
+        for (int b = g * per_group; b < (g + 1) * per_group; b++) {
+            const int16_t *n = in->n + (size_t)token * in->stride + (size_t)b * in->block;
+            const float *steps = in->step + (size_t)token * blocks + b, *sums = in->sum + (size_t)token * blocks + b;
+            const size_t from = (size_t)b * dwords;
+            if (R == 1) {
+                const Ints found = block_1x1(codes[0] + from, n, eights, bits);
+                const Floats step = all(*steps), sum = all(*sums);
+                ADD_ONE(0, 0, found)
+            } else if (T == 4) {
+                block_4x4(codes[0] + from, codes[1] + from, codes[2] + from, codes[3] + from, n, in->stride, eights, bits, scale,
+                          zero, steps, sums, blocks, y);
+            } else {
+                block_4x6(codes[0] + from, codes[1] + from, codes[2] + from, codes[3] + from, n, in->stride, eights, bits, scale,
+                          zero, steps, sums, blocks, y);
+            }
+        }
     }
 }
+#undef ADD
+#undef ADD_ONE
 
 /* Sums of four chains for each of up to four tokens, and a weight vector's products with inputs k of all of them. */
 #define CHAINS Floats a0 = all(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0, \
@@ -234,17 +251,32 @@ INLINE void one_tile(const Weight *w, int tile, const Inputs *in, int token, Flo
     }
 }
 
-/* Four tiles with four tokens, whatever the codes: y[4][4]. */
+/* Four tiles with T tokens, whatever the codes: y[4][T]. */
+INLINE void four_tiles(const Weight *w, int tile, int last, const Inputs *in, int token, Floats *y, const int T) {
+    if (w->kind == INTEGER4) integer_tiles(w, tile, last, in, token, y, 4, 4, T);
+    else if (w->kind == INTEGER8) integer_tiles(w, tile, last, in, token, y, 8, 4, T);
+    else if (T == 4)
+        for (int r = 0; r < 4 && tile + r <= last; r++) one_tile(w, tile + r, in, token, y + 4 * r, 4);
+}
+
 static void tiles_4x4(const Weight *w, int tile, int last, const Inputs *in, int token, Floats *y) {
-    if (w->kind == INTEGER4) integer_tiles(w, tile, last, in, token, y, 4, 4);
-    else if (w->kind == INTEGER8) integer_tiles(w, tile, last, in, token, y, 8, 4);
-    else for (int r = 0; r < 4 && tile + r <= last; r++) one_tile(w, tile + r, in, token, y + 4 * r, 4);
+    four_tiles(w, tile, last, in, token, y, 4);
+}
+
+static void tiles_4x6(const Weight *w, int tile, int last, const Inputs *in, int token, Floats *y) {
+    four_tiles(w, tile, last, in, token, y, 6);
 }
 
 static void tile_1x1(const Weight *w, int tile, const Inputs *in, Floats *y) {
-    if (w->kind == INTEGER4) integer_tiles(w, tile, tile, in, 0, y, 4, 1);
-    else if (w->kind == INTEGER8) integer_tiles(w, tile, tile, in, 0, y, 8, 1);
+    if (w->kind == INTEGER4) integer_tiles(w, tile, tile, in, 0, y, 4, 1, 1);
+    else if (w->kind == INTEGER8) integer_tiles(w, tile, tile, in, 0, y, 8, 1, 1);
     else one_tile(w, tile, in, 0, y, 1);
+}
+
+/* How many of the tokens that are left go together: as few as can be done twice. */
+INLINE int together_of(const Weight *w, int left) {
+    const int is_integer = w->kind == INTEGER4 || w->kind == INTEGER8;
+    return is_integer && (left == 5 || left == 6 || left > 8) ? 6 : 4;
 }
 
 /* Write one tile's outputs of a token. */
@@ -267,17 +299,19 @@ static void multiply(const Weight *w, const Inputs *in, int T, float *out, int s
     int start, stop;
     share(me, (w->rows + LANES - 1) / LANES, &start, &stop);
     for (int tile = start; tile < stop; tile += T == 1 ? 1 : 4) {
-        Floats y[16];
+        Floats y[24];
         if (T == 1) {
             tile_1x1(w, tile, in, y);
             put(w, tile, y[0], out, adds);
             continue;
         }
-        for (int token = 0; token < T; token += 4) {
-            tiles_4x4(w, tile, stop - 1, in, token, y);
+        for (int token = 0, at_once; token < T; token += at_once) {
+            at_once = together_of(w, T - token);
+            if (at_once == 4) tiles_4x4(w, tile, stop - 1, in, token, y);
+            else tiles_4x6(w, tile, stop - 1, in, token, y);
             for (int r = 0; r < 4 && tile + r < stop; r++)
-                for (int t = 0; t < 4 && token + t < T; t++)
-                    put(w, tile + r, y[4 * r + t], out + (size_t)(token + t) * stride, adds);
+                for (int t = 0; t < at_once && token + t < T; t++)
+                    put(w, tile + r, y[at_once * r + t], out + (size_t)(token + t) * stride, adds);
         }
     }
 }
