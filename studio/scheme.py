@@ -22,8 +22,8 @@ class Method(StrEnum):
     SCALE_ESTIMATION = "scale_estimation"
     LEAST_SQUARES = "least_squares"
     NEAREST_GPTQ = "nearest_gptq"
-    AWQ = "awq"
     GPTQ = "gptq"
+    AWQ = "awq"
     FISHER_GPTQ = "fisher_gptq"
     TUNED = "tuned"
 
