@@ -176,14 +176,15 @@ class BlockModel:
                     self.model(input_ids=token_ids, use_cache=False)
             except _Ended as ended:
                 hidden = ended.hidden
-            gradient: Tensor | None = self._head_gradient(hidden, loss, lambda: say(Step("", done, total)))
+            gradient: Tensor | None = self._head_gradient(hidden, loss, lambda: say(Step(calls[-1].part, done, total)))
             while calls and gradient is not None:
                 call = calls.pop()
                 try:
                     read(call.part)
                     gradient = call.pulled(gradient)
-                finally:
-                    went(call.part, self._size(call.part))
+                finally:  # nothing may be said any more where the reader has gone
+                    self._drop(call.part)
+                went(call.part, self._size(call.part))
 
         yield from threaded(there_and_back)
 

@@ -38,7 +38,7 @@ def damages(
         powers[name] = powers[name] + power if name in powers else power
 
     def listen(name: str, _: Any, given: tuple[Any, ...], said: Any) -> None:
-        if isinstance(said, Tensor) and said.requires_grad:
+        if given and isinstance(said, Tensor) and said.requires_grad:
             said.register_hook(partial(pulled, name, given[0].detach()))  # type: ignore[no-untyped-call]
 
     for layer in layers:

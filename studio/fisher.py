@@ -88,7 +88,7 @@ class _Listener:
         return {name: sound[owner] for name, owner in self._owners.items() if owner in sound}
 
     def _listen(self, name: str, given: tuple[Any, ...], said: Any) -> None:
-        if not isinstance(said, Tensor) or not said.requires_grad:
+        if not given or not isinstance(said, Tensor) or not said.requires_grad:
             return  # on the way forward
         is_same = self._last is not None and self._last[0] is given[0]
         owner = self._last[1] if is_same and self._last is not None else name

@@ -1,5 +1,6 @@
 """The weights of tokens are those of a direct backward pass, and rounding with them spares what matters."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import torch
 from torch import Tensor
 
 from studio.architecture import Layer, ratio_defining
+from studio.blocks import BlockModel
 from studio.checkpoint import of_folder
 from studio.fisher import LEAST, SEED, against_a_draw, token_weights
+from studio.guided import Found, guided
 from studio.model import load_original
 from studio.packing import pack
 from studio.rounding import METHODS, Statistics
 from studio.scheme import Method, Mode, Scheme
 from tests.steps import finish
+from tests.unit.test_blocks import FAMILIES, present, save_family, some_tokens
 
 TOKENS = torch.arange(96).reshape(2, 48) % 200
 
@@ -81,3 +85,30 @@ def test_rounding_by_weights_moves_the_tokens_that_count_less() -> None:
         return float((quiet @ moved.T).square().sum())
 
     assert error(counts) < 0.8 * error(torch.ones(400))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", [Method.FISHER_GPTQ, Method.TUNED, Method.AWQ], ids=str)
+def test_every_family_can_be_rounded_so(family: str, method: Method, tmp_path: Path) -> None:
+    checkpoint = save_family(family, tmp_path)
+    schemes = {x.name: Scheme(Mode.INT4_SYM, 8) for x in ratio_defining(checkpoint.layers) if x.matrix[1] % 8 == 0}
+    found = {e.layer.name for e in guided(checkpoint, schemes, method, some_tokens(4)) if isinstance(e, Found)}
+    plain = {e.layer.name for e in guided(checkpoint, schemes, Method.GPTQ, some_tokens(4)) if isinstance(e, Found)}
+    assert found == plain
+    assert found
+
+
+def test_every_step_of_the_way_back_can_be_the_last(tmp_path: Path) -> None:
+    streamed = BlockModel(save_family("llama", tmp_path))
+    generator = torch.Generator()
+    steps = list(streamed.run_backward(some_tokens(), lambda logits: against_a_draw(logits, generator)))
+    assert [step.done for step in steps] == sorted(step.done for step in steps)
+    assert present(streamed) == set()
+    threads = threading.active_count()
+    for count in range(len(steps)):
+        run = streamed.run_backward(some_tokens(), lambda logits: against_a_draw(logits, generator))
+        for _ in range(count):
+            next(run)
+        run.close()
+        assert threading.active_count() == threads
+        assert present(streamed) == set()
