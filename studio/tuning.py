@@ -87,7 +87,7 @@ def _taken(given: Any, lot: Tensor, windows: int) -> Any:
     """Return what a part is given of the windows of a lot, in fp32."""
     if isinstance(given, Tensor):
         if given.ndim == 3 and given.shape[1] == 1 and given.shape[0] % windows == 0:  # a bias for each head
-            given = given.unflatten(0, (windows, -1))[lot].flatten(0, 1)
+            given = given.reshape(windows, -1, *given.shape[1:])[lot].flatten(0, 1)
         elif given.ndim > 1 and given.shape[0] == windows:
             given = given[lot]
         return _wide(given)

@@ -84,7 +84,8 @@ def verdicts(rows: dict[str, Row]) -> list[str]:
     else:
         best = rows[NNCF]
         name = f"the best of NNCF ({best.kld[0]:.4f} in {best.seconds:.0f} s), in a third of its time"
-        lines.append(_asked(name, ours, best.seconds / SLOWER, 0.8 * best.kld[0], 0.5 * best.kld[0]))
+        no_larger = [row for row in ours if row.bits <= best.bits]
+        lines.append(_asked(name, no_larger, best.seconds / SLOWER, 0.8 * best.kld[0], 0.5 * best.kld[0]))
     for name in ("llama.cpp Q4_0 + imatrix", "llama.cpp Q4_K_M + imatrix", "HQQ 96", "AutoRound light"):
         if name in rows:
             peer = rows[name]
