@@ -134,6 +134,10 @@ def _ours() -> dict[str, Peer]:
         (Scheme(Mode.NF4, 64), 0.667, "OpenVINO"),
     ):
         rows[f"fisher_gptq {scheme} + int8"] = Peer(f"{scheme}, int8_asym", target, ours(fisher, scheme, ratio))
+    # And as many as int4_asym takes at group 64, or little more.
+    rows["fisher_gptq nf4-g64 + 2 % int8"] = Peer(
+        "nf4-g64, int8_asym", "OpenVINO", ours(fisher, Scheme(Mode.NF4, 64), 0.978)
+    )
     rows["fisher_gptq nf4-g12"] = Peer("nf4-g12", "OpenVINO", ours(fisher, Scheme(Mode.NF4, 12)))
     return rows
 
