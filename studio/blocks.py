@@ -6,14 +6,12 @@ one is handed differs between blocks and architectures), so the result is the wh
 pass cannot yield from within its hooks; it runs in a thread that moves only while the reader waits for it.
 """
 
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,18 +19,22 @@ from torch import Tensor, nn
 from studio.architecture import Layer, empty_model, load_config
 from studio.checkpoint import Checkpoint, read_json
 from studio.model_files import CONFIG
+from studio.steps import threaded
 
-Result = TypeVar("Result")
 Transform = Callable[[Layer, Tensor], Tensor]
 """A layer and its tensor as :meth:`Checkpoint.read` gives it -> the one to compute with, of the same shape."""
 
-After = Callable[[str, Callable[[], Any], Callable[[], None], Any], Any]
-"""A part that has run, with its weights still there -> what goes on in place of its output. Given are its name, a
-function that runs it again on the same, one to be called between pieces of work (the reader may stop there), and its
-output."""
+After = Callable[["Call", Callable[[], None], Any], Any]
+"""A part that has run, with its weights still there -> what goes on in place of its output. Given are its call, which
+can run again, a function to be called between pieces of work (the reader may stop there), and its output."""
+
+LogitGradient = Callable[[Tensor], Tensor]
+"""Logits [1, T, V] of some positions -> the gradient of a loss with respect to them, of the same shape."""
 
 HEAD_TOKENS = 64
 """Positions whose logits are made at once: 20 MB of bf16 with a vocabulary of 150,000."""
+LOSS_TOKENS = 256
+"""Likewise where there is a gradient, which takes a few times as much."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,44 @@ class Step:
     done: int
     total: int
     """Weights that have run, of those that will."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a part was called with: what lets it run again."""
+
+    part: str
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def again(self) -> Any:
+        """Run it on the same, without any hook of its own. Its weights have to be there."""
+        return self.module.forward(*self.args, **self.kwargs)
+
+    def pulled(self, gradient: Tensor) -> Tensor | None:
+        """Return the gradient with respect to the hidden states it was given, from that with respect to its output.
+
+        It runs again for that. None for a part that is given no such states: an embedding.
+        """
+        floats = (i for i, arg in enumerate(self.args) if isinstance(arg, Tensor) and arg.is_floating_point())
+        place = next(floats, None)
+        given = self.kwargs.get("hidden_states") if place is None else self.args[place]
+        if not isinstance(given, Tensor):
+            return None
+        given = given.detach().requires_grad_()
+        args, kwargs = list(self.args), dict(self.kwargs)
+        if place is None:
+            kwargs["hidden_states"] = given
+        else:
+            args[place] = given
+        with torch.enable_grad():
+            output = self.module.forward(*args, **kwargs)
+            said = output if isinstance(output, Tensor) else output[0]
+            if said.shape != gradient.shape or not said.requires_grad:
+                return None
+            said.backward(gradient)
+        return given.grad
 
 
 class BlockModel:
@@ -84,10 +124,11 @@ class BlockModel:
             def read(part: str) -> None:
                 self._load(part, lambda: say(Step(part, done, total)))
 
-            def ran(part: str, again: Callable[[], Any], output: Any) -> Any:
+            def ran(call: Call, output: Any) -> Any:
                 nonlocal done
+                part = call.part
                 if after is not None:
-                    output = after(part, again, lambda: say(Step(part, done, total)), output)
+                    output = after(call, lambda: say(Step(part, done, total)), output)
                 self._drop(part)
                 done = min(done + self._size(part), total)  # some architectures run a block more than once
                 say(Step(part, done, total))
@@ -100,7 +141,74 @@ class BlockModel:
                 return ended.hidden
             raise TypeError(f"{type(self.model).__name__} does not call its decoder")
 
-        return (yield from _relayed(forward))
+        return (yield from threaded(forward))
+
+    def run_backward(self, token_ids: Tensor, loss: LogitGradient) -> Generator[Step, None, None]:
+        """Run the model on ``token_ids`` [B, T], then its parts in turn from the last, each with gradients.
+
+        ``loss`` says what comes back into the logits. A caller's own hooks, on modules within the parts, meet outputs
+        that require a gradient the second time. What a part was given is kept until then: [B, T, D] for each. A path
+        between parts other than their hidden states is left out. Yields and raises as :meth:`run` does.
+        """
+        total = 2 * sum(map(self._size, self._inner))
+
+        def there_and_back(say: Callable[[Step], None]) -> None:
+            calls: list[Call] = []
+            done = 0
+
+            def went(part: str, size: int) -> None:
+                nonlocal done
+                self._drop(part)
+                done = min(done + size, total)
+                say(Step(part, done, total))
+
+            def read(part: str) -> None:
+                self._load(part, lambda: say(Step(part, done, total)))
+
+            def ran(call: Call, output: Any) -> Any:
+                calls.append(call)
+                went(call.part, self._size(call.part))
+                return output
+
+            hidden = torch.empty(0)
+            try:
+                with torch.no_grad(), self._hooked(read, ran), _ended_by(self._decoder):
+                    self.model(input_ids=token_ids, use_cache=False)
+            except _Ended as ended:
+                hidden = ended.hidden
+            gradient: Tensor | None = self._head_gradient(hidden, loss, lambda: say(Step(calls[-1].part, done, total)))
+            while calls and gradient is not None:
+                call = calls.pop()
+                try:
+                    read(call.part)
+                    gradient = call.pulled(gradient)
+                finally:  # nothing may be said any more where the reader has gone
+                    self._drop(call.part)
+                went(call.part, self._size(call.part))
+
+        yield from threaded(there_and_back)
+
+    def _head_gradient(self, hidden: Tensor, loss: LogitGradient, wait: Callable[[], None]) -> Tensor:
+        """Return the gradient [B, T, D] with respect to what the head is given, [B, T, D]."""
+        outer = [part for part in self._parts if part not in self._inner]
+        rows = hidden.reshape(1, -1, hidden.shape[-1])
+        found = torch.empty_like(rows)
+        try:
+            for part in outer:
+                self._load(part)
+            for start in range(0, rows.shape[1], LOSS_TOKENS):
+                wait()
+                given = rows[:, start : start + LOSS_TOKENS].detach().requires_grad_()
+                ids = torch.zeros(given.shape[:2], dtype=torch.long)
+                with torch.enable_grad(), _standing_in(self._decoder, given):
+                    logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
+                    logits.backward(loss(logits.detach()))  # type: ignore[no-untyped-call]
+                assert given.grad is not None
+                found[:, start : start + LOSS_TOKENS] = given.grad
+        finally:
+            for part in outer:
+                self._drop(part)
+        return found.reshape(hidden.shape)
 
     def logits(self, hidden: Tensor, tokens: int = HEAD_TOKENS) -> Generator[Tensor, None, None]:
         """Yield the logits [B, up to ``tokens``, V] of successive positions of :meth:`run`'s result [B, T, D].
@@ -141,14 +249,14 @@ class BlockModel:
         return sum(self._layers[name].numel for name in self._parts[part])
 
     @contextmanager
-    def _hooked(self, read: Callable[[str], None], ran: Callable[[str, Callable[[], Any], Any], Any]) -> Iterator[None]:
+    def _hooked(self, read: Callable[[str], None], ran: Callable[[Call, Any], Any]) -> Iterator[None]:
         """Call ``read`` before and ``ran`` after every part of the decoder; in the end, drop what is still there.
 
-        ``ran`` is given the part, what runs it again without any hook of its own, and its output, which it may replace.
+        ``ran`` is given the part's call and its output, which it may replace.
         """
 
         def hook(part: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            return ran(part, lambda: module.forward(*args, **kwargs), output)
+            return ran(Call(part, module, args, kwargs), output)
 
         handles = []
         for part in self._inner:
@@ -255,42 +363,3 @@ def _standing_in(decoder: nn.Module, hidden: Tensor) -> Iterator[None]:
         yield
     finally:
         del decoder.forward
-
-
-class _Closed(BaseException):
-    """The reader wants no more."""
-
-
-def _relayed(work: Callable[[Callable[[Step], None]], Result]) -> Generator[Step, None, Result]:
-    """Yield what ``work`` says and return its result; it runs in a thread, and waits after each thing it says."""
-    said: SimpleQueue[Step | None] = SimpleQueue()
-    heard: SimpleQueue[bool] = SimpleQueue()
-    results: list[Result] = []
-    errors: list[BaseException] = []
-
-    def say(step: Step) -> None:
-        said.put(step)
-        if not heard.get():
-            raise _Closed
-
-    def body() -> None:
-        try:
-            results.append(work(say))
-        except _Closed:
-            pass
-        except BaseException as error:  # raised again where it is waited for
-            errors.append(error)
-        said.put(None)
-
-    thread = threading.Thread(target=body, daemon=True)  # daemon: one that waits for a lost reader lets Python end
-    thread.start()
-    try:
-        while (step := said.get()) is not None:
-            yield step
-            heard.put(True)
-        if errors:
-            raise errors.pop()
-        return results.pop()
-    finally:
-        heard.put(False)
-        thread.join()

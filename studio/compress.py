@@ -22,7 +22,7 @@ from studio.architecture import Kind, Layer
 from studio.blocks import Step
 from studio.checkpoint import Checkpoint
 from studio.errors import CheckpointError
-from studio.guided import guided
+from studio.guided import Changed, guided
 from studio.plan import Assignment, Plan
 from studio.quantize import quantize, relative
 from studio.rounding import shared_of
@@ -271,6 +271,11 @@ def _guide(
                 yield 0, event.part
                 continue
             name = event.layer.name
+            if isinstance(event, Changed):
+                write([(name, event.tensor, 0)])
+                errors[name] = None
+                yield event.layer.numel, name
+                continue
             write([(f"{name}.{part}", array, 0) for part, array in event.packed.arrays().items()])
             errors[name] = relative(event.difference, event.square)
             yield event.layer.numel, name

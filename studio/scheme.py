@@ -23,6 +23,9 @@ class Method(StrEnum):
     LEAST_SQUARES = "least_squares"
     NEAREST_GPTQ = "nearest_gptq"
     GPTQ = "gptq"
+    AWQ = "awq"
+    FISHER_GPTQ = "fisher_gptq"
+    TUNED = "tuned"
 
     @property
     def needs_inputs(self) -> bool:
@@ -30,7 +33,7 @@ class Method(StrEnum):
         return self not in (Method.NEAREST, Method.HALF_QUADRATIC)
 
 
-BEST = Method.GPTQ
+BEST = Method.FISHER_GPTQ
 """What we recommend: the least damage, within a minute on a small model."""
 
 WHOLE_CHANNEL = -1

@@ -1,6 +1,8 @@
 """Work that is done step by step: a generator that yields where it stands and returns what came of it."""
 
+import threading
 from collections.abc import Callable, Generator
+from queue import SimpleQueue
 from typing import TypeVar
 
 Step = TypeVar("Step")
@@ -18,3 +20,42 @@ def relayed(steps: Generator[Step, None, Result], say: Callable[[Step], Said]) -
         return result
     finally:
         steps.close()
+
+
+def threaded(work: Callable[[Callable[[Step], None]], Result]) -> Generator[Step, None, Result]:
+    """Yield what ``work`` says and return its result; it runs in a thread, and waits after each thing it says."""
+    said: SimpleQueue[Step | None] = SimpleQueue()
+    heard: SimpleQueue[bool] = SimpleQueue()
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def say(step: Step) -> None:
+        said.put(step)
+        if not heard.get():
+            raise _Closed
+
+    def body() -> None:
+        try:
+            results.append(work(say))
+        except _Closed:
+            pass
+        except BaseException as error:  # raised again where it is waited for
+            errors.append(error)
+        said.put(None)
+
+    thread = threading.Thread(target=body, daemon=True)  # daemon: one that waits for a lost reader lets Python end
+    thread.start()
+    try:
+        while (step := said.get()) is not None:
+            yield step
+            heard.put(True)
+        if errors:
+            raise errors.pop()
+        return results.pop()
+    finally:
+        heard.put(False)
+        thread.join()
+
+
+class _Closed(BaseException):
+    """The reader wants no more."""

@@ -7,7 +7,7 @@ weight counts with the square of its scale, which makes the sum minimised that o
 import torch
 from torch import Tensor
 
-from studio.rounding.levels import NF4_LEVELS, nearest
+from studio.rounding.levels import NF4_LEVELS, nearest, taken
 from studio.rounding.rounded import EPSILON, Grid, largest
 
 BINS = 4096
@@ -53,7 +53,7 @@ def encode(normal: Tensor, codebook: Tensor | None) -> Tensor:
 
 def values(codes: Tensor, codebook: Tensor | None) -> Tensor:
     assert codebook is not None
-    return codebook.to(codes.device, torch.float32)[codes.int()]
+    return taken(codebook.to(codes.device, torch.float32), codes)
 
 
 LEARNED = Grid(round_, values, encode, Levels)

@@ -13,8 +13,8 @@ from studio.scheme import Scheme
 
 RATIOS = tuple(1 - 0.5 * step / 19 for step in range(20))
 """Shares of a group's range that the first grid spans."""
-PIECE = 1 << 20
-"""Weights worked on at once."""
+PIECE = 1 << 18
+"""Weights worked on at once: 1 MB of fp32, which fits a core's cache."""
 
 
 def least_squares(
@@ -60,32 +60,45 @@ def _best(
     ratios: tuple[float, ...],
     fits: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return codes [N, G, g], scale and zero point [N, G] of the least error among ``start`` and every ratio's."""
+    """Return codes [N, G, g], scale and zero point [N, G] of the least error among ``start`` and every ratio's.
+
+    Of codes v the best scale is s = <v, w> / <v, v>, which leaves <w, w> - s <v, w>; <,> is weighted by e.
+    """
     grid = GRIDS[scheme.mode]
     given = importance(weights, power)
     scale, zero = start.scale.unsqueeze(2).half().float(), _zero(start).unsqueeze(2)
-    codes = start.codes.reshape(weights.shape).float()
-    error = _error(weights, given, grid, codes, scale, zero, start.shared)
-    first = start.scale.unsqueeze(2), zero
+    known = given * weights
+    whole = (known * weights).sum(2, keepdim=True)
     low, high = weights.amin(2, keepdim=True), weights.amax(2, keepdim=True)
-    for ratio in ratios:
+    tried = ratios if scheme.mode.has_zero_point else ratios[::2]  # with only a scale to find, half of them will do
+    found, place, least = scale, zero, torch.full_like(scale, torch.inf)
+    for ratio in tried:
         if scheme.mode.has_zero_point:
             top = 2**scheme.mode.bits - 1
             s = ((high - low) * (ratio / top)).clamp_(min=EPSILON)
             z = (top / 2 - (high + low) / (2 * s)).round_().clamp_(0, top)
         else:
-            s, z = first[0] * ratio, first[1]
+            s, z = start.scale.unsqueeze(2) * ratio, zero
+        error = torch.full_like(scale, torch.inf)
         for _ in range(fits):
-            values = grid.values(grid.encode(weights / s + z, start.shared), start.shared) - z
-            weighted = given * values
-            fitted = (weighted * weights).sum(2, keepdim=True) / (weighted * values).sum(2, keepdim=True)
-            s = torch.where(fitted.half().abs() >= EPSILON, fitted, s).half().float()  # not for NaN either
-        c = grid.encode(weights / s + z, start.shared).float()
-        e = _error(weights, given, grid, c, s, z, start.shared)
-        better = e < error
-        error, codes = torch.where(better, e, error), torch.where(better, c, codes)
-        scale, zero = torch.where(better, s, scale), torch.where(better, z, zero)
-    return codes, scale.squeeze(2), zero.squeeze(2)
+            values = grid.values(grid.encode(weights / s + z, start.shared), start.shared).sub_(z)
+            product = (known * values).sum(2, keepdim=True)
+            fitted = product / (values.square_().mul_(given)).sum(2, keepdim=True)
+            is_sound = fitted.half().abs() >= EPSILON  # which NaN is not
+            s = torch.where(is_sound, fitted, s)
+            error = torch.where(is_sound, whole - fitted * product, torch.inf)
+        better = error < least
+        found, place = torch.where(better, s, found), torch.where(better, z, place)
+        least = torch.where(better, error, least)
+    found = found.half().float()
+    codes = grid.encode(weights / found + place, start.shared).float()
+    before = start.codes.reshape(weights.shape).float()
+    better = _error(weights, given, grid, codes, found, place, start.shared) < _error(
+        weights, given, grid, before, scale, zero, start.shared
+    )
+    codes = torch.where(better, codes, before)
+    found = torch.where(better, found, start.scale.unsqueeze(2))
+    return codes, found.squeeze(2), torch.where(better, place, zero).squeeze(2)
 
 
 def _error(

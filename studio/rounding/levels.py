@@ -32,12 +32,34 @@ def fixed(levels: tuple[float, ...]) -> Grid:
     def encode(normal: Tensor, _: Tensor | None) -> Tensor:
         return nearest(normal, tables(levels, normal.device)[1])
 
-    return Grid(round_, lambda codes, _: tables(levels, codes.device)[0][codes.int()], encode)
+    return Grid(round_, lambda codes, _: taken(tables(levels, codes.device)[0], codes), encode)
+
+
+BINS = 1024
+MARGIN = 1e-3
+"""In bins: what rounding may do to the place of a number in one."""
 
 
 def nearest(normal: Tensor, midpoints: Tensor) -> Tensor:
-    """Return the index of the level nearest to each number; one exactly halfway takes the lower."""
-    return torch.bucketize(normal.contiguous(), midpoints)
+    """Return the index of the level nearest to each number; one exactly halfway takes the lower.
+
+    A search takes 10 ns a number; of many, each is compared with the one midpoint that its bin may hold.
+    """
+    low, high = midpoints[0], midpoints[-1]
+    width = (high - low) / (BINS - 2)
+    if normal.numel() < 16 * BINS or not bool(midpoints.diff().min() > (1 + 2 * MARGIN) * width):
+        return torch.bucketize(normal.contiguous(), midpoints, out_int32=True)
+    edges = torch.arange(-1, BINS - 1, device=midpoints.device)
+    below = torch.bucketize(low + (edges - MARGIN) * width, midpoints, out_int32=True)
+    below[0] = 0
+    coming = torch.cat((midpoints, midpoints.new_full((1,), torch.inf)))[below]
+    places = ((normal - low) / width).add_(1).clamp_(0, BINS - 1).int().clamp_(0, BINS - 1)  # NaN is no place
+    return taken(below, places).add_(normal > taken(coming, places))
+
+
+def taken(levels: Tensor, codes: Tensor) -> Tensor:
+    """Return the ``levels`` [L] that ``codes`` [...] stand for, [...]."""
+    return levels.index_select(0, codes.flatten().int()).reshape(codes.shape)
 
 
 @cache

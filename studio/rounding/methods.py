@@ -24,8 +24,14 @@ class Rounding:
 
     free: Free
     nanoseconds: float
-    """About what a weight costs on two cores of an AMD EPYC (Zen 4), with the calibration it takes."""
+    """About what a weight costs on two cores of an AMD EPYC, with the calibration it takes."""
     calibrated: Calibrated | None = None
+    weighs_tokens: bool = False
+    """Whether its statistics count a token by how much the predictions hang on it, not all alike."""
+    scales_channels: bool = False
+    """Whether input channels are scaled before, where their inputs can make up for it (``rounding/awq.py``)."""
+    is_tuned: bool = False
+    """Whether a block's weights are then tuned together (``rounding/tuned.py``)."""
 
 
 def _scale_estimation(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
@@ -47,9 +53,12 @@ def _gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
 METHODS: dict[Method, Rounding] = {
     Method.NEAREST: Rounding(round_to_nearest, 5),
     Method.HALF_QUADRATIC: Rounding(half_quadratic, 200),
-    Method.SCALE_ESTIMATION: Rounding(round_to_nearest, 100, _scale_estimation),
-    Method.LEAST_SQUARES: Rounding(round_to_nearest, 175, _least_squares),
-    Method.NEAREST_GPTQ: Rounding(round_to_nearest, 180, _nearest_gptq),
-    Method.GPTQ: Rounding(round_to_nearest, 320, _gptq),
+    Method.SCALE_ESTIMATION: Rounding(round_to_nearest, 165, _scale_estimation),
+    Method.LEAST_SQUARES: Rounding(round_to_nearest, 190, _least_squares),
+    Method.NEAREST_GPTQ: Rounding(round_to_nearest, 250, _nearest_gptq),
+    Method.GPTQ: Rounding(round_to_nearest, 290, _gptq),
+    Method.AWQ: Rounding(round_to_nearest, 320, _least_squares, scales_channels=True),
+    Method.FISHER_GPTQ: Rounding(round_to_nearest, 415, _gptq, weighs_tokens=True),
+    Method.TUNED: Rounding(round_to_nearest, 2750, _gptq, weighs_tokens=True, is_tuned=True),
 }
 """A weight that was given nothing is rounded by the free part."""

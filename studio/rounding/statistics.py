@@ -16,7 +16,7 @@ class Statistics:
     """Of the inputs X [T, K] of a weight [N, K]; weights that are given the same share one object."""
 
     second: Tensor
-    """[K, K] fp32: X^T X / T."""
+    """[K, K] fp32: X^T X / T, or X^T D X / T where D [T], of mean 1, says how much each token counts."""
     tokens: int
 
     @property
@@ -34,7 +34,8 @@ class Statistics:
     def feedback(self) -> tuple[Tensor, Tensor]:
         """The channels in falling order of power [K], and in that order U [K, K], upper, with U^T U = H^-1.
 
-        H is ``second`` with its diagonal damped, more where it is still singular; a channel that is always zero stands
+        From H = R R^T with R upper, a Cholesky decomposition from the last channel to the first, U is R^-1. H is
+        ``second`` with its diagonal damped, more where it is still singular; a channel that is always zero stands
         alone. Source: GPTQ (Frantar et al. 2022), section 4, with activation order.
         """
         order = self.power.argsort(descending=True, stable=True)
@@ -46,10 +47,11 @@ class Statistics:
             damped = matrix.clone()
             damped.diagonal().add_(damp * mean)
             damped.diagonal()[diagonal == 0] = mean
-            lower, failed = torch.linalg.cholesky_ex(damped)
+            lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
             if not failed:
-                upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
-                if not failed:
+                one = torch.eye(len(damped), device=damped.device)
+                upper = torch.linalg.solve_triangular(lower.flip(0, 1), one, upper=True)
+                if bool(upper.isfinite().all()):
                     return order, upper
             if damp >= MOST_DAMP:  # not a matrix of second moments at all
                 raise ValueError("the second moments are not positive")

@@ -14,9 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.bench.quality_row import ROWS, Row
+from tests.bench.quality_peers import PEERS
+from tests.bench.quality_row import NONE, NOT_INSTALLED, ROWS, Row
 
 FILE = Path(__file__).with_name("QUALITY.md")
+LONGEST = 15 * 60
+"""Seconds that a row may take, what it is judged in included."""
 BITS = 4.34
 """The issue of quality speaks of blocks at this many bits a weight or fewer."""
 NNCF, SLOWER = "NNCF AWQ + GPTQ + scale estimation", 3
@@ -29,20 +32,23 @@ cores of: {machines}; calibration is counted, tokenizing and converting the mode
 """
 
 
-def made(name: str, options: argparse.Namespace) -> Row | None:
-    """Return a row, None when its process failed, which has said why."""
+def made(name: str, options: argparse.Namespace) -> Row | str:
+    """Return a row, or why there is none."""
     file: Path = options.dir / "rows" / options.split / f"{''.join(c if c.isalnum() else '_' for c in name)}.json"
     if options.kept and not file.is_file():
-        return None
+        return "not measured"
     if options.again or not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         given = ["--text", options.text, "--split", options.split, "--dir", options.dir]
         environment = os.environ | {"STUDIO_CACHE_DIR": str(options.dir / "cache"), "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-W", "ignore", "-m", "tests.bench.quality_row", name, file, *given]
         file.unlink(missing_ok=True)
-        if subprocess.run(list(map(str, command)), env=environment, check=False).returncode:
-            print(f"{name}: could not be made", file=sys.stderr)
-            return None
+        try:
+            code = subprocess.run(list(map(str, command)), env=environment, check=False, timeout=LONGEST).returncode
+        except subprocess.TimeoutExpired:
+            return f"not done in {LONGEST // 60} minutes"
+        if code:
+            return "not installed" if code == NOT_INSTALLED else "failed"
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return Row(**found)
 
@@ -65,7 +71,8 @@ def line(row: Row) -> str:
 
 def verdicts(rows: dict[str, Row]) -> list[str]:
     """Return what was asked for beside what was found, as lines of a table."""
-    ours = [row for name, row in rows.items() if name.partition(" ")[0] in _METHODS and row.bits <= BITS]
+    every = [row for name, row in rows.items() if name not in PEERS and row.target != NONE]
+    ours = [row for row in every if row.bits <= BITS]
     integers = [row for row in ours if row.layout.startswith("int4_")]
     lines = [
         _asked("a layout some engine loads, 45 s", ours, 45, 0.14, 0.11),
@@ -77,16 +84,15 @@ def verdicts(rows: dict[str, Row]) -> list[str]:
     else:
         best = rows[NNCF]
         name = f"the best of NNCF ({best.kld[0]:.4f} in {best.seconds:.0f} s), in a third of its time"
-        lines.append(_asked(name, integers, best.seconds / SLOWER, 0.8 * best.kld[0], 0.5 * best.kld[0]))
-    for name in ("llama.cpp Q4_0 + imatrix", "llama.cpp Q4_K_M + imatrix", "HQQ 96", "AutoRound"):  # at its own bytes
+        no_larger = [row for row in ours if row.bits <= best.bits]
+        lines.append(_asked(name, no_larger, best.seconds / SLOWER, 0.8 * best.kld[0], 0.5 * best.kld[0]))
+    for name in ("llama.cpp Q4_0 + imatrix", "llama.cpp Q4_K_M + imatrix", "HQQ 96", "AutoRound light"):
         if name in rows:
             peer = rows[name]
             label = f"{name} ({peer.kld[0]:.4f} at {peer.bits:.2f} bits)"
-            lines.append(_asked(label, ours, 600, peer.kld[0], 0.8 * peer.kld[0]))
+            no_larger = [row for row in every if row.bits <= max(peer.bits, BITS)]
+            lines.append(_asked(label, no_larger, 600, peer.kld[0], 0.8 * peer.kld[0]))
     return lines
-
-
-_METHODS = {name.partition(" ")[0] for name, peer in ROWS.items() if "int4_" in name and "NNCF" not in name}
 
 
 def _asked(name: str, rows: list[Row], seconds: float, must: float, goal: float) -> str:
@@ -103,18 +109,23 @@ def table(header: str, lines: list[str]) -> str:
     return "\n".join((header, "|" + " --- |" * (header.count("|") - 1), *lines))
 
 
-def write(rows: dict[str, Row], split: str) -> None:
+def absent(name: str, why: str) -> str:
+    """Return the line of a row that there is not."""
+    return f"| {name} | {ROWS[name].layout} | {ROWS[name].target} | {why} |" + " |" * (HEADER.count("|") - 5)
+
+
+def write(rows: dict[str, Row], missing: dict[str, str], split: str) -> None:
     first = next(iter(rows.values()))
     machines = ", ".join(sorted({row.machine for row in rows.values()}))
-    asked = f"\n## Asked for and found\n\nOurs of {BITS} bits or fewer, the best within the time.\n\n"
+    asked = (
+        "\n## Asked for and found\n\nOurs of {} bits or fewer, the best within the time; against a larger peer, of no "
+    )
+    asked = asked.format(BITS) + "more bits than it.\n\n"
     parts: list[Any] = [
         INTRO.format(split=split, original=first.original, machines=machines),
-        table(HEADER, [line(row) for row in rows.values()]),
+        table(HEADER, [line(rows[name]) if name in rows else absent(name, missing[name]) for name in ROWS]),
         asked + table("| against | must | goal | found | |", verdicts(rows)),
     ]
-    missing = [name for name in ROWS if name not in rows]
-    if missing:
-        parts.append(f"\nNot measured in this run: {', '.join(missing)}.")
     notes = FILE.with_name("QUALITY_NOTES.md")
     if notes.is_file():
         parts.append("\n" + notes.read_text(encoding="utf-8").strip())
@@ -134,15 +145,18 @@ def main() -> None:
         raise SystemExit("name a long English text: --text FILE or STUDIO_BENCH_TEXT")
     options.dir = options.dir.resolve()
     print(HEADER)
-    rows = {}
+    rows, missing = {}, {}
     for name in ROWS:
         if options.only is None or options.only in name:
             row = made(name, options)
-            if row is not None:
+            if isinstance(row, Row):
                 rows[name] = row
                 print(line(row), flush=True)
+            else:
+                missing[name] = row
+                print(absent(name, row), flush=True)
     if options.only is None and rows:
-        write(rows, options.split)
+        write(rows, missing, options.split)
 
 
 if __name__ == "__main__":

@@ -167,9 +167,21 @@ def nncf_openvino(**options: bool) -> Callable[[Checkpoint, Tensor, Path], Made]
                 compiled({"input_ids": ids.numpy(), "attention_mask": np.ones(ids.shape, np.int64)})[0].copy()
             )
 
-        return Made(ready, 4 + 20 / 64, seconds, nncf.__version__)
+        bits = 4 + 20 / 64 + (lora_bits(checkpoint) if options.get("lora_correction") else 0)
+        return Made(ready, bits, seconds, nncf.__version__)
 
     return make
+
+
+LORA_RANK = 8
+"""NNCF's default; its adapters are at 8 bits, one scale and zero point a row."""
+
+
+def lora_bits(checkpoint: Checkpoint) -> float:
+    """Return what the adapters [R, K] and [N, R] add to a weight of the blocks, in bits."""
+    layers = linear(checkpoint)
+    added = sum(LORA_RANK * 8 * sum(layer.matrix) + 24 * (LORA_RANK + layer.matrix[0]) for layer in layers)
+    return added / sum(layer.numel for layer in layers)
 
 
 def _transformers(checkpoint: Checkpoint) -> Any:
@@ -301,7 +313,7 @@ def hqq(group: int) -> Callable[[Checkpoint, Tensor, Path], Made]:
 
 
 def auto_round(checkpoint: Checkpoint, tokens: Tensor, folder: Path) -> Made:
-    """AutoRound's tuned rounding with its defaults, 200 steps a block: on a GPU where there is one."""
+    """AutoRound's tuned rounding by its own light recipe, 50 steps a block: its 200 take more than an hour on a CPU."""
     from auto_round import AutoRound
     from transformers import AutoTokenizer
 
@@ -313,6 +325,8 @@ def auto_round(checkpoint: Checkpoint, tokens: Tensor, folder: Path) -> Made:
         scheme="W4A16",
         group_size=64,
         sym=False,
+        iters=50,
+        lr=5e-3,
         dataset=[row[None] for row in tokens],
         nsamples=len(tokens),
         seqlen=tokens.shape[1],
@@ -328,7 +342,14 @@ def auto_round(checkpoint: Checkpoint, tokens: Tensor, folder: Path) -> Made:
 OPENVINO = "OpenVINO"
 PEERS = {
     "NNCF plain": Peer("int4_asym 64", OPENVINO, nncf_torch()),
+    "NNCF scale estimation": Peer("int4_asym 64", OPENVINO, nncf_torch(scale_estimation=True)),
     "NNCF AWQ + scale estimation": Peer("int4_asym 64", OPENVINO, nncf_torch(awq=True, scale_estimation=True)),
+    "NNCF GPTQ": Peer("int4_asym 64", OPENVINO, nncf_openvino(gptq=True)),
+    "NNCF AWQ + scale estimation + LoRA": Peer(
+        "int4_asym 64, adapters of rank 8",
+        OPENVINO,
+        nncf_openvino(awq=True, scale_estimation=True, lora_correction=True),
+    ),
     "NNCF AWQ + GPTQ + scale estimation": Peer(
         "int4_asym 64", OPENVINO, nncf_openvino(awq=True, gptq=True, scale_estimation=True)
     ),
@@ -340,5 +361,5 @@ PEERS = {
     ),
     "HQQ 64": Peer("4 bits, fp16 zero, 64", "HQQ", hqq(64)),
     "HQQ 96": Peer("4 bits, fp16 zero, 96", "HQQ", hqq(96)),
-    "AutoRound": Peer("int4_asym 64", "vLLM, OpenVINO", auto_round),
+    "AutoRound light": Peer("int4_asym 64", "vLLM, transformers", auto_round),
 }

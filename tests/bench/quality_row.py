@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,20 +21,25 @@ from studio import export
 from studio.architecture import Kind
 from studio.checkpoint import WEIGHTS, Checkpoint
 from studio.compress import compress
+from studio.damage import damages
 from studio.evaluate import Evaluation, Original, Tally
 from studio.model import load_tokenizer
 from studio.packing import PackedTensor
 from studio.plan import Choice, make_plan
 from studio.recipe import read_recipe
-from studio.scheme import Method, Mode, Scheme
+from studio.scheme import GROUP_SIZES, Method, Mode, Scheme
 from tests.bench.quality_data import dithered, windows
-from tests.bench.quality_peers import PEERS, Made, Peer, Predict, predictor
+from tests.bench.quality_peers import PEERS, Made, Peer, Predict, linear, predictor
 from tests.steps import finish
 
+NOT_INSTALLED = 3
+"""What this process ends with when a peer's package is not there."""
 CORES = 2
 BATCH = 4
 """Windows judged at once."""
 BOTH = "OpenVINO, compressed-tensors"
+NONE = "none known"
+"""OpenVINO 2026.4 takes groups of 48 and computes wrong products of one token with them."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +64,27 @@ class Row:
     original: float
 
 
-def ours(method: Method, scheme: Scheme) -> Callable[[Checkpoint, Tensor, Path], Made]:
-    """The studio, from the model's files to the written one; judged from what it exports."""
+def ours(method: Method, scheme: Scheme, ratio: float = 1.0) -> Callable[[Checkpoint, Tensor, Path], Made]:
+    """The studio, from the model's files to the written one; judged from what it exports.
+
+    With a ratio the rest of the blocks is at 8 bits, and what finds out which is in the time.
+    """
 
     def make(checkpoint: Checkpoint, tokens: Tensor, folder: Path) -> Made:
         from studio import __version__
 
-        choice = Choice.of(scheme.mode.value, scheme.group_size, 1.0, "int8_asym", method=method.value)
+        is_usual = scheme.group_size in GROUP_SIZES
+        choice = Choice.of(
+            scheme.mode.value,
+            scheme.group_size if is_usual else 64,
+            ratio,
+            "int8_asym",
+            pins=() if is_usual else (f"*.layers.*={scheme}",),
+            method=method.value,
+        )
         began = time.perf_counter()
-        plan = make_plan(checkpoint.layers, choice)
+        scores = _scores(checkpoint, scheme, tokens) if ratio < 1 else None
+        plan = make_plan(checkpoint.layers, choice, scores)
         compressed = finish(compress(checkpoint, plan, folder / WEIGHTS, tokens if method.needs_inputs else None))
         seconds = time.perf_counter() - began
         out = export.write_folder(checkpoint, compressed, folder / "out")
@@ -77,10 +95,18 @@ def ours(method: Method, scheme: Scheme) -> Callable[[Checkpoint, Tensor, Path],
     return make
 
 
+def _scores(checkpoint: Checkpoint, scheme: Scheme, tokens: Tensor) -> dict[str, float]:
+    """Return what decides which layers keep 8 bits: the predicted damage, a weight."""
+    found = finish(damages(checkpoint, {layer.name: scheme for layer in linear(checkpoint)}, tokens))
+    return {layer.name: found[layer.name] / layer.numel for layer in linear(checkpoint)}
+
+
 def exported(folder: Path) -> dict[str, Tensor]:
-    """Return what the stored numbers of an exported folder stand for, by name."""
+    """Return every tensor of an exported folder, packed ones as what their numbers stand for, by name."""
     found = {}
     with safe_open(folder / WEIGHTS, framework="pt") as file:
+        packed = {f"{weight.name}.{part.name}" for weight in read_recipe(folder).weights for part in weight.parts}
+        found |= {name: file.get_tensor(name) for name in set(file.keys()) - packed}  # AWQ's norms are not the source's
         for weight in read_recipe(folder).weights:
             arrays = {part.name: file.get_tensor(f"{weight.name}.{part.name}") for part in weight.parts}
             found[weight.name] = PackedTensor.of(Scheme.parse(weight.scheme), weight.shape, arrays).dequantize()
@@ -88,17 +114,32 @@ def exported(folder: Path) -> dict[str, Tensor]:
 
 
 def _ours() -> dict[str, Peer]:
+    fisher = Method.FISHER_GPTQ
     asked = [
-        (Mode.INT4_ASYM, BOTH, list(Method)),
-        (Mode.INT4_SYM, BOTH, [Method.GPTQ]),
-        (Mode.NF4, "OpenVINO", [Method.GPTQ]),
-        (Mode.CB4_LEARNED, "OpenVINO", [Method.LEAST_SQUARES, Method.GPTQ]),
+        (Scheme(Mode.INT4_ASYM, 64), BOTH, list(Method)),
+        (Scheme(Mode.INT4_SYM, 64), BOTH, [Method.GPTQ, fisher]),
+        (Scheme(Mode.NF4, 64), "OpenVINO", [Method.NEAREST, Method.LEAST_SQUARES, Method.GPTQ, fisher]),
+        (Scheme(Mode.NF4, 48), NONE, [fisher]),
+        (Scheme(Mode.CB4_LEARNED, 64), "OpenVINO", [Method.LEAST_SQUARES, Method.GPTQ, fisher]),
+        (Scheme(Mode.CB4_LEARNED, 48), NONE, [fisher]),
     ]
-    return {
-        f"{method.value} {mode.value}": Peer(str(Scheme(mode, 64)), target, ours(method, Scheme(mode, 64)))
-        for mode, target, methods in asked
+    rows = {
+        f"{method.value} {scheme}": Peer(str(scheme), target, ours(method, scheme))
+        for scheme, target, methods in asked
         for method in methods
     }
+    # As many bytes as llama.cpp's Q4_K_M takes here.
+    for scheme, ratio, target in (
+        (Scheme(Mode.INT4_ASYM, 64), 0.678, BOTH),
+        (Scheme(Mode.NF4, 64), 0.667, "OpenVINO"),
+    ):
+        rows[f"fisher_gptq {scheme} + int8"] = Peer(f"{scheme}, int8_asym", target, ours(fisher, scheme, ratio))
+    # And as many as int4_asym takes at group 64, or little more.
+    rows["fisher_gptq nf4-g64 + 2 % int8"] = Peer(
+        "nf4-g64, int8_asym", "OpenVINO", ours(fisher, Scheme(Mode.NF4, 64), 0.978)
+    )
+    rows["fisher_gptq nf4-g12"] = Peer("nf4-g12", "OpenVINO", ours(fisher, Scheme(Mode.NF4, 12)))
+    return rows
 
 
 ROWS = _ours() | PEERS
@@ -112,7 +153,8 @@ def judge(checkpoint: Checkpoint, predict: Predict, ids: Tensor) -> Evaluation:
         states = finish(original.hidden(batch))
         other = predict(batch)
         for index, window in enumerate(batch):
-            tally.add(window, states[index] @ table.T, other[index])
+            for _ in tally.add(window, iter([states[index] @ table.T]), iter([other[index]])):
+                pass
     return tally.result()
 
 
@@ -138,7 +180,12 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:CORES])
     torch.set_num_threads(CORES)
-    made = peer.make(checkpoint, text.calibration, folder)
+    try:
+        made = peer.make(checkpoint, text.calibration, folder)
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        shutil.rmtree(folder)
+        raise SystemExit(NOT_INSTALLED) from None
     os.sched_setaffinity(0, cores)
     torch.set_num_threads(len(cores))
     found = judge(checkpoint, made.predict(), getattr(text, options.split))

@@ -1,0 +1,102 @@
+"""How much the predictions hang on what each layer says of each token: a weight for every layer and token.
+
+An error in a layer's output y_t moves the predictions' KL divergence by its square under the Fisher information,
+E[g g^T] of g = d log p(word) / d y_t, for words drawn from the model's own predictions. Of it a single number is kept,
+the square of g over the layer's channels, from one draw, and one for all layers given the same (q, k and v).
+Source: GuidedQuant (Kim et al. 2025), with one group of channels.
+
+A pass forward and one backward of the original, block by block; it depends on model and text alone. Knows nothing of
+schemes or rounding.
+"""
+
+from collections.abc import Generator, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from studio.architecture import Kind, Layer
+from studio.blocks import BlockModel, Step
+from studio.checkpoint import Checkpoint
+from studio.model import COMPUTE
+
+SEED = 0
+LEAST = 1e-3
+"""What every token counts at least, in mean weights."""
+STATES_BYTES = 1 << 30
+"""What the blocks were given may take in memory: more windows than that go in several passes."""
+
+
+def token_weights(
+    checkpoint: Checkpoint, layers: Iterable[Layer], tokens: Tensor
+) -> Generator[Step, None, dict[str, Tensor]]:
+    """Yield while the model runs on ``tokens`` [W, T]; return each layer's weights, fp32 [W * T] of mean 1, by name.
+
+    Layers that are not given every token once (experts), and those that no gradient comes to, are missing. Raises
+    CheckpointError when a file is damaged.
+    """
+    model = BlockModel(checkpoint, COMPUTE)
+    listener = _Listener(model.model, layers)
+    generator = torch.Generator().manual_seed(SEED)
+    for lot in lots(checkpoint, tokens):
+        listener.begin()
+        yield from model.run_backward(lot, lambda logits: against_a_draw(logits, generator))
+    return listener.weights(tokens.numel())
+
+
+def against_a_draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the gradient of -log p of words drawn from ``logits`` [..., V], one a position, with respect to them."""
+    chances = logits.float().softmax(-1)
+    sums = chances.cumsum(-1)
+    drawn = torch.rand((*logits.shape[:-1], 1), generator=generator).to(logits.device) * sums[..., -1:]
+    words = torch.searchsorted(sums, drawn).clamp_(max=logits.shape[-1] - 1)
+    return chances.scatter_add_(-1, words, -torch.ones_like(drawn)).to(logits.dtype)
+
+
+def lots(checkpoint: Checkpoint, tokens: Tensor) -> tuple[Tensor, ...]:
+    """Return the windows [W, T] in lots of which everything that the blocks are given fits into memory."""
+    width = next((layer.shape[-1] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING), 1)
+    blocks = len({layer.block for layer in checkpoint.layers})
+    size = blocks * tokens.shape[1] * width * COMPUTE.itemsize
+    return torch.split(tokens, max(1, STATES_BYTES // size))
+
+
+class _Listener:
+    """Sums the squared gradient at each output, token by token, over the layers that are given the same."""
+
+    def __init__(self, model: nn.Module, layers: Iterable[Layer]) -> None:
+        self._found: dict[str, list[Tensor]] = {}
+        self._owners: dict[str, str] = {}
+        self._last: tuple[Tensor, str] | None = None
+        for layer in layers:
+            module = model.get_submodule(layer.name.rpartition(".")[0])
+            module.register_forward_hook(lambda _, given, said, name=layer.name: self._listen(name, given, said))
+
+    def begin(self) -> None:
+        """Begin with other tokens."""
+        for parts in self._found.values():
+            parts.append(torch.zeros(()))
+
+    def weights(self, tokens: int) -> dict[str, Tensor]:
+        """Return what was found of as many tokens, in mean weights: the same tensor for layers given the same."""
+        whole = {owner: torch.cat([part.reshape(-1) for part in parts]) for owner, parts in self._found.items()}
+        sound = {
+            owner: found / found.mean() + LEAST
+            for owner, found in whole.items()
+            if len(found) == tokens and bool(found.isfinite().all()) and bool(found.mean() > 0)
+        }
+        return {name: sound[owner] for name, owner in self._owners.items() if owner in sound}
+
+    def _listen(self, name: str, given: tuple[Any, ...], said: Any) -> None:
+        if not given or not isinstance(said, Tensor) or not said.requires_grad:
+            return  # on the way forward
+        is_same = self._last is not None and self._last[0] is given[0]
+        owner = self._last[1] if is_same and self._last is not None else name
+        self._last = given[0], owner
+        self._owners[name] = owner
+        self._found.setdefault(owner, [torch.zeros(())])
+        said.register_hook(lambda gradient: self._take(owner, gradient))  # type: ignore[no-untyped-call]
+
+    def _take(self, owner: str, gradient: Tensor) -> None:
+        parts = self._found[owner]
+        parts[-1] = parts[-1] + gradient.float().square().sum(-1).flatten()

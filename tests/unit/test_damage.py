@@ -1,0 +1,49 @@
+"""Predicted damage: what rounding one layer alone really costs, and nothing of a layer whose scheme loses nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from studio.architecture import Layer, ratio_defining
+from studio.blocks import BlockModel
+from studio.checkpoint import Checkpoint, of_folder
+from studio.damage import damages
+from studio.rounding import dequantize, round_to_nearest
+from studio.scheme import Mode, Scheme
+from tests.steps import finish
+
+TOKENS = torch.arange(512).reshape(8, 64) * 7 % 200
+COARSE, FINE = Scheme(Mode.INT2_SYM, 32), Scheme(Mode.INT8_ASYM)
+
+
+def logs(checkpoint: Checkpoint, rounded: str | None = None) -> Tensor:
+    def transform(layer: Layer, tensor: Tensor) -> Tensor:
+        if layer.name != rounded:
+            return tensor
+        return dequantize(round_to_nearest(tensor.float(), COARSE), COARSE.mode)
+
+    model = BlockModel(checkpoint, torch.float32, transform)
+    hidden = finish(model.run(TOKENS))
+    return log_softmax(torch.cat(list(model.logits(hidden)), 1), -1)
+
+
+def test_the_prediction_follows_what_rounding_a_layer_alone_costs(tiny_model: Callable[[str], Path]) -> None:
+    checkpoint = of_folder(tiny_model("llama"))
+    layers = ratio_defining(checkpoint.layers)
+    found = finish(damages(checkpoint, {layer.name: COARSE for layer in layers}, TOKENS))
+    assert found.keys() == {layer.name for layer in layers}
+    before = logs(checkpoint)
+    measured = [float((before.exp() * (before - logs(checkpoint, layer.name))).sum(-1).mean()) for layer in layers]
+    both = torch.tensor([[found[layer.name] for layer in layers], measured]).log()
+    assert float(torch.corrcoef(both)[0, 1]) > 0.9
+    assert float((both[0] - both[1]).abs().median()) < 0.7  # half to twice
+
+
+def test_eight_bits_cost_far_less_than_two(tiny_model: Callable[[str], Path]) -> None:
+    checkpoint = of_folder(tiny_model("llama"))
+    layers = ratio_defining(checkpoint.layers)
+    coarse, fine = (finish(damages(checkpoint, {x.name: s for x in layers}, TOKENS)) for s in (COARSE, FINE))
+    assert all(0 < fine[name] < 0.01 * coarse[name] for name in coarse)

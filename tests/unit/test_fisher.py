@@ -1,0 +1,114 @@
+"""The weights of tokens are those of a direct backward pass, and rounding with them spares what matters."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from studio.architecture import Layer, ratio_defining
+from studio.blocks import BlockModel
+from studio.checkpoint import of_folder
+from studio.fisher import LEAST, SEED, against_a_draw, token_weights
+from studio.guided import Found, guided
+from studio.model import load_original
+from studio.packing import pack
+from studio.rounding import METHODS, Statistics
+from studio.scheme import Method, Mode, Scheme
+from tests.steps import finish
+from tests.unit.test_blocks import FAMILIES, present, save_family, some_tokens
+
+TOKENS = torch.arange(96).reshape(2, 48) % 200
+
+
+def directly(folder: Path, layers: list[Layer]) -> dict[str, Tensor]:
+    """Return the squared gradients [T] at each layer's outputs, from the whole model at once."""
+    model = load_original(of_folder(folder))
+    model.requires_grad_(False)
+    model.get_input_embeddings().requires_grad_(True)  # type: ignore[operator]
+    found: dict[str, Tensor] = {}
+
+    def hook(name: str, output: Tensor) -> None:
+        output.register_hook(lambda g: found.__setitem__(name, g.float().square().sum(-1).flatten()))
+
+    for layer in layers:
+        module = model.get_submodule(layer.name.rpartition(".")[0])
+        module.register_forward_hook(lambda _, __, output, name=layer.name: hook(name, output))
+    logits = model(input_ids=TOKENS, use_cache=False).logits
+    flat = logits.reshape(1, -1, logits.shape[-1])
+    flat.backward(against_a_draw(flat.detach(), torch.Generator().manual_seed(SEED)))
+    return found
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "phi3"])
+def test_weights_are_those_of_a_direct_pass(architecture: str, tiny_model: Callable[[str], Path]) -> None:
+    folder = tiny_model(architecture)
+    layers = ratio_defining(of_folder(folder).layers)
+    found = finish(token_weights(of_folder(folder), layers, TOKENS))
+    direct = directly(folder, layers)
+    assert found.keys() == {layer.name for layer in layers}
+    owners: dict[int, list[str]] = {}
+    for name, weights in found.items():
+        owners.setdefault(id(weights), []).append(name)
+    for names in owners.values():
+        both = sum(direct[name] for name in names)
+        assert isinstance(both, Tensor)
+        expected = both / both.mean() + LEAST
+        assert torch.allclose(found[names[0]], expected, rtol=0.1, atol=0.02)  # bf16 on both sides
+        assert float(torch.corrcoef(torch.stack((found[names[0]], expected)))[0, 1]) > 0.999
+    if architecture == "llama":
+        assert sorted(map(len, owners.values())) == [1, 1, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_draw_pulls_nowhere_on_the_average() -> None:
+    logits = torch.tensor([2.0, 0.0, -1.0]).expand(1, 20_000, 3)
+    gradient = against_a_draw(logits, torch.Generator().manual_seed(0))
+    assert torch.allclose(gradient.sum(-1), torch.zeros(1, 20_000), atol=1e-5)
+    assert float(gradient.mean(1).abs().max()) < 0.02
+
+
+def test_rounding_by_weights_moves_the_tokens_that_count_less() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scheme = Scheme(Mode.INT4_ASYM, 32)
+    weight = torch.randn(24, 96, generator=generator) * 0.05
+    quiet, loud = (torch.randn(200, 8, generator=generator) @ torch.randn(8, 96, generator=generator) for _ in range(2))
+    given = torch.cat((quiet, loud))
+    counts = torch.cat((torch.full((200,), 1.9), torch.full((200,), 0.1)))
+    calibrated = METHODS[Method.FISHER_GPTQ].calibrated
+    assert calibrated is not None
+
+    def error(weights: Tensor) -> float:
+        second = (given * weights.unsqueeze(1)).T @ given / len(given)
+        moved = pack(calibrated(weight, scheme, Statistics(second, len(given))), scheme).dequantize() - weight
+        return float((quiet @ moved.T).square().sum())
+
+    assert error(counts) < 0.8 * error(torch.ones(400))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", [Method.FISHER_GPTQ, Method.TUNED, Method.AWQ], ids=str)
+def test_every_family_can_be_rounded_so(family: str, method: Method, tmp_path: Path) -> None:
+    checkpoint = save_family(family, tmp_path)
+    schemes = {x.name: Scheme(Mode.INT4_SYM, 8) for x in ratio_defining(checkpoint.layers) if x.matrix[1] % 8 == 0}
+    found = {e.layer.name for e in guided(checkpoint, schemes, method, some_tokens(4)) if isinstance(e, Found)}
+    plain = {e.layer.name for e in guided(checkpoint, schemes, Method.GPTQ, some_tokens(4)) if isinstance(e, Found)}
+    assert found == plain
+    assert found
+
+
+def test_every_step_of_the_way_back_can_be_the_last(tmp_path: Path) -> None:
+    streamed = BlockModel(save_family("llama", tmp_path))
+    generator = torch.Generator()
+    steps = list(streamed.run_backward(some_tokens(), lambda logits: against_a_draw(logits, generator)))
+    assert [step.done for step in steps] == sorted(step.done for step in steps)
+    assert present(streamed) == set()
+    threads = threading.active_count()
+    for count in range(len(steps)):
+        run = streamed.run_backward(some_tokens(), lambda logits: against_a_draw(logits, generator))
+        for _ in range(count):
+            next(run)
+        run.close()
+        assert threading.active_count() == threads
+        assert present(streamed) == set()
