@@ -29,7 +29,7 @@ parity: $(VENV)/developed ## Compare every weight of the built-in model with NNC
 bench-compress: $(VENV)/developed ## Time compressing against NNCF and the machine, into tests/bench/COMPRESS.md (BENCH="--only survey")
 	@$(BIN)/python -m tests.bench.compress $(BENCH)
 
-bench-decode: $(VENV)/bench ## Time answering against llama.cpp and OpenVINO, into tests/bench/DECODE.md (BENCH="--only built-in")
+bench-decode: $(VENV)/bench ## Time answering against llama.cpp and OpenVINO, into tests/bench/DECODE.md, and on a GPU machine DECODE_CUDA.md (BENCH="--only cuda")
 	@$(BIN)/python -W ignore -m tests.bench.decode $(BENCH)
 
 bench-quality: $(VENV)/bench ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")

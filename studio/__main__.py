@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from studio.errors import ModelError, PromptError, ResourceError, disk_error
-from studio.scheme import BACKUPS, Method, Mode
+from studio.scheme import BACKUPS, Method, Mode, parse_mode
 from studio.settings import settings
 from studio.terminal import Terminal, language, say, terminal
 from studio.text import text
@@ -47,7 +47,9 @@ AllLayers = Annotated[bool, typer.Option("--all-layers", help=say("help_all_laye
 Pins = Annotated[list[str] | None, typer.Option("--pin", help=say("help_pin"), show_default=False)]
 Ignored = Annotated[list[str] | None, typer.Option("--ignore", help=say("help_ignore"), show_default=False)]
 MethodName = Annotated[str, typer.Option("--method", help=say("help_method", methods=", ".join(("best", *Method))))]
-Calibrate = Annotated[str, typer.Option("--calibrate", metavar="builtin|FILE", help=say("help_calibrate"))]
+Calibrate = Annotated[
+    str, typer.Option("--calibrate", metavar="builtin|generated|FILE|hf://datasets/…", help=say("help_calibrate"))
+]
 AsJson = Annotated[bool, typer.Option("--json", help=say("help_json"))]
 
 
@@ -152,15 +154,16 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
+        from studio.dataset import is_dataset
         from studio.report import heading, model_facts, plan_facts, plan_rows, result_rows
-        from studio.texts import read_text
+        from studio.texts import BUILTIN, GENERATED
 
         session = _session(mode, group_size, ratio, backup, misfit, all_layers, pin, ignore, method)
-        session.calibration = None if calibrate == "builtin" else Path(calibrate).expanduser()
-        if session.calibration is not None:
-            read_text(session.calibration)  # before a model is fetched for nothing
         target = out.expanduser().resolve()
         with _workspace(target) as session.workspace:
+            if calibrate != BUILTIN:  # before a model is fetched for nothing
+                is_named = calibrate == GENERATED.name or is_dataset(calibrate)
+                session.calibrate_on(calibrate if is_named else Path(calibrate).expanduser())
             checkpoint = _open(here, session, model, group_size is not None)
             done = here.follow(session.compress())
             assert session.folder is not None
@@ -169,7 +172,9 @@ def compress(
         rows = plan_rows(done.plan) + result_rows(done.relative_error, done.seconds, target)
         if done.unreached:
             here.note(say("unreached", layers=", ".join(done.unreached)))
-        more = {"seconds": done.seconds, "path": str(target), "unreached": done.unreached}
+        if done.stacks:
+            here.note(text("method.stacks", language(), count=len(done.stacks)))
+        more = {"seconds": done.seconds, "path": str(target), "unreached": done.unreached, "stacks": done.stacks}
         here.answer(facts | more, heading(checkpoint), rows)
 
 
@@ -177,34 +182,47 @@ def compress(
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL_OR_DIR", help=say("help_evaluated"), show_default=False)],
     against: Annotated[str, typer.Option("--against", metavar="MODEL", help=say("help_against"), show_default=False)],
-    file: Annotated[Path | None, typer.Option("--text", help=say("help_text"), show_default=False)] = None,
+    given: Annotated[
+        str | None, typer.Option("--text", metavar="FILE|hf://datasets/…", help=say("help_text"), show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
         from studio.checkpoint import read_json
         from studio.columns import compressed_column, original_column
         from studio.configs import check_can_chat, load_config
-        from studio.drift import drift
+        from studio.dataset import is_dataset, read_dataset
+        from studio.drift import drift, guidance
         from studio.evaluate import predictor, text_windows
         from studio.jobs import drift_event
-        from studio.recipe import is_compressed
+        from studio.recipe import is_compressed, read_recipe
         from studio.report import evaluation_facts, evaluation_rows, heading
         from studio.session import POOL
         from studio.steps import relayed
-        from studio.texts import read_text
+        from studio.texts import BUILTIN, read_text
 
-        if file is not None:
-            read_text(file)  # before a model is fetched for nothing
+        name, read = "", None  # before a model is fetched for nothing
+        if given is not None and is_dataset(given):
+            dataset = read_dataset(given)
+            name, read = dataset.name, dataset.text
+        elif given is not None:
+            name, read = Path(given).name, read_text(Path(given).expanduser())
         folder = Path(model).expanduser()
         if is_compressed(folder):
             check_can_chat(load_config(read_json(folder / "config.json")))
         original = _fetched(here, against)
         column = compressed_column(folder) if is_compressed(folder) else original_column(_fetched(here, model))
-        ids = text_windows(original, file)
+        ids = text_windows(original, read)
         with POOL.borrow(column.key, column.need, column.load) as speaker:
-            found = here.follow(relayed(drift(original, predictor(speaker.decoder), ids), drift_event))
-        facts = {"model": model, "against": against} | evaluation_facts(found)
+            found = here.follow(relayed(drift(original, predictor(speaker.decoder), ids, name), drift_event))
+        facts = {"model": model, "against": against, "text": name or BUILTIN} | evaluation_facts(found)
         here.answer(facts, heading(original), evaluation_rows(found))
+        if (
+            is_compressed(folder)
+            and not as_json
+            and (advice := guidance(parse_mode(read_recipe(folder).choices.mode), language()))
+        ):
+            here.note(advice)
 
 
 @app.command(help=say("help_chat"))

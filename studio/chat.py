@@ -12,10 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from studio.decoder import MOST_TOKENS, Decoder, Read, Way, stop_ids
+from studio.decoder import MOST_TOKENS, Decoder, Read, stop_ids
 from studio.detokenize import Detokenizer
 from studio.errors import ModelError, PromptError, ResourceError, UserError
-from studio.machine import available_memory
 from studio.prompt import prompt_ids
 from studio.sampling import Picker, Sampling
 from studio.template import Message
@@ -106,8 +105,7 @@ def answer(
         raise PromptError("prompt_too_long", tokens=len(ids), context=speaker.context)
     room = min(sampling.max_new_tokens, speaker.context - len(ids))
     bits = min(decoder.kv_bits, key=lambda each: abs(each - kv_bits))
-    if decoder.way is not Way.CUDA:
-        _check_memory(decoder.kv_bytes(len(ids) + room, bits) - read.nbytes, len(ids) + room)
+    _check_memory(decoder, decoder.kv_bytes(len(ids) + room, bits) - read.nbytes, len(ids) + room)
     kept = read.begin(decoder, ids, len(ids) + room, bits)
     pick, written, stops = Picker(sampling, ids), Detokenizer(speaker.tokenizer), speaker.stop_ids
     reply = Reply(prompt_tokens=len(ids), kept_tokens=kept, kv_bits=bits)
@@ -143,8 +141,8 @@ def answer(
     return reply
 
 
-def _check_memory(need: int, positions: int) -> None:
-    free = available_memory()
+def _check_memory(decoder: Decoder[Any], need: int, positions: int) -> None:
+    free = decoder.free_bytes()
     if need > free:
         raise ResourceError("kv_memory", tokens=positions, need=format_bytes(need), free=format_bytes(free))
 

@@ -67,6 +67,8 @@ class Compressed:
     """Tensors that an interrupted run before this one had finished."""
     unreached: tuple[str, ...] = ()
     """Weights that the calibration gave nothing, in a method that wanted it: they were rounded without."""
+    stacks: tuple[str, ...] = ()
+    """Experts held in one tensor, which no method can calibrate: each is given tokens of its own."""
 
     @property
     def mean_error(self) -> float:
@@ -107,7 +109,8 @@ def compress(
                 for weights, name in _guide(checkpoint, schemes, plan.choice.method, tokens, write, errors):
                     done += weights
                     yield Progress(name, done, total)
-            unreached = tuple(name for name in schemes if name not in errors)
+            missed = [a.layer for a in plan.assignments if a.layer.name in schemes and a.layer.name not in errors]
+            unreached, stacks = (tuple(x.name for x in missed if (len(x.shape) > 2) is many) for many in (False, True))
             rest = [a for a in plan.assignments if a.layer.name not in errors]
             with ahead(_pieces(checkpoint, rest), READ_AHEAD) as pieces:
                 for a in rest:
@@ -124,7 +127,7 @@ def compress(
         raise
     journal.forget()
     found = {a.layer.name: errors[a.layer.name] or 0.0 for a in plan.assignments if a.scheme is not None}
-    return Compressed(plan, file, found, time.perf_counter() - began, resumed, unreached)
+    return Compressed(plan, file, found, time.perf_counter() - began, resumed, unreached, stacks)
 
 
 class Journal:

@@ -1,4 +1,4 @@
-"""Where weights are rounded and measured: a CUDA device where there is one, else the processor."""
+"""Where weights are rounded and measured and models answer: a CUDA device where there is one, else the processor."""
 
 from functools import cache
 

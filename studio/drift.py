@@ -7,7 +7,12 @@ from torch import Tensor
 
 from studio.checkpoint import Checkpoint
 from studio.evaluate import Evaluation, Predict, evaluate, floor
+from studio.scheme import Mode
 from studio.steps import relayed
+from studio.text import text
+
+GUIDED_BITS = (8, 4, 3, 2)
+"""Weights for which QLLM-Eval (ICML 2024) gives what tasks lose."""
 
 
 @dataclass(frozen=True)
@@ -37,3 +42,10 @@ def drift(checkpoint: Checkpoint, other: Predict, ids: Tensor, text: str = "") -
     so_far = replace(so_far, found=found)
     lowest = yield from relayed(floor(checkpoint, ids), lambda step: replace(so_far, floor=step))
     return replace(so_far, floor=lowest, is_whole=True)
+
+
+def guidance(mode: Mode, language: str) -> str:
+    """Return what tasks lost in QLLM-Eval with weights of so many bits, named as such; nothing where it gives none."""
+    if mode.bits not in GUIDED_BITS:
+        return ""
+    return f"{text(f'drift.guidance_{mode.bits}', language)} {text('drift.guidance_about', language)}"

@@ -7,12 +7,10 @@ Sources: KL divergence and same-top share as llama.cpp's perplexity tool has the
 You Need" (Dutta et al. 2024).
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -24,19 +22,21 @@ from studio.blocks import BlockModel
 from studio.checkpoint import Checkpoint, read_json
 from studio.configs import load_config
 from studio.decoder import MOST_TOKENS, Decoder
-from studio.errors import ModelError
 from studio.model_files import CONFIG
 from studio.questions import Flips, Options, Question, options, questions
 from studio.settings import settings
+from studio.shelf import Shelf
 from studio.steps import relayed
-from studio.texts import ASSETS, read_text, token_ids, windows
+from studio.texts import ASSETS, check_has_head, digest, read_text, token_ids, windows
 
 BUILTIN_TEXTS = (ASSETS / "evaluation-en.txt", ASSETS / "evaluation-zh.txt")
-WINDOWS, WINDOW = 24, 512
+WINDOWS, WINDOW = 18, 512
 FIRST_BATCH, LARGEST_BATCH = 1, 4
 """Windows the original reads at once: few at first, for an early figure."""
 FLOOR_WINDOWS = 3
 """Windows that the floor is taken from: the first two batches, whose hidden states an evaluation keeps too."""
+HIDDEN_BYTES = 2 << 30
+"""What the kept hidden states of all models and texts may take on disk: about ten evaluations of a 7B model."""
 
 Pieces = Iterator[Tensor]
 """Logits [t, V] of successive tokens, fp32 or coarser, at most ``MOST_TOKENS`` of them at once."""
@@ -174,26 +174,20 @@ def floor(checkpoint: Checkpoint, ids: Tensor) -> Steps:
     return tally.result()
 
 
-def text_windows(checkpoint: Checkpoint, file: Path | None = None) -> Tensor:
-    """Return what to evaluate on, int64 [W, T]: windows of a text file, or of the built-in ones in equal parts.
+def text_windows(checkpoint: Checkpoint, text: str | None = None) -> Tensor:
+    """Return what to evaluate on, int64 [W, T]: windows of a text, or of the built-in ones in equal parts.
 
     T is 512, or as many positions as the model has. With several texts their windows take turns, so that the first
-    figures are of all. Raises TextError for a file that is no text, or too short, ModelError for a model without a
-    language model's head.
+    figures are of all. Raises TextError for a text that is too short, ModelError for a model without a language model's
+    head.
     """
-    check(checkpoint)
+    check_has_head(checkpoint)
     positions = getattr(load_config(read_json(checkpoint.path / CONFIG)), "max_position_embeddings", None)
     length = min(WINDOW, positions or WINDOW)
-    texts = [read_text(file)] if file is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
-    each = [windows(token_ids(checkpoint, text), WINDOWS // len(texts), length) for text in texts]
+    texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
+    each = [windows(token_ids(checkpoint, one), WINDOWS // len(texts), length) for one in texts]
     turns = [(place / len(found), window) for found in each for place, window in enumerate(found)]
     return torch.stack([window for _, window in sorted(turns, key=lambda turn: turn[0])])
-
-
-def check(checkpoint: Checkpoint) -> None:
-    """Raise ModelError for a model without a language model's head."""
-    if not checkpoint.can_chat:
-        raise ModelError("no_language_model", model=checkpoint.title)
 
 
 class Original:
@@ -201,16 +195,17 @@ class Original:
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
         """Raises ModelError for a model without a language model's head."""
-        check(checkpoint)
+        check_has_head(checkpoint)
         self._model = BlockModel(checkpoint, dtype)
-        self._folder = settings().cache_dir / "hidden" / checkpoint.revision
+        self._shelf = Shelf(settings().cache_dir / "hidden", HIDDEN_BYTES)
+        self._revision = checkpoint.revision
         self._suffix = "" if dtype == torch.float32 else f"-{str(dtype).removeprefix('torch.')}"
 
     def hidden(self, ids: Tensor) -> Generator[None, None, Tensor]:
         """Yield while the model runs and return what its head is given, [B, T, D]."""
-        file = self._folder / f"{_digest(ids)}{self._suffix}.pt"
-        kept = _kept(file, ids)
-        if kept is not None:
+        name = f"{self._revision}/{digest(ids)}{self._suffix}.kept"
+        kept = (self._shelf.recall(name) or {}).get("hidden")
+        if kept is not None and kept.shape[:2] == ids.shape:
             return kept
         run = self._model.run(ids)
         try:
@@ -223,7 +218,7 @@ class Original:
                 yield
         finally:
             run.close()
-        _keep(file, found)
+        self._shelf.keep(name, {"hidden": found})
         return found
 
     def logits(self, hidden: Tensor) -> Pieces:
@@ -286,28 +281,3 @@ def _perplexity(losses: list[Tensor]) -> Spread:
     loss = _spread(losses)
     mean = math.exp(min(loss.mean, 700.0))
     return Spread(mean, None if loss.standard_error is None else mean * loss.standard_error)
-
-
-def _digest(ids: Tensor) -> str:
-    return hashlib.sha256(repr((tuple(ids.shape), ids.flatten().tolist())).encode()).hexdigest()[:32]
-
-
-def _kept(file: Path, ids: Tensor) -> Tensor | None:
-    """Return the hidden states of an earlier visit, None when there are none or they are not of these tokens."""
-    try:
-        states = torch.load(file, weights_only=True)
-    except Exception:  # missing or cut short, whatever torch raises then
-        return None
-    is_sound = isinstance(states, Tensor) and states.shape[:2] == ids.shape
-    return states if is_sound else None
-
-
-def _keep(file: Path, states: Tensor) -> None:
-    """Keep the states for the next visit; a disk without room for them costs that visit some seconds, no more."""
-    partial = file.with_suffix(f".{id(states)}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(states, partial)
-        partial.replace(file)
-    except OSError:
-        partial.unlink(missing_ok=True)

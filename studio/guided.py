@@ -2,13 +2,14 @@
 
 A block runs once as it is, while the second moments of its layers' inputs are summed; then its weights are rounded and
 it runs again, so that the next one meets, and makes up for, the errors made so far. Only statistics are kept, and only
-those of one block. For a method that counts some tokens more than others, what each counts is found first. Knows
-nothing of files or plans.
+those of one block: what a block is given depends on how those before it were rounded, so that nothing of it (but the
+first block's) is true of another plan or method, and keeping it on disk would save no visit anything. What depends on
+model and text alone is kept, by ``calibrate.inputs``, ``evaluate.Original`` and ``generate``. For a method
+that counts some tokens more than others, what each counts is found first. Knows nothing of files or plans.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from studio.architecture import Kind, Layer
 from studio.blocks import BlockModel, Call, Step
 from studio.checkpoint import Checkpoint
-from studio.errors import CheckpointError, ModelError
+from studio.errors import CheckpointError
 from studio.fisher import token_weights
 from studio.folding import Fold, folds
 from studio.model import COMPUTE
@@ -26,7 +27,7 @@ from studio.rounding import METHODS, Rounded, Statistics
 from studio.rounding.awq import channel_scales, scaled
 from studio.rounding.tuned import Start
 from studio.scheme import Method, Scheme
-from studio.texts import ASSETS, read_text, token_ids, windows
+from studio.texts import ASSETS, check_has_head, read_text, token_ids, windows
 from studio.tuning import tuned_block
 
 BUILTIN_TEXTS = (ASSETS / "calibration.txt", ASSETS / "calibration-more.txt")
@@ -124,16 +125,15 @@ def guided(
         run.close()
 
 
-def calibration_tokens(checkpoint: Checkpoint, file: Path | None = None) -> Tensor:
-    """Return what calibrates: windows of a text file, or of the built-in texts, int64 [W, 256], W at most 16.
+def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tensor:
+    """Return what calibrates: windows of a text, or of the built-in ones, int64 [W, 256], W at most 16.
 
-    Raises TextError for a file that is no text or too short, ModelError for a model without a language model's head,
+    Raises TextError for a text that is too short, ModelError for a model without a language model's head,
     CheckpointError without a tokenizer.
     """
-    if not checkpoint.can_chat:
-        raise ModelError("no_language_model", model=checkpoint.title)
-    texts = [read_text(file)] if file is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
-    ids = torch.cat([token_ids(checkpoint, text) for text in texts])
+    check_has_head(checkpoint)
+    texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
+    ids = torch.cat([token_ids(checkpoint, one) for one in texts])
     return windows(ids, WINDOWS, WINDOW)
 
 

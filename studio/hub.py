@@ -24,7 +24,7 @@ from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
 from studio.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
 from studio.headers import MAX_HEADER_BYTES, TensorEntry, parse_header
-from studio.hub_client import TIMEOUT_SECONDS, HubRanges, cache, endpoint, explained, token
+from studio.hub_client import MODEL, HubRanges, cache, endpoint, explained, is_repo_id, listing, token
 from studio.model_files import CONFIG, INDEX, WEIGHTS
 from studio.units import format_bytes
 
@@ -79,15 +79,6 @@ class Progress:
     done: int
     total: int
     file: str
-
-
-def is_repo_id(name: str) -> bool:
-    """Tell whether the Hub could know ``name``: ``owner/name``, or one of the old bare names such as ``gpt2``."""
-    try:
-        client.hf_hub_url(name, CONFIG)
-    except errors.HFValidationError:
-        return False
-    return True
 
 
 def search(query: str, limit: int = 20) -> list[Found]:
@@ -152,9 +143,7 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
     if not is_repo_id(repo):
         raise ModelError("model_not_found", model=repo)
     with explained(repo):
-        api = client.HfApi(endpoint(), token=token())
-        info = api.model_info(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
-        sha, sizes = str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        sha, sizes = listing(repo, revision, MODEL)
 
         def fetch_json(name: str, limit: int = MAX_INDEX_BYTES) -> dict[str, Any]:
             if sizes[name] > limit:

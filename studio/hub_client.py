@@ -18,13 +18,15 @@ from huggingface_hub import constants, errors
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from torch import Tensor
 
-from studio.errors import HubError, ModelError, ResourceError
+from studio.errors import HubError, ModelError, ResourceError, TextError
 from studio.settings import settings
 
 TIMEOUT_SECONDS = 10.0
 WAITS = (0.5, 2.0)
 """Seconds before a range is asked for again, when the line broke or the server stumbled."""
 SERVER_ERROR = 500
+MODEL, DATASET = "model", "dataset"
+"""Kinds of repository."""
 
 
 def endpoint() -> str:
@@ -42,11 +44,29 @@ def cache() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser().resolve()
 
 
+def is_repo_id(name: str) -> bool:
+    """Tell whether the Hub could know ``name``: ``owner/name``, or one of the old bare names such as ``gpt2``."""
+    try:
+        client.hf_hub_url(name, "config.json")
+    except errors.HFValidationError:
+        return False
+    return True
+
+
+def listing(repo: str, revision: str | None, kind: str) -> tuple[str, dict[str, int]]:
+    """Return a repository's commit, and its files with their bytes. Raises as :func:`explained` says."""
+    with explained(repo, kind):
+        api = client.HfApi(endpoint(), token=token())
+        ask = api.dataset_info if kind == DATASET else api.model_info
+        info = ask(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
+        return str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings or ()}
+
+
 class HubRanges:
     """The files of a repository at one commit, read a few bytes at a time; several threads may read at once."""
 
-    def __init__(self, repo: str, sha: str) -> None:
-        self._repo, self._sha = repo, sha
+    def __init__(self, repo: str, sha: str, kind: str = MODEL) -> None:
+        self._repo, self._sha, self._kind = repo, sha, kind
         self._places: dict[str, str] = {}
         """Where the Hub said that a file really lies, so that it is not asked each time; signed for some minutes."""
 
@@ -57,7 +77,7 @@ class HubRanges:
         """
         if not length:
             return torch.empty(0, dtype=torch.uint8)
-        with explained(self._repo):
+        with explained(self._repo, self._kind):
             return torch.frombuffer(bytearray(self._fetch(file, start, start + length)), dtype=torch.uint8)
 
     def _fetch(self, file: str, start: int, stop: int) -> bytes:
@@ -67,7 +87,7 @@ class HubRanges:
                 return _asked(place, file, start, stop, {})[0]
             except (httpx2.HTTPError, HubError):  # the signature is too old: ask for a new one
                 self._places.pop(file, None)
-        url = client.hf_hub_url(self._repo, file, revision=self._sha, endpoint=endpoint())
+        url = client.hf_hub_url(self._repo, file, repo_type=self._kind, revision=self._sha, endpoint=endpoint())
         content, place = _asked(url, file, start, stop, build_hf_headers(token=token()))
         if httpx2.URL(place).host != httpx2.URL(url).host:  # elsewhere the login is not sent, nor needed
             self._places[file] = place
@@ -112,16 +132,20 @@ def _body(response: httpx2.Response, file: str, start: int, stop: int) -> bytes:
 
 
 @contextmanager
-def explained(model: str) -> Iterator[None]:
+def explained(model: str, kind: str = MODEL) -> Iterator[None]:
     """Turn what the client raises into a sentence for the user."""
     try:
         yield
     except errors.GatedRepoError as error:
+        if kind == DATASET:
+            raise TextError("dataset_gated", dataset=model) from error
         raise ModelError("model_gated", model=model) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        if kind == DATASET:
+            raise TextError("dataset_not_found", dataset=model) from error
         raise ModelError("model_not_found", model=model) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.TransportError) as error:
-        raise HubError("hub_unreachable", model=model) from error
+        raise HubError("dataset_unreachable" if kind == DATASET else "hub_unreachable", model=model) from error
     except errors.HfHubHTTPError as error:
         raise HubError("hub_failed", model=model, reason=f"HTTP {error.response.status_code}") from error
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:

@@ -3,6 +3,7 @@
 Knows nothing of models.
 """
 
+import logging
 import os
 import threading
 import time
@@ -13,10 +14,14 @@ from pathlib import Path
 import psutil
 import torch
 
+from studio.device import device
 from studio.native.arena import Arena
 
+LOG = logging.getLogger(__name__)
 SPAN = 64 << 20
 """Bytes that are read at least; twice the largest cache where that is more."""
+GPU_SPAN = 2 << 30
+"""The same on a GPU, whose clock is read from afar; an eighth of its free memory where that is less."""
 SIDE = 1024
 """Of the square bf16 matrices that are multiplied; on a GPU eight times as much."""
 SECONDS = 0.2
@@ -38,42 +43,49 @@ class Machine:
         return min(self.operations, operations / nbytes * self.bandwidth)
 
 
-def measured(device: str = "cpu") -> Machine:
+def measured(name: str = "cpu") -> Machine:
     """Measure what ``"cpu"`` or ``"cuda"`` can do, in under a second, and return the best that was ever measured."""
-    place = torch.device(device)
-    if device == "cpu":  # where weights lie: in huge pages
+    place = torch.device(name)
+    if name == "cpu":  # where weights lie: in huge pages
         numbers, side = Arena().room(max(SPAN, 2 * _largest_cache())).view(torch.float32).fill_(1), SIDE
     else:
-        numbers, side = torch.ones(SPAN, device=place), 8 * SIDE
+        span = min(GPU_SPAN, torch.cuda.mem_get_info(place)[0] // 8)
+        numbers, side = torch.ones(max(span, SPAN) // 4, device=place), 8 * SIDE
     square = torch.ones(side, side, dtype=torch.bfloat16, device=place)
     reading, multiplying = _seconds(numbers.amax, place), _seconds(lambda: square @ square, place)
-    before = _KNOWN.get(device, Machine(0, 0))
-    _KNOWN[device] = Machine(
+    before = _KNOWN.get(name, Machine(0, 0))
+    _KNOWN[name] = Machine(
         max(before.bandwidth, numbers.nbytes / reading), max(before.operations, 2 * side**3 / multiplying)
     )
-    return _KNOWN[device]
+    return _KNOWN[name]
 
 
 _KNOWN: dict[str, Machine] = {}
-_TIMES: dict[str, int] = {}
+_times = 0
 _LOCK = threading.Lock()
 
 
-def measure(device: str = "cpu") -> None:
-    """Measure in a thread, up to five times a process: while others use the machine, it seems slower than it is."""
+def measure() -> None:
+    """Measure what models run on here, in a thread, up to five times a process: while others use the machine, it seems
+    slower than it is."""
+    global _times
 
     def work() -> None:
         with _LOCK:
-            measured(device)
+            for name in dict.fromkeys(("cpu", device().type)):
+                try:
+                    measured(name)
+                except torch.OutOfMemoryError:  # models have it all; the next time, perhaps
+                    LOG.info("there is no memory left to measure %s in", name)
 
-    if _TIMES.setdefault(device, 0) < TIMES and not _LOCK.locked():
-        _TIMES[device] += 1
+    if _times < TIMES and not _LOCK.locked():
+        _times += 1
         threading.Thread(target=work, daemon=True).start()
 
 
-def known(device: str = "cpu") -> Machine | None:
+def known(name: str = "cpu") -> Machine | None:
     """Return the best that was measured, None before that."""
-    return _KNOWN.get(device)
+    return _KNOWN.get(name)
 
 
 def _largest_cache() -> int:
@@ -84,14 +96,14 @@ def _largest_cache() -> int:
         return 0
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
+def _seconds(work: Callable[[], object], place: torch.device) -> float:
     """Return the least seconds that ``work`` took."""
     best, until = float("inf"), time.perf_counter() + SECONDS
     while time.perf_counter() < until:
         began = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
         best = min(best, time.perf_counter() - began)
     return best
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from studio import kept
+from studio import calibrate, kept
 from studio.architecture import Layer, ratio_defining
 from studio.blocks import Step
-from studio.calibrate import MAX_ROWS, MAX_TOKENS, SEED, TEXT, Inputs, calibrate
+from studio.calibrate import MAX_ROWS, MAX_TOKENS, SEED, TEXT, Inputs
 from studio.checkpoint import Checkpoint
 from studio.errors import CheckpointError
 from studio.quantize import quantize
@@ -54,7 +54,7 @@ def measure(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Generator[Step
     before = recall(checkpoint, schemes)
     if before is not None:
         return before
-    inputs = yield from calibrate(checkpoint)
+    inputs = yield from calibrate.inputs(checkpoint)
     errors = yield from output_errors(checkpoint, inputs, schemes)
     kept.keep(_file(checkpoint, schemes), errors)
     return errors

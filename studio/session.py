@@ -17,24 +17,22 @@ from studio.compress import Compressed, compress, job_digest
 from studio.drift import Drift, drift
 from studio.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
 from studio.evaluate import predictor, text_windows
-from studio.guided import calibration_tokens
 from studio.jobs import JOBS, Answers, Event, drift_event, source_event
-from studio.measuring import Measuring, planned
+from studio.measuring import planned
 from studio.memory import give_back
 from studio.plan import Choice, Pin, Plan, group_sizes, make_plan
-from studio.pool import Pool
+from studio.reading import POOL as POOL
+from studio.reading import Reading
 from studio.sample import Sample
 from studio.sampling import Sampling
 from studio.scheme import Scheme
 from studio.steps import relayed
 from studio.talk import Talk
 from studio.template import Message
-from studio.texts import read_text
+from studio.texts import BUILTIN, Text, digest, read_text
 from studio.unfinished import unfinished
 from studio.units import format_bytes
-from studio.workspace import own_folder, sessions_folder
 
-POOL = Pool()
 MAX_PROMPT = 100_000
 """Characters."""
 DISK_MARGIN = 64 << 20
@@ -43,20 +41,15 @@ MAX_UNDO = 100
 
 
 @dataclass
-class Session(Measuring):
+class Session(Reading):
     """One visitor's model, plan, compressed copy and conversation."""
 
     paths: bool = False
     """Whether a local path is accepted as a model's name."""
-    workspace: Path = field(default_factory=lambda: own_folder(sessions_folder()))
-    calibration: Path | None = None
-    """The text that a calibrated method reads, None for the built-in one."""
-    evaluation: Path | None = None
-    """The text that drift is measured on, None for the built-in ones."""
     compressed: Compressed | None = None
     folder: Path | None = None
     """The compressed model as it would be exported."""
-    calibrated_on: Path | None = None
+    calibrated_on: Text | None = None
     """The text that the compressed copy's method read, None for the built-in one."""
     drift: Drift | None = None
     """Of the compressed copy, as far as measured."""
@@ -145,7 +138,11 @@ class Session(Measuring):
                 raise Cancelled
             self.plan = plan = self._planned(self.choice)
         text = self.calibration
-        tokens = calibration_tokens(checkpoint, text) if plan.choice.method.needs_inputs else None
+        tokens, read = None, ""
+        if plan.choice.method.needs_inputs:
+            tokens = yield from self._calibration_tokens(checkpoint, text)
+            count, length = tokens.shape
+            read = f"{BUILTIN if text is None else text.name}: {count} x {length} tokens, {digest(tokens)}"
         name = self.export_name(plan)
         self._check_disk(plan.compressed_bytes)
         place = self.workspace / uuid.uuid4().hex
@@ -160,7 +157,7 @@ class Session(Measuring):
                 )
                 yield Event("finish", 1.0)
                 self._heed("compress")
-                folder = export.write_folder(checkpoint, compressed, place / name)
+                folder = export.write_folder(checkpoint, compressed, place / name, read)
                 if not self._is_still(checkpoint):
                     raise Cancelled
             except BaseException:
@@ -194,18 +191,7 @@ class Session(Measuring):
         packing = export.archive(self.folder, folder / f"{self.folder.name}.zip")
         return (yield from self._relay("export", packing, lambda step: Event("export", step[0] / step[1])))
 
-    # texts and drift
-
-    def calibrate_on(self, file: Path | None) -> None:
-        """Let calibrated methods read a copy of ``file``, None for the built-in texts.
-
-        Raises TextError for one that is no text, or too short for the model; the one before it then stays.
-        """
-        self.calibration = self._taken(file, calibration_tokens)
-
-    def evaluate_on(self, file: Path | None) -> None:
-        """Measure drift on a copy of ``file``, None for the built-in texts. Raises TextError as `calibrate_on` does."""
-        self.evaluation = self._taken(file, text_windows)
+    # drift
 
     def measure_drift(self) -> Generator[Event, None, Drift]:
         """Compare the compressed copy, as it answers, with the original; what is found is in ``drift`` as it comes.
@@ -213,14 +199,14 @@ class Session(Measuring):
         Raises ModelError while nothing is compressed or for a model that writes no text, TextError, ResourceError;
         Cancelled, too, when the copy is gone.
         """
-        checkpoint, folder, file = self._model(), self.folder, self.evaluation
+        checkpoint, folder, text = self._model(), self.folder, self.evaluation
         if folder is None:
             raise ModelError("nothing_to_measure")
         self._heed("drift")
         yield Event("load")
         if self.folder != folder:
             raise Cancelled
-        ids = text_windows(checkpoint, file)
+        ids = text_windows(checkpoint, None if text is None or text.file is None else read_text(text.file))
         column = compressed_column(folder)
         with POOL.borrow(column.key, column.need, column.load) as speaker:
 
@@ -231,24 +217,12 @@ class Session(Measuring):
                 self.drift = drift
                 return drift_event(drift)
 
-            steps = drift(checkpoint, predictor(speaker.decoder), ids, "" if file is None else file.name)
+            steps = drift(checkpoint, predictor(speaker.decoder), ids, "" if text is None else text.name)
             whole = yield from relayed(steps, sharpened)
         if self.folder != folder:
             raise Cancelled
         self.drift = whole
         return whole
-
-    def _taken(self, file: Path | None, check: Callable[[Checkpoint, Path], object]) -> Path | None:
-        """Return a copy of a visitor's text that lasts as long as the session. Raises TextError."""
-        if file is None:
-            return None
-        read_text(file)
-        checkpoint = self.checkpoint
-        if checkpoint is not None and checkpoint.folder is not None and checkpoint.can_chat:
-            check(checkpoint, file)
-        own = self.workspace / uuid.uuid4().hex / file.name
-        own.parent.mkdir(parents=True)
-        return Path(shutil.copyfile(file, own))
 
     # chat
 

@@ -22,7 +22,7 @@ class Settings(BaseSettings):
     cache_dir: Path = user_cache_path("quantization-studio")
     """Where prepared models, sensitivities and compressed folders are kept."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where weights are rounded and measured."""
+    """Where weights are rounded and measured, and where models answer as far as their kernels know them."""
     native: bool = True
     """Compile the C twins of slow torch code where a compiler is found; without them all works, more slowly."""
 

@@ -9,7 +9,7 @@ from studio import gguf_source, hub
 from studio.byte_ranges import ByteRanges
 from studio.checkpoint import Checkpoint, of_folder, of_repository
 from studio.errors import ModelError
-from studio.hub_client import HubRanges
+from studio.hub_client import HubRanges, is_repo_id
 from studio.recipe import is_compressed
 from studio.steps import relayed
 
@@ -54,7 +54,7 @@ def open_model(name: str, paths: bool) -> Generator[Step, None, Checkpoint]:
         return (yield from _builtin())
     if paths and name and (path := Path(name).expanduser()).exists():
         return (yield from _local(path))
-    if not hub.is_repo_id(name):
+    if not is_repo_id(name):
         raise ModelError("bad_model_name" if paths else "bad_model_name_page", model=name[:80])
     yield Step("headers")
     kept = hub.local_snapshot(name)

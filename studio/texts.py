@@ -1,5 +1,7 @@
 """A text -> windows of tokens, for calibration and evaluation. Knows nothing of what is done with them."""
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,28 @@ from torch import Tensor
 
 from studio.architecture import Kind
 from studio.checkpoint import Checkpoint
-from studio.errors import CheckpointError, TextError
+from studio.errors import CheckpointError, ModelError, TextError
 from studio.model import load_tokenizer
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MAX_TEXT_BYTES = 20_000_000
 BYTES_PER_TOKEN = 16
 """No tokenizer makes fewer tokens of a longer text than are ever wanted; the rest need not be read."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that somebody chose to have read: ``Text("mine.txt", Path(...))``. The built-in ones are None."""
+
+    name: str
+    """As the terminal takes it: a file's name, ``hf://datasets/…``, or ``generated``."""
+    file: Path | None
+    """None for what the model writes itself."""
+
+
+GENERATED = Text("generated", None)
+BUILTIN = "builtin"
+"""What the terminal calls the built-in ones."""
 
 
 def read_text(file: Path) -> str:
@@ -36,6 +53,12 @@ def read_text(file: Path) -> str:
     return text
 
 
+def check_has_head(checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a model without a language model's head."""
+    if not checkpoint.can_chat:
+        raise ModelError("no_language_model", model=checkpoint.title)
+
+
 def token_ids(checkpoint: Checkpoint, text: str, tokenizer: Any = None) -> Tensor:
     """Return the tokens of a text, int64 [T]. Raises CheckpointError when tokenizer and model are not of each other."""
     tokenizer = tokenizer or load_tokenizer(checkpoint.path)
@@ -44,6 +67,11 @@ def token_ids(checkpoint: Checkpoint, text: str, tokenizer: Any = None) -> Tenso
     if not ids or max(ids) >= words:
         raise CheckpointError("no_tokenizer", model=checkpoint.title)
     return torch.tensor(ids)
+
+
+def digest(ids: Tensor) -> str:
+    """Return a name for these tokens, int64 of any shape, that others do not have."""
+    return hashlib.sha256(repr((tuple(ids.shape), ids.flatten().tolist())).encode()).hexdigest()[:32]
 
 
 def windows(ids: Tensor, count: int, length: int) -> Tensor:

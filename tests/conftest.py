@@ -22,6 +22,7 @@ os.environ["HF_HOME"] = str(Path(os.environ["STUDIO_CACHE_DIR"]) / "huggingface"
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:1"  # nobody listens there, so no test reaches out by accident
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ["LC_ALL"] = "C.UTF-8"
+os.environ["STUDIO_DEVICE"] = "cpu"  # those of GPUs say so themselves
 for name in (
     "HF_HUB_CACHE",
     "HF_HUB_OFFLINE",

@@ -129,7 +129,7 @@ class LocalHub:
         downloads: int = 0,
         pipeline_tag: str = "text-generation",
     ) -> Model:
-        """Serve what ``folder`` holds now as the repository ``repo``."""
+        """Serve what ``folder`` holds now as the repository ``repo``; a data set's name begins with ``datasets/``."""
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         blobs = {path.relative_to(folder).as_posix(): Blob.of(path) for path in paths}
         sha = hashlib.sha1(repr([(name, blob.git) for name, blob in blobs.items()]).encode()).hexdigest()
@@ -175,7 +175,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(self.hub.status)
         elif path == "/api/models":
             self._json([_listed(model, query) for model in self._search(query)])
-        elif match := re.fullmatch(r"/api/models/(.+?)(?:/revision/([^/]+))?", path.partition("/tree/")[0]):
+        elif match := re.fullmatch(
+            r"/api/(?:models/)?((?<=models/).+?|datasets/.+?)(?:/revision/([^/]+))?", path.partition("/tree/")[0]
+        ):
             self._describe(match[1], match[2] or path.partition("/tree/")[2] or "main", tree="/tree/" in path)
         elif match := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
             self._resolve(match[1], match[2], match[3])
@@ -189,7 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
         found = [
             model
             for model in self.hub.models.values()
-            if words.lower() in model.repo.lower()
+            if not model.repo.startswith("datasets/")
+            and words.lower() in model.repo.lower()
             and query.get("pipeline_tag", [model.pipeline_tag]) == [model.pipeline_tag]
             and ("safetensors" not in query.get("filter", []) or any(blob.lfs for blob in model.blobs.values()))
         ]
@@ -280,6 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.request_log.sent += len(piece)  # before the client has it, and may ask for this sum
                 self.wfile.write(piece)
         except ConnectionError:
+            self.request_log.sent -= len(piece)
             self.close_connection = True  # the client has heard enough
 
 

@@ -1,32 +1,26 @@
-"""A Llama-like model whose steps are kernels of its own on a CUDA device (``native/decode_cuda``). Knows neither
-files nor texts.
+"""A Llama-like model whose steps are kernels of its own on a CUDA device (``native/decode_cuda``).
 
 Weights stay packed. One token's step is recorded once as a CUDA graph that reads token, position and cache from the
-device's
-memory, so that all steps of all texts replay it; activations are fp32 between kernels and 22 bits within products.
-Prompts
-dequantize a slab of weights at a time to bf16 and multiply with torch.
+device's memory, so that all steps of all texts replay it; activations are fp32, within products 22 bits. Prompts
+dequantize a slab of weights at a time to bf16. Knows neither files nor texts.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, silu
 
-from studio.decoder.cuda_step import Recorder, Slabs
+from studio.decoder.cuda_prompt import CudaPrompt
+from studio.decoder.cuda_step import CudaStep, Read
 from studio.decoder.interface import MOST_TOKENS, Decoder, Way
 from studio.decoder.shape import DecoderShape
-from studio.packing import PackedTensor
 
 FEW_TOKENS = 8
 """Up to here one step after the other is faster than dequantizing all weights."""
 FIRST_POSITIONS = 512
 """What a new cache has memory for; it doubles as a text grows."""
-
-Read = Callable[[str], tuple[PackedTensor | Tensor, Tensor | None]]
-"""A weight's name -> the weight [N, K] and its bias [N]."""
 
 
 class CudaDecoder(Decoder["CudaCache"]):
@@ -51,8 +45,8 @@ class CudaDecoder(Decoder["CudaCache"]):
         self._device = device or torch.device("cuda", torch.cuda.current_device())
         self._lock = threading.Lock()  # texts share what a step writes to
         with torch.cuda.device(self._device), torch.inference_mode():
-            self._step = Recorder(shape, read, norms, self._device)
-            self._slabs = Slabs(self._step)
+            self._step = CudaStep(shape, read, norms, self._device)
+            self._prompt = CudaPrompt(self._step)
             self._state = torch.zeros_like(self._step.state, device="cpu").pin_memory()
             self._logits = torch.empty(shape.vocabulary, dtype=torch.float32).pin_memory()
             self.weight_bytes = self._step.nbytes
@@ -61,45 +55,65 @@ class CudaDecoder(Decoder["CudaCache"]):
     def begin(self, positions: int, bits: int = 16) -> "CudaCache":
         return CudaCache(self.shape, positions, self._device)
 
+    @property
+    def step_bytes(self) -> int:
+        embedding = self._step.embedding
+        return self.weight_bytes - (0 if embedding is self._step.head else embedding.nbytes)
+
+    def free_bytes(self) -> int:
+        """Of the device's memory, what torch holds for new arrays among it."""
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return free + torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+
+    def kv_bytes(self, positions: int, bits: int = 16) -> int:
+        return 2 * 2 * len(self.shape.layers) * self.shape.kv_heads * self.shape.dimensions * positions
+
     def step(self, cache: "CudaCache", tokens: Sequence[int]) -> Tensor:
-        for _ in self._run(cache, tokens):
-            pass
-        return self._logits.clone()
+        with self._at_work(cache, tokens) as is_few:
+            if is_few:
+                for token in tokens:
+                    self._one(cache, token)
+            else:
+                self._step.x[0] = self._several(cache, tokens)[-1]
+                self._step.last()
+                self._logits.copy_(self._step.logits)
+                cache.length += len(tokens)
+            return self._logits.clone()
 
     def judge(self, cache: "CudaCache", tokens: Sequence[int]) -> Tensor:
-        return torch.cat(
-            [logits.cpu() if logits.is_cuda else logits.clone() for logits in self._run(cache, tokens, True)]
-        )
+        with self._at_work(cache, tokens) as is_few:
+            if is_few:
+                return torch.stack([self._one(cache, token).clone() for token in tokens])
+            logits = self._prompt.logits(self._several(cache, tokens)).cpu()
+            cache.length += len(tokens)
+            return logits
 
-    def _run(self, cache: "CudaCache", tokens: Sequence[int], all_logits: bool = False) -> Iterator[Tensor]:
-        """Let tokens join the cache, yielding logits [1, V], or [T, V] of several at once when ``all_logits``; what a
-        step leaves in ``_logits`` is the last's. Raises ValueError when there is no room for them."""
+    @contextmanager
+    def _at_work(self, cache: "CudaCache", tokens: Sequence[int]) -> Iterator[bool]:
+        """Have the device for oneself, and room for the tokens; say whether they are few.
+
+        Raises ValueError when they do not fit.
+        """
         count = len(tokens)
         if not 0 < count <= min(MOST_TOKENS, cache.room) or not all(0 <= t < self.shape.vocabulary for t in tokens):
             raise ValueError(f"{count} tokens do not fit")
         with self._lock, torch.cuda.device(self._device), torch.inference_mode():
             cache.reserve(cache.length + count)
-            if count > FEW_TOKENS:
-                self._enter(cache, tokens)
-                self._step.state.copy_(self._state, non_blocking=True)
-                x = self._prompt(count)
-                if all_logits:
-                    yield self._capped(
-                        self._slabs.product([self._step.head], self._normalized(x, self.shape.final_norm))
-                    )
-                else:
-                    self._step.x[0].copy_(x[-1])
-                    self._step.launches[-1]()
-                    self._logits.copy_(self._step.logits, non_blocking=True)
-                torch.cuda.current_stream().synchronize()
-                cache.length += count
-                return
-            for token in tokens:
-                self._enter(cache, [token])
-                self._graph.replay()
-                torch.cuda.current_stream().synchronize()
-                cache.length += 1
-                yield self._logits.unsqueeze(0)
+            yield count <= FEW_TOKENS
+
+    def _one(self, cache: "CudaCache", token: int) -> Tensor:
+        """Let a token join the cache; return its logits [V], which are overwritten by the next."""
+        self._enter(cache, [token])
+        self._graph.replay()
+        torch.cuda.current_stream().synchronize()
+        cache.length += 1
+        return self._logits
+
+    def _several(self, cache: "CudaCache", tokens: Sequence[int]) -> Tensor:
+        """Run tokens behind the cache's; return their hidden states before the final norm, fp32 [T, hidden]."""
+        self._enter(cache, tokens)
+        self._step.state.copy_(self._state)
+        return self._prompt.states(len(tokens))
 
     def _enter(self, cache: "CudaCache", tokens: Sequence[int]) -> None:
         """Say to the device which tokens come, where and in which cache."""
@@ -126,44 +140,9 @@ class CudaDecoder(Decoder["CudaCache"]):
             step()
         return graph
 
-    def _prompt(self, count: int) -> Tensor:
-        """Run several tokens at once; return the hidden states before the final norm, fp32 [T, hidden]."""
-        step, shape = self._step, self.shape
-        step.embed(count)
-        x = step.x[:count]
-        for index, layer in enumerate(shape.layers):
-            weights = step.layers[index]
-            qkv = self._slabs.product(weights.qkv, self._normalized(x, layer.attention_norm))
-            heads = step.attend(index, qkv)
-            self._join(x, self._slabs.product([weights.output], heads.bfloat16()), layer.attention_after)
-            inner = self._slabs.product(weights.gate_up, self._normalized(x, layer.mlp_norm))
-            gate, up = inner[:, : shape.inner], inner[:, shape.inner :]
-            activated = (
-                silu(gate)
-                if shape.activation == 0
-                else gelu(gate, approximate="none" if shape.activation == 2 else "tanh")
-            )
-            self._join(x, self._slabs.product([weights.down], (activated * up).bfloat16()), layer.mlp_after)
-        return x
-
-    def _join(self, x: Tensor, branch: Tensor, norm: str | None) -> None:
-        x += branch if norm is None else self._normal(branch, norm)
-
-    def _normal(self, x: Tensor, norm: str) -> Tensor:
-        root = torch.rsqrt(x.square().mean(-1, keepdim=True) + self.shape.epsilon)
-        return x * root * self._step.norms[norm]
-
-    def _normalized(self, x: Tensor, norm: str) -> Tensor:
-        return self._normal(x, norm).bfloat16()
-
-    def _capped(self, logits: Tensor) -> Tensor:
-        cap = self.shape.logit_cap
-        return logits if cap <= 0 else cap * torch.tanh(logits / cap)
-
 
 class CudaCache:
-    """Keys and values of one text at 16 bits, fp16 [layers, kv heads, positions, dimensions]; memory is taken as
-    they fill."""
+    """Keys and values of one text, fp16 [layers, kv heads, positions, dimensions]; memory is taken as they fill."""
 
     bits = 16
 
@@ -189,11 +168,14 @@ class CudaCache:
         self.length = min(self.length, length)
 
     def reserve(self, positions: int) -> None:
-        """Have memory for so many positions; what was there stays."""
+        """Have memory for so many positions; what was there stays. Raises MemoryError where there is none left."""
         if positions <= self.held:
             return
         held = min(max(positions, 2 * self.held, FIRST_POSITIONS), max(self.capacity, positions))
-        grown = self._empty(held)
+        try:
+            grown = self._empty(held)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
         for new, old in zip(grown, self.arrays, strict=True):
             new[:, : self.length] = old[:, : self.length]
         self.arrays, self.held = grown, held

@@ -1,9 +1,11 @@
-"""One token's step as a list of kernel launches, and a prompt's products slab by slab. Knows no caches, no graphs."""
+"""One token's step on CUDA: the weights on the device, what a step writes to, and the kernels that it launches.
+
+Knows neither caches nor graphs.
+"""
 
 import ctypes
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,37 +14,44 @@ from torch import Tensor
 import studio.native
 from studio.decoder.interface import MOST_TOKENS
 from studio.decoder.shape import DecoderShape, LayerShape
-from studio.native.fragments import ROWS, Fragments, can_join, fragments_of, steps_of
-from studio.native.nvrtc import Dim, Launch, Module
+from studio.native.fragments import ROWS, Fragments, Kind, can_join, fragments_of, steps_of
+from studio.native.nvrtc import Dim, Launch, Module, shared_memory
 from studio.packing import PackedTensor
 
 SOURCE = Path(studio.native.__file__).parent / "decode_cuda" / "step.cu"
 STORED, ADDED, GATED = range(3)
-"""What a product's results do, in the order of ``product.cuh``."""
-WIDEST, PAST = 128, 80
-"""Of ``product.cuh``: inputs are filled up to a multiple; bytes between arrays."""
-SLAB_BYTES = 32 << 20
-"""Of bf16 weights at once: they stay in the second-level cache until they are multiplied with."""
+"""What becomes of a product, in the order of ``product.cuh``."""
+WIDEST, PAST, TURNS = 128, 80, 4
+"""Of ``product.cuh``: inputs are filled up to a multiple; bytes between arrays; tiles whose sums are under way."""
 HEADS_AT_ONCE = 4
 """Query heads that a block of threads attends with, so that they share the keys they read."""
+MOST_DIMENSIONS = 256
+"""Of a head: eight to a lane of a warp."""
+OLDEST = (8, 0)
+"""The first GPUs that copy behind the threads' backs and multiply bf16."""
 
+Read = Callable[[str], tuple[PackedTensor | Tensor, Tensor | None]]
+"""A weight's name -> the weight [N, K] and its bias [N]."""
 _Int, _Float, _Pointer = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How products are spread over the device."""
+    """How products are spread over the device; ``tests/bench/DECODE_CUDA.md`` has what else was tried."""
 
     warps: int = 16
-    """Of a block of threads."""
-    resident: int = 2
-    """Blocks of threads that one multiprocessor has room for: the next kernel's move in while one is at work."""
-    per_processor: int = 1
-    """Blocks of threads a multiprocessor is given."""
+    """Of a block of threads that multiply; every multiprocessor has one block."""
     batch: int = 4
     """Blocks of codes that a warp asks for at once."""
     depth: int = 2
-    """Batches that it has under way."""
+    """Batches that it has under way, fewer where shared memory ends."""
+    float_depth: int = 3
+    """The same of 16-bit weights."""
+
+    def depth_of(self, weight: Fragments, limit: int) -> int:
+        """Return how many batches of a weight are under way in ``limit`` bytes of shared memory; 0: none fits."""
+        most = self.float_depth if weight.kind <= Kind.BRAIN else self.depth
+        return next((depth for depth in range(most, 0, -1) if shared_bytes(weight, self, depth) <= limit), 0)
 
 
 class _Input(ctypes.Structure):
@@ -71,8 +80,10 @@ class LayerWeights:
     down: Fragments
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Call:
+    """A launch before there is a module."""
+
     name: str
     grid: Dim
     threads: int
@@ -80,28 +91,14 @@ class _Call:
     shared: int = 0
 
 
-@dataclass
-class _Calls:
-    """Launches before there is a module."""
-
-    made: list[_Call] = field(default_factory=list)
-
-    def add(self, name: str, grid: Dim, threads: int, *args: object, shared: int = 0) -> None:
-        self.made.append(_Call(name, grid, threads, args, shared))
-
-
-class Recorder:
+class CudaStep:
     """The weights on the device, what a step writes to, and the step's launches in their order."""
 
-    def __init__(
-        self,
-        shape: DecoderShape,
-        read: Callable[[str], tuple[PackedTensor | Tensor, Tensor | None]],
-        norms: Mapping[str, Tensor],
-        device: torch.device,
-    ) -> None:
+    def __init__(self, shape: DecoderShape, read: Read, norms: Mapping[str, Tensor], device: torch.device) -> None:
+        """Raises RuntimeError where the kernels do not compile or the device has too little memory."""
         self.shape, self.device = shape, device
-        self._processors = torch.cuda.get_device_properties(device).multi_processor_count
+        self._processors: int = torch.cuda.get_device_properties(device).multi_processor_count
+        self._shared = shared_memory()
         self.norms = {name: norm.to(device).float() + shape.norm_plus for name, norm in norms.items()}
         self.embedding = self._weights(read, [shape.embedding])[0]
         is_tied = shape.head == shape.embedding
@@ -112,17 +109,17 @@ class Recorder:
 
     def record(self, tuning: Tuning) -> None:
         """Compile what the step needs and make its launches."""
+        while any(tuning.depth_of(weight, self._shared) == 0 for weight in self.fragments()):
+            if tuning.batch == 1:
+                raise RuntimeError(f"a step needs more than the {self._shared} bytes of shared memory there are")
+            tuning = replace(tuning, batch=tuning.batch // 2)
         self.tuning = tuning
         calls = self._calls()
-        extra = [*self._prompt_names(), *(self._dequantize_name(each) for each in self.fragments())]
-        names = dict.fromkeys([*(call.name for call in calls.made), *extra])
-        numbers = {"WARPS": tuning.warps, "RESIDENT": tuning.resident, "BATCH": tuning.batch, "DEPTH": tuning.depth}
-        defines = [f"{name}={number}" for name, number in (numbers | {"ACTIVATION": self.shape.activation}).items()]
-        self.module = Module(SOURCE, list(names), defines)
-        self.launches = [
-            self.module.launch(call.name, call.grid, call.threads, *call.args, shared=call.shared, overlaps=index > 0)
-            for index, call in enumerate(calls.made)
-        ]
+        slabs = [f"dequantize<{weight.sort}>" for weight in self.fragments()]
+        names = dict.fromkeys([*(call.name for call in calls), self._attend_name(False), self._append_name, *slabs])
+        numbers = {"WARPS": tuning.warps, "BATCH": tuning.batch, "ACTIVATION": self.shape.activation}
+        self._module = Module(SOURCE, list(names), [f"{name}={number}" for name, number in numbers.items()])
+        self.launches = [self._launch(call, overlaps=index > 0) for index, call in enumerate(calls)]
 
     @property
     def nbytes(self) -> int:
@@ -138,9 +135,7 @@ class Recorder:
 
     # ---- weights ----
 
-    def _layer(
-        self, read: Callable[[str], tuple[PackedTensor | Tensor, Tensor | None]], layer: LayerShape
-    ) -> LayerWeights:
+    def _layer(self, read: Read, layer: LayerShape) -> LayerWeights:
         return LayerWeights(
             qkv=self._weights(read, layer.qkv),
             output=self._weights(read, [layer.output])[0],
@@ -148,16 +143,10 @@ class Recorder:
             down=self._weights(read, [layer.down])[0],
         )
 
-    def _weights(
-        self,
-        read: Callable[[str], tuple[PackedTensor | Tensor, Tensor | None]],
-        names: Sequence[str],
-        is_paired: bool = False,
-    ) -> list[Fragments]:
+    def _weights(self, read: Read, names: Sequence[str], is_paired: bool = False) -> list[Fragments]:
         """Return weights one below the other, as few as can be."""
-        found = [read(name) for name in names]
         runs: list[list[tuple[PackedTensor | Tensor, Tensor | None]]] = []
-        for each in found:
+        for each in map(read, names):
             if runs and can_join(runs[-1][-1][0], each[0]):
                 runs[-1].append(each)
             else:
@@ -169,12 +158,10 @@ class Recorder:
 
     def _buffers(self) -> None:
         shape = self.shape
-        half = len(shape.rotations[0].frequencies) if shape.rotations else 0
-        tables = len(shape.rotations)
-        self._half, self._tables = half, tables
-        group = shape.heads // shape.kv_heads
-        self._at_once = heads_at_once(group, shape.dimensions)
-        self._units = shape.kv_heads * (group // self._at_once)
+        self._half = len(shape.rotations[0].frequencies) if shape.rotations else 0
+        self._tables = len(shape.rotations)
+        self._at_once = heads_at_once(shape.heads // shape.kv_heads, shape.dimensions)
+        self._units = shape.heads // self._at_once
         """Blocks of threads that a token's attention has at least."""
 
         def numbers(*size: int) -> Tensor:
@@ -184,116 +171,88 @@ class Recorder:
         self.x = numbers(MOST_TOKENS, shape.hidden)
         self._qkv = numbers((shape.heads + 2 * shape.kv_heads) * shape.dimensions)
         self._heads = numbers(shape.heads * shape.dimensions)
-        self._inner, self._gate_up = numbers(shape.inner), numbers(2 * shape.inner)
+        self._gated, self._gate, self._up = (numbers(shape.inner) for _ in range(3))
         self._branch = numbers(shape.hidden)
         self.logits = numbers(shape.vocabulary)
-        self._rotation = numbers(max(tables, 1) * MOST_TOKENS * max(half, 1) * 2)
-        self._frequencies = torch.cat(
-            [torch.zeros(0), *(rotation.frequencies.float().cpu() for rotation in shape.rotations)]
-        ).to(self.device)
+        self._rotation = numbers(max(self._tables * self._half, 1) * MOST_TOKENS * 2)
+        frequencies = [rotation.frequencies.float().cpu() for rotation in shape.rotations]
+        self._frequencies = torch.cat([torch.zeros(0), *frequencies]).to(self.device)
         most = max(self._units * MOST_TOKENS, self._splits(1) * self._units)
         self._parts = numbers(most * self._at_once * (shape.dimensions + 2))
         self._arrived = torch.zeros(self._units * MOST_TOKENS, dtype=torch.int32, device=self.device)
 
-    def _splits(self, tokens: int) -> int:
-        return max(1, self._processors // (self._units * tokens))
+    def _splits(self, count: int) -> int:
+        """Return how many blocks of threads share the positions of a token's heads, of ``count`` tokens."""
+        return max(1, self._processors // (self._units * count))
 
     # ---- the step ----
 
-    def _calls(self) -> _Calls:
-        calls, shape = _Calls(), self.shape
-        calls.add(*self._embed_call(1))
+    def _calls(self) -> list[_Call]:
+        shape, calls = self.shape, [self._embedding(1)]
         for index, (layer, weights) in enumerate(zip(shape.layers, self.layers, strict=True)):
             start = 0
             for part in weights.qkv:
-                self._product(calls, part, self.x, layer.attention_norm, self._qkv[start:], STORED)
+                calls.append(self._product(part, self.x, self._qkv[start:], STORED, layer.attention_norm))
                 start += part.rows
-            calls.add(*self._attend_call(index, 1, self._qkv, self._heads))
-            self._branch_product(calls, weights.output, self._heads, layer.attention_after)
+            calls.append(self._attention(index, 1, self._qkv, self._heads))
+            calls += self._joined(weights.output, self._heads, layer.attention_after)
             if len(weights.gate_up) == 1:
-                self._product(calls, weights.gate_up[0], self.x, layer.mlp_norm, self._inner, GATED)
+                calls.append(self._product(weights.gate_up[0], self.x, self._gated, GATED, layer.mlp_norm))
             else:
-                for part, place in zip(weights.gate_up, torch.split(self._gate_up, shape.inner), strict=True):
-                    self._product(calls, part, self.x, layer.mlp_norm, place, STORED)
-                pointers = (_address(place) for place in (*torch.split(self._gate_up, shape.inner), self._inner))
-                calls.add("gate", (-(-shape.inner // 256), 1, 1), 256, *pointers, _Int(shape.inner))
-            self._branch_product(calls, weights.down, self._inner, layer.mlp_after)
-        self._product(calls, self.head, self.x, shape.final_norm, self.logits, STORED, shape.logit_cap)
-        return calls
+                places = (self._gate, self._up)
+                for part, place in zip(weights.gate_up, places, strict=True):
+                    calls.append(self._product(part, self.x, place, STORED, layer.mlp_norm))
+                pointers = tuple(map(_address, (*places, self._gated)))
+                calls.append(_Call("gate", (-(-shape.inner // 256), 1, 1), 256, (*pointers, _Int(shape.inner))))
+            calls += self._joined(weights.down, self._gated, layer.mlp_after)
+        return [*calls, self._product(self.head, self.x, self.logits, STORED, shape.final_norm, shape.logit_cap)]
 
-    def _branch_product(self, calls: _Calls, weight: Fragments, x: Tensor, norm: str | None) -> None:
-        """Add a product to the residual, through the norm behind it where there is one."""
+    def _joined(self, weight: Fragments, x: Tensor, norm: str | None) -> list[_Call]:
+        """Return what adds a product to the residual, through the norm behind it where there is one."""
         if norm is None:
-            self._product(calls, weight, x, None, self.x, ADDED)
-            return
-        self._product(calls, weight, x, None, self._branch, STORED)
+            return [self._product(weight, x, self.x, ADDED)]
         hidden = self.shape.hidden
-        args = (
-            _address(self.x),
-            _address(self._branch),
-            _address(self.norms[norm]),
-            _Int(hidden),
-            _Float(self.shape.epsilon),
-        )
-        calls.add("join", (1, 1, 1), min(1024, -(-hidden // 32) * 32), *args)
+        pointers = tuple(map(_address, (self.x, self._branch, self.norms[norm])))
+        args = (*pointers, _Int(hidden), _Float(self.shape.epsilon))
+        join = _Call("join", (1, 1, 1), min(1024, -(-hidden // 32) * 32), args)
+        return [self._product(weight, x, self._branch, STORED), join]
 
     def _product(
-        self, calls: _Calls, weight: Fragments, x: Tensor, norm: str | None, out: Tensor, output: int, cap: float = 0.0
-    ) -> None:
-        tiles = weight.codes.shape[0]
-        rounds = -(-_filled(weight) // (8 * 32 * self.tuning.warps))
-        name = f"product<{weight.template}, {str(norm is not None).lower()}, {rounds}, {output}>"
-        source = _Input(
-            _pointer(x), None if norm is None else _pointer(self.norms[norm]), self.shape.epsilon, weight.width
-        )
-        grid = (min(tiles, self._processors * self.tuning.per_processor), 1, 1)
-        shared = shared_bytes(weight, self.tuning)
-        calls.add(
-            name, grid, 32 * self.tuning.warps, weight.pointers, source, _address(out), _Float(cap), shared=shared
-        )
+        self, weight: Fragments, x: Tensor, out: Tensor, output: int, norm: str | None = None, cap: float = 0.0
+    ) -> _Call:
+        tuning, tiles = self.tuning, weight.codes.shape[0]
+        rounds = -(-_filled(weight) // (8 * 32 * tuning.warps))
+        depth = tuning.depth_of(weight, self._shared)
+        flags = f"{str(norm is not None).lower()}, {rounds}, {output}, {depth}"
+        scale = None if norm is None else self.norms[norm].data_ptr()
+        source = _Input(x.data_ptr(), scale, self.shape.epsilon, weight.width)
+        args = (weight.pointers, source, _address(out), _Float(cap))
+        grid = (min(tiles, self._processors), 1, 1)
+        shared = shared_bytes(weight, tuning, depth)
+        return _Call(f"product<{weight.sort}, {flags}>", grid, 32 * (tuning.warps + 1), args, shared)
 
-    # ---- the same for several tokens ----
-
-    def embed(self, count: int) -> None:
-        """Fill ``x`` and the rotations for the tokens that the state names."""
-        name, grid, threads, *args = self._embed_call(count)
-        self.module.launch(name, grid, threads, *args, overlaps=False)()
-
-    def attend(self, index: int, qkv: Tensor) -> Tensor:
-        """Let keys and values of tokens [T, rows] join the cache; return what their heads found, fp32 [T, rows]."""
-        count, shape = len(qkv), self.shape
-        out = torch.empty(count, shape.heads * shape.dimensions, dtype=torch.float32, device=self.device)
-        name, grid, threads, attention = self._attend_call(index, count, qkv, out)
-        append = self.module.launch(
-            f"append<{shape.dimensions}>", (shape.kv_heads, count, 1), 32, attention, overlaps=False
-        )
-        append()
-        self.module.launch(name, grid, threads, attention, overlaps=False)()
-        return out
-
-    def _embed_call(self, count: int) -> tuple[str, Dim, int, *tuple[object, ...]]:
+    def _embedding(self, count: int) -> _Call:
         shape = self.shape
         scales = [rotation.scale for rotation in shape.rotations] + [1.0, 1.0]
-        return (
-            f"embed<{self.embedding.template}>", (count, 1, 1), 256, self.embedding.pointers, _address(self.state),
-            _address(self.x), _Int(shape.hidden), _Float(shape.embedding_scale), _address(self._rotation),
-            _address(self._frequencies), _Int(self._half), _Int(self._tables), _Float(scales[0]), _Float(scales[1]),
+        args = (
+            self.embedding.pointers, _address(self.state), _address(self.x), _Int(shape.hidden),
+            _Float(shape.embedding_scale), _address(self._rotation), _address(self._frequencies), _Int(self._half),
+            _Int(self._tables), _Float(scales[0]), _Float(scales[1]),
         )  # fmt: skip
+        return _Call(f"embed<{self.embedding.sort}>", (count, 1, 1), 256, args)
 
-    def _attend_call(self, index: int, count: int, qkv: Tensor, out: Tensor) -> tuple[str, Dim, int, _Attention]:
+    def _attention(self, index: int, count: int, qkv: Tensor, out: Tensor) -> _Call:
         shape, layer = self.shape, self.shape.layers[index]
-        rotation = None
-        if layer.rotation >= 0 and self._half:
-            rotation = _pointer(self._rotation) + 4 * 2 * self._half * count * layer.rotation
+        rotates = layer.rotation >= 0 and self._half > 0
         attention = _Attention(
-            state=_pointer(self.state),
-            qkv=_pointer(qkv),
-            query_norm=None if layer.query_norm is None else _pointer(self.norms[layer.query_norm]),
-            key_norm=None if layer.key_norm is None else _pointer(self.norms[layer.key_norm]),
-            rotation=rotation,
-            out=_pointer(out),
-            parts=_pointer(self._parts),
-            arrived=_pointer(self._arrived),
+            state=self.state.data_ptr(),
+            qkv=qkv.data_ptr(),
+            query_norm=None if layer.query_norm is None else self.norms[layer.query_norm].data_ptr(),
+            key_norm=None if layer.key_norm is None else self.norms[layer.key_norm].data_ptr(),
+            rotation=self._rotation.data_ptr() + 4 * 2 * self._half * count * layer.rotation if rotates else None,
+            out=out.data_ptr(),
+            parts=self._parts.data_ptr(),
+            arrived=self._arrived.data_ptr(),
             layer=index,
             heads=shape.heads,
             kv_heads=shape.kv_heads,
@@ -303,64 +262,52 @@ class Recorder:
             scale=shape.attention_scale,
             cap=shape.attention_cap,
         )
-        return self._attend_name(count == 1), (self._units, self._splits(count), count), 256, attention
+        return _Call(self._attend_name(count == 1), (self._units, self._splits(count), count), 256, (attention,))
 
     def _attend_name(self, is_single: bool) -> str:
         return f"attend<{self.shape.dimensions}, {self._at_once}, {str(is_single).lower()}>"
 
-    def _prompt_names(self) -> list[str]:
-        return [self._attend_name(False), f"append<{self.shape.dimensions}>"]
+    @property
+    def _append_name(self) -> str:
+        return f"append<{self.shape.dimensions}>"
 
-    def _dequantize_name(self, weight: Fragments) -> str:
-        return f"dequantize<{weight.template}>"
+    def _launch(self, call: _Call, overlaps: bool = False) -> Launch:
+        return self._module.launch(
+            call.name, call.grid, call.threads, *call.args, shared=call.shared, overlaps=overlaps
+        )
+
+    # ---- the same for several tokens ----
+
+    def embed(self, count: int) -> Tensor:
+        """Fill the rotations for the tokens that the state names, and return their embeddings, fp32 [T, hidden]."""
+        self._launch(self._embedding(count))()
+        return self.x[:count]
+
+    def attend(self, index: int, qkv: Tensor) -> Tensor:
+        """Let keys and values of tokens [T, rows] join the cache; return what their heads found, fp32 [T, rows]."""
+        count, shape = len(qkv), self.shape
+        out = torch.empty(count, shape.heads * shape.dimensions, dtype=torch.float32, device=self.device)
+        attention = self._attention(index, count, qkv, out)
+        self._launch(_Call(self._append_name, (shape.kv_heads, count, 1), 32, attention.args))()
+        self._launch(attention)()
+        return out
+
+    def last(self) -> None:
+        """Compute the logits of what ``x`` holds first."""
+        self.launches[-1]()
 
     def dequantizing(self, weight: Fragments, start: int, tiles: int, out: Tensor) -> Launch:
         """Return the launch that writes some tiles of a weight, bf16 [tiles * 16, K], into ``out``."""
-        across = max(1, min(weight.codes.shape[1] // 4, 4 * self._processors // tiles))
+        across = max(1, min(weight.codes.shape[1] // 4, 8 * self._processors // tiles))
         args = (weight.pointers, _Int(start), _Int(weight.width), _address(out))
-        return self.module.launch(self._dequantize_name(weight), (tiles, across, 1), 128, *args, overlaps=False)
+        return self._launch(_Call(f"dequantize<{weight.sort}>", (tiles, across, 1), 128, args))
 
 
-class Slabs:
-    """Products of several vectors at once, on weights dequantized a slab at a time."""
-
-    def __init__(self, step: Recorder) -> None:
-        self._step = step
-        widest = max(ROWS * weight.width for weight in step.fragments())
-        self._slab = torch.empty(max(SLAB_BYTES // 2, widest), dtype=torch.bfloat16, device=step.device)
-        self._launches = {id(weight): self._of(weight) for weight in step.fragments()}
-
-    def product(self, weights: Sequence[Fragments], x: Tensor) -> Tensor:
-        """Return x [T, K] bf16 times weights one below the other, fp32 [T, N]."""
-        return (
-            torch.cat([self._product(weight, x) for weight in weights], 1)
-            if len(weights) > 1
-            else self._product(weights[0], x)
-        )
-
-    def _product(self, weight: Fragments, x: Tensor) -> Tensor:
-        rows = weight.codes.shape[0] * ROWS
-        out = torch.empty(len(x), rows, dtype=torch.float32, device=x.device)
-        for launch, start, stop in self._launches[id(weight)]:
-            launch()
-            slab = self._slab[: (stop - start) * weight.width].view(stop - start, weight.width)
-            out[:, start:stop] = torch.mm(x, slab.T, out_dtype=torch.float32)
-        if weight.bias is not None:
-            out += weight.bias
-        if not weight.is_paired:
-            return out[:, : weight.rows].contiguous()
-        half = out.view(len(x), -1, 2, ROWS // 2).transpose(1, 2).reshape(len(x), 2, -1)
-        return half[..., : weight.rows // 2].reshape(len(x), -1)
-
-    def _of(self, weight: Fragments) -> list[tuple[Launch, int, int]]:
-        tiles = weight.codes.shape[0]
-        at_once = max(1, self._slab.numel() // (ROWS * weight.width))
-        starts = range(0, tiles, at_once)
-        counts = [min(at_once, tiles - start) for start in starts]
-        return [
-            (self._step.dequantizing(weight, start, count, self._slab), start * ROWS, (start + count) * ROWS)
-            for start, count in zip(starts, counts, strict=True)
-        ]
+def takes(shape: DecoderShape) -> bool:
+    """Return whether the kernels know this shape on the current device."""
+    widths = (shape.hidden, shape.inner, shape.heads * shape.dimensions)
+    fits = shape.dimensions <= MOST_DIMENSIONS and all(width % 8 == 0 for width in widths)
+    return fits and torch.cuda.get_device_capability() >= OLDEST
 
 
 def heads_at_once(group: int, dimensions: int) -> int:
@@ -369,22 +316,18 @@ def heads_at_once(group: int, dimensions: int) -> int:
     return group if largest == 1 and group <= 8 and group * dimensions <= 1024 else largest
 
 
-def shared_bytes(weight: Fragments, tuning: Tuning) -> int:
+def shared_bytes(weight: Fragments, tuning: Tuning, depth: int) -> int:
     """Return the shared memory of a product: rings of batches, then ``Shared`` as ``product.cuh`` lays it out."""
     steps = steps_of(weight.kind)
     records = 0 if weight.is_whole else steps // weight.per * 8 * (8 if weight.has_zero else 4)
-    rings = tuning.warps * tuning.depth * tuning.batch * (512 + records)
+    rings = tuning.warps * depth * tuning.batch * (512 + records)
     filled = _filled(weight)
-    numbers = 2 * filled // (16 * weight.per) + 2 * tuning.warps * ROWS + 2 * tuning.warps
-    return rings + 4 * filled + 2 * PAST + tuning.batch * 32 * steps + 4 * numbers
+    numbers = 2 * filled // (16 * weight.per) + TURNS * tuning.warps * ROWS + 2 * tuning.warps
+    return rings + 4 * filled + 2 * PAST + 4 * numbers
 
 
 def _filled(weight: Fragments) -> int:
-    return math.ceil(weight.width / WIDEST) * WIDEST
-
-
-def _pointer(array: Tensor) -> int:
-    return array.data_ptr()
+    return -(-weight.width // WIDEST) * WIDEST
 
 
 def _address(array: Tensor) -> ctypes.c_void_p:

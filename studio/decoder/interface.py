@@ -7,6 +7,8 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from torch import Tensor
 
+from studio.machine import available_memory
+
 MOST_TOKENS = 128
 """Prompt tokens taken at once: few enough that Stop is heard twice a second on a small machine."""
 KV_BITS = (16, 8, 4)
@@ -18,13 +20,15 @@ class Way(StrEnum):
     NATIVE = "native"
     """Compiled code on the processor."""
     CUDA = "cuda"
-    """Own kernels in one CUDA graph."""
+    """Own kernels on the GPU, in one CUDA graph."""
     GENERAL = "general"
     """transformers' modules, operator by operator."""
 
 
-Reason = Literal["", "architecture", "compiler", "scheme"]
-"""Why a model goes the general way: it is not Llama-like, nothing can be compiled here, or groups do not fit tiles."""
+Reason = Literal["", "architecture", "compiler", "scheme", "gpu_shape", "gpu_kernels", "gpu_memory"]
+"""Why a model goes the general way: it is not Llama-like, nothing can be compiled here, or groups do not fit tiles; why
+it goes the processor's where there is a GPU: the kernels do not know its shape or its groups, could not be compiled, or
+the weights do not fit."""
 
 
 class Cache(Protocol):
@@ -67,7 +71,7 @@ class Decoder(ABC, Generic[Kept]):
     is_slow: bool = False
     """Whether some weights are dequantized again for every product."""
     reason: Reason = ""
-    """Why the general way was taken."""
+    """Why no faster way was taken."""
 
     @property
     def step_bytes(self) -> int:
@@ -77,6 +81,10 @@ class Decoder(ABC, Generic[Kept]):
     def kv_bytes(self, positions: int, bits: int = 16) -> int:
         """Return what keys and values of so many positions take; 0 where that is not known before they are there."""
         return 0
+
+    def free_bytes(self) -> int:
+        """Return the bytes that keys and values may still take where the model is."""
+        return available_memory()
 
     @abstractmethod
     def begin(self, positions: int, bits: int = 16) -> Kept:

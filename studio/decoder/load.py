@@ -1,28 +1,36 @@
 """Files -> a model that speaks, by the fastest way it has on this machine."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from studio.architecture import empty_model
 from studio.checkpoint import Checkpoint, read_json
 from studio.configs import load_config
+from studio.decoder import cuda_step
+from studio.decoder.cuda import CudaDecoder
 from studio.decoder.general import GeneralDecoder, stop_ids
 from studio.decoder.interface import Decoder, Reason
 from studio.decoder.native import NativeDecoder, is_available
 from studio.decoder.shape import DecoderShape, shape_of
+from studio.device import device
 from studio.errors import CheckpointError
 from studio.model import load_compressed, load_original, packed_weight, whole
 from studio.model_files import WEIGHTS
+from studio.native import fragments, nvrtc
 from studio.native.arena import Arena
 from studio.native.tiles import Tiles, takes, tiles_of, tiles_of_floats
 from studio.packing import PackedTensor
 from studio.recipe import check_files, read_recipe
 from studio.scheme import Scheme
 
+LOG = logging.getLogger(__name__)
 Read = Callable[[str], PackedTensor | Tensor]
 """A weight's or norm's name -> what the files hold of it. Raises CheckpointError."""
 
@@ -31,8 +39,8 @@ def open_original(checkpoint: Checkpoint) -> Decoder[Any]:
     """Return the uncompressed model at 16 bits. Raises CheckpointError when its files are damaged."""
     model = _empty(checkpoint.path)
     shape = shape_of(model)
-    if shape is None or not is_available():
-        return GeneralDecoder(load_original(checkpoint), "architecture" if shape is None else "compiler")
+    if shape is None:
+        return GeneralDecoder(load_original(checkpoint), "architecture")
     layers = {layer.name: layer for layer in checkpoint.layers}
 
     def read(name: str) -> Tensor:
@@ -41,7 +49,8 @@ def open_original(checkpoint: Checkpoint) -> Decoder[Any]:
         layer = layers[name]
         return whole(checkpoint, layer, checkpoint.saved_dtype(layer))
 
-    return _native(model, shape, read, layers, checkpoint.path)
+    files = _Files(checkpoint.path, model, read, layers.keys(), ())
+    return _fastest(files, shape, lambda reason: GeneralDecoder(load_original(checkpoint), reason))
 
 
 def open_compressed(folder: Path) -> Decoder[Any]:
@@ -52,11 +61,10 @@ def open_compressed(folder: Path) -> Decoder[Any]:
     recipe = read_recipe(folder)
     model = _empty(folder)
     shape = shape_of(model)
+    if shape is None:
+        return GeneralDecoder(load_compressed(folder), "architecture")
     weights = {weight.name: weight for weight in recipe.weights}
-    fits = all(takes(Scheme.parse(weight.scheme)) and weight.name.endswith(".weight") for weight in recipe.weights)
-    if shape is None or not fits or not is_available():
-        reason: Reason = "architecture" if shape is None else "compiler" if fits else "scheme"
-        return GeneralDecoder(load_compressed(folder), reason)
+    schemes = [Scheme.parse(weight.scheme) for weight in recipe.weights]
     check_files(recipe, folder)
     parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
     with safe_open(folder / WEIGHTS, framework="pt") as file:
@@ -70,46 +78,102 @@ def open_compressed(folder: Path) -> Decoder[Any]:
             found: Tensor = file.get_tensor(name)
             return found
 
-        return _native(model, shape, read, names | set(weights), folder)
+        files = _Files(folder, model, read, names | set(weights), schemes)
+        return _fastest(files, shape, lambda reason: GeneralDecoder(load_compressed(folder), reason))
 
 
-def _native(
-    model: nn.Module, shape: DecoderShape, read: Read, names: Mapping[str, object] | set[str], folder: Path
-) -> NativeDecoder:
-    """Return the compiled decoder of these weights, ``names`` being all that the files hold."""
-    sizes = {name: tuple(parameter.shape) for name, parameter in model.state_dict(keep_vars=True).items()}
-    tied: dict[str, str] = dict(getattr(model, "all_tied_weights_keys", {}))
-    stray = next((name for name in names if name not in sizes), None)
-    if stray is not None:
-        raise CheckpointError("tensor_mismatch", tensor=stray[:120])
+@dataclass(frozen=True)
+class _Files:
+    """A model's files, and the empty model that they are for."""
 
-    def checked(name: str) -> PackedTensor | Tensor:
-        found = read(name)
-        if tuple(found.shape) != sizes[name]:
+    folder: Path
+    model: nn.Module
+    read: Read
+    names: Collection[str]
+    """All that they hold."""
+    schemes: Collection[Scheme]
+
+
+def _fastest(files: _Files, shape: DecoderShape, general: Callable[[Reason], Decoder[Any]]) -> Decoder[Any]:
+    """Return the model on the GPU's kernels where there is a GPU, else on the processor's, else the general one."""
+    missed: Reason = ""
+    if device().type == "cuda":
+        found = _on_cuda(_Sound(files), shape)
+        if not isinstance(found, str):
+            return found
+        missed = found
+    if not all(map(takes, files.schemes)) or not is_available():
+        return general("compiler" if all(map(takes, files.schemes)) else "scheme")
+    decoder = _native(_Sound(files), shape)
+    decoder.reason = missed
+    return decoder
+
+
+class _Sound:
+    """Weights, biases and norms of files that hold what the model asks for and nothing else."""
+
+    def __init__(self, files: _Files) -> None:
+        self.files, model = files, files.model
+        self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
+        self._sizes = {name: tuple(parameter.shape) for name, parameter in model.state_dict(keep_vars=True).items()}
+        self._tied: dict[str, str] = dict(getattr(model, "all_tied_weights_keys", {}))
+        stray = next((name for name in files.names if name not in self._sizes), None)
+        if stray is not None:
+            raise CheckpointError("tensor_mismatch", tensor=stray[:120])
+
+    def weight(self, name: str) -> tuple[PackedTensor | Tensor, Tensor | None]:
+        """Return a matrix and its bias, where it has one."""
+        bias = f"{name.removesuffix('weight')}bias"
+        return self._checked(name), self._plain(bias) if bias in self._sizes else None
+
+    def norms(self) -> dict[str, Tensor]:
+        """Return the norms' weights by name."""
+        names = (name for name, size in self._sizes.items() if len(size) == 1 and name.endswith(".weight"))
+        return {name: self._plain(name) for name in names if name not in self._tied}
+
+    def _plain(self, name: str) -> Tensor:
+        found = self._checked(name)
+        if isinstance(found, PackedTensor):
             raise CheckpointError("tensor_mismatch", tensor=name)
         return found
 
+    def _checked(self, name: str) -> PackedTensor | Tensor:
+        found = self.files.read(name)
+        if tuple(found.shape) != self._sizes[name]:
+            raise CheckpointError("tensor_mismatch", tensor=name)
+        return found
+
+
+def _native(sound: _Sound, shape: DecoderShape) -> NativeDecoder:
     arena = Arena()
     tiles: dict[str, Tiles] = {}
     for name in shape.weights():
-        bias = checked(f"{name.removesuffix('weight')}bias") if f"{name.removesuffix('weight')}bias" in sizes else None
-        weight = checked(name)
-        make = tiles_of if isinstance(weight, PackedTensor) else tiles_of_floats
-        tiles[name] = make(weight, bias).within(arena)  # type: ignore[arg-type]
-    norms: dict[str, Tensor] = {
-        name: checked(name)  # type: ignore[misc]
-        for name, size in sizes.items()
-        if len(size) == 1 and name.endswith(".weight") and name not in tied
-    }
-    return NativeDecoder(shape, tiles, norms, _context(model), _stop_ids(folder))
+        weight, bias = sound.weight(name)
+        made = tiles_of(weight, bias) if isinstance(weight, PackedTensor) else tiles_of_floats(weight, bias)
+        tiles[name] = made.within(arena)
+    return NativeDecoder(shape, tiles, sound.norms(), sound.context, _stop_ids(sound.files.folder))
+
+
+def _on_cuda(sound: _Sound, shape: DecoderShape) -> CudaDecoder | Reason:
+    """Return the decoder on the GPU, or why there is none."""
+    if not nvrtc.is_available():
+        return "gpu_kernels"
+    if not cuda_step.takes(shape) or not all(map(fragments.takes, sound.files.schemes)):
+        return "gpu_shape"
+    try:
+        return CudaDecoder(shape, sound.weight, sound.norms(), sound.context, _stop_ids(sound.files.folder))
+    except torch.OutOfMemoryError as error:
+        reason: Reason = "gpu_memory"
+        LOG.warning("answers come from the processor, for the GPU's memory is full: %s", error)
+    except (RuntimeError, OSError) as error:
+        reason = "gpu_kernels"
+        LOG.warning("answers come from the processor: %s", error)
+    torch.cuda.empty_cache()  # what was there of the weights is gone by now
+    return reason
 
 
 def _empty(folder: Path) -> nn.Module:
     return empty_model(load_config(read_json(folder / "config.json")))
-
-
-def _context(model: nn.Module) -> int:
-    return int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
 
 
 def _stop_ids(folder: Path) -> frozenset[int]:

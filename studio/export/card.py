@@ -10,6 +10,7 @@ def model_card(recipe: Recipe, weights: int) -> str:
     bits = recipe.compressed_bytes * 8 / weights
     times = recipe.original_bytes / recipe.compressed_bytes
     base = f"base_model: {_plain(source.model)}\nbase_model_relation: quantized\n" if "/" in source.model else ""
+    read = f", calibrated on {_plain(choices.calibration)}" if choices.calibration else ""
     rows = "\n".join(f"| {scheme} | {count} |" for scheme, count in sorted(_counts(recipe).items()))
     return f"""---
 {base}library_name: quantization-studio
@@ -26,14 +27,14 @@ Weights of **{_plain(source.model)}** (revision `{_plain(source.revision)}`, sto
 | size of the weights | {format_bytes(recipe.compressed_bytes)}, {times:.2f} times smaller than at 16 bits |
 | bits per weight, scales and zero points included | {bits:.3f} |
 | mode, group size, ratio, backup | {choices.mode}, {choices.group_size}, {choices.ratio:g}, {choices.backup} |
-| rounding | {choices.method} |
+| rounding | {choices.method}{read} |
 
 | scheme | weights of the model |
 | --- | --- |
 {rows}
 
 The licence is that of the original model. `recipe.json` holds every choice, the versions of the programs and the
-checksums of the files; made with the same choices, the weights come out the same.
+checksums of the files; made with the same choices and the same text, the weights come out the same.
 
 ## Load it
 The weights are in the studio's own packed layout (`codes`, `scale`, `zero_point` beside each weight's name), which

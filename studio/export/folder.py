@@ -23,11 +23,12 @@ from studio.workspace import partial_in
 COPY_BYTES = 16 << 20
 
 
-def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -> Path:
+def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path, calibration: str = "") -> Path:
     """Make ``folder`` a complete export around the packed file, which is moved into it, and return it.
 
-    Everything is made beside it and put in place by one rename, so that a folder under this name is always whole.
-    Raises ResourceError for a full disk or a folder that has files in it already.
+    ``calibration`` says what a calibrated method read. Everything is made beside it and put in place by one rename, so
+    that a folder under this name is always whole. Raises ResourceError for a full disk or a folder that has files in it
+    already.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ResourceError("folder_not_empty", path=str(folder))
@@ -40,7 +41,7 @@ def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -
         config = exported_config(read_json(checkpoint.path / CONFIG))
         (partial / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
         shutil.move(compressed.file, partial / WEIGHTS)
-        recipe = _recipe(checkpoint, compressed, partial)
+        recipe = _recipe(checkpoint, compressed, partial, calibration)
         (partial / RECIPE).write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
         (partial / "README.md").write_text(model_card(recipe, compressed.plan.weights), encoding="utf-8")
         if folder.exists():
@@ -81,7 +82,7 @@ def archive(folder: Path, file: Path) -> Generator[tuple[int, int], None, Path]:
     return file
 
 
-def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -> Recipe:
+def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path, calibration: str) -> Recipe:
     plan = compressed.plan
     choice = plan.choice
     return Recipe(
@@ -95,6 +96,7 @@ def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path) -> Rec
             all_layers=choice.all_layers,
             pins=tuple(str(pin) for pin in choice.pins),
             method=choice.method.value,
+            calibration=calibration,
         ),
         weights=tuple(_weight(a, compressed) for a in plan.assignments if a.scheme is not None),
         original_bytes=plan.original_bytes,

@@ -1,9 +1,7 @@
-"""Weights in the order in which tensor cores take them, as the CUDA decoder multiplies with them
-(``decode_cuda/weight.cuh``).
+"""Weights in the order in which tensor cores take them, as the CUDA decoder multiplies (``decode_cuda/weight.cuh``).
 
 A tile holds sixteen rows, a block of a tile as many inputs as a warp reads in one go; codes are neither changed nor
-widened,
-except that 3-bit ones take four bits. Rows are filled up to a multiple of 16, inputs to a multiple of a block.
+widened, except that 3-bit ones take four bits. Rows are filled up to a multiple of 16, inputs to one of a block.
 """
 
 import ctypes
@@ -52,8 +50,8 @@ KINDS = {
     Mode.MXFP4: Kind.FLOAT4, Mode.NVFP4: Kind.FLOAT4, Mode.FP8_E4M3: Kind.FLOAT8, Mode.MXFP8_E4M3: Kind.FLOAT8,
 }  # fmt: skip
 """Of a mode; the others have sixteen levels."""
-MIDDLES = {Kind.INTEGER4: 8, Kind.INTEGER8: 128}
-"""What the kernel takes off integer codes that can have a zero point."""
+EXCESS = {Kind.INTEGER4: (16, 256), Kind.INTEGER8: (-128, -128)}
+"""How far unpacked numbers are above codes that can have a zero point, in the upper and the lower rows of a tile."""
 FACTORS = {Kind.FLOAT4: 2.0**14, Kind.FLOAT8: 2.0**8}
 """Their bits, put into fp16, are too small by this."""
 
@@ -84,8 +82,8 @@ class Fragments:
     """int32 [tiles, blocks, 32 lanes, 4]."""
     scale: Tensor | None = None
     """Records [tiles, spans, 8, 2 or 4] of 16 bits: scales of rows g and g + 8 of a tile, fp16 or bf16, and where there
-    are zero points these less the middle of the codes, fp16. A span is at most 64 inputs, larger groups repeat
-    theirs."""
+    are zero points these and how far unpacked numbers are above their codes, fp16. A span is at most 64 inputs, larger
+    groups repeat theirs."""
     levels: Tensor | None = None
     """uint8 [2, 16]: the low bytes of sixteen fp16 numbers, then the high ones."""
     bias: Tensor | None = None
@@ -118,10 +116,10 @@ class Fragments:
         return WeightPointers(*map(at, arrays), self.factor, self.rows, *self.codes.shape[:2])
 
     @property
-    def template(self) -> str:
-        """The kernels' first template arguments."""
+    def sort(self) -> str:
+        """What the kernels are compiled for."""
         flags = (self.is_whole, self.has_zero, self.scale is not None and self.scale.dtype == torch.bfloat16)
-        return ", ".join([str(int(self.kind)), str(self.per), *(str(flag).lower() for flag in flags)])
+        return f"Sort<{', '.join([str(int(self.kind)), str(self.per), *(str(flag).lower() for flag in flags)])}>"
 
 
 def steps_of(kind: Kind) -> int:
@@ -178,8 +176,8 @@ def fragments_of(
     )
     scale = _records(torch.cat([_scale(weight) for weight in moved]), order, group_of_span)
     if scheme.mode.has_zero_point:
-        zeros = torch.cat([_zero_points(weight) for weight in moved]).half() - MIDDLES[kind]
-        scale = torch.cat((scale, _records(zeros, order, group_of_span)), -1)
+        zeros = _records(torch.cat([_zero_points(weight) for weight in moved]).half(), order, group_of_span)
+        scale = torch.cat((scale, zeros + torch.tensor(EXCESS[kind], device=device)), -1)
     factor = FACTORS.get(kind, 1.0)
     if scheme.mode is Mode.NVFP4 and first.shared is not None:
         factor *= float(first.shared)
@@ -273,7 +271,9 @@ def _fragments(kind: Kind, per: int, codes: Tensor) -> Tensor:
     split = codes.reshape(tiles, 2, 8, blocks, steps // per, 4, per, 2, 2)
     tile, r, g, block, span, t, step, m, n = range(9)
     pairs = split.permute(tile, block, g, t, span, step, m, r, n).reshape(tiles, blocks, 32, steps, 4, 2)
-    if kind in (Kind.INTEGER4, Kind.INTEGER3, Kind.FLOAT4):
+    if kind in (Kind.INTEGER4, Kind.INTEGER3):
+        return _words(pairs).flatten(3)
+    if kind is Kind.FLOAT4:
         # nibbles 0 to 3 of a word are the first numbers of its four pairs, 4 to 7 the second
         pairs = pairs.transpose(-1, -2)
     elif kind is Kind.INTEGER2:
@@ -282,6 +282,14 @@ def _fragments(kind: Kind, per: int, codes: Tensor) -> Tensor:
     flat = pairs.reshape(tiles, blocks, 32, 8 * steps)
     packed = flat.contiguous() if bits >= 8 else pack_bits(flat, bits)
     return packed.view(torch.int32)
+
+
+def _words(pairs: Tensor) -> Tensor:
+    """Four pairs of codes [..., 4, 2] -> int32 [...], each half of it one of every pair: the first in bits 6 to 9, the
+    second in bits 2 to 5, third and fourth so once the half's bytes are swapped."""
+    first, second, third, fourth = pairs.int().unbind(-2)
+    half = first << 6 | second << 2 | fourth << 10 | (third & 3) << 14 | third >> 2
+    return half[..., 0] | half[..., 1] << 16
 
 
 def _records(numbers: Tensor, order: Tensor, group_of_span: Tensor) -> Tensor:

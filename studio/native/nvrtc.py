@@ -19,6 +19,8 @@ from studio.settings import settings
 LOG = logging.getLogger(__name__)
 DYNAMIC_SHARED_BYTES = 8
 """``CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES``: more than 48 KB have to be asked for."""
+MOST_SHARED_BYTES = 97
+"""``CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN``."""
 PROGRAMMATIC = 6
 """``CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION``."""
 HOPPER = (9, 0)
@@ -92,6 +94,14 @@ class Module:
         function = ctypes.c_void_p()
         _check(self._driver.cuModuleGetFunction(ctypes.byref(function), self._module, lowered.encode()), self._driver)
         return function
+
+
+def shared_memory() -> int:
+    """Return the bytes of shared memory that a block of threads can have on the current device."""
+    device, found = ctypes.c_int(), ctypes.c_int()
+    _check(_driver().cuDeviceGet(ctypes.byref(device), torch.cuda.current_device()), _driver())
+    _check(_driver().cuDeviceGetAttribute(ctypes.byref(found), MOST_SHARED_BYTES, device), _driver())
+    return found.value
 
 
 def is_available() -> bool:

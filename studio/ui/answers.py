@@ -194,7 +194,7 @@ def _opinion(verdict: Verdict | None, language: str) -> str:
 def picture(session: Session, answers: Answers | None, language: str) -> str:
     """Return where the phases of these answers stand on this machine."""
     voices = [] if answers is None else [voice for voice in answers.voices if voice is not None]
-    machine = known(device_of(voices[0])) if voices else None
+    machine = known(device_of(voices[-1])) if voices else None
     if answers is None or machine is None or session.checkpoint is None:
         return f'<p class="hint">{escape(text("speed.waiting", language))}</p>'
     config = figures_of(session.checkpoint)
@@ -202,7 +202,7 @@ def picture(session: Session, answers: Answers | None, language: str) -> str:
     found = [
         phase
         for column, (voice, reply) in enumerate(zip(answers.voices, answers.replies, strict=True))
-        if voice is not None
+        if voice is not None and device_of(voice) == device_of(voices[-1])
         for phase in phases(column, voice, reply, weights, machine)
     ]
     return roofline(found, machine, language)

@@ -7,14 +7,12 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
-from studio.drift import Drift
+from studio.drift import Drift, guidance
 from studio.evaluate import Spread
 from studio.session import Session
 from studio.text import text
+from studio.ui.text_choice import EVALUATION, text_choice
 from studio.ui.words import Words
-
-GUIDED_BITS = (8, 4, 3, 2)
-"""Weights for which QLLM-Eval (ICML 2024) gives what tasks lose."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,9 @@ class DriftPanel:
     stop: gr.Button
     progress: gr.HTML
     figures: gr.HTML
+    reads: gr.Radio
     text: gr.File
+    dataset: gr.Textbox
 
 
 def drift_panel(words: Words) -> DriftPanel:
@@ -48,8 +48,8 @@ def drift_panel(words: Words) -> DriftPanel:
         progress = gr.HTML(elem_id="drift-progress")
         with words.on(gr.Accordion, {"label": "drift.details"}, open=False, elem_id="drift-details"):
             figures = gr.HTML(elem_id="drift-figures")
-            file = words.on(gr.File, {"label": "drift.own_text"}, height=90, elem_id="drift-text")
-    return DriftPanel(box, headline, measure, stop, progress, figures, file)
+            reads, file, dataset = text_choice(words, EVALUATION, "drift-text")
+    return DriftPanel(box, headline, measure, stop, progress, figures, reads, file, dataset)
 
 
 def shown(panel: DriftPanel, session: Session, language: str) -> dict[Block, Any]:
@@ -100,9 +100,8 @@ def figures(session: Session, language: str) -> str:
     if compressed is None:
         return ""
     parts = [] if drift is None or drift.found is None else [_table(drift, language), _source(drift, session, language)]
-    bits = compressed.plan.choice.mode.bits
-    if bits in GUIDED_BITS:
-        parts.append(_hint(f"{text(f'drift.guidance_{bits}', language)} {text('drift.guidance_about', language)}"))
+    advice = guidance(compressed.plan.choice.mode, language)
+    parts += [_hint(advice)] if advice else []
     return "".join(parts)
 
 

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gradio as gr
+from gradio.blocks import Block
 
 from studio.errors import Cancelled, UserError
 from studio.session import Session
 from studio.text import text
+from studio.texts import GENERATED
 from studio.ui import drift, methods, present
 from studio.ui.guard import guarded
 from studio.ui.handlers import paced
@@ -55,25 +57,74 @@ class DriftHandlers:
         yield {self.page.drift.stop: gr.update(interactive=False)}
 
     @guarded
-    def take_text(self, session: Session, language: str, file: str | None) -> Iterator[Updates]:
-        """Measure on the visitor's text from now on, or on the built-in ones again."""
+    def pick_text(self, session: Session, language: str, kind: str) -> Iterator[Updates]:
+        """Measure on the built-in texts, or offer the box for another."""
+        session.evaluate_on(None)
         panel = self.page.drift
-        yield _taken(session.evaluate_on, file, panel.text, panel.progress, language)
+        yield _boxes(kind, panel.text, panel.dataset) | {panel.progress: ""}
 
     @guarded
-    def take_calibration(self, session: Session, language: str, file: str | None) -> Iterator[Updates]:
-        """Calibrate on the visitor's text from now on, or on the built-in ones again."""
+    def take_text(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
+        """Measure on the visitor's file from now on, or on the built-in texts again."""
+        panel = self.page.drift
+        yield _taken(session.evaluate_on, _path(given), panel.text, panel.progress, language)
+
+    @guarded
+    def fetch_text(self, session: Session, language: str, name: str) -> Iterator[Updates]:
+        """Measure on a data set of the Hub from now on."""
+        panel = self.page.drift
+        yield {panel.progress: present.notice(text("reads.fetching", language))}
+        said = _taken(session.evaluate_on, str(name or ""), panel.dataset, panel.progress, language)
+        if not said[panel.progress] and session.evaluation is not None:
+            said |= {panel.progress: present.notice(text("reads.reads", language, text=session.evaluation.name))}
+        yield said
+
+    @guarded
+    def pick_calibration(self, session: Session, language: str, kind: str) -> Iterator[Updates]:
+        """Calibrate on the built-in texts or the model's own words, or offer the box for another text."""
+        session.calibrate_on(kind if kind == GENERATED.name else None)
         plan = self.page.plan
-        said = _taken(session.calibrate_on, file, plan.calibration, plan.progress, language)
-        yield said | {plan.method: gr.update(info=methods.method_info(session, language))}
+        boxes = _boxes(kind, plan.calibration, plan.dataset) | {plan.progress: ""}
+        yield boxes | self._reads(session, language)
+
+    @guarded
+    def take_calibration(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
+        """Calibrate on the visitor's file from now on, or on the built-in texts again."""
+        plan = self.page.plan
+        said = _taken(session.calibrate_on, _path(given), plan.calibration, plan.progress, language)
+        yield said | self._reads(session, language)
+
+    @guarded
+    def fetch_calibration(self, session: Session, language: str, name: str) -> Iterator[Updates]:
+        """Calibrate on a data set of the Hub from now on."""
+        plan = self.page.plan
+        yield {plan.progress: present.notice(text("reads.fetching", language))}
+        said = _taken(session.calibrate_on, str(name or ""), plan.dataset, plan.progress, language)
+        yield said | self._reads(session, language)
+
+    def _reads(self, session: Session, language: str) -> Updates:
+        return {self.page.plan.method: gr.update(info=methods.method_info(session, language))}
+
+
+def _path(given: str | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _boxes(kind: str, file: gr.File, dataset: gr.Textbox) -> Updates:
+    """Return the boxes of both kinds, empty, the one that was picked in sight."""
+    return {
+        file: gr.update(visible=kind == "file", value=None),
+        dataset: gr.update(visible=kind == "dataset", value=""),
+    }
 
 
 def _taken(
-    take: Callable[[Path | None], None], file: str | None, box: gr.File, place: gr.HTML, language: str
+    take: Callable[[Path | str | None], None], given: Path | str | None, box: Block, place: gr.HTML, language: str
 ) -> Updates:
-    """Let the session take a file; one that it does not leaves the box again."""
+    """Let the session take a text; a file that it does not leaves the box again, a name stays to be corrected."""
     try:
-        take(None if file is None else Path(file))
+        take(given)
     except UserError as error:
-        return {box: gr.update(value=None), place: present.notice(error.sentence(language), "error")}
+        emptied = gr.skip() if isinstance(given, str) else gr.update(value=None)
+        return {box: emptied, place: present.notice(error.sentence(language), "error")}
     return {box: gr.skip(), place: ""}

@@ -107,9 +107,21 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     asked = on(page.drift.measure.click, lost.queue_drift, who, quick)
     asked.then(lost.measure_drift, who, list(vars(page.drift).values()), **slow | {"concurrency_id": "drift"})
     on(page.drift.stop.click, lost.stop_drift, who, quick)
-    for box, handler in ((plan.calibration, lost.take_calibration), (page.drift.text, lost.take_text)):
+    for kind, pick, box, take, dataset, fetch in (
+        (
+            plan.reads,
+            lost.pick_calibration,
+            plan.calibration,
+            lost.take_calibration,
+            plan.dataset,
+            lost.fetch_calibration,
+        ),
+        (page.drift.reads, lost.pick_text, page.drift.text, lost.take_text, page.drift.dataset, lost.fetch_text),
+    ):
+        on(kind.input, pick, [*who, kind], quick)
         for taken in (box.upload, box.clear):
-            on(taken, handler, [*who, box], quick)
+            on(taken, take, [*who, box], quick)
+        on(dataset.submit, fetch, [*who, dataset], headers)
 
     for trigger in (chat.send.click, chat.prompt.submit):
         sent = on(trigger, do.queue_talk, who, quick)

@@ -19,7 +19,7 @@ from studio.session import Session
 from studio.settings import settings
 from studio.talk import Turn
 from studio.text import preferred, text
-from studio.ui import drift, present, show
+from studio.ui import drift, methods, present, show
 from studio.ui.guard import guarded
 from studio.ui.page import Page
 from studio.ui.present import COLOURS, Colour
@@ -246,7 +246,7 @@ class Handlers:
             **show.missing(self.page, session, language),  # of a model that was fetched just now
             **show.no_file(self.page),
             **drift.shown(self.page.drift, session, language),
-            self.page.plan.progress: present.notice(done, "good")
+            self.page.plan.progress: present.notice(done, "good") + methods.uncalibrated(session, language)
             if session.is_current
             else present.notice(text("plan.stale", language)),
         }

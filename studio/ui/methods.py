@@ -1,5 +1,7 @@
 """The methods of rounding as the plan's panel offers them: names, what each does, how long it takes. Pure."""
 
+from html import escape
+
 import torch
 
 from studio.architecture import ratio_defining
@@ -7,7 +9,10 @@ from studio.rounding import METHODS
 from studio.scheme import Method
 from studio.session import Session
 from studio.text import DEFAULT, text
+from studio.texts import GENERATED, Text
 
+FEW = 12
+"""Names that are listed unasked."""
 CORES = 2
 """On which the costs were measured."""
 
@@ -30,10 +35,15 @@ def method_info(session: Session, language: str) -> str:
         return text("method.only_below_8", language)
     words = [text(f"method.info_{method}", language)]
     if method.needs_inputs:
-        file = session.calibration
-        which = text("method.builtin_text", language) if file is None else file.name
-        words.append(text("method.reads", language, text=which))
+        words.append(text("method.reads", language, text=which_text(session.calibration, language)))
     return " ".join(words)
+
+
+def which_text(chosen: Text | None, language: str) -> str:
+    """Return what a calibration reads, in words."""
+    if chosen is None:
+        return text("method.builtin_text", language)
+    return text("method.generated_text", language) if chosen == GENERATED else chosen.name
 
 
 def expected_seconds(session: Session, method: Method) -> float:
@@ -49,3 +59,19 @@ def duration(seconds: float, language: str) -> str:
         if seconds >= 1.5 * size:
             return text(f"method.{unit}", language, count=round(seconds / size))
     return text("method.s", language, count=max(1, round(seconds)))
+
+
+def uncalibrated(session: Session, language: str) -> str:
+    """Return, as HTML, which layers of the compressed copy its text did not reach, and so were rounded without it."""
+    if session.compressed is None:
+        return ""
+    names, stacks = session.compressed.unreached, session.compressed.stacks
+    parts = []
+    if names:
+        listed = "".join(f"<li><code>{escape(name)}</code></li>" for name in names)
+        sentence = escape(text("method.unreached", language, count=len(names)))
+        is_open = " open" if len(names) <= FEW else ""
+        parts.append(f'<details class="hint"{is_open}><summary>{sentence}</summary><ul>{listed}</ul></details>')
+    if stacks:
+        parts.append(f'<p class="hint">{escape(text("method.stacks", language, count=len(stacks)))}</p>')
+    return "".join(parts)

@@ -8,6 +8,7 @@ import gradio as gr
 
 from studio.text import DEFAULT, text
 from studio.ui import panels
+from studio.ui.chat_panel import ChatPanel, chat_panel
 from studio.ui.drift import DriftPanel, drift_panel
 from studio.ui.words import Words
 
@@ -25,7 +26,7 @@ class Page:
     drift: DriftPanel
     plan: panels.PlanPanel
     map: panels.MapPanel
-    chat: panels.ChatPanel
+    chat: ChatPanel
     sizes: panels.SizePanel
     export: panels.ExportPanel
 
@@ -45,7 +46,7 @@ def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
                 map_ = panels.map_panel(words)
                 sizes = panels.size_panel(words)
             with gr.Column(elem_id="right", scale=1, min_width=320):
-                chat = panels.chat_panel(words)
+                chat = chat_panel(words)
                 export = panels.export_panel(words)
         page = Page(words, session, missing, header, model, drift, plan, map_, chat, sizes, export)
     return blocks, page

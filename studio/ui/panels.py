@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from studio.decoder import KV_BITS
 from studio.plan import MIN_RATIO, Choice
 from studio.scheme import GROUP_SIZES
 from studio.text import DEFAULT, LANGUAGES, text
-from studio.ui.answers import kv_choices
 from studio.ui.methods import method_choices
 from studio.ui.present import (
     backup_choices,
@@ -18,6 +16,7 @@ from studio.ui.present import (
     mode_choices,
     scheme_choices,
 )
+from studio.ui.text_choice import CALIBRATION, text_choice
 from studio.ui.words import Words, heading
 
 PICK = """
@@ -195,7 +194,11 @@ class PlanPanel:
     misfit: gr.Radio
     all_layers: gr.Checkbox
     method: gr.Dropdown
+    reading: gr.Column
+    """All that chooses the calibration text; there for methods that read one."""
+    reads: gr.Radio
     calibration: gr.File
+    dataset: gr.Textbox
     undo: gr.Button
     compress: gr.Button
     cancel: gr.Button
@@ -249,7 +252,8 @@ def plan_panel(words: Words) -> PlanPanel:
             filterable=False,
             elem_id="method",
         )
-        calibration = words.on(gr.File, {"label": "method.own_text"}, height=90, visible=False, elem_id="calibration")
+        with gr.Column(visible=False, elem_id="calibration-text", elem_classes="bare") as reading:
+            reads, calibration, dataset = text_choice(words, CALIBRATION, "calibration")
         with words.on(gr.Accordion, {"label": "plan.more"}, open=False), gr.Row(elem_classes="tight"):
             misfit = words.on(
                 gr.Radio,
@@ -271,116 +275,9 @@ def plan_panel(words: Words) -> PlanPanel:
             cancel = words.on(gr.Button, {"value": "plan.cancel"}, interactive=False, elem_id="cancel", scale=1)
         progress = gr.HTML(elem_id="progress")
     return PlanPanel(
-        mode, group_size, ratio, backup, misfit, all_layers, method, calibration, undo, compress, cancel, progress
-    )
-
-
-@dataclass(frozen=True)
-class ChatPanel:
-    original: gr.Chatbot
-    original_stats: gr.HTML
-    compressed: gr.Chatbot
-    compressed_stats: gr.HTML
-    prompt: gr.Textbox
-    send: gr.Button
-    stop: gr.Button
-    regenerate: gr.Button
-    edit: gr.Button
-    clear: gr.Button
-    notice: gr.HTML
-    speed: gr.HTML
-    kv_bits: gr.Radio
-    cache: gr.HTML
-    system: gr.Textbox
-    max_new_tokens: gr.Slider
-    temperature: gr.Slider
-    top_p: gr.Slider
-    top_k: gr.Slider
-    repetition_penalty: gr.Slider
-    seed: gr.Number
-
-
-def chat_panel(words: Words) -> ChatPanel:
-    """Two columns, one message box."""
-    with gr.Column(elem_id="chat"):
-        words.on(gr.HTML, {"value": heading("chat.heading")})
-        with gr.Row(elem_classes="tight", elem_id="columns"):
-            with gr.Column(min_width=150):
-                original = words.on(
-                    gr.Chatbot,
-                    {"label": "chat.original"},
-                    height=330,
-                    elem_id="original",
-                    render_markdown=False,
-                    buttons=[],
-                )
-                original_stats = gr.HTML(elem_id="original-stats")
-            with gr.Column(min_width=150):
-                compressed = words.on(
-                    gr.Chatbot,
-                    {"label": "chat.compressed"},
-                    height=330,
-                    elem_id="compressed",
-                    render_markdown=False,
-                    buttons=[],  # its copy button would copy the escaped text
-                )
-                compressed_stats = gr.HTML(elem_id="compressed-stats")
-        prompt = words.on(
-            gr.Textbox,
-            {"label": "chat.prompt", "info": "chat.prompt_info"},
-            lines=1,
-            max_lines=6,
-            elem_id="prompt",
-            max_length=100_000,
-        )
-        with gr.Row(elem_classes="tight"):
-            send = words.on(gr.Button, {"value": "chat.send"}, variant="primary", elem_id="send", min_width=90)
-            stop = words.on(gr.Button, {"value": "chat.stop"}, interactive=False, elem_id="stop", min_width=90)
-            regenerate = words.on(
-                gr.Button, {"value": "chat.regenerate"}, interactive=False, elem_id="regenerate", min_width=90
-            )
-            edit = words.on(gr.Button, {"value": "chat.edit"}, interactive=False, elem_id="edit", min_width=90)
-            clear = words.on(gr.Button, {"value": "chat.clear"}, elem_id="clear", min_width=90)
-        notice = gr.HTML(elem_id="chat-notice")
-        with words.on(gr.Accordion, {"label": "chat.speed"}, open=False):
-            speed = gr.HTML(elem_id="speed")
-        with words.on(gr.Accordion, {"label": "chat.settings"}, open=False):
-            system = words.on(
-                gr.Textbox, {"label": "chat.system", "info": "chat.system_info"}, lines=2, elem_id="system"
-            )
-            with gr.Row(elem_classes="tight"):
-                longest = _slider(words, "max_new_tokens", 1, 4096, 1, 256)
-                temperature = _slider(words, "temperature", 0, 2, 0.05, 0)
-                top_p = _slider(words, "top_p", 0.05, 1, 0.05, 1)
-                top_k = _slider(words, "top_k", 0, 200, 1, 0)
-                penalty = _slider(words, "repetition_penalty", 1, 2, 0.05, 1)
-                seed = words.on(
-                    gr.Number,
-                    {"label": "chat.seed", "info": "chat.seed_info"},
-                    value=0,
-                    precision=0,
-                    minimum=0,
-                    maximum=2**31,
-                    min_width=160,
-                )
-            kv_bits = words.on(
-                gr.Radio,
-                {"label": "chat.kv_bits", "info": "chat.kv_bits_info", "choices": kv_choices},
-                value=KV_BITS[0],
-                elem_id="kv-bits",
-            )
-            cache = gr.HTML(elem_id="kv-cache")
-    return ChatPanel(
-        original, original_stats, compressed, compressed_stats, prompt, send, stop, regenerate, edit, clear, notice,
-        speed, kv_bits, cache, system, longest, temperature, top_p, top_k, penalty, seed,
+        mode, group_size, ratio, backup, misfit, all_layers, method, reading, reads, calibration, dataset, undo,
+        compress, cancel, progress,
     )  # fmt: skip
-
-
-def _slider(words: Words, name: str, low: float, high: float, step: float, value: float) -> gr.Slider:
-    keys = {"label": f"chat.{name}", "info": f"chat.{name}_info"}
-    return words.on(
-        gr.Slider, dict(keys), minimum=low, maximum=high, step=step, value=value, min_width=160, elem_id=name
-    )
 
 
 @dataclass(frozen=True)

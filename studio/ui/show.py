@@ -60,7 +60,7 @@ def offered(page: Page, session: Session, language: str) -> Updates:
             interactive=choice.mode.bits < 8,
             info=methods.method_info(session, language),
         ),
-        page.plan.calibration: gr.update(visible=choice.method.needs_inputs and choice.mode.bits < 8),
+        page.plan.reading: gr.update(visible=choice.method.needs_inputs and choice.mode.bits < 8),
     }
 
 
@@ -235,7 +235,7 @@ def model_info(language: str) -> str:
 def moving(page: Page) -> list[Block]:
     """Return the components that a change of plan may change."""
     controls = (page.plan.group_size, page.plan.ratio, page.plan.backup, page.plan.all_layers, page.plan.undo)
-    rounding = (page.plan.method, page.plan.calibration)
+    rounding = (page.plan.method, page.plan.reading)
     map_ = (page.map.legend, page.map.grid, page.map.table, page.map.pins, page.map.unpin, page.map.card)
     sample = (page.map.estimate, page.map.halt)
     sizes = (page.sizes.chart, page.sizes.distribution)

@@ -2,7 +2,7 @@
 
 Every engine has a process of its own with the model loaded; in each of five rounds each answers once, one after the
 other, so that all see the same machine. Medians go into DECODE.md, with the limit that reading all weights once a token
-sets.
+sets. Where there is a CUDA device, ``decode_cuda.py`` has its turn last.
 """
 
 import argparse
@@ -14,6 +14,8 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from tests.bench import decode_models as models
 from tests.bench.measure import memory_bandwidth
@@ -157,7 +159,7 @@ studio's has both.
 
 def main() -> None:
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--only", choices=SECTIONS)
+    arguments.add_argument("--only", choices=[*SECTIONS, "cuda"])
     arguments.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()) / "bench-decode")
     options = arguments.parse_args()
     options.dir.mkdir(parents=True, exist_ok=True)
@@ -171,6 +173,8 @@ def main() -> None:
             known[name] = "\n".join((f"\n## {name}\n", note, "", head, *lines, ""))
             print(known[name], flush=True)
     FILE.write_text(HEAD + "".join(known[name] for name in SECTIONS if name in known), encoding="utf-8")
+    if options.only in (None, "cuda") and torch.cuda.is_available():
+        subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.bench.decode_cuda"], cwd=ROOT, check=True)
 
 
 def sections(text: str) -> dict[str, str]:

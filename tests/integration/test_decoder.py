@@ -228,6 +228,29 @@ def test_without_a_compiler_it_goes_the_general_way(source: Callable[[str], Path
     assert distance(slow.judge(slow.begin(64), ids()), expected) < 0.1
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(torch.OutOfMemoryError("full"), "gpu_memory"), (RuntimeError("does not compile"), "gpu_kernels")],
+)
+def test_a_gpu_that_fails_leaves_it_to_the_processor(
+    source: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    exported = compressed(source("llama"), Choice.of("int4_asym", 32, 1, "int8_asym"), tmp_path)
+    monkeypatch.setattr("studio.decoder.load.device", lambda: torch.device("cuda"))
+    monkeypatch.setattr("studio.decoder.load.nvrtc.is_available", lambda: True)
+    monkeypatch.setattr("studio.decoder.load.cuda_step.takes", lambda _: True)
+    monkeypatch.setattr("studio.decoder.load.CudaDecoder", fails)
+    for decoder in (open_compressed(exported), open_original(opened(source("llama")))):
+        assert (decoder.way, decoder.reason) == (Way.NATIVE, reason)
+    monkeypatch.setattr("studio.decoder.load.cuda_step.takes", lambda _: False)
+    assert open_compressed(exported).reason == "gpu_shape"
+    monkeypatch.setattr("studio.decoder.load.nvrtc.is_available", lambda: False)
+    assert open_compressed(exported).reason == "gpu_kernels"
+
+
 def test_a_folder_that_is_not_whole_is_refused(source: Callable[[str], Path], tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -987,7 +987,7 @@ def test_a_template_without_end_is_stopped_and_the_next_prompt_answered(
     [
         "{{ raise_exception('only pirates may speak') }}",
         "{% for i in range(10**9) %}{% endfor %}",
-        "{{ 'x' * 10**8 }}",
+        "{{ 'x' * 10**7 }}",
         "{{ ''.__class__.__mro__[1].__subclasses__() }}",
         "{% if %}",
         "{{ messages[7].content }}",

@@ -1,17 +1,21 @@
 """The drift of a session's compressed copy, and the texts that a visitor gives."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
-from studio import evaluate
-from studio.errors import Cancelled, ModelError, TextError
+from studio import evaluate, generate, reading
+from studio.errors import Cancelled, ModelError, ResourceError, TextError
 from studio.plan import Choice
+from studio.pool import Pool
 from studio.questions import Question
 from studio.scheme import Method
 from studio.session import Session
 from tests.conftest import SENTENCES, save_tiny_model
+from tests.hub_server import LocalHub
 from tests.steps import finish
 
 pytestmark = pytest.mark.usefixtures("own_cache", "_few")
@@ -112,6 +116,97 @@ def test_a_calibrated_copy_is_that_of_its_text(session: Session, tmp_path: Path)
     finish(session.compress())
     session.calibrate_on(None)
     assert session.is_current  # rounding to nearest reads nothing
+
+
+def test_a_data_set_is_read_and_named(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test.jsonl").write_text(json.dumps({"text": LONG}))
+    with LocalHub() as hub:
+        hub.add("datasets/owner/stories", tmp_path / "data")
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        session.evaluate_on("owner/stories")
+        session.calibrate_on("hf://datasets/owner/stories/test.jsonl")
+        with pytest.raises(TextError):
+            session.calibrate_on("owner/nothing")
+    huggingface_hub.close_session()
+    name = "hf://datasets/owner/stories/test.jsonl#text"
+    assert finish(session.measure_drift()).text == name  # from its own copy: the Hub is gone
+    session.choose(Choice(method=Method.LEAST_SQUARES))
+    finish(session.compress())
+    assert session.calibrated_on is not None
+    assert session.calibrated_on.name == name
+
+
+def test_a_model_is_calibrated_on_what_it_writes_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "WINDOWS", 2)
+    session.calibrate_on("generated")
+    session.choose(Choice(method=Method.LEAST_SQUARES))
+    stages = [event.stage for event in session.compress()]
+    assert stages.count("generate") > 100
+    assert session.is_current
+    session.calibrate_on(None)
+    assert not session.is_current
+    session.calibrate_on("generated")
+    assert "generate" not in [event.stage for event in session.compress()]
+
+
+def test_writing_can_be_stopped(session: Session) -> None:
+    session.calibrate_on("generated")
+    session.choose(Choice(method=Method.LEAST_SQUARES))
+    before = session.compressed
+    steps = session.compress()
+    while next(steps).stage != "generate":
+        pass
+    session.stop("compress")
+    with pytest.raises(Cancelled):
+        finish(steps)
+    assert session.compressed is before
+
+
+def test_a_model_that_does_not_fit_cannot_write_and_says_what_can_be_done(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "POOL", Pool())
+    monkeypatch.setattr(Pool, "free", lambda _: 1000)
+    session.calibrate_on("generated")
+    session.choose(Choice(method=Method.LEAST_SQUARES))
+    with pytest.raises(ResourceError) as caught:
+        finish(session.compress())
+    assert caught.value.key == "own_words_memory"
+    session.calibrate_on(None)  # block by block
+    finish(session.compress())
+
+
+def test_an_encoder_is_neither_calibrated_nor_measured(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForMaskedLM
+
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+    BertForMaskedLM(BertConfig(vocab_size=300, **sizes)).save_pretrained(tmp_path / "bert")
+    visitor = Session(paths=True, workspace=tmp_path / "workspace")
+    finish(visitor.open(str(tmp_path / "bert")))
+    for given in (None, "generated"):
+        visitor.calibrate_on(given)
+        visitor.choose(Choice(method=Method.GPTQ))
+        with pytest.raises(ModelError) as caught:
+            finish(visitor.compress())
+        assert caught.value.key == "no_language_model"
+    visitor.choose(Choice())
+    finish(visitor.compress())
+    with pytest.raises(ModelError) as caught:
+        finish(visitor.measure_drift())
+    assert caught.value.key == "no_language_model"
+    visitor.close()
+
+
+def test_a_text_of_one_word_whose_inputs_are_all_alike_calibrates_all_the_same(
+    session: Session, tmp_path: Path
+) -> None:
+    """Second moments of rank one or little more: as singular as they can be."""
+    session.calibrate_on(text_file(tmp_path, "Paris " * 3000))
+    session.choose(Choice(method=Method.GPTQ))
+    found = finish(session.compress())
+    assert found.unreached == ()
+    assert all(0 < error < 0.5 for error in found.relative_error.values())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from studio import calibrate as module
 from studio.architecture import Kind
 from studio.blocks import Step
 from studio.calibrate import MAX_ROWS, MAX_TOKENS, TEXT, Inputs, calibrate, spread, token_ids
@@ -117,3 +118,29 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_model: Tiny) -> None:
     with pytest.raises(CheckpointError) as caught:
         token_ids(replace(checkpoint, layers=few))
     assert caught.value.key == "no_tokenizer"
+
+
+def test_inputs_are_found_once_for_a_text(tiny_model: Tiny, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = of_folder(tiny_model("llama"))
+    first = inputs_of(module.inputs(checkpoint, tokens()))
+    (file,) = (own_cache / "inputs").rglob("*.kept")
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "calibrate", lambda *_: pytest.fail("it ran again"))
+        again = inputs_of(module.inputs(checkpoint, tokens()))
+    assert again.keys() == first.keys()
+    assert all(torch.equal(again[name].rows, first[name].rows) for name in first)
+    assert all(torch.equal(again[name].power, first[name].power) for name in first)
+    assert len({id(given) for given in again.values()}) == 2 * 4  # shared as before
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert inputs_of(module.inputs(checkpoint, tokens())).keys() == first.keys()  # found anew
+    assert file.read_bytes() != content
+
+
+def test_inputs_of_another_text_or_model_are_others(tiny_model: Tiny, own_cache: Path) -> None:
+    checkpoint = of_folder(tiny_model("llama"))
+    inputs_of(module.inputs(checkpoint, tokens()))
+    inputs_of(module.inputs(checkpoint, tokens(161)))
+    inputs_of(module.inputs(of_folder(tiny_model("qwen3")), tokens()))
+    assert len(list((own_cache / "inputs").rglob("*.kept"))) == 3

@@ -1,11 +1,11 @@
 """Steps on CUDA give the logits of float64 arithmetic on the same dequantized weights.
 
-Bounds, as ‖logits - reference‖ / ‖reference‖. Single steps: products lose 2^-21 of their inputs; keys and values are
-rounded
-to fp16 (2^-12 of each) and so are the levels of nf4 (the other formats' numbers are exact), independent errors that two
-layers and the head do not amplify beyond 2^-9. Prompts: both factors of every product are rounded to bf16 (2^-9 of
-each,
-on average 2^-10.4), nine products one behind the other: 9 * sqrt(2) * 2^-9 = 2^-5.3 if all agreed, 2^-6 is asked for.
+Bounds, as ‖logits - reference‖ / ‖reference‖. Single steps: products lose 2^-21 of their inputs; 4-bit integers are
+multiplied 256 above their codes, so that a sum of 64 products in fp32 can lose 2^-23 of numbers 60 times as large as
+its own, for each of four additions: 2^-15; keys and values are rounded to fp16 (2^-12 of each) and so are the levels of
+nf4 (the other formats' numbers are exact), independent errors that two layers and the head do not amplify beyond 2^-9.
+Prompts: both factors of every product are rounded to bf16 (2^-9 of each, on average 2^-10.4), nine products one behind
+the other: 9 * sqrt(2) * 2^-9 = 2^-5.3 if all agreed, 2^-6 is asked for.
 """
 
 from collections.abc import Sequence

@@ -88,7 +88,7 @@ def test_the_original_is_run_once_for_a_text(
     again = Original(checkpoint)
     monkeypatch.setattr(again._model, "run", lambda ids: pytest.fail("it ran again"))
     assert torch.equal(finish(again.hidden(IDS)), first)
-    (file,) = (own_cache / "hidden").rglob("*.pt")
+    (file,) = (own_cache / "hidden").rglob("*.kept")
     file.write_bytes(file.read_bytes()[:100])  # cut short: made again
     assert torch.equal(finish(Original(checkpoint).hidden(IDS)), first)
 
@@ -146,7 +146,7 @@ def test_drift_ends_with_the_floor_and_keeps_the_states_of_both_precisions(
     assert whole.text == "mine.txt"
     assert whole.floor is not None
     assert whole.floor.tokens == 3 * IDS.shape[1]
-    kept = [file.name for file in (own_cache / "hidden").rglob("*.pt")]
+    kept = [file.name for file in (own_cache / "hidden").rglob("*.kept")]
     assert sum("bfloat16" in name for name in kept) == 2
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from studio import hub
+from studio import hub, hub_client
 
 
 @pytest.mark.parametrize("name", ["gpt2", "Qwen/Qwen3-0.6B", "a/b", "owner_1/model.v2-it"])
 def test_a_name_the_hub_could_know(name: str) -> None:
-    assert hub.is_repo_id(name)
+    assert hub_client.is_repo_id(name)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_name_the_hub_could_know(name: str) -> None:
     ],
 )
 def test_a_name_it_could_not(name: str) -> None:
-    assert not hub.is_repo_id(name)
+    assert not hub_client.is_repo_id(name)
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ template <int D, int G, bool SINGLE> __global__ void __launch_bounds__(32 * ATTE
     };
     if (SINGLE) fetch(begin);
     wait_for_input();
+    release_next();
     if (!SINGLE) fetch(begin);
 
     for (int i = warp; i <= G; i += ATTENTION_WARPS) {
@@ -188,7 +189,6 @@ template <int D, int G, bool SINGLE> __global__ void __launch_bounds__(32 * ATTE
             }
         }
     }
-    release_next();
 
     /* A warp's streams -> one: each scales itself to the largest maximum. */
 #pragma unroll

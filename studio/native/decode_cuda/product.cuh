@@ -1,17 +1,23 @@
 /* One vector times a weight: y = W x, sixteen rows after the other, a block of threads' warps side by side along them.
 
+   Each warp copies what it will need into a ring of its own, without its threads' help, and begins before x is there. One more
+   warp adds up what the others found, so that none of them waits for a row's end.
+
    Tensor cores multiply: their second factor has eight columns, of which the first two hold x, once rounded to 16 bits and once
    what that left over, so that nothing of x is lost but its last bits (2^-22 of the largest in its 64, for bf16 weights 2^-17
    of each). Sums are fp32. */
 #pragma once
 #include "weight.cuh"
 
-/* Given from outside: WARPS of a block of threads, RESIDENT blocks a multiprocessor, BATCH blocks of codes at once, DEPTH
-   batches that a warp has under way, ACTIVATION. */
-#define THREADS (32 * WARPS)
+/* Given from outside: WARPS of a block of threads that multiply, BATCH blocks of codes at once, ACTIVATION. */
+#define WORKERS (32 * WARPS)
+#define THREADS (WORKERS + 32) /* one warp more adds up what the others found, so that none of them waits */
 #define CHUNK 64   /* inputs that share a power of two */
 #define PAST 80    /* bytes */
 #define WIDEST 128 /* inputs of the widest block: x is filled up to a multiple */
+#define TURNS 4    /* tiles whose sums are under way */
+#define FILLED 1   /* barriers, one of each for every turn */
+#define EMPTIED (FILLED + TURNS)
 
 enum Output { STORED, ADDED, GATED };
 
@@ -56,20 +62,19 @@ template <bool IS_BRAIN> __device__ inline void multiply(float c[4], const unsig
 
 /* Shared memory behind the rings, in this order; see `shared_bytes` in Python, which adds it up. */
 struct Shared {
-    unsigned char *high, *low, *none;  /* x rounded, what is left, zeros for a batch */
+    unsigned char *high, *low;         /* x rounded, and what is left */
     float2 *span;                      /* of each span: its chunk's power of two, and the sum of x without it */
-    float *rows;                       /* [2][WARPS][16] */
+    float *rows;                       /* [TURNS][WARPS][16] */
     float *squares, *total;            /* [WARPS] each */
 };
 
-__device__ inline Shared shared_of(unsigned char *memory, int filled, int span, int batch) {
+__device__ inline Shared shared_of(unsigned char *memory, int filled, int span) {
     Shared s;
     s.high = memory;
     s.low = s.high + filled * 2 + PAST;  /* other banks than `high` */
-    s.none = s.low + filled * 2 + PAST;
-    s.span = (float2 *)(s.none + batch);
+    s.span = (float2 *)(s.low + filled * 2 + PAST);
     s.rows = (float *)(s.span + filled / span);
-    s.squares = s.rows + 2 * WARPS * 16;
+    s.squares = s.rows + TURNS * WARPS * 16;
     s.total = s.squares + WARPS;
     return s;
 }
@@ -106,12 +111,12 @@ template <bool IS_BRAIN, bool NORMED, int SPAN, int ROUNDS> __device__ inline vo
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     float all[ROUNDS][8], norm[NORMED ? ROUNDS : 1][8], squares = 0, total = 0;
     if (NORMED)
-        for (int r = 0; r < ROUNDS; r++) load_eight(in.norm, (r * THREADS + threadIdx.x) * 8, in.width, norm[r]);
+        for (int r = 0; r < ROUNDS; r++) load_eight(in.norm, (r * WORKERS + threadIdx.x) * 8, in.width, norm[r]);
     wait_for_input();
-    for (int r = 0; r < ROUNDS; r++) load_eight(in.x, (r * THREADS + threadIdx.x) * 8, in.width, all[r]);
+    for (int r = 0; r < ROUNDS; r++) load_eight(in.x, (r * WORKERS + threadIdx.x) * 8, in.width, all[r]);
 #pragma unroll
     for (int r = 0; r < ROUNDS; r++) {
-        const int k = (r * THREADS + threadIdx.x) * 8;
+        const int k = (r * WORKERS + threadIdx.x) * 8;
         float *v = all[r], sum = 0, most = 0;
         for (int i = 0; i < 8; i++) {
             if (NORMED) squares += v[i] * v[i], v[i] *= norm[r][i];
@@ -145,21 +150,61 @@ template <int BYTES> __device__ inline void copy(unsigned to, const void *from) 
 __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int LEFT> __device__ inline void landed() { asm volatile("cp.async.wait_group %0;" :: "n"(LEFT) : "memory"); }
 
-/* PER steps share a scale; WHOLE: all of a row do. ROUNDS: of all threads, eight inputs each, to bring x in. */
-template <int KIND, int PER, bool WHOLE, bool HAS_ZERO, bool IS_BRAIN_SCALE, bool NORMED, int ROUNDS, int OUTPUT>
-__global__ void __launch_bounds__(THREADS, RESIDENT) product(Weight w, Input in, float *out, float cap) {
-    constexpr int STEPS = steps_of(KIND), SPANS = STEPS / PER, SPAN = 16 * PER;
-    constexpr bool IS_BRAIN = KIND == BRAIN, IS_GROUPED = KIND > BRAIN && !WHOLE;
+/* Wait at one of the block's barriers for all warps, or come by there without waiting. */
+__device__ inline void meet(int barrier) { asm volatile("bar.sync %0, %1;" :: "r"(barrier), "n"(THREADS) : "memory"); }
+__device__ inline void pass(int barrier) { asm volatile("bar.arrive %0, %1;" :: "r"(barrier), "n"(THREADS) : "memory"); }
+
+/* What the last warp does: add up a tile after the other, a lane a row twice, and put it where it belongs. */
+template <class S, bool NORMED, int OUTPUT>
+__device__ inline void finish(const Weight &w, const Input &in, const Shared &s, int turns, float *out, float cap) {
+    const int lane = threadIdx.x & 31;
+    const bool is_low = (lane & 15) < 8;
+    const float total = warp_sum(lane < WARPS ? s.total[lane] : 0.0f);
+    const float root = NORMED ? rsqrtf(warp_sum(lane < WARPS ? s.squares[lane] : 0.0f) / (float)in.width + in.epsilon) : 1.0f;
+    for (int turn = 0; turn < turns; turn++) {
+        const int tile = blockIdx.x + turn * gridDim.x, row = tile * 16 + (lane & 15);
+        unsigned row_scale = 0, row_zero = 0;
+        float bias = 0, y = 0;
+        const unsigned char *record = w.scale + ((size_t)tile * 8 + (lane & 7)) * S::RECORD;
+        if (S::IS_PACKED && S::WHOLE) row_scale = __ldg((const unsigned *)record);
+        if (S::HAS_ZERO && S::WHOLE) row_zero = __ldg((const unsigned *)record + 1);
+        if (w.bias) bias = __ldg(w.bias + row);
+        if (OUTPUT == ADDED && row < w.rows) bias += __ldcg(out + row);
+        meet(FILLED + turn % TURNS);
+        const float *rows = s.rows + turn % TURNS * WARPS * 16;
+#pragma unroll
+        for (int i = 0; i < WARPS / 2; i++) y += rows[i * 32 + lane];
+        __syncwarp();
+        if (turn + TURNS < turns) pass(EMPTIED + turn % TURNS);
+        y += __shfl_xor_sync(FULL, y, 16);
+        if (S::IS_PACKED && S::WHOLE) {
+            const float excess = is_low ? S::EXCESS : S::EXCESS_BELOW, zero = is_low ? half_low(row_zero) : half_high(row_zero);
+            if (S::HAS_ZERO || S::HAS_EXCESS) y -= (S::HAS_ZERO ? zero : excess) * total;
+            y *= is_low ? low_of<S::IS_BRAIN_SCALE>(row_scale) : high_of<S::IS_BRAIN_SCALE>(row_scale);
+        }
+        y = y * w.factor * root + bias;
+        if (OUTPUT == GATED) {
+            const float up = __shfl_down_sync(FULL, y, 8);
+            const int i = tile * 8 + lane;
+            if (lane < 8 && i < w.rows / 2) out[i] = activated(y) * up;
+        } else if (lane < 16 && row < w.rows) {
+            out[row] = cap > 0 ? cap * tanhf(y / cap) : y;
+        }
+    }
+}
+
+/* DEPTH: batches that a warp has under way. ROUNDS: of all threads, eight inputs each, to bring x in. */
+template <class S, bool NORMED, int ROUNDS, int OUTPUT, int DEPTH>
+__global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float *out, float cap) {
     /* Each warp has a ring of DEPTH batches under way: the codes of some blocks, then the records of their spans. */
-    constexpr int RECORD = HAS_ZERO ? 8 : 4, RECORDS = IS_GROUPED ? SPANS * 8 * RECORD : 0;
-    constexpr int SLOT = BATCH * (512 + RECORDS), INPUTS = 32 * STEPS;
+    constexpr int SLOT = BATCH * (512 + S::RECORDS), INPUTS = 32 * S::STEPS;
     extern __shared__ uint4 memory[];
     const int filled = (in.width + WIDEST - 1) / WIDEST * WIDEST;
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, g = lane >> 2, t = lane & 3;
     unsigned char *ring = (unsigned char *)memory + warp * DEPTH * SLOT;
-    const Shared s = shared_of((unsigned char *)memory + WARPS * DEPTH * SLOT, filled, SPAN, BATCH * INPUTS);
+    const Shared s = shared_of((unsigned char *)memory + WARPS * DEPTH * SLOT, filled, S::SPAN);
     const int first = w.blocks * warp / WARPS, count = w.blocks * (warp + 1) / WARPS - first;
-    const Levels levels = levels_of<KIND>(w);
+    const Levels levels = levels_of<S::KIND>(w);
 
     /* What comes next into the ring. */
     int tile_ahead = blockIdx.x - gridDim.x, left_ahead = 0, slot_ahead = 0;
@@ -171,7 +216,7 @@ __global__ void __launch_bounds__(THREADS, RESIDENT) product(Weight w, Input in,
             tile_ahead += gridDim.x, left_ahead = count;
             const size_t block = (size_t)tile_ahead * w.blocks + first;
             codes_ahead = w.codes + block * 32 + lane;
-            if (IS_GROUPED) records_ahead = w.scale + block * RECORDS + 16 * lane;
+            if (S::IS_GROUPED) records_ahead = w.scale + block * S::RECORDS + 16 * lane;
         }
         if (tile_ahead < w.tiles) {
             const unsigned to = ring_address + slot_ahead;
@@ -179,79 +224,64 @@ __global__ void __launch_bounds__(THREADS, RESIDENT) product(Weight w, Input in,
             for (int u = 0; u < BATCH; u++)
                 if (u < left_ahead) copy<16>(to + 512 * u, codes_ahead + 32 * u);
 #pragma unroll
-            for (int i = 0; i < BATCH * RECORDS; i += 512)
-                if (i + 16 * lane < min(left_ahead, BATCH) * RECORDS) copy<16>(to + BATCH * 512 + i, records_ahead + i);
-            codes_ahead += 32 * BATCH, records_ahead += RECORDS * BATCH, left_ahead -= BATCH;
+            for (int i = 0; i < BATCH * S::RECORDS; i += 512)
+                if (i + 16 * lane < min(left_ahead, BATCH) * S::RECORDS) copy<16>(to + BATCH * 512 + i, records_ahead + i);
+            codes_ahead += 32 * BATCH, records_ahead += S::RECORDS * BATCH, left_ahead -= BATCH;
         }
         end_group();
         slot_ahead = slot_ahead == (DEPTH - 1) * SLOT ? 0 : slot_ahead + SLOT;
     };
+    const int turns = (w.tiles - (int)blockIdx.x + (int)gridDim.x - 1) / (int)gridDim.x;
+    if (warp == WARPS) {
+        wait_for_input();
+        __syncthreads();
+        finish<S, NORMED, OUTPUT>(w, in, s, turns, out, cap);
+        return;
+    }
     for (int i = 0; i < DEPTH; i++) fetch();
-    for (int i = threadIdx.x; i < BATCH * INPUTS / 4; i += THREADS) ((unsigned *)s.none)[i] = 0;
-    prepare<IS_BRAIN, NORMED, SPAN, ROUNDS>(in, s, filled);
+    prepare<S::IS_BRAIN, NORMED, S::SPAN, ROUNDS>(in, s, filled);
     __syncthreads();
 
-    float root = 0, total = 0;
-    for (int i = 0; i < WARPS; i++) root += s.squares[i], total += s.total[i];
-    root = NORMED ? rsqrtf(root / (float)in.width + in.epsilon) : 1.0f;
-
-    /* Where this lane finds its inputs: rounded, left over, or zeros for the columns that nobody needs. */
-    const unsigned char *inputs = (g == 0 ? s.high : g == 1 ? s.low : s.none) + (g < 2 ? t * 8 * PER + first * INPUTS : 0);
-    const int stride = g < 2 ? INPUTS : 0;  /* bytes of a block */
-    int parity = 0, slot = 0;
-    for (int tile = blockIdx.x; tile < w.tiles; tile += gridDim.x, parity ^= 1) {
-        if (tile + gridDim.x >= w.tiles) release_next();  /* all that is left has been asked for */
-        unsigned row_scale = 0, row_zero = 0;
-        float bias = 0;
-        const int row = tile * 16 + threadIdx.x;
-        if (threadIdx.x < 16) {
-            const unsigned char *record = w.scale + ((size_t)tile * 8 + (threadIdx.x & 7)) * RECORD;
-            if (KIND > BRAIN && WHOLE) row_scale = __ldg((const unsigned *)record);
-            if (HAS_ZERO && WHOLE) row_zero = __ldg((const unsigned *)record + 1);
-            if (w.bias) bias = __ldg(w.bias + row);
-            if (OUTPUT == ADDED && row < w.rows) bias += __ldcg(out + row);
-        }
+    release_next();
+    /* Where this lane finds its column of the inputs: rounded, left over, and these again for the columns that nobody needs. */
+    const unsigned char *inputs = (g & 1 ? s.low : s.high) + t * 8 * S::PER + first * INPUTS;
+    int slot = 0;
+    for (int turn = 0; turn < turns; turn++) {
         float kept[4] = {0, 0, 0, 0}, upper = 0, lower = 0;
         auto compute = [&](const unsigned char *at, const unsigned char *x_at, const float2 *spans, int u) {
             const uint4 codes = *(const uint4 *)(at + 512 * u + 16 * lane);
 #pragma unroll
-            for (int i = 0; i < SPANS; i++) {
-                uint2 x[PER];
-                if (PER == 1) x[0] = *(const uint2 *)(x_at + u * INPUTS + i * 32 * PER);
+            for (int i = 0; i < S::SPANS; i++) {
+                uint2 x[S::PER];
+                if (S::PER == 1) x[0] = *(const uint2 *)(x_at + u * INPUTS + i * 32);
 #pragma unroll
-                for (int j = 0; j + 1 < PER; j += 2) *(uint4 *)(x + j) = *(const uint4 *)(x_at + u * INPUTS + i * 32 * PER + 8 * j);
-                float fresh[4] = {0, 0, 0, 0}, *c = IS_BRAIN ? kept : fresh;
+                for (int j = 0; j + 1 < S::PER; j += 2) *(uint4 *)(x + j) = *(const uint4 *)(x_at + u * INPUTS + i * 32 * S::PER + 8 * j);
+                float fresh[4] = {0, 0, 0, 0}, *c = S::IS_BRAIN ? kept : fresh;
 #pragma unroll
-                for (int j = 0; j < PER; j++) {
+                for (int j = 0; j < S::PER; j++) {
                     unsigned a[4];
-                    unpack<KIND>(codes, i * PER + j, levels, a);
-                    multiply<IS_BRAIN>(c, a, x[j].x, x[j].y);
+                    unpack<S::KIND>(codes, i * S::PER + j, levels, a);
+                    multiply<S::IS_BRAIN>(c, a, x[j].x, x[j].y);
                 }
-                if (!IS_BRAIN) {
-                    float above = c[0] + c[1], below = c[2] + c[3];
-                    const float2 span = spans[u * SPANS + i];
-                    if (IS_GROUPED) {
-                        const unsigned *record = (const unsigned *)(at + BATCH * 512 + u * RECORDS + (i * 8 + g) * RECORD);
-                        if (HAS_ZERO) {
-                            const uint2 both = *(const uint2 *)record;
-                            above -= half_low(both.y) * span.y, below -= half_high(both.y) * span.y;
-                            upper += above * (span.x * low_of<IS_BRAIN_SCALE>(both.x));
-                            lower += below * (span.x * high_of<IS_BRAIN_SCALE>(both.x));
-                        } else {
-                            upper += above * (span.x * low_of<IS_BRAIN_SCALE>(*record));
-                            lower += below * (span.x * high_of<IS_BRAIN_SCALE>(*record));
-                        }
-                    } else {
-                        upper += above * span.x, lower += below * span.x;
-                    }
+                if (S::IS_BRAIN) continue;
+                float above = c[0] + c[1], below = c[2] + c[3];
+                const float2 span = spans[u * S::SPANS + i];
+                float more = span.x, less = span.x;
+                if (S::IS_GROUPED) {
+                    const unsigned char *record = at + BATCH * 512 + u * S::RECORDS + (i * 8 + g) * S::RECORD;
+                    const uint2 both = S::HAS_ZERO ? *(const uint2 *)record : make_uint2(*(const unsigned *)record, 0);
+                    if (S::HAS_ZERO) above -= half_low(both.y) * span.y, below -= half_high(both.y) * span.y;
+                    else if (S::HAS_EXCESS) above -= S::EXCESS * span.y, below -= S::EXCESS_BELOW * span.y;
+                    more *= low_of<S::IS_BRAIN_SCALE>(both.x), less *= high_of<S::IS_BRAIN_SCALE>(both.x);
                 }
+                upper += above * more, lower += below * less;
             }
         };
         for (int done = 0; done < count; done += BATCH) {
             landed<DEPTH - 1>();
             __syncwarp();
-            const unsigned char *at = ring + slot, *x_at = inputs + done * stride;
-            const float2 *spans = s.span + (first + done) * SPANS;
+            const unsigned char *at = ring + slot, *x_at = inputs + done * INPUTS;
+            const float2 *spans = s.span + (first + done) * S::SPANS;
             if (count - done >= BATCH) {
 #pragma unroll
                 for (int u = 0; u < BATCH; u++) compute(at, x_at, spans, u);
@@ -263,25 +293,12 @@ __global__ void __launch_bounds__(THREADS, RESIDENT) product(Weight w, Input in,
             slot = slot == (DEPTH - 1) * SLOT ? 0 : slot + SLOT;
             fetch();
         }
-        if (IS_BRAIN) upper = kept[0] + kept[1], lower = kept[2] + kept[3];
-        float *rows = s.rows + parity * WARPS * 16;
+        if (S::IS_BRAIN) upper = kept[0] + kept[1], lower = kept[2] + kept[3];
+
+        float *rows = s.rows + turn % TURNS * WARPS * 16;
+        if (turn >= TURNS) meet(EMPTIED + turn % TURNS);
         if (t == 0) rows[warp * 16 + g] = upper, rows[warp * 16 + g + 8] = lower;
-        __syncthreads();
-        if (threadIdx.x < 16) {
-            float y = 0;
-            for (int i = 0; i < WARPS; i++) y += rows[i * 16 + threadIdx.x];
-            if (WHOLE && KIND > BRAIN) {
-                const bool is_low = threadIdx.x < 8;
-                if (HAS_ZERO) y -= (is_low ? half_low(row_zero) : half_high(row_zero)) * total;
-                y *= is_low ? low_of<IS_BRAIN_SCALE>(row_scale) : high_of<IS_BRAIN_SCALE>(row_scale);
-            }
-            y = y * w.factor * root + bias;
-            if (OUTPUT == GATED) {
-                const float up = __shfl_down_sync(0xffff, y, 8);
-                if (threadIdx.x < 8 && tile * 8 + threadIdx.x < w.rows / 2) out[tile * 8 + threadIdx.x] = activated(y) * up;
-            } else if (row < w.rows) {
-                out[row] = cap > 0 ? cap * tanhf(y / cap) : y;
-            }
-        }
+        __syncwarp();
+        pass(FILLED + turn % TURNS);
     }
 }

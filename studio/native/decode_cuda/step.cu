@@ -3,42 +3,39 @@
 #include "attention.cuh"
 
 /* A lane's 4 * STEPS numbers of rows g and g + 8 in a block. */
-template <int KIND, int PER, bool WHOLE, bool HAS_ZERO, bool IS_BRAIN_SCALE>
-__device__ inline void numbers(const Weight &w, int tile, int block, int lane, float out[2][4 * steps_of(KIND)]) {
-    constexpr int STEPS = steps_of(KIND), SPANS = STEPS / PER;
+template <class S> __device__ inline void numbers(const Weight &w, int tile, int block, int lane, float out[2][4 * S::STEPS]) {
     const uint4 codes = stream(w.codes + ((size_t)tile * w.blocks + block) * 32 + lane);
-    const Levels levels = levels_of<KIND>(w);
-    for (int j = 0; j < STEPS; j++) {
+    const Levels levels = levels_of<S::KIND>(w);
+    for (int j = 0; j < S::STEPS; j++) {
         unsigned a[4];
-        unpack<KIND>(codes, j, levels, a);
-        float scale[2] = {w.factor, w.factor}, zero[2] = {0, 0};
-        if (KIND > BRAIN) {
-            const size_t span = WHOLE ? tile : ((size_t)tile * w.blocks + block) * SPANS + j / PER, at = span * 8 + (lane >> 2);
-            const unsigned *record = (const unsigned *)w.scale + at * (HAS_ZERO ? 2 : 1);
-            scale[0] *= low_of<IS_BRAIN_SCALE>(record[0]), scale[1] *= high_of<IS_BRAIN_SCALE>(record[0]);
-            if (HAS_ZERO) zero[0] = half_low(record[1]), zero[1] = half_high(record[1]);
+        unpack<S::KIND>(codes, j, levels, a);
+        float scale[2] = {w.factor, w.factor}, zero[2] = {S::EXCESS, S::EXCESS_BELOW};
+        if (S::IS_PACKED) {
+            const size_t span = S::WHOLE ? tile : ((size_t)tile * w.blocks + block) * S::SPANS + j / S::PER, at = span * 8 + (lane >> 2);
+            const unsigned *record = (const unsigned *)w.scale + at * (S::HAS_ZERO ? 2 : 1);
+            scale[0] *= low_of<S::IS_BRAIN_SCALE>(record[0]), scale[1] *= high_of<S::IS_BRAIN_SCALE>(record[0]);
+            if (S::HAS_ZERO) zero[0] = half_low(record[1]), zero[1] = half_high(record[1]);
         }
         for (int i = 0; i < 4; i++) {
             const int row = i & 1, k = 4 * j + (i >> 1) * 2;
-            out[row][k] = (low_of<KIND == BRAIN>(a[i]) - zero[row]) * scale[row];
-            out[row][k + 1] = (high_of<KIND == BRAIN>(a[i]) - zero[row]) * scale[row];
+            out[row][k] = (low_of<S::IS_BRAIN>(a[i]) - zero[row]) * scale[row];
+            out[row][k + 1] = (high_of<S::IS_BRAIN>(a[i]) - zero[row]) * scale[row];
         }
     }
 }
 
 /* Tokens -> their rows, fp32 [T][width], times Gemma's factor; and the rotations of their positions. grid T. */
-template <int KIND, int PER, bool WHOLE, bool HAS_ZERO, bool IS_BRAIN_SCALE>
+template <class S>
 __global__ void embed(Weight w, const State *state, float *x, int width, float scale, float *rotation, const float *frequencies,
                       int half, int tables, float scale0, float scale1) {
-    constexpr int STEPS = steps_of(KIND);
     wait_for_input();
     release_next();
     const int row = (int)state->tokens[blockIdx.x];
     for (int unit = threadIdx.x; unit < w.blocks * 4; unit += blockDim.x) {
-        float found[2][4 * STEPS];
-        numbers<KIND, PER, WHOLE, HAS_ZERO, IS_BRAIN_SCALE>(w, row / 16, unit / 4, (row & 7) * 4 + unit % 4, found);
-        for (int i = 0; i < 4 * STEPS; i++) {
-            const int k = input_at<STEPS, PER>(unit / 4, i / 4, unit % 4) + i % 4;
+        float found[2][4 * S::STEPS];
+        numbers<S>(w, row / 16, unit / 4, (row & 7) * 4 + unit % 4, found);
+        for (int i = 0; i < 4 * S::STEPS; i++) {
+            const int k = input_at<S::STEPS, S::PER>(unit / 4, i / 4, unit % 4) + i % 4;
             if (k < width) x[(size_t)blockIdx.x * width + k] = found[row >> 3 & 1][i] * scale;
         }
     }
@@ -51,19 +48,26 @@ __global__ void embed(Weight w, const State *state, float *x, int width, float s
 }
 
 /* Some tiles of a weight as bf16 [tiles * 16][width], in the order of their rows here. grid (tiles, any), a warp a block. */
-template <int KIND, int PER, bool WHOLE, bool HAS_ZERO, bool IS_BRAIN_SCALE>
-__global__ void dequantize(Weight w, int start, int width, unsigned short *out) {
-    constexpr int STEPS = steps_of(KIND);
+template <class S> __global__ void dequantize(Weight w, int start, int width, unsigned short *out) {
     const int lane = threadIdx.x & 31, warps = blockDim.x / 32 * gridDim.y;
     for (int block = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32; block < w.blocks; block += warps) {
-        float found[2][4 * STEPS];
-        numbers<KIND, PER, WHOLE, HAS_ZERO, IS_BRAIN_SCALE>(w, start + blockIdx.x, block, lane, found);
-        for (int r = 0; r < 2; r++)
-            for (int i = 0; i < 4 * STEPS; i += 2) {
-                const int k = input_at<STEPS, PER>(block, i / 4, lane & 3) + i % 4;
-                if (k < width) /* widths are even */
-                    *(unsigned *)(out + ((size_t)blockIdx.x * 16 + (lane >> 2) + 8 * r) * width + k) = brains(found[r][i], found[r][i + 1]);
+        float found[2][4 * S::STEPS];
+        numbers<S>(w, start + blockIdx.x, block, lane, found);
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            unsigned short *row = out + ((size_t)blockIdx.x * 16 + (lane >> 2) + 8 * r) * width;
+#pragma unroll
+            for (int i = 0; i < 4 * S::STEPS; i += 4) {  /* widths are multiples of 8, four inputs lie side by side */
+                const int k = input_at<S::STEPS, S::PER>(block, i / 4, lane & 3);
+                const uint2 four = make_uint2(brains(found[r][i], found[r][i + 1]), brains(found[r][i + 2], found[r][i + 3]));
+                if (S::PER == 1 || i % 8 == 4) {
+                    if (S::PER > 1 && k < width) {
+                        const uint2 before = make_uint2(brains(found[r][i - 4], found[r][i - 3]), brains(found[r][i - 2], found[r][i - 1]));
+                        *(uint4 *)(row + k - 4) = make_uint4(before.x, before.y, four.x, four.y);
+                    } else if (k < width) *(uint2 *)(row + k) = four;
+                }
             }
+        }
     }
 }
 

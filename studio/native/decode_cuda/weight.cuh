@@ -5,8 +5,8 @@
    lane's 16 bytes hold its part. Lane 4 * g + t has, of rows g and g + 8, the inputs t * 4 * PER .. (t + 1) * 4 * PER - 1 of a
    span, four to a step: which inputs a step calls its first is free, as long as both factors agree.
 
-   Unpacked numbers are exact: integers less the middle of their range, small floats times a power of two that `factor`
-   takes back. */
+   Unpacked numbers are exact: integers less the middle of their range, 3- and 4-bit ones 16 or 256 above their codes, small
+   floats times a power of two that `factor` takes back. */
 #pragma once
 
 #define FULL 0xffffffffu
@@ -18,6 +18,11 @@ __device__ constexpr int steps_of(int kind) {
     return kind <= BRAIN ? 1 : kind == INTEGER8 || kind == FLOAT8 ? 2 : kind == INTEGER2 ? 8 : 4;
 }
 
+/* What unpacked numbers without zero points have to lose, of rows g and g + 8. */
+__device__ constexpr float excess_of(int kind, int below) {
+    return kind == INTEGER4 ? (below ? 264 : 24) : kind == INTEGER3 ? (below ? 260 : 20) : 0;
+}
+
 /* The first of the four inputs that lane t has of a step of a block. */
 template <int STEPS, int PER> __device__ inline int input_at(int block, int step, int t) {
     return 16 * (block * STEPS + step / PER * PER) + 4 * (t * PER + step % PER);
@@ -26,22 +31,26 @@ template <int STEPS, int PER> __device__ inline int input_at(int block, int step
 struct Weight {
     const uint4 *codes;          /* [tiles][blocks][32] */
     const unsigned char *scale;  /* [tiles][spans, or 1][8] records: of rows g and g + 8 the scales, fp16 or bf16, and where
-                                    there are zero points these less the middle of the codes, fp16 */
-    const float *bias;           /* [rows] or none */
+                                    there are zero points what unpacked numbers have to lose, fp16 */
+    const float *bias;           /* [tiles * 16] or none */
     const unsigned *levels;      /* fp16 [16]: four words of low bytes, then four of high ones */
     float factor;
     int rows, tiles, blocks;
 };
 
+/* The sort of a weight, which kernels are compiled for. PER steps share a scale; WHOLE: all of a row do. */
+template <int KIND_, int PER_, bool WHOLE_, bool HAS_ZERO_, bool IS_BRAIN_SCALE_> struct Sort {
+    static constexpr int KIND = KIND_, PER = PER_, STEPS = steps_of(KIND), SPANS = STEPS / PER, SPAN = 16 * PER;
+    static constexpr bool WHOLE = WHOLE_, HAS_ZERO = HAS_ZERO_, IS_BRAIN_SCALE = IS_BRAIN_SCALE_;
+    static constexpr bool IS_BRAIN = KIND == BRAIN, IS_PACKED = KIND > BRAIN, IS_GROUPED = IS_PACKED && !WHOLE;
+    static constexpr float EXCESS = excess_of(KIND, 0), EXCESS_BELOW = excess_of(KIND, 1);
+    static constexpr bool HAS_EXCESS = excess_of(KIND, 0) != 0;
+    static constexpr int RECORD = HAS_ZERO ? 8 : 4, RECORDS = IS_GROUPED ? SPANS * 8 * RECORD : 0; /* bytes; of a block */
+};
+
 __device__ inline unsigned subtract(unsigned a, unsigned b) {
     unsigned d;
     asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
-    return d;
-}
-
-__device__ inline unsigned fused(unsigned a, unsigned b, unsigned c) {
-    unsigned d;
-    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
     return d;
 }
 
@@ -115,13 +124,12 @@ template <int KIND> __device__ inline void unpack(const uint4 &v, int step, cons
     if (KIND <= BRAIN) {
         for (int i = 0; i < 4; i++) a[i] = words[i];
     } else if (KIND == INTEGER4 || KIND == INTEGER3) {
-        /* A nibble put into the low bits of fp16's 1024 is 1024 + n, one four bits higher 1024 + 16 n. */
-        const unsigned whole = KIND == INTEGER4 ? 0x64086408 : 0x64046404, sixteenth = KIND == INTEGER4 ? 0xd480d480 : 0xd440d440;
-        const unsigned near = words[step], far = near >> 8;
-        a[0] = subtract(picked(near, 0x000f000f, 0x64006400), whole);
-        a[1] = fused(picked(near, 0x00f000f0, 0x64006400), 0x2c002c00, sixteenth);
-        a[2] = subtract(picked(far, 0x000f000f, 0x64006400), whole);
-        a[3] = fused(picked(far, 0x00f000f0, 0x64006400), 0x2c002c00, sixteenth);
+        /* A code n put into the sixth bit and up of fp16's 16 is 16 + n, into the second of its 256 it is 256 + n. */
+        const unsigned word = words[step], turned = __byte_perm(word, 0, 0x2301);
+        a[0] = picked(word, 0x03c003c0, 0x4c004c00);
+        a[1] = picked(word, 0x003c003c, 0x5c005c00);
+        a[2] = picked(turned, 0x03c003c0, 0x4c004c00);
+        a[3] = picked(turned, 0x003c003c, 0x5c005c00);
     } else if (KIND == INTEGER2) {
         for (int i = 0; i < 4; i++)
             a[i] = subtract(picked(words[step / 2] >> (2 * i + 8 * (step & 1)), 0x00030003, 0x64006400), 0x64026402);

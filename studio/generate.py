@@ -1,0 +1,103 @@
+"""Text that a model writes itself, to be calibrated on: no data set is needed, and its own words are what it will meet.
+
+Each window begins with a token drawn at random, goes on with the likeliest few, and is sampled from there, as in
+LLM-QAT (Liu et al. 2023, section 3.1). Knows nothing of what the text is for; what was written is kept by model.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from studio import kept
+from studio.architecture import Kind
+from studio.checkpoint import Checkpoint
+from studio.decoder import Decoder
+from studio.errors import CheckpointError, ModelError
+from studio.sampling import Picker, Sampling
+from studio.settings import settings
+
+WINDOWS, WINDOW = 16, 256
+LIKELIEST = 4
+"""Tokens after the first that are not sampled: they choose what the window is about."""
+SEED = 0
+VERSION = 1
+"""Raised when the same seed writes something else: what was kept is then not read any more."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """So many tokens of all are written."""
+
+    done: int
+    total: int
+
+
+def write(
+    checkpoint: Checkpoint, decoder: Decoder[Any], tokenizer: Any, count: int, length: int = WINDOW
+) -> Generator[Written, None, Tensor]:
+    """Yield after each token and return ``count`` windows of the model's own words, int64 [``count``, T], always the
+    same ones.
+
+    T is ``length``, or as many positions as the model has. ``decoder`` is the original, on the fastest way it has here.
+    Raises ModelError for logits that are no numbers.
+    """
+    length = min(length, decoder.context)
+    begin = list(tokenizer("", verbose=False)["input_ids"])[: length - 1]
+    firsts = _first_tokens(checkpoint, tokenizer, count)
+    written = []
+    for window, first in enumerate(firsts):
+        ids = [*begin, first][:length]
+        likeliest = Picker(Sampling(), ids)
+        sampled = Picker(Sampling(temperature=1.0, seed=SEED + window), ids)
+        cache = decoder.begin(length)
+        logits = decoder.step(cache, ids)
+        while len(ids) < length:
+            if not bool(logits.isfinite().any()):
+                raise ModelError("no_own_words")
+            token = (likeliest if len(ids) <= len(begin) + LIKELIEST else sampled)(logits)
+            ids.append(token)
+            yield Written(window * length + len(ids), count * length)
+            if len(ids) < length:
+                logits = decoder.step(cache, [token])
+        written.append(ids)
+    return torch.tensor(written)
+
+
+def recall(checkpoint: Checkpoint) -> Tensor | None:
+    """Return what the model wrote on an earlier visit, int64 [W, T], None where it has not, or not this."""
+    found = kept.recall(_file(checkpoint))
+    words = _words(checkpoint)
+    is_sound = isinstance(found, list) and len(found) == WINDOWS and all(isinstance(row, list) and row for row in found)
+    if not is_sound or len({len(row) for row in found}) > 1 or len(found[0]) > WINDOW:
+        return None
+    if not all(type(token) is int and 0 <= token < words for row in found for token in row):
+        return None
+    return torch.tensor(found)
+
+
+def keep(checkpoint: Checkpoint, ids: Tensor) -> None:
+    """Keep what the model wrote for the next visit."""
+    kept.keep(_file(checkpoint), ids.tolist())
+
+
+def _first_tokens(checkpoint: Checkpoint, tokenizer: Any, count: int) -> list[int]:
+    """Return tokens drawn from all that stand for text. Raises CheckpointError for a tokenizer of another model."""
+    special = set(tokenizer.all_special_ids)
+    known = [token for token in range(min(len(tokenizer), _words(checkpoint))) if token not in special]
+    if not known:
+        raise CheckpointError("no_tokenizer", model=checkpoint.title)
+    places = torch.randint(len(known), (count,), generator=torch.Generator().manual_seed(SEED))
+    return [known[place] for place in places.tolist()]
+
+
+def _words(checkpoint: Checkpoint) -> int:
+    return next((layer.shape[0] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING), 0)
+
+
+def _file(checkpoint: Checkpoint) -> Path:
+    name = f"{checkpoint.revision}-{VERSION}-{WINDOWS}x{WINDOW}-{SEED}.json"
+    return settings().cache_dir / "generated" / name
