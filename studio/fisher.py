@@ -9,7 +9,8 @@ A pass forward and one backward of the original, block by block; it depends on m
 schemes or rounding.
 """
 
-from collections.abc import Generator, Iterable
+import hashlib
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,12 +20,35 @@ from studio.architecture import Kind, Layer
 from studio.blocks import BlockModel, Step
 from studio.checkpoint import Checkpoint
 from studio.model import COMPUTE
+from studio.settings import settings
+from studio.shelf import Shelf
+from studio.texts import digest
 
 SEED = 0
 LEAST = 1e-3
 """What every token counts at least, in mean weights."""
+VERSION = 1
+"""Raised when the weights change their meaning: those kept on disk are then not read any more."""
+WEIGHTS_BYTES = 256 << 20
+"""What all kept weights may take on disk."""
 STATES_BYTES = 1 << 30
 """What the blocks were given may take in memory: more windows than that go in several passes."""
+
+
+def kept_weights(
+    checkpoint: Checkpoint, layers: Sequence[Layer], tokens: Tensor
+) -> Generator[Step, None, dict[str, Tensor]]:
+    """Return what :func:`token_weights` finds, at once where it was found before. Raises as it does."""
+    names = sorted(layer.name for layer in layers)
+    shelf = Shelf(settings().cache_dir / "tokens", WEIGHTS_BYTES)
+    of = hashlib.sha256(repr((VERSION, SEED, names)).encode()).hexdigest()[:16]
+    file = f"{checkpoint.revision}/{digest(tokens)}-{of}.kept"
+    before = _unpacked(names, tokens, shelf.recall(file) or {})
+    if before is not None:
+        return before
+    found = yield from token_weights(checkpoint, layers, tokens)
+    shelf.keep(file, _packed(names, found))
+    return found
 
 
 def token_weights(
@@ -42,6 +66,26 @@ def token_weights(
         listener.begin()
         yield from model.run_backward(lot, lambda logits: against_a_draw(logits, generator))
     return listener.weights(tokens.numel())
+
+
+def _packed(names: Sequence[str], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights, each once, fp32 [O, W * T], and which of them each layer has, -1 for none."""
+    shared = list({id(weights): weights for weights in found.values()}.values())
+    places = {id(weights): place for place, weights in enumerate(shared)}
+    of = torch.tensor([places[id(found[name])] if name in found else -1 for name in names])
+    return {"of": of, "weights": torch.stack(shared) if shared else torch.zeros(0, 0)}
+
+
+def _unpacked(names: Sequence[str], tokens: Tensor, kept: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Return the weights by layer, the same tensor for layers given the same; None where they are not these layers'."""
+    of, weights = kept.get("of"), kept.get("weights")
+    if of is None or weights is None or of.shape != (len(names),) or weights.ndim != 2:
+        return None
+    shared = list(weights)
+    places = of.tolist()
+    if not all(-1 <= place < len(shared) for place in places) or (shared and weights.shape[1] != tokens.numel()):
+        return None
+    return {name: shared[place] for name, place in zip(names, places, strict=True) if place >= 0}
 
 
 def against_a_draw(logits: Tensor, generator: torch.Generator) -> Tensor:

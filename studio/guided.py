@@ -4,8 +4,8 @@ A block runs once as it is, while the second moments of its layers' inputs are s
 it runs again, so that the next one meets, and makes up for, the errors made so far. Only statistics are kept, and only
 those of one block: what a block is given depends on how those before it were rounded, so that nothing of it (but the
 first block's) is true of another plan or method, and keeping it on disk would save no visit anything. What depends on
-model and text alone is kept, by ``calibrate.inputs``, ``evaluate.Original`` and ``generate``. For a method that counts
-some tokens more than others, what each counts is found first. Knows nothing of files or plans.
+model and text alone is kept, by ``calibrate.inputs``, ``evaluate.Original``, ``generate`` and, for a method that counts
+some tokens more than others, ``fisher``: what each counts is found first. Knows nothing of files or plans.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -19,7 +19,7 @@ from studio.architecture import Kind, Layer
 from studio.blocks import BlockModel, Call, Step
 from studio.checkpoint import Checkpoint
 from studio.errors import CheckpointError
-from studio.fisher import token_weights
+from studio.fisher import kept_weights
 from studio.folding import Fold, folds
 from studio.model import COMPUTE
 from studio.packing import PackedTensor, pack
@@ -70,7 +70,7 @@ def guided(
         for layer in checkpoint.layers
         if layer.name in schemes and layer.kind is Kind.LINEAR and len(layer.shape) == 2
     ]
-    weights = yield from token_weights(checkpoint, wanted, tokens) if METHODS[method].weighs_tokens else _unweighted()
+    weights = yield from kept_weights(checkpoint, wanted, tokens) if METHODS[method].weighs_tokens else _unweighted()
     listener = _Listener(model.model, wanted, weights)
     found: list[Found | Changed] = []
     layers_by_name = {layer.name: layer for layer in checkpoint.layers}

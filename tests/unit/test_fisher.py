@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load
 from torch import Tensor
 
 from studio.architecture import Layer, ratio_defining
 from studio.blocks import BlockModel
 from studio.checkpoint import of_folder
-from studio.fisher import LEAST, SEED, against_a_draw, token_weights
+from studio.fisher import LEAST, SEED, against_a_draw, kept_weights, token_weights
 from studio.guided import Found, guided
 from studio.model import load_original
 from studio.packing import pack
 from studio.rounding import METHODS, Statistics
 from studio.scheme import Method, Mode, Scheme
+from studio.settings import settings
+from studio.shelf import DIGEST_BYTES
 from tests.steps import finish
 from tests.unit.test_blocks import FAMILIES, present, save_family, some_tokens
 
@@ -112,3 +115,26 @@ def test_every_step_of_the_way_back_can_be_the_last(tmp_path: Path) -> None:
         run.close()
         assert threading.active_count() == threads
         assert present(streamed) == set()
+
+
+def test_weights_are_kept_for_the_next_method(
+    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings(), "cache_dir", tmp_path)
+    checkpoint = of_folder(tiny_model("llama"))
+    layers = ratio_defining(checkpoint.layers)
+    first = finish(kept_weights(checkpoint, layers, TOKENS))
+    assert list(kept_weights(checkpoint, layers, TOKENS)) == []  # the model did not run
+    again = finish(kept_weights(checkpoint, layers, TOKENS))
+    assert again.keys() == first.keys()
+    assert all(torch.equal(again[name], first[name]) for name in first)
+    assert len({id(weights) for weights in again.values()}) == len({id(weights) for weights in first.values()})
+    assert list(kept_weights(checkpoint, layers[1:], TOKENS)) != []  # of other layers
+    [file] = [file for file in tmp_path.rglob("*.kept") if layers_of(file) == len(layers)]
+    file.write_bytes(file.read_bytes()[:-1])
+    assert list(kept_weights(checkpoint, layers, TOKENS)) != []
+
+
+def layers_of(file: Path) -> int:
+    """Return how many layers a kept file is of."""
+    return len(load(file.read_bytes()[DIGEST_BYTES:])["of"])
