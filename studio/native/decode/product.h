@@ -273,10 +273,12 @@ static void tile_1x1(const Weight *w, int tile, const Inputs *in, Floats *y) {
     else one_tile(w, tile, in, 0, y, 1);
 }
 
-/* How many of the tokens that are left go together: as few as can be done twice. */
-INLINE int together_of(const Weight *w, int left) {
-    const int is_integer = w->kind == INTEGER4 || w->kind == INTEGER8;
-    return is_integer && (left == 5 || left == 6 || left > 8) ? 6 : 4;
+/* How many sixes of T tokens are taken before the others go in fours: with as few as can be done twice. */
+static int sixes_of(const Weight *w, int T) {
+    const int sixes = T / 6, left = T % 6;
+    if (w->kind != INTEGER4 && w->kind != INTEGER8) return 0;
+    if (left == 0 || left > 2) return sixes + (left == 5);
+    return sixes ? sixes - 1 : 0;
 }
 
 /* Write one tile's outputs of a token. */
@@ -294,25 +296,30 @@ INLINE void put(const Weight *w, int tile, Floats found, float *out, int adds) {
 }
 
 /* out[t][0..N) = x[t] @ W.T + bias, or added to what is there, for T tokens; this member does its share of the tiles. Each
-   has always the same ones, a run of memory: handing out small pieces to who comes first was slower by a quarter. */
+   has always the same ones, a run of memory: handing out small pieces to who comes first was slower by a quarter. Of several
+   tokens it is a share of four tiles times six tokens, or four. */
 static void multiply(const Weight *w, const Inputs *in, int T, float *out, int stride, int adds, Member me) {
+    const int tiles = (w->rows + LANES - 1) / LANES;
+    Floats y[24];
     int start, stop;
-    share(me, (w->rows + LANES - 1) / LANES, &start, &stop);
-    for (int tile = start; tile < stop; tile += T == 1 ? 1 : 4) {
-        Floats y[24];
-        if (T == 1) {
+    if (T == 1) {
+        share(me, tiles, &start, &stop);
+        for (int tile = start; tile < stop; tile++) {
             tile_1x1(w, tile, in, y);
             put(w, tile, y[0], out, adds);
-            continue;
         }
-        for (int token = 0, at_once; token < T; token += at_once) {
-            at_once = together_of(w, T - token);
-            if (at_once == 4) tiles_4x4(w, tile, stop - 1, in, token, y);
-            else tiles_4x6(w, tile, stop - 1, in, token, y);
-            for (int r = 0; r < 4 && tile + r < stop; r++)
-                for (int t = 0; t < at_once && token + t < T; t++)
-                    put(w, tile + r, y[at_once * r + t], out + (size_t)(token + t) * stride, adds);
-        }
+        return;
+    }
+    const int sixes = sixes_of(w, T), pieces = sixes + (6 * sixes < T ? (T - 6 * sixes + 3) / 4 : 0);
+    share(me, (tiles + 3) / 4 * pieces, &start, &stop);
+    for (int unit = start; unit < stop; unit++) {
+        const int tile = unit / pieces * 4, piece = unit % pieces, at_once = piece < sixes ? 6 : 4;
+        const int token = piece < sixes ? 6 * piece : 6 * sixes + 4 * (piece - sixes);
+        if (at_once == 6) tiles_4x6(w, tile, tiles - 1, in, token, y);
+        else tiles_4x4(w, tile, tiles - 1, in, token, y);
+        for (int r = 0; r < 4 && tile + r < tiles; r++)
+            for (int t = 0; t < at_once && token + t < T; t++)
+                put(w, tile + r, y[at_once * r + t], out + (size_t)(token + t) * stride, adds);
     }
 }
 
