@@ -92,8 +92,9 @@ def strip(session: Session, found: Errors | None, language: str) -> str:
     known = {**(found or {}), **{name: each.error for name, each in guessed.items()}}
     if known and len(known) == plan.compressed_layers:
         error, error_class = f"{mean(known.values()):.2%}", ""
-        if guessed:
-            error, error_class, error_hint = f"~\u2009{error}", " estimate", "strip.error_sampled_hint"
+        if guessed or is_as_nearest(session):
+            error, error_class = f"~\u2009{error}", " estimate"
+            error_hint = "strip.error_sampled_hint" if guessed else "strip.error_method_hint"
     figures = [
         ("original", format_bytes(plan.original_bytes), "strip.original_hint", ""),
         ("compressed", about + format_bytes(plan.compressed_bytes), hint, guess),
@@ -112,10 +113,18 @@ def strip(session: Session, found: Errors | None, language: str) -> str:
     )
 
 
+def is_as_nearest(session: Session) -> bool:
+    """Return whether the weight errors on show are those of rounding to nearest, while the plan's method is another."""
+    if session.choice.method is Method.NEAREST or session.choice.mode.bits >= 8:
+        return False
+    return session.compressed is None or not session.is_current
+
+
 def weight_errors(session: Session) -> Mapping[str, float] | None:
     """Return the weight error of each layer in the plan's scheme as far as it is known, None before a survey begins.
 
-    From the compressed copy while it is that of the plan, from the survey otherwise: the same numbers.
+    From the compressed copy while it is that of the plan, from the survey otherwise: the same numbers where each weight
+    is rounded to nearest.
     """
     if session.plan is None:
         return None
@@ -151,7 +160,12 @@ def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Er
 
 
 def map_legend(
-    plan: Plan, colour: Colour, errors: Mapping[str, float] | None, language: str, guessed: Estimates = NONE_GUESSED
+    plan: Plan,
+    colour: Colour,
+    errors: Mapping[str, float] | None,
+    language: str,
+    guessed: Estimates = NONE_GUESSED,
+    as_nearest: bool = False,
 ) -> str:
     """Return which error the map shows, what the numbers mean, and the weights outside the blocks."""
     title = text(f"map.by_{'bits' if errors is None else colour}", language)
@@ -159,6 +173,8 @@ def map_legend(
         title = text("map.output_waits", language)
     if guessed and errors is not None:
         title += text("map.sampled", language)
+    if as_nearest:
+        title += text("map.as_nearest", language)
     if not plan.is_exact:
         title += text("map.estimate", language)
     schemes = sorted(scheme.name for scheme in plan.linear_schemes if scheme is not None)

@@ -126,7 +126,9 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
         return {}
     errors = present.errors_on_show(session, found, colour)
     guessed = estimate.estimates(session, found) if colour == "weight" else {}
-    legend = present.map_legend(plan, colour, errors, language, guessed) + estimate.needs_whole(session, language)
+    as_nearest = errors is not None and present.is_as_nearest(session)
+    legend = present.map_legend(plan, colour, errors, language, guessed, as_nearest)
+    legend += estimate.needs_whole(session, language)
     is_offered = session.is_sampling or estimate.is_offered(session, found)
     offer = gr.update(visible=is_offered, interactive=not session.is_sampling, value=estimate.offer(session, language))
     return {
