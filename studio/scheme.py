@@ -61,6 +61,8 @@ class Mode(StrEnum):
     CB4 = "cb4"
     CB4_LEARNED = "cb4_learned"
     """Ours: sixteen levels found for each tensor."""
+    INT5_SYM = "int5_sym"
+    """Ours: int4_sym's grid with twice the steps; in groups of 32 it is llama.cpp's Q5_0."""
 
     @property
     def stored_as(self) -> "Format":
@@ -128,6 +130,7 @@ FORMATS = {
     Mode.MXFP8_E4M3: Format(8, (32,), code_dtype="F8_E4M3", scale_dtype="F8_E8M0"),
     Mode.CB4: Format(4),
     Mode.CB4_LEARNED: Format(4, shared=("codebook", "F16", 16)),
+    Mode.INT5_SYM: Format(5),
 }
 """Every mode's format. A new one is a line here and its two functions in ``rounding/``."""
 

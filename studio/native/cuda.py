@@ -12,7 +12,7 @@ from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
 
 LOG = logging.getLogger(__name__)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-SYMMETRIC = {Mode.INT8_SYM: 128.0, Mode.INT4_SYM: 8.0, Mode.INT3_SYM: 4.0, Mode.INT2_SYM: 2.0}
+SYMMETRIC = {Mode.INT8_SYM: 128.0, Mode.INT5_SYM: 16.0, Mode.INT4_SYM: 8.0, Mode.INT3_SYM: 4.0, Mode.INT2_SYM: 2.0}
 """Half the range of the codes."""
 ASYMMETRIC = {Mode.INT8_ASYM: 255.0, Mode.INT4_ASYM: 15.0}
 """The largest code."""

@@ -1,7 +1,8 @@
 """Weights in the order in which tensor cores take them, as the CUDA decoder multiplies (``decode_cuda/weight.cuh``).
 
 A tile holds sixteen rows, a block of a tile as many inputs as a warp reads in one go; codes are neither changed nor
-widened, except that 3-bit ones take four bits. Rows are filled up to a multiple of 16, inputs to one of a block.
+widened, except that 3-bit ones take four bits and 5-bit ones eight. Rows are filled up to a multiple of 16, inputs to
+one of a block.
 """
 
 import ctypes
@@ -45,9 +46,10 @@ class Kind(IntEnum):
 BITS = {Kind.HALF: 16, Kind.BRAIN: 16, Kind.INTEGER2: 2, Kind.INTEGER8: 8, Kind.FLOAT8: 8}
 """Of a code here; 4 for the others."""
 KINDS = {
-    Mode.INT8_SYM: Kind.INTEGER8, Mode.INT8_ASYM: Kind.INTEGER8, Mode.INT4_SYM: Kind.INTEGER4,
-    Mode.INT4_ASYM: Kind.INTEGER4, Mode.INT3_SYM: Kind.INTEGER3, Mode.INT2_SYM: Kind.INTEGER2, Mode.FP4: Kind.FLOAT4,
-    Mode.MXFP4: Kind.FLOAT4, Mode.NVFP4: Kind.FLOAT4, Mode.FP8_E4M3: Kind.FLOAT8, Mode.MXFP8_E4M3: Kind.FLOAT8,
+    Mode.INT8_SYM: Kind.INTEGER8, Mode.INT8_ASYM: Kind.INTEGER8, Mode.INT5_SYM: Kind.INTEGER8,
+    Mode.INT4_SYM: Kind.INTEGER4, Mode.INT4_ASYM: Kind.INTEGER4, Mode.INT3_SYM: Kind.INTEGER3,
+    Mode.INT2_SYM: Kind.INTEGER2, Mode.FP4: Kind.FLOAT4, Mode.MXFP4: Kind.FLOAT4, Mode.NVFP4: Kind.FLOAT4,
+    Mode.FP8_E4M3: Kind.FLOAT8, Mode.MXFP8_E4M3: Kind.FLOAT8,
 }  # fmt: skip
 """Of a mode; the others have sixteen levels."""
 EXCESS = {Kind.INTEGER4: (16, 256), Kind.INTEGER8: (-128, -128)}
@@ -243,7 +245,7 @@ def _picked_codes(weights: Sequence[PackedTensor] | Sequence[Tensor], wanted: Te
             low, high = int(rows.min()), int(rows.max()) + 1
             # Rows of a pair are far apart: each half is unpacked for itself.
             halves = [(low, high)] if high - low <= len(wanted) else _runs(rows)
-            pieces = [(a, weight[a:b] if isinstance(weight, Tensor) else unpack(weight, a, b).codes) for a, b in halves]
+            pieces = [(a, weight[a:b] if isinstance(weight, Tensor) else _codes(weight, a, b)) for a, b in halves]
             if found is None:
                 found = pieces[0][1].new_zeros(len(wanted), weight.shape[1])
             for a, codes in pieces:
@@ -253,6 +255,12 @@ def _picked_codes(weights: Sequence[PackedTensor] | Sequence[Tensor], wanted: Te
     if found is None:
         raise ValueError("no such rows")
     return found
+
+
+def _codes(packed: PackedTensor, start: int, stop: int) -> Tensor:
+    """Return codes as the kernel reads them: of 5 bits as those of 8 that stand for the same."""
+    codes = unpack(packed, start, stop).codes
+    return codes + (128 - 16) if packed.scheme.mode is Mode.INT5_SYM else codes
 
 
 def _runs(rows: Tensor) -> list[tuple[int, int]]:

@@ -29,7 +29,7 @@ KINDS = {
     Mode.CB4: LEVELS,
 }
 FP4_LEVELS = (*(-m for m in reversed(MAGNITUDES)), *MAGNITUDES)
-MEASURED = {**KINDS, Mode.INT3_SYM: SYM, Mode.INT2_SYM: SYM, Mode.FP4: LEVELS, Mode.MXFP4: LEVELS}
+MEASURED = {**KINDS, Mode.INT5_SYM: SYM, Mode.INT3_SYM: SYM, Mode.INT2_SYM: SYM, Mode.FP4: LEVELS, Mode.MXFP4: LEVELS}
 """What can be measured; a part of it can be packed too."""
 FLOAT_SCALES = {Mode.FP4: 1, Mode.MXFP4: 2}
 """How the C code finds the scale of a float format."""

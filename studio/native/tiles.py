@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from studio.native.arena import Arena
-from studio.packing import PackedTensor, pack_bits, unpack_bits
+from studio.packing import PackedTensor, pack_bits, unpack, unpack_bits
 from studio.rounding import GRIDS
 from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
 
 LANES = 16
 WIDTH = 64
 """Inputs are filled up to a multiple of this."""
-MIDDLES = {Mode.INT8_SYM: 128, Mode.INT4_SYM: 8, Mode.INT3_SYM: 4}
+MIDDLES = {Mode.INT8_SYM: 128, Mode.INT5_SYM: 16, Mode.INT4_SYM: 8, Mode.INT3_SYM: 4}
 """Symmetric integers and what stands for zero among their stored codes."""
 
 
@@ -35,6 +35,7 @@ class Kind(IntEnum):
     LEVELS2 = 4
     INTEGER8 = 5
     FLOAT8 = 6
+    INTEGER5 = 7
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class Tiles:
 
 def takes(scheme: Scheme) -> bool:
     """Return whether weights in this scheme can be laid out in tiles: the inner loops divide their groups."""
-    return scheme.group_size == WHOLE_CHANNEL or scheme.group_size % (32 if scheme.mode is Mode.INT4_ASYM else 16) == 0
+    least = 32 if scheme.mode in (Mode.INT4_ASYM, Mode.INT5_SYM) else 16
+    return scheme.group_size == WHOLE_CHANNEL or scheme.group_size % least == 0
 
 
 def tiles_of(packed: PackedTensor, bias: Tensor | None = None) -> Tiles:
@@ -92,6 +94,9 @@ def tiles_of(packed: PackedTensor, bias: Tensor | None = None) -> Tiles:
         return made(kind=Kind.INTEGER8, block=WIDTH, middle=MIDDLES.get(mode, 0), codes=eights, zero=zero)
     if mode.bits == 2:
         return made(kind=Kind.LEVELS2, codes=_dwords(packed.codes, filled // 16), levels=_levels(packed, 4).repeat(4))
+    block = 64 if group % 64 == 0 else 32
+    if mode.bits == 5:
+        return made(kind=Kind.INTEGER5, block=block, middle=MIDDLES[mode], codes=_fives(unpack(packed).codes, filled))
     nibbles = packed.codes
     if mode.bits == 3:
         nibbles = pack_bits(unpack_bits(packed.codes, 3, width), 4)
@@ -100,7 +105,6 @@ def tiles_of(packed: PackedTensor, bias: Tensor | None = None) -> Tiles:
         return made(kind=Kind.LEVELS4, codes=dwords, levels=_levels(packed, 16))
     if packed.zero_point is not None:
         zero = _lanes(unpack_bits(packed.zero_point, 4, packed.scale.numel()).reshape(rows, -1))
-    block = 64 if group % 64 == 0 else 32
     return made(kind=Kind.INTEGER4, block=block, middle=MIDDLES.get(mode, 0), codes=dwords, zero=zero)
 
 
@@ -147,6 +151,19 @@ def _dwords(packed: Tensor, count: int) -> Tensor:
     """Bytes of small codes [N, B] -> [tiles, count, 16] of four bytes each."""
     filled = pad(packed, (0, 4 * count - packed.shape[1])).contiguous()
     return _lanes(filled.view(torch.int32))
+
+
+def _fives(codes: Tensor, filled: int) -> Tensor:
+    """[N, K] codes of 5 bits -> [tiles, filled / 32, 5, 16] of four bytes.
+
+    Of each 32 inputs the lower bits of four times eight, then the fifth bits of all: those of the first four of each
+    eight in the lower half, those of the others in the upper.
+    """
+    whole = pad(codes, (0, filled - codes.shape[1])).reshape(len(codes), -1, 4, 8)
+    lower = pack_bits(whole & 15, 4).view(torch.int32).flatten(2)
+    fifth = (whole >> 4).unflatten(3, (2, 4)).transpose(2, 3).flatten(2).int()  # half, eight, number of the half
+    upper = (fifth << torch.arange(32, dtype=torch.int32)).sum(-1, keepdim=True, dtype=torch.int32)
+    return _lanes(torch.cat((lower, upper), -1).flatten(1))
 
 
 def _eights(codes: Tensor, filled: int) -> Tensor:

@@ -31,6 +31,7 @@ GRIDS: dict[Mode, Grid] = {
     Mode.MXFP8_E4M3: MXFP8,
     Mode.CB4: fixed(CB4_LEVELS),
     Mode.CB4_LEARNED: LEARNED,
+    Mode.INT5_SYM: symmetric(5),
 }
 
 

@@ -18,8 +18,8 @@ from studio.ui.heatmap import NONE_GUESSED, Errors, about, figure, mean, scheme_
 from studio.units import format_bytes, format_count
 
 MODES = (
-    Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.INT8_ASYM, Mode.INT8_SYM, Mode.CB4_LEARNED, Mode.CB4, Mode.FP4,
-    Mode.NVFP4, Mode.MXFP4, Mode.FP8_E4M3, Mode.MXFP8_E4M3, Mode.INT3_SYM, Mode.INT2_SYM,
+    Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.INT5_SYM, Mode.INT8_ASYM, Mode.INT8_SYM, Mode.CB4_LEARNED, Mode.CB4,
+    Mode.FP4, Mode.NVFP4, Mode.MXFP4, Mode.FP8_E4M3, Mode.MXFP8_E4M3, Mode.INT3_SYM, Mode.INT2_SYM,
 )  # fmt: skip
 """In the order of the list: what most people want first."""
 Colour = Literal["weight", "output", "bits"]

@@ -18,7 +18,7 @@ TORCH_DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E8M0": torch.float8_e8m0fnu,
 }
-SYMMETRIC = {8: Mode.INT8_SYM, 4: Mode.INT4_SYM, 3: Mode.INT3_SYM, 2: Mode.INT2_SYM}
+SYMMETRIC = {8: Mode.INT8_SYM, 5: Mode.INT5_SYM, 4: Mode.INT4_SYM, 3: Mode.INT3_SYM, 2: Mode.INT2_SYM}
 SLACK = 1e-4
 """Of a step: what fp32 itself may lose in w / s + zp, where the codes go up to 255 (255 * 2^-23 and a little)."""
 

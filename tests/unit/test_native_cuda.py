@@ -114,7 +114,7 @@ def test_every_width_and_dtype(width: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.usefixtures("triton")
 def test_every_mode_the_kernel_knows_and_rows_apart() -> None:
-    modes = (Mode.INT2_SYM, Mode.INT3_SYM, Mode.CB4, Mode.NF4, Mode.INT4_ASYM)
+    modes = (Mode.INT2_SYM, Mode.INT3_SYM, Mode.INT5_SYM, Mode.CB4, Mode.NF4, Mode.INT4_ASYM)
     weight = WEIGHTS["large"].cuda()[1::2, 256:2304]
     schemes = [Scheme(mode, 64) for mode in modes]
     found, expected = measure(weight, schemes), measure_in_torch(weight.contiguous(), schemes)

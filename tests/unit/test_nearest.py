@@ -119,6 +119,7 @@ def test_codes_scales_and_zero_points_are_those_of_nncf(weight: torch.Tensor, sc
         (Mode.INT4_ASYM, [-3.0, -4.0, -9.0, -15.0], [12, 11, 6, 0], 1.0, 15),
         (Mode.INT8_SYM, [-2.0, -1.0, 0.0, 1.0], [0, 64, 128, 192], 2 / 128, None),
         (Mode.INT8_ASYM, [-100.0, 0.0, 55.0, 155.0], [0, 100, 155, 255], 1.0, 100),
+        (Mode.INT5_SYM, [-16.0, -1.0, 0.0, 15.0], [0, 15, 16, 31], 1.0, None),
         (Mode.INT3_SYM, [-4.0, -1.0, 0.0, 3.0], [0, 3, 4, 7], 1.0, None),
         (Mode.INT3_SYM, [4.0, 1.0, 0.0, -3.0], [0, 3, 4, 7], -1.0, None),
         (Mode.INT2_SYM, [-2.0, -1.0, 0.0, 1.0], [0, 1, 2, 3], 1.0, None),

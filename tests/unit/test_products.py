@@ -20,7 +20,11 @@ from studio.scheme import Mode, Scheme
 pytestmark = pytest.mark.skipif(decoding() is None, reason="needs a C compiler")
 
 SCHEMES = [
-    *(f"{mode}-g{size}" for mode in ("int4_sym", "int4_asym", "int3_sym") for size in ("32", "64", "96", "192", "all")),
+    *(
+        f"{mode}-g{size}"
+        for mode in ("int5_sym", "int4_sym", "int4_asym", "int3_sym")
+        for size in ("32", "64", "96", "192", "all")
+    ),
     *(f"{mode}-g{size}" for mode in ("int2_sym", "nf4", "fp4", "cb4", "cb4_learned") for size in ("32", "64", "all")),
     *("int4_sym-g16", "nf4-g16", "int8_sym", "int8_asym", "mxfp4", "nvfp4", "mxfp8_e4m3"),
     *("fp8_e4m3-g64", "fp8_e4m3-gall"),
@@ -64,7 +68,8 @@ def bound(tiles: Tiles, exact: Tensor, magnitudes: Tensor, x: Tensor) -> Tensor:
 
 def magnitudes_of(packed_: PackedTensor, exact: Tensor) -> Tensor:
     """Return |value| + |zero point| times the scale, the middle of symmetric codes counted as their zero point."""
-    zeros = {Mode.INT8_SYM: 128, Mode.INT4_SYM: 8, Mode.INT3_SYM: 4, Mode.INT8_ASYM: 255, Mode.INT4_ASYM: 15}
+    zeros = {Mode.INT8_SYM: 128, Mode.INT5_SYM: 16, Mode.INT4_SYM: 8, Mode.INT3_SYM: 4}
+    zeros |= {Mode.INT8_ASYM: 255, Mode.INT4_ASYM: 15}
     zero = zeros.get(packed_.scheme.mode, 0)
     scale = packed_.scale.double().abs()
     scale = scale.repeat_interleave(exact.shape[1] // scale.shape[1], 1)
@@ -120,7 +125,7 @@ def test_processors_that_know_less(without: str, monkeypatch: pytest.MonkeyPatch
     """The same source for a processor with AVX2 only, and for one with neither."""
     other = library(SOURCE, (*FUSED_FLAGS, without, "-O1"))  # quicker to compile
     assert other is not None
-    for scheme in ("int4_asym-g64", "int8_asym", "nf4-g64", "int2_sym-g64", "fp8_e4m3-g64"):
+    for scheme in ("int4_asym-g64", "int5_sym-g32", "int8_asym", "nf4-g64", "int2_sym-g64", "fp8_e4m3-g64"):
         weight = packed(scheme, (50, 192))
         tiles, x, exact = tiles_of(weight), inputs(6, 192), weight.dequantize().double()
         monkeypatch.setattr(products, "decoding", lambda: other)

@@ -114,7 +114,7 @@ static void project(const Step *s, Ready *r, const Weight *weights, int count, i
     int block = 0;
     for (int i = 0; i < count; i++) {
         const Weight *w = weights + i;
-        if ((w->kind == INTEGER4 || w->kind == INTEGER8) && w->block != block) {
+        if (is_integer(w) && w->block != block) {
             if (block && s->count > 1) meet(me);  /* others still read the integers of the other block */
             r->in.block = block = w->block;
             for (int t = r->start; t < r->stop; t++) to_integers(&r->in, t, padded(width));

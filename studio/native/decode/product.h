@@ -9,7 +9,7 @@
 #include "lanes.h"
 #include "team.h"
 
-enum { HALF, BRAIN, INTEGER4, LEVELS4, LEVELS2, INTEGER8, FLOAT8 };
+enum { HALF, BRAIN, INTEGER4, LEVELS4, LEVELS2, INTEGER8, FLOAT8, INTEGER5 };
 
 typedef struct {
     int32_t kind;
@@ -35,6 +35,8 @@ typedef struct {
 } Inputs;
 
 #define LARGEST 32767.0f
+
+INLINE int is_integer(const Weight *w) { return w->kind == INTEGER4 || w->kind == INTEGER5 || w->kind == INTEGER8; }
 
 /* Fill the integers of one token from its x[0..width). */
 static void to_integers(const Inputs *in, int token, int width) {
@@ -72,20 +74,24 @@ INLINE Floats zero_of(const Weight *w, size_t at) { return w->zero ? floats(load
 
 INLINE int32_t pair(const int16_t *n) { int32_t v; memcpy(&v, n, sizeof v); return v; }
 
-/* Codes of sixteen rows as pairs of 16-bit numbers: of eight inputs from `codes` on, `j` and `j` + 4. */
-INLINE Ints pairs(const Ints *codes, const int j, const int bits) {
-    if (bits == 4) return (Ints)((Words)codes[0] >> (4 * j) & 0x000f000f);
-    return (Ints)((Words)codes[j % 2] >> (j / 2 * 8) & 0x00ff00ff);
+/* Codes of sixteen rows as pairs of 16-bit numbers: of the eight inputs `eight` from `codes` on, `j` and `j` + 4. Codes of five
+   bits: of each 32 inputs the lower four bits, then the fifth ones, of the first four of each eight in the lower half. */
+INLINE Ints pairs(const Ints *codes, int eight, const int j, const int bits) {
+    if (bits == 4) return (Ints)((Words)codes[eight] >> (4 * j) & 0x000f000f);
+    if (bits == 8) return (Ints)((Words)codes[2 * eight + j % 2] >> (j / 2 * 8) & 0x00ff00ff);
+    const Ints *run = codes + eight / 4 * 5;
+    const Words fifth = (Words)run[4] >> (4 * (eight % 4) + j) & 0x00010001;
+    return (Ints)(((Words)run[eight % 4] >> (4 * j) & 0x000f000f) | fifth << 4);
 }
 
 /* The integer products of one block, of one tile with one token: four sums, so that no product waits for another. */
 INLINE Ints block_1x1(const Ints *codes, const int16_t *n, int eights, const int bits) {
     Ints s0 = {0}, s1 = s0, s2 = s0, s3 = s0;
-    for (int i = 0; i < eights; i++, n += 8, codes += bits / 4) {
-        s0 = dot(s0, pairs(codes, 0, bits), pair(n));
-        s1 = dot(s1, pairs(codes, 1, bits), pair(n + 2));
-        s2 = dot(s2, pairs(codes, 2, bits), pair(n + 4));
-        s3 = dot(s3, pairs(codes, 3, bits), pair(n + 6));
+    for (int i = 0; i < eights; i++, n += 8) {
+        s0 = dot(s0, pairs(codes, i, 0, bits), pair(n));
+        s1 = dot(s1, pairs(codes, i, 1, bits), pair(n + 2));
+        s2 = dot(s2, pairs(codes, i, 2, bits), pair(n + 4));
+        s3 = dot(s3, pairs(codes, i, 3, bits), pair(n + 6));
     }
     return (s0 + s1) + (s2 + s3);
 }
@@ -107,8 +113,9 @@ INLINE Ints block_1x1(const Ints *codes, const int16_t *n, int eights, const int
     }
 #define MEETING(j, TOKENS)                                                                                         \
     {                                                                                                              \
-        const Ints p = pairs(a, j, bits), q = pairs(b, j, bits), r = pairs(c, j, bits), s = pairs(d, j, bits);     \
-        const int k = i + 2 * (j);                                                                                 \
+        const Ints p = pairs(a, i, j, bits), q = pairs(b, i, j, bits);                                             \
+        const Ints r = pairs(c, i, j, bits), s = pairs(d, i, j, bits);                                             \
+        const int k = 8 * i + 2 * (j);                                                                             \
         TOKENS(MEET)                                                                                               \
     }
 #define ADD_ONE(r, t, v) y[(r) * T + (t)] = fused(scale[r] * step, fused(zero[r], sum, floats(v)), y[(r) * T + (t)]);
@@ -123,9 +130,8 @@ INLINE Ints block_1x1(const Ints *codes, const int16_t *n, int eights, const int
                      int blocks, Floats *y) {                                                                                \
         enum { T = TOKEN_COUNT };                                                                                            \
         TOKENS(BEGIN)                                                                                                        \
-        for (int i = 0; i < eights * 8; i += 8) {                                                                            \
+        for (int i = 0; i < eights; i++) {                                                                                   \
             MEETING(0, TOKENS) MEETING(1, TOKENS) MEETING(2, TOKENS) MEETING(3, TOKENS)                                      \
-            a += bits / 4, b += bits / 4, c += bits / 4, d += bits / 4;                                                      \
         }                                                                                                                    \
         TOKENS(ADD)                                                                                                          \
     }
@@ -135,7 +141,7 @@ BLOCK(block_4x6, SIX, 6)
 #undef MEET
 #undef MEETING
 
-/* y[R][T] = the products of integer codes: R tiles with T tokens, one with one or four with four or six. `bits` 4 or 8. Where
+/* y[R][T] = the products of integer codes: R tiles with T tokens, one with one or four with four or six. `bits` 4, 5 or 8. Where
    there are no four tiles any more the last one is done again. */
 INLINE void integer_tiles(const Weight *w, int tile, int last, const Inputs *in, int token, Floats *y, const int bits,
                           const int R, const int T) {
@@ -254,6 +260,7 @@ INLINE void one_tile(const Weight *w, int tile, const Inputs *in, int token, Flo
 /* Four tiles with T tokens, whatever the codes: y[4][T]. */
 INLINE void four_tiles(const Weight *w, int tile, int last, const Inputs *in, int token, Floats *y, const int T) {
     if (w->kind == INTEGER4) integer_tiles(w, tile, last, in, token, y, 4, 4, T);
+    else if (w->kind == INTEGER5) integer_tiles(w, tile, last, in, token, y, 5, 4, T);
     else if (w->kind == INTEGER8) integer_tiles(w, tile, last, in, token, y, 8, 4, T);
     else if (T == 4)
         for (int r = 0; r < 4 && tile + r <= last; r++) one_tile(w, tile + r, in, token, y + 4 * r, 4);
@@ -269,6 +276,7 @@ static void tiles_4x6(const Weight *w, int tile, int last, const Inputs *in, int
 
 static void tile_1x1(const Weight *w, int tile, const Inputs *in, Floats *y) {
     if (w->kind == INTEGER4) integer_tiles(w, tile, tile, in, 0, y, 4, 1, 1);
+    else if (w->kind == INTEGER5) integer_tiles(w, tile, tile, in, 0, y, 5, 1, 1);
     else if (w->kind == INTEGER8) integer_tiles(w, tile, tile, in, 0, y, 8, 1, 1);
     else one_tile(w, tile, in, 0, y, 1);
 }
@@ -276,7 +284,7 @@ static void tile_1x1(const Weight *w, int tile, const Inputs *in, Floats *y) {
 /* How many sixes of T tokens are taken before the others go in fours: with as few as can be done twice. */
 static int sixes_of(const Weight *w, int T) {
     const int sixes = T / 6, left = T % 6;
-    if (w->kind != INTEGER4 && w->kind != INTEGER8) return 0;
+    if (!is_integer(w)) return 0;
     if (left == 0 || left > 2) return sixes + (left == 5);
     return sixes ? sixes - 1 : 0;
 }
@@ -337,14 +345,18 @@ static void row(const Weight *w, int index, float *to) {
             int code;
             if (w->kind == INTEGER8) {  /* eights: the even ones of sixteen rows, then the odd ones */
                 code = codes[(((size_t)at * w->width / 8 + k / 8) * 2 + k % 2) * 64 + lane * 4 + k % 8 / 2];
+            } else if (w->kind == INTEGER5) {
+                const uint32_t *run = (const uint32_t *)codes + ((size_t)at * w->width + k) / 32 * 5 * LANES + lane;
+                const int eight = k % 32 / 8, i = k % 8;
+                const uint32_t fifth = run[4 * LANES] >> (16 * (i / 4) + 4 * eight + i % 4) & 1;
+                code = (run[eight * LANES] >> (4 * i) & 15) | fifth << 4;
             } else {
                 int bits = w->kind == LEVELS2 ? 2 : 4, each = 32 / bits;
                 uint32_t dword;
                 memcpy(&dword, codes + (((size_t)at * w->width + k) / each * LANES + lane) * 4, 4);
                 code = dword >> (bits * (k % each)) & ((1 << bits) - 1);
             }
-            int is_integer = w->kind == INTEGER4 || w->kind == INTEGER8;
-            value = is_integer ? code - (w->zero ? w->zero[of_group] : w->middle) : w->levels[code];
+            value = is_integer(w) ? code - (w->zero ? w->zero[of_group] : w->middle) : w->levels[code];
         }
         if (w->scale) value *= scale_of(w, of_group - lane)[lane];
         to[k] = value;
