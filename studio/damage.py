@@ -15,7 +15,7 @@ from torch import Tensor
 from studio.architecture import Kind
 from studio.blocks import BlockModel, Step
 from studio.checkpoint import Checkpoint
-from studio.fisher import SEED, against_a_draw, lots
+from studio.fisher import SEED, against_signs, lots
 from studio.model import COMPUTE
 from studio.rounding import dequantize, round_to_nearest
 from studio.scheme import Scheme
@@ -46,7 +46,7 @@ def damages(
         module.register_forward_hook(partial(listen, layer.name))
     generator = torch.Generator().manual_seed(SEED)
     for lot in lots(checkpoint, tokens):
-        yield from model.run_backward(lot, lambda logits: against_a_draw(logits, generator))
+        yield from model.run_backward(lot, lambda logits: against_signs(logits, generator))
     found = {}
     for layer in layers:
         if layer.name in powers:

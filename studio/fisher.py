@@ -1,9 +1,11 @@
 """How much the predictions hang on what each layer says of each token: a weight for every layer and token.
 
 An error in a layer's output y_t moves the predictions' KL divergence by its square under the Fisher information,
-E[g g^T] of g = d log p(word) / d y_t, for words drawn from the model's own predictions. Of it a single number is kept,
-the square of g over the layer's channels, from one draw, and one for all layers given the same (q, k and v).
-Source: GuidedQuant (Kim et al. 2025), with one group of channels.
+E[g g^T] of g = d log p(word) / d y_t, the mean over words of the model's own predictions p. Of it a single number is
+kept, the square of g over the layer's channels, and one for all layers given the same (q, k and v). Not of a drawn
+word, which is a rare event where the model is sure, but of a combination of all words with random signs: g has the
+same mean square, and one pass tells it better. Sources: GuidedQuant (Kim et al. 2025), with one group of channels;
+Hutchinson (1989) for the signs.
 
 A pass forward and one backward of the original, block by block; it depends on model and text alone. Knows nothing of
 schemes or rounding.
@@ -27,7 +29,7 @@ from studio.texts import digest
 SEED = 0
 LEAST = 1e-3
 """What every token counts at least, in mean weights."""
-VERSION = 1
+VERSION = 2
 """Raised when the weights change their meaning: those kept on disk are then not read any more."""
 WEIGHTS_BYTES = 256 << 20
 """What all kept weights may take on disk."""
@@ -64,7 +66,7 @@ def token_weights(
     generator = torch.Generator().manual_seed(SEED)
     for lot in lots(checkpoint, tokens):
         listener.begin()
-        yield from model.run_backward(lot, lambda logits: against_a_draw(logits, generator))
+        yield from model.run_backward(lot, lambda logits: against_signs(logits, generator))
     return listener.weights(tokens.numel())
 
 
@@ -88,13 +90,15 @@ def _unpacked(names: Sequence[str], tokens: Tensor, kept: Mapping[str, Tensor]) 
     return {name: shared[place] for name, place in zip(names, places, strict=True) if place >= 0}
 
 
-def against_a_draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the gradient of -log p of words drawn from ``logits`` [..., V], one a position, with respect to them."""
+def against_signs(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Return g = (diag √p - p √p^T) z [..., V] for p of ``logits`` [..., V] and random signs z.
+
+    Its E[g g^T] is diag p - p p^T, as that of the gradient of -log p with respect to the logits is, for words drawn.
+    """
     chances = logits.float().softmax(-1)
-    sums = chances.cumsum(-1)
-    drawn = torch.rand((*logits.shape[:-1], 1), generator=generator).to(logits.device) * sums[..., -1:]
-    words = torch.searchsorted(sums, drawn).clamp_(max=logits.shape[-1] - 1)
-    return chances.scatter_add_(-1, words, -torch.ones_like(drawn)).to(logits.dtype)
+    signs = torch.randint(0, 2, chances.shape, generator=generator, dtype=torch.int8).to(chances.device)
+    signed = chances.sqrt().mul_(signs.mul_(2).sub_(1))
+    return signed.sub_(chances.mul_(signed.sum(-1, keepdim=True))).to(logits.dtype)
 
 
 def lots(checkpoint: Checkpoint, tokens: Tensor) -> tuple[Tensor, ...]:

@@ -161,7 +161,8 @@ def _fives(codes: Tensor, filled: int) -> Tensor:
     """
     whole = pad(codes, (0, filled - codes.shape[1])).reshape(len(codes), -1, 4, 8)
     lower = pack_bits(whole & 15, 4).view(torch.int32).flatten(2)
-    fifth = (whole >> 4).unflatten(3, (2, 4)).transpose(2, 3).flatten(2).int()  # half, eight, number of the half
+    halves = (whole >> 4).reshape(*whole.shape[:3], 2, 4).transpose(2, 3)  # half, eight, number of the half
+    fifth = halves.flatten(2).int()
     upper = (fifth << torch.arange(32, dtype=torch.int32)).sum(-1, keepdim=True, dtype=torch.int32)
     return _lanes(torch.cat((lower, upper), -1).flatten(1))
 

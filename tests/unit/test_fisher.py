@@ -12,7 +12,7 @@ from torch import Tensor
 from studio.architecture import Layer, ratio_defining
 from studio.blocks import BlockModel
 from studio.checkpoint import of_folder
-from studio.fisher import LEAST, SEED, against_a_draw, kept_weights, token_weights
+from studio.fisher import LEAST, SEED, against_signs, kept_weights, token_weights
 from studio.guided import Found, guided
 from studio.model import load_original
 from studio.packing import pack
@@ -41,7 +41,7 @@ def directly(folder: Path, layers: list[Layer]) -> dict[str, Tensor]:
         module.register_forward_hook(lambda _, __, output, name=layer.name: hook(name, output))
     logits = model(input_ids=TOKENS, use_cache=False).logits
     flat = logits.reshape(1, -1, logits.shape[-1])
-    flat.backward(against_a_draw(flat.detach(), torch.Generator().manual_seed(SEED)))
+    flat.backward(against_signs(flat.detach(), torch.Generator().manual_seed(SEED)))
     return found
 
 
@@ -65,11 +65,25 @@ def test_weights_are_those_of_a_direct_pass(architecture: str, tiny_model: Calla
         assert sorted(map(len, owners.values())) == [1, 1, 1, 1, 2, 2, 3, 3]
 
 
-def test_a_draw_pulls_nowhere_on_the_average() -> None:
+def test_signs_have_the_mean_square_of_drawn_words() -> None:
     logits = torch.tensor([2.0, 0.0, -1.0]).expand(1, 20_000, 3)
-    gradient = against_a_draw(logits, torch.Generator().manual_seed(0))
+    gradient = against_signs(logits, torch.Generator().manual_seed(0))
     assert torch.allclose(gradient.sum(-1), torch.zeros(1, 20_000), atol=1e-5)
     assert float(gradient.mean(1).abs().max()) < 0.02
+    chances = logits[0, 0].softmax(-1)
+    expected = torch.diag(chances) - torch.outer(chances, chances)
+    assert torch.allclose(gradient[0].T @ gradient[0] / 20_000, expected, atol=0.01)
+
+
+def test_signs_tell_of_a_sure_model_what_a_drawn_word_seldom_does() -> None:
+    """The square of a drawn word's gradient spreads a hundred times as much."""
+    logits = torch.tensor([5.0, 0.0, 0.0]).expand(1, 20_000, 3)
+    square = against_signs(logits, torch.Generator().manual_seed(0)).square().sum(-1)
+    chances = logits[0, 0].softmax(-1)
+    drawn = torch.tensor([float((torch.eye(3)[word] - chances).square().sum()) for word in range(3)])
+    mean = float((chances * drawn).sum())
+    assert float(square.mean()) == pytest.approx(mean, rel=0.05)
+    assert float(square.var()) < 0.05 * float((chances * drawn.square()).sum() - mean**2)
 
 
 def test_rounding_by_weights_moves_the_tokens_that_count_less() -> None:
@@ -104,12 +118,12 @@ def test_every_family_can_be_rounded_so(family: str, method: Method, tmp_path: P
 def test_every_step_of_the_way_back_can_be_the_last(tmp_path: Path) -> None:
     streamed = BlockModel(save_family("llama", tmp_path))
     generator = torch.Generator()
-    steps = list(streamed.run_backward(some_tokens(), lambda logits: against_a_draw(logits, generator)))
+    steps = list(streamed.run_backward(some_tokens(), lambda logits: against_signs(logits, generator)))
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert present(streamed) == set()
     threads = threading.active_count()
     for count in range(len(steps)):
-        run = streamed.run_backward(some_tokens(), lambda logits: against_a_draw(logits, generator))
+        run = streamed.run_backward(some_tokens(), lambda logits: against_signs(logits, generator))
         for _ in range(count):
             next(run)
         run.close()

@@ -133,7 +133,13 @@ def test_the_weight_itself_is_left_alone_and_may_be_a_view(scheme: Scheme) -> No
     ("scheme", "most"),
     # uniform noise of 2^b steps errs by 1/sqrt(12) of a step; a normal row of 96 spans about 5 sigma
     [
-        *(("int8_asym", 0.01), ("int8_sym", 0.01), ("int5_sym-g32", 0.06), ("int4_asym-g32", 0.1), ("int4_sym-g32", 0.12)),
+        *(
+            ("int8_asym", 0.01),
+            ("int8_sym", 0.01),
+            ("int5_sym-g32", 0.06),
+            ("int4_asym-g32", 0.1),
+            ("int4_sym-g32", 0.12),
+        ),
         *(("int3_sym-g32", 0.24), ("int2_sym-g32", 0.6), ("nf4-g32", 0.1), ("cb4-g32", 0.1), ("cb4_learned-g32", 0.09)),
         *(("fp4-g32", 0.12), ("mxfp4", 0.14), ("nvfp4", 0.12), ("fp8_e4m3-g32", 0.03), ("mxfp8_e4m3", 0.03)),
     ],
