@@ -44,6 +44,7 @@ Backup = Annotated[
 ]
 Misfit = Annotated[str, typer.Option("--misfit", help=say("help_misfit"))]
 AllLayers = Annotated[bool, typer.Option("--all-layers", help=say("help_all_layers"))]
+By = Annotated[str, typer.Option("--sensitivity", help=say("help_sensitivity"))]
 Pins = Annotated[list[str] | None, typer.Option("--pin", help=say("help_pin"), show_default=False)]
 Ignored = Annotated[list[str] | None, typer.Option("--ignore", help=say("help_ignore"), show_default=False)]
 MethodName = Annotated[str, typer.Option("--method", help=say("help_method", methods=", ".join(("best", *Method))))]
@@ -94,6 +95,7 @@ def estimate(
     backup: Backup = None,
     misfit: Misfit = "error",
     all_layers: AllLayers = False,
+    sensitivity: By = "nncf",
     pin: Pins = None,
     ignore: Ignored = None,
     as_json: AsJson = False,
@@ -101,7 +103,7 @@ def estimate(
     with terminal(as_json) as here:
         from studio.report import heading, model_facts, plan_facts, plan_rows
 
-        session = _session(mode, group_size, ratio, backup, misfit, all_layers, pin, ignore)
+        session = _session(mode, group_size, ratio, backup, misfit, all_layers, sensitivity, pin, ignore)
         checkpoint = _open(here, session, model, group_size is not None)
         if session.choice.is_mixed:
             here.follow(session.rank())
@@ -147,6 +149,7 @@ def compress(
     backup: Backup = None,
     misfit: Misfit = "error",
     all_layers: AllLayers = False,
+    sensitivity: By = "nncf",
     pin: Pins = None,
     ignore: Ignored = None,
     method: MethodName = "nearest",
@@ -158,7 +161,7 @@ def compress(
         from studio.report import heading, model_facts, plan_facts, plan_rows, result_rows
         from studio.texts import BUILTIN, GENERATED
 
-        session = _session(mode, group_size, ratio, backup, misfit, all_layers, pin, ignore, method)
+        session = _session(mode, group_size, ratio, backup, misfit, all_layers, sensitivity, pin, ignore, method)
         target = out.expanduser().resolve()
         with _workspace(target) as session.workspace:
             if calibrate != BUILTIN:  # before a model is fetched for nothing
@@ -289,6 +292,7 @@ def _session(
     backup: str | None,
     misfit: str,
     all_layers: bool,
+    sensitivity: str,
     pins: list[str] | None,
     ignored: list[str] | None,
     method: str = Method.NEAREST,
@@ -299,7 +303,8 @@ def _session(
 
     size = Choice().group_size if group_size is None else group_size
     marks = [*(pins or ()), *(f"{pattern}=none" for pattern in ignored or ())]
-    return Session(paths=True, choice=Choice.of(mode, size, ratio, backup, misfit, all_layers, marks, method))
+    choice = Choice.of(mode, size, ratio, backup, misfit, all_layers, marks, method, sensitivity)
+    return Session(paths=True, choice=choice)
 
 
 def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":

@@ -7,18 +7,21 @@ visitor goes on to another model, which none of its figures may reach.
 import threading
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Literal, TypeVar
 
-from studio import output_error, source
+from studio import damage, output_error, source
 from studio.architecture import Layer, ratio_defining
 from studio.checkpoint import Checkpoint
 from studio.errors import Cancelled, ModelError
 from studio.jobs import JOBS, Event, Job
-from studio.plan import Choice, Plan, make_plan
+from studio.layer_figures import Figures, Measured
+from studio.plan import Choice, Plan, by_damage, make_plan
 from studio.sample import RUNS, Sample, sampled_survey
 from studio.scheme import Scheme
 from studio.steps import relayed
 from studio.survey import Survey, candidates, sensitivities, survey
+from studio.texts import check_has_head
 from studio.turns import Turns
 from studio.units import format_bytes
 
@@ -27,6 +30,9 @@ Result = TypeVar("Result")
 
 TURNS = Turns()
 """Of measuring, so that a large model does not keep the others' visitors waiting."""
+Figure = Literal["output", "damage"]
+FIGURES: dict[Figure, ModuleType] = {"output": output_error, "damage": damage}
+"""What is measured of each layer by running the model on a short text, when it is first asked for."""
 
 
 @dataclass
@@ -43,9 +49,9 @@ class Measuring:
     sample_bytes: int = 0
     """What such a sample reads of a model that is not on this machine."""
     is_sampling: bool = False
-    output_errors: output_error.Errors = field(default_factory=dict)
-    """Layer -> scheme -> output error, as far as measured."""
-    colour: Literal["weight", "output", "bits"] = "weight"
+    figures: dict[Figure, Figures] = field(default_factory=dict)
+    """Layer -> scheme -> figure, as far as measured."""
+    colour: Literal["weight", "output", "damage", "bits"] = "weight"
     """What the map shows."""
     choice: Choice = field(default_factory=Choice)
     plan: Plan | None = None
@@ -77,13 +83,37 @@ class Measuring:
             return False
         if self.scores is None or not self.is_surveyed:
             return True
-        return self.colour == "output" and checkpoint.can_chat and bool(self._outputs_missing(checkpoint, plan))
+        if not checkpoint.can_chat:
+            return False
+        return any(self._missing(figure, checkpoint, plan) for figure in self._figures_wanted)
+
+    @property
+    def output_errors(self) -> Figures:
+        """The output error of each layer in each scheme, as far as measured."""
+        return self.figures.get("output", {})
+
+    @property
+    def damages(self) -> Figures:
+        """The predicted damage of each layer in each scheme, nats a token, as far as measured."""
+        return self.figures.get("damage", {})
+
+    @property
+    def predicted_drift(self) -> float | None:
+        """The KL divergence that the plan is predicted to cost, all weights rounded to nearest; None while unknown."""
+        checkpoint, plan = self.checkpoint, self.plan
+        if checkpoint is None or plan is None or not self.damages:
+            return None
+        lines = [
+            (self.damages.get(layer.name), plan.scheme_of(layer.name)) for layer in ratio_defining(checkpoint.layers)
+        ]
+        known = [0.0 if scheme is None or line == {} else (line or {}).get(str(scheme)) for line, scheme in lines]
+        return None if None in known else sum(figure for figure in known if figure is not None)
 
     def measure(self) -> Generator[Event, None, None]:
-        """Measure what the map lacks: the survey, then the output errors where it shows them."""
+        """Measure what the map lacks: the survey, then the figures that it shows or the plan goes by."""
         yield from self.survey()
-        if self.colour == "output":
-            yield from self.measure_outputs()
+        for figure in self._figures_wanted:
+            yield from self.measure_figure(figure)
 
     def survey(self) -> Generator[Event, None, None]:
         """Measure every layer in every scheme it could take, and in those of the plan; only where the files are here.
@@ -143,9 +173,15 @@ class Measuring:
         return found
 
     def rank(self) -> Generator[Event, None, None]:
-        """Find out NNCF's sensitivities alone, where a survey has not; only where the files are here."""
+        """Find out what the plan's ratio goes by, where it is not known yet; only where the files are here.
+
+        Raises ModelError where that is predicted damage, and the model writes no text.
+        """
         checkpoint = self._model()
-        if self.scores is None and checkpoint.folder is not None:
+        if self.choice.sensitivity == "damage":
+            check_has_head(checkpoint)
+            yield from self.measure_figure("damage", "compress")
+        elif self.scores is None and checkpoint.folder is not None:
             steps = sensitivities(checkpoint)
             scores = yield from self._relay(
                 "compress", steps, lambda step: Event("rank", step.done / step.total, step.layer), checkpoint
@@ -154,34 +190,42 @@ class Measuring:
                 if self._is_still(checkpoint):
                     self.scores = scores
 
-    def measure_outputs(self) -> Generator[Event, None, None]:
-        """Measure what each layer's output loses, over a short text; only where the files are here."""
+    def measure_figure(self, figure: Figure, job: Job = "survey") -> Generator[Event, None, None]:
+        """Measure a figure of each layer, over a short text; only where the files are here.
+
+        What is found is in ``figures`` as it comes; at the end plans that go by it are exact.
+        """
         checkpoint = self.checkpoint
         if checkpoint is None or checkpoint.folder is None or self.plan is None or not checkpoint.can_chat:
             return
-        missing = self._outputs_missing(checkpoint, self.plan)
+        missing = self._missing(figure, checkpoint, self.plan)
         if not missing:
             return
-        self.begin("survey")
-        before = self.output_errors
-        steps = TURNS.taken(output_error.measure(checkpoint, missing))
+        if job == "survey":
+            self.begin(job)
+        before = self.figures.get(figure, {})
+        steps = TURNS.taken(FIGURES[figure].measure(checkpoint, missing))
         try:
             while True:
                 step = next(steps)
-                self._heed("survey")
+                self._heed(job)
                 if not self._is_still(checkpoint):
                     return
-                if isinstance(step, output_error.Measured):
+                if isinstance(step, Measured):
                     if step.errors is not None:
                         line = {**before.get(step.layer, {}), **step.errors}
-                        self.output_errors = {**self.output_errors, step.layer: line}
-                    yield Event("outputs", step.done / step.total, step.layer, TURNS.jobs > 1)
+                        self.figures = {**self.figures, figure: {**self.figures.get(figure, {}), step.layer: line}}
+                    yield Event(figure, step.done / step.total, step.layer, TURNS.jobs > 1)
                 else:
                     yield Event("calibrate", step.done / step.total, "", TURNS.jobs > 1)
         except StopIteration as finished:
-            if self._is_still(checkpoint):
-                found: output_error.Errors = finished.value
-                self.output_errors = {name: {**before.get(name, {}), **line} for name, line in found.items()}
+            found: Figures = finished.value
+            with self._planning:
+                if self._is_still(checkpoint):
+                    whole = {name: {**before.get(name, {}), **line} for name, line in found.items()}
+                    self.figures = {**self.figures, figure: whole}
+                    if figure == "damage":
+                        self.plan = self._planned(self.choice)
         finally:
             steps.close()
 
@@ -231,7 +275,13 @@ class Measuring:
 
     def _planned(self, choice: Choice) -> Plan:
         """Return the plan of a choice as far as the model is known. Raises SchemeError."""
-        return planned(self._model(), choice, self.scores, self.sampled)
+        return planned(self._model(), choice, self.scores, self.sampled, self.damages)
+
+    @property
+    def _figures_wanted(self) -> list[Figure]:
+        """What the map shows or the plan goes by."""
+        by_damage = self.choice.is_mixed and self.choice.sensitivity == "damage"
+        return [figure for figure in FIGURES if figure == self.colour or (figure == "damage" and by_damage)]
 
     def _wanted(self) -> dict[str, list[Scheme]]:
         """Return what the plan's mode asks of the survey beside the usual, so that its groups too are looked up."""
@@ -241,24 +291,34 @@ class Measuring:
                 wanted[a.layer.name] = [*candidates(a.layer, self.choice.mode), a.scheme]
         return wanted
 
-    def _outputs_missing(self, checkpoint: Checkpoint, plan: Plan) -> list[Scheme]:
-        """Return the schemes in which a layer's output error is yet to be measured."""
+    def _missing(self, figure: Figure, checkpoint: Checkpoint, plan: Plan) -> list[Scheme]:
+        """Return the schemes in which a layer's figure is yet to be measured."""
         layers = ratio_defining(checkpoint.layers)
         wanted = dict.fromkeys(s for layer in layers for s in candidates(layer))
         wanted |= dict.fromkeys(a.scheme for a in plan.assignments if a.scheme is not None)
-        return [scheme for scheme in wanted if not all(self._has_output(layer, scheme) for layer in layers)]
+        wanted |= {plan.choice.primary: None}
+        return [scheme for scheme in wanted if not all(self._has(figure, layer, scheme) for layer in layers)]
 
-    def _has_output(self, layer: Layer, scheme: Scheme) -> bool:
-        """Return whether this output error need not be measured: it is known, or there is none."""
-        line = self.output_errors.get(layer.name)
+    def _has(self, figure: Figure, layer: Layer, scheme: Scheme) -> bool:
+        """Return whether this figure need not be measured: it is known, or there is none."""
+        line = self.figures.get(figure, {}).get(layer.name)
         return line is not None and (not line or str(scheme) in line or not scheme.fits(layer.matrix[1]))
 
 
-def planned(checkpoint: Checkpoint, choice: Choice, scores: Mapping[str, float] | None, sampled: Sample) -> Plan:
-    """Return the plan of a choice: by NNCF's scores or, while they are not known, by what a sample of all layers tells.
+def planned(
+    checkpoint: Checkpoint,
+    choice: Choice,
+    scores: Mapping[str, float] | None,
+    sampled: Sample,
+    damages: Figures | None = None,
+) -> Plan:
+    """Return the plan of a choice: by predicted damage where it says so, else by NNCF's scores or, while they are not
+    known, by what a sample of all layers tells.
 
     Raises SchemeError.
     """
+    if choice.sensitivity == "damage":
+        return make_plan(checkpoint.layers, choice, by_damage(checkpoint.layers, choice, damages or {}))
     if scores is not None or not all(layer.name in sampled for layer in ratio_defining(checkpoint.layers, True)):
         return make_plan(checkpoint.layers, choice, scores)
     bounds = {name: line.sensitivity for name, line in sampled.items()}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.errors import SchemeError
@@ -29,6 +29,11 @@ Misfit = Literal["error", "ignore", "adjust"]
 """What to do with a weight whose input channels the group does not divide: refuse the plan, keep it at 16 bits, or
 take the largest power of two that divides them. NNCF's ``GroupSizeFallbackMode``."""
 MISFITS: tuple[Misfit, ...] = get_args(Misfit)
+
+Sensitivity = Literal["nncf", "damage"]
+"""What decides which weights a ratio leaves to the backup: NNCF's score, from the weights alone, or the KL divergence
+that rounding each is predicted to cost."""
+SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class Choice:
     """The first that takes a weight decides."""
     method: Method = Method.NEAREST
     """How linear weights of less than 8 bits are rounded; all others are rounded to nearest."""
+    sensitivity: Sensitivity = "nncf"
 
     def __post_init__(self) -> None:
         if not MIN_RATIO <= self.ratio <= 1:  # false for NaN too
@@ -91,6 +97,9 @@ class Choice:
             raise SchemeError("unknown_group_size", group_size=self.group_size, sizes=sizes)
         if self.misfit not in MISFITS:
             raise SchemeError("unknown_misfit", misfit=str(self.misfit)[:40], misfits=", ".join(MISFITS))
+        if self.sensitivity not in SENSITIVITIES:
+            given, valid = str(self.sensitivity)[:40], ", ".join(SENSITIVITIES)
+            raise SchemeError("unknown_sensitivity", sensitivity=given, sensitivities=valid)
         if len(self.pins) > MAX_PINS:
             raise SchemeError("too_many_pins", limit=MAX_PINS)
 
@@ -105,6 +114,7 @@ class Choice:
         all_layers: bool = False,
         pins: Sequence[str] = (),
         method: str = Method.NEAREST,
+        sensitivity: str = "nncf",
     ) -> "Choice":
         """Return the choice these words name; without a backup it is NNCF's for the mode.
 
@@ -114,7 +124,8 @@ class Choice:
         second = parsed.default_backup if backup is None else parse_backup(backup)
         marks = tuple(Pin.parse(pin) for pin in pins)
         how = parse_method(method)
-        return cls(parsed, group_size, ratio, second, misfit, all_layers, marks, how)  # type: ignore[arg-type]
+        words: dict[str, Any] = {"misfit": misfit, "sensitivity": sensitivity}  # checked when it is made
+        return cls(parsed, group_size, ratio, second, all_layers=all_layers, pins=marks, method=how, **words)
 
     @cached_property
     def primary(self) -> Scheme:
@@ -267,9 +278,9 @@ def make_plan(
 ) -> Plan:
     """Return the plan of ``choice``.
 
-    ``sensitivities``: NNCF's score by tensor name, high stays at backup. Without them a mixed choice is planned in the
-    model's order and marked as an estimate, as it is where they ``are_estimates`` themselves. Raises SchemeError when
-    the group size fits no or not every layer, unless the choice says what to do then.
+    ``sensitivities``: a score by tensor name, NNCF's or that of :func:`by_damage`; high stays at backup. Without them a
+    mixed choice is planned in the model's order and marked as an estimate, as it is where they ``are_estimates``.
+    Raises SchemeError when the group size fits no or not every layer, unless the choice says what to do then.
     """
     pinned = _pinned(layers, choice)
     # An 8-bit integer mode takes every weight; NNCF asks nothing of their widths.
@@ -297,6 +308,26 @@ def make_plan(
     assignments = tuple([Assignment(layer, scheme(layer)) for layer in layers])
     is_exact = not choice.is_mixed or (sensitivities is not None and not are_estimates)
     return Plan(choice, assignments, is_exact, frozenset(pinned))
+
+
+def by_damage(
+    layers: Sequence[Layer], choice: Choice, damages: Mapping[str, Mapping[str, float]]
+) -> dict[str, float] | None:
+    """Return what to plan by: the damage of the primary mode, a weight, where ``damages`` has it by layer and scheme.
+
+    Infinite for a layer without any, such as an embedding or what no token comes to: it keeps the backup. None while a
+    layer is not measured yet.
+    """
+    linear = {layer.name for layer in ratio_defining(layers)}
+    scores = {}
+    for layer in ratio_defining(layers, all_layers=True):
+        line, scheme = damages.get(layer.name), _fitted(layer.matrix[1], choice)
+        if line is None and layer.name in linear:
+            return None
+        if line and scheme is not None and str(scheme) not in line:
+            return None
+        scores[layer.name] = line[str(scheme)] / layer.numel if line and scheme is not None else math.inf
+    return scores
 
 
 def _pinned(layers: Sequence[Layer], choice: Choice) -> dict[str, Scheme | None]:

@@ -38,6 +38,7 @@ class Choices(BaseModel):
     all_layers: bool = False
     pins: tuple[str, ...] = ()
     method: str = "nearest"
+    sensitivity: str = "nncf"
     calibration: str = ""
     """The text that a calibrated method read: its name, how many tokens, a digest of them."""
 

@@ -59,6 +59,7 @@ def plan_facts(plan: Plan, errors: Mapping[str, float] | None = None) -> dict[st
         "all_layers": choice.all_layers,
         "pins": [str(pin) for pin in choice.pins],
         "method": choice.method.value,
+        "sensitivity": choice.sensitivity,
         "exact": plan.is_exact,
         "original_bytes": plan.original_bytes,
         "compressed_bytes": plan.compressed_bytes,

@@ -74,7 +74,7 @@ class Session(Reading):
         plan = planned(checkpoint, choice, scores, sampled)
         with self._planning:  # what still works for the model before it sees that it is gone, and ends
             self.checkpoint, self.known, self.scores, self.choice, self.plan = checkpoint, known, scores, choice, plan
-            self.sampled, self.sample_bytes, self.output_errors = sampled, cost, {}
+            self.sampled, self.sample_bytes, self.figures = sampled, cost, {}
             self._before.clear()
         self._forget_compressed()
         self.talk.forget()

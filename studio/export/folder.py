@@ -96,6 +96,7 @@ def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path, calibr
             all_layers=choice.all_layers,
             pins=tuple(str(pin) for pin in choice.pins),
             method=choice.method.value,
+            sensitivity=choice.sensitivity,
             calibration=calibration,
         ),
         weights=tuple(_weight(a, compressed) for a in plan.assignments if a.scheme is not None),

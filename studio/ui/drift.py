@@ -9,6 +9,7 @@ from gradio.blocks import Block
 
 from studio.drift import Drift, guidance
 from studio.evaluate import Spread
+from studio.scheme import Method
 from studio.session import Session
 from studio.text import text
 from studio.ui.text_choice import EVALUATION, text_choice
@@ -74,7 +75,10 @@ def headline(session: Session, language: str) -> str:
     name = escape(text("drift.name", language))
     drift = session.drift
     if drift is None or drift.found is None:
-        return f'<p class="drift"><b>{name}</b> <span class="hint">{escape(text("drift.none", language))}</span></p>'
+        none, predicted = escape(text("drift.none", language)), session.predicted_drift
+        if predicted is not None and session.is_current and session.choice.method is Method.NEAREST:
+            none = escape(text("drift.predicted", language, kld=f"{predicted:.2g}"))
+        return f'<p class="drift"><b>{name}</b> <span class="hint">{none}</span></p>'
     found, about = drift.found, "" if drift.is_whole else "~\u2009"
     kind = "" if drift.is_whole else " estimate"
     figure = f"{about}KLD {spread(found.kld, 3)}"

@@ -38,6 +38,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         plan.backup,
         plan.misfit,
         plan.all_layers,
+        plan.sensitivity,
         plan.method,
     ]
     sampling = [

@@ -148,6 +148,7 @@ class Handlers:
         backup: str,
         misfit: str,
         all_layers: bool,
+        sensitivity: str,
         method: str,
     ) -> Iterator[Updates]:
         """A control moved: plan again. A new mode brings its own backup, unless the visitor chose another."""
@@ -155,7 +156,8 @@ class Handlers:
         if mode != now.mode.value and now.backup in (now.mode.default_backup, None) and backup != "none":
             backup = parse_mode(mode).default_backup.value
         size = now.group_size if group_size is None else int(group_size)
-        chosen = Choice.of(mode, size, round(float(ratio), 4), backup, misfit, all_layers, method=method)
+        share = round(float(ratio), 4)
+        chosen = Choice.of(mode, size, share, backup, misfit, all_layers, method=method, sensitivity=sensitivity)
         chosen = replace(chosen, pins=now.pins)
         if chosen == now and session.plan is not None:
             yield self._staleness(session, language)

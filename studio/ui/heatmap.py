@@ -68,9 +68,12 @@ class Cell:
             for (scheme, shape), count in self.sorts.items()
         )
 
-    def error(self, errors: Errors) -> float | None:
-        """Return the error, of several weights the root mean square over all numbers; None while one is not known."""
+    def error(self, errors: Errors, adds_up: bool = False) -> float | None:
+        """Return the error, of several weights the root mean square over all numbers, or the sum where it ``adds_up``;
+        None while one is not known."""
         found = [errors.get(a.layer.name) for a in self.members]
+        if adds_up and None not in found:
+            return sum(error for error in found if error is not None)
         if len(found) == 1 or None in found:
             return None if None in found else found[0]
         return self._mean(errors)
@@ -109,7 +112,13 @@ def cells(plan: Plan) -> tuple[list[str], list[int], dict[tuple[str, int], Cell]
     return rows, columns, {place: Cell(*place, tuple(found)) for place, found in members.items()}
 
 
-def heatmap(plan: Plan, errors: Errors | None, language: str, guessed: Mapping[str, Interval] = NONE_GUESSED) -> str:
+def heatmap(
+    plan: Plan,
+    errors: Errors | None,
+    language: str,
+    guessed: Mapping[str, Interval] = NONE_GUESSED,
+    is_damage: bool = False,
+) -> str:
     """Return the map: every cell with its bits, coloured by error or, without ``errors``, by bits.
 
     A cell kept at 8 bits or more beside ones of fewer has an outline, a pinned one a corner; one that is not measured
@@ -118,7 +127,7 @@ def heatmap(plan: Plan, errors: Errors | None, language: str, guessed: Mapping[s
     rows, columns, places = cells(plan)
     if not rows:
         return ""
-    found = {place: cell.error(errors) for place, cell in places.items()} if errors is not None else {}
+    found = {place: cell.error(errors, is_damage) for place, cell in places.items()} if errors is not None else {}
     top = max((error for error in found.values() if error is not None and error == error), default=0.0) or 1.0
     few = min(cell.bits for cell in places.values())
     heads = "".join(f"<th>{block if block % _step(columns) == 0 else ''}</th>" for block in columns)
@@ -142,7 +151,7 @@ def heatmap(plan: Plan, errors: Errors | None, language: str, guessed: Mapping[s
                 " light" if light and interval is None else "",
             ))  # fmt: skip
             digits = cell.bits if len(columns) <= DIGITS_UP_TO else ""
-            words = escape(_words(cell, error, interval, language))
+            words = escape(_words(cell, error, interval, language, "damage" if is_damage else "error"))
             style = f"background:{colour}" if interval is None else f"border-color:{colour}"
             line.append(
                 f'<td><button type="button" tabindex="-1" class="cell{classes}" style="{style}" '
@@ -184,7 +193,7 @@ def figure(name: str, errors: Errors | None, guessed: Mapping[str, Interval], be
     return f"{before}{errors[name]:.{digits}%}" if errors and name in errors else ""
 
 
-def _words(cell: Cell, error: float | None, interval: Interval | None, language: str) -> str:
+def _words(cell: Cell, error: float | None, interval: Interval | None, language: str, what: str) -> str:
     shape = cell.members[0].layer.shape
     count = len(cell.members)
     words = text(
@@ -201,7 +210,7 @@ def _words(cell: Cell, error: float | None, interval: Interval | None, language:
     if error != error:
         return words + text("map.hover_experts" if len(shape) == 3 else "map.hover_never", language)
     shown = f"{error:.2%}" if interval is None else about(interval, language)
-    return words + text("map.hover_error", language, error=shown)
+    return words + text(f"map.hover_{what}", language, **{what: shown})
 
 
 def _colour(cell: Cell, error: float | None, by_error: bool, top: float) -> tuple[str, bool]:

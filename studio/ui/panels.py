@@ -15,6 +15,7 @@ from studio.ui.present import (
     misfit_choices,
     mode_choices,
     scheme_choices,
+    sensitivity_choices,
 )
 from studio.ui.text_choice import CALIBRATION, text_choice
 from studio.ui.words import Words, heading
@@ -193,6 +194,7 @@ class PlanPanel:
     backup: gr.Radio
     misfit: gr.Radio
     all_layers: gr.Checkbox
+    sensitivity: gr.Radio
     method: gr.Dropdown
     reading: gr.Column
     """All that chooses the calibration text; there for methods that read one."""
@@ -269,14 +271,21 @@ def plan_panel(words: Words) -> PlanPanel:
                 elem_id="all-layers",
                 min_width=240,
             )
+            sensitivity = words.on(
+                gr.Radio,
+                {"label": "plan.sensitivity", "info": "plan.sensitivity_info", "choices": sensitivity_choices},
+                value=start.sensitivity,
+                elem_id="sensitivity",
+                min_width=240,
+            )
         with gr.Row(elem_classes="tight"):
             compress = words.on(gr.Button, {"value": "plan.compress"}, variant="primary", elem_id="compress", scale=3)
             undo = words.on(gr.Button, {"value": "plan.undo"}, interactive=False, elem_id="undo", scale=1)
             cancel = words.on(gr.Button, {"value": "plan.cancel"}, interactive=False, elem_id="cancel", scale=1)
         progress = gr.HTML(elem_id="progress")
     return PlanPanel(
-        mode, group_size, ratio, backup, misfit, all_layers, method, reading, reads, calibration, dataset, undo,
-        compress, cancel, progress,
+        mode, group_size, ratio, backup, misfit, all_layers, sensitivity, method, reading, reads, calibration, dataset,
+        undo, compress, cancel, progress,
     )  # fmt: skip
 
 

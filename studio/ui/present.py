@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from studio.architecture import Kind, ratio_defining
 from studio.jobs import Event
-from studio.plan import MAX_PATTERN, MISFITS, Pin, Plan
+from studio.plan import MAX_PATTERN, MISFITS, SENSITIVITIES, Pin, Plan
 from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Method, Mode, Scheme
 from studio.session import Session
 from studio.source import BUILTIN, BUILTIN_PACKAGE
@@ -22,7 +22,7 @@ MODES = (
     Mode.FP4, Mode.NVFP4, Mode.MXFP4, Mode.FP8_E4M3, Mode.MXFP8_E4M3, Mode.INT3_SYM, Mode.INT2_SYM,
 )  # fmt: skip
 """In the order of the list: what most people want first."""
-Colour = Literal["weight", "output", "bits"]
+Colour = Literal["weight", "output", "damage", "bits"]
 COLOURS: tuple[Colour, ...] = get_args(Colour)
 """What the map can show."""
 MAX_TABLE_ROWS = 400
@@ -113,11 +113,14 @@ def strip(session: Session, found: Errors | None, language: str) -> str:
     )
 
 
-def is_as_nearest(session: Session) -> bool:
-    """Return whether the weight errors on show are those of rounding to nearest, while the plan's method is another."""
+def is_as_nearest(session: Session, colour: Colour = "weight") -> bool:
+    """Return whether the figures on show are those of rounding to nearest, while the plan's method is another.
+
+    Weight errors are until it is compressed, what is found with a text always is.
+    """
     if session.choice.method is Method.NEAREST or session.choice.mode.bits >= 8:
         return False
-    return session.compressed is None or not session.is_current
+    return colour != "weight" or session.compressed is None or not session.is_current
 
 
 def weight_errors(session: Session) -> Mapping[str, float] | None:
@@ -138,7 +141,8 @@ def weight_errors(session: Session) -> Mapping[str, float] | None:
 def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Errors | None:
     """Return the errors that colour the map, ``found`` being the plan's weight errors.
 
-    None where it is coloured by bits, or nothing is measured yet; a layer kept at 16 bits has none to lose.
+    None where it is coloured by bits, or nothing is measured yet; a layer kept at 16 bits has none to lose. Damage is a
+    share of all layers' sum.
     """
     if session.plan is None or colour == "bits":
         return None
@@ -148,15 +152,19 @@ def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Er
         if not guessed and (found is None or not kept):
             return found
         return {**kept, **{name: each.error for name, each in guessed.items()}, **(found or {})}
-    outputs = session.output_errors
-    if not outputs:
+    figures = session.output_errors if colour == "output" else session.damages
+    if not figures:
         return None
     measured = {
-        a.layer.name: outputs[a.layer.name].get(str(a.scheme)) if outputs[a.layer.name] else math.nan
+        a.layer.name: figures[a.layer.name].get(str(a.scheme)) if figures[a.layer.name] else math.nan
         for a in session.plan.assignments
-        if a.layer.name in outputs
+        if a.layer.name in figures and a.scheme is not None
     }
-    return kept | {name: error for name, error in measured.items() if error is not None}
+    found = kept | {name: error for name, error in measured.items() if error is not None}
+    if colour == "output":
+        return found
+    whole = sum(damage for damage in found.values() if damage == damage) or 1.0
+    return {name: damage / whole for name, damage in found.items()}
 
 
 def map_legend(
@@ -166,11 +174,17 @@ def map_legend(
     language: str,
     guessed: Estimates = NONE_GUESSED,
     as_nearest: bool = False,
+    predicted: float | None = None,
 ) -> str:
-    """Return which error the map shows, what the numbers mean, and the weights outside the blocks."""
+    """Return which error the map shows, what the numbers mean, and the weights outside the blocks.
+
+    ``predicted``: the KL divergence that the plan is predicted to cost, where it is known.
+    """
     title = text(f"map.by_{'bits' if errors is None else colour}", language)
-    if errors is None and colour == "output":
-        title = text("map.output_waits", language)
+    if errors is None and colour in ("output", "damage"):
+        title = text(f"map.{colour}_waits", language)
+    if colour == "damage" and predicted is not None:
+        title += text("map.predicted", language, kld=f"{predicted:.2g}")
     if guessed and errors is not None:
         title += text("map.sampled", language)
     if as_nearest:
@@ -208,7 +222,7 @@ def pins(plan: Plan, language: str) -> str:
 
 
 def layer_card(session: Session, pattern: str, language: str) -> str:
-    """Return what the layers of ``pattern`` would cost in each scheme: bytes, weight error, output error."""
+    """Return what the layers of ``pattern`` would cost in each scheme: bytes, weight error, output error, damage."""
     plan = session.plan
     if plan is None or not pattern or len(pattern) > MAX_PATTERN:
         return ""
@@ -219,19 +233,24 @@ def layer_card(session: Session, pattern: str, language: str) -> str:
     first = taken[0].layer
     now = ", ".join(dict.fromkeys(scheme_name(a.scheme, language) for a in taken))
     heading = text("pin.card", language, count=len(taken), shape=shape_name(first.shape), scheme=now)
-    known, outputs = session.known.layers.get(first.name), session.output_errors.get(first.name, {})
+    known = session.known.layers.get(first.name)
+    outputs, damages = session.output_errors.get(first.name, {}), session.damages.get(first.name, {})
     sampled = session.sampled.get(first.name)
     errors = {name: about(found, language) for name, found in sampled.errors.items()} if sampled is not None else {}
     errors |= {name: f"{error:.2%}" for name, error in known.errors.items()} if known is not None else {}
     if not errors:
         return f'<p class="facts">{escape(heading)}</p>'
     lines = sorted((Scheme.parse(name).nbytes(first.matrix), name, error) for name, error in errors.items())
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (name, format_bytes(nbytes), error, f"{outputs[name]:.2%}" if name in outputs else "–")
         for nbytes, name, error in lines
     ]
-    columns = [text(f"map.column_{name}", language) for name in ("scheme", "bytes", "error", "output")]
-    return f'<p class="facts">{escape(heading)}</p>{table(columns, rows)}'
+    columns = ["scheme", "bytes", "error", "output"]
+    if damages:
+        columns.append("damage")
+        rows = [(*row, f"{damages[row[0]]:.2g}" if row[0] in damages else "–") for row in rows]
+    names = [text(f"map.column_{name}", language) for name in columns]
+    return f'<p class="facts">{escape(heading)}</p>{table(names, rows)}'
 
 
 def scheme_choices(language: str) -> list[tuple[str, str]]:
@@ -319,6 +338,11 @@ def misfit_choices(language: str) -> list[tuple[str, str]]:
     return [(text(f"plan.misfit_{misfit}", language), misfit) for misfit in MISFITS]
 
 
+def sensitivity_choices(language: str) -> list[tuple[str, str]]:
+    """Return what the ratio can go by."""
+    return [(text(f"plan.sensitivity_{sensitivity}", language), sensitivity) for sensitivity in SENSITIVITIES]
+
+
 def colour_choices(language: str) -> list[tuple[str, str]]:
     """Return what the map can be coloured by."""
     return [(text(f"map.colour_{colour}", language), colour) for colour in COLOURS]
@@ -362,6 +386,7 @@ def command(session: Session) -> str:
         options += ["--ratio", f"{choice.ratio:g}", "--backup", backup]
     options += ["--misfit", choice.misfit] if choice.misfit != "error" else []
     options += ["--all-layers"] if choice.all_layers else []
+    options += ["--sensitivity", choice.sensitivity] if choice.is_mixed and choice.sensitivity != "nncf" else []
     options += ["--method", choice.method.value] if choice.method is not Method.NEAREST else []
     if choice.method.needs_inputs and session.calibrated_on is not None:
         options += ["--calibrate", session.calibrated_on.name]

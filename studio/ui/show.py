@@ -55,6 +55,7 @@ def offered(page: Page, session: Session, language: str) -> Updates:
         page.plan.ratio: gr.update(interactive=mixable),
         page.plan.backup: gr.update(choices=present.backup_choices(language, choice.mode), interactive=mixable),
         page.plan.all_layers: gr.update(interactive=mixable),
+        page.plan.sensitivity: gr.update(interactive=mixable),
         page.plan.method: gr.update(
             choices=methods.method_choices(language, session),
             interactive=choice.mode.bits < 8,
@@ -105,6 +106,7 @@ def controls(page: Page, session: Session) -> Updates:
         page.plan.backup: gr.update(value=backup_name(choice.backup)),
         page.plan.misfit: gr.update(value=choice.misfit),
         page.plan.all_layers: gr.update(value=choice.all_layers),
+        page.plan.sensitivity: gr.update(value=choice.sensitivity),
         page.plan.method: gr.update(value=choice.method.value),
     }
 
@@ -126,14 +128,15 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
         return {}
     errors = present.errors_on_show(session, found, colour)
     guessed = estimate.estimates(session, found) if colour == "weight" else {}
-    as_nearest = errors is not None and present.is_as_nearest(session)
-    legend = present.map_legend(plan, colour, errors, language, guessed, as_nearest)
+    as_nearest = errors is not None and present.is_as_nearest(session, colour)
+    predicted = session.predicted_drift
+    legend = present.map_legend(plan, colour, errors, language, guessed, as_nearest, predicted)
     legend += estimate.needs_whole(session, language)
     is_offered = session.is_sampling or estimate.is_offered(session, found)
     offer = gr.update(visible=is_offered, interactive=not session.is_sampling, value=estimate.offer(session, language))
     return {
         page.map.legend: legend,
-        page.map.grid: heatmap(plan, errors, language, guessed),
+        page.map.grid: heatmap(plan, errors, language, guessed, is_damage=colour == "damage"),
         page.map.estimate: offer,
         page.map.halt: gr.update(visible=session.is_sampling),
     }
@@ -237,7 +240,7 @@ def model_info(language: str) -> str:
 def moving(page: Page) -> list[Block]:
     """Return the components that a change of plan may change."""
     controls = (page.plan.group_size, page.plan.ratio, page.plan.backup, page.plan.all_layers, page.plan.undo)
-    rounding = (page.plan.method, page.plan.reading)
+    rounding = (page.plan.sensitivity, page.plan.method, page.plan.reading)
     map_ = (page.map.legend, page.map.grid, page.map.table, page.map.pins, page.map.unpin, page.map.card)
     sample = (page.map.estimate, page.map.halt)
     sizes = (page.sizes.chart, page.sizes.distribution)

@@ -107,3 +107,12 @@ def test_output_errors_are_measured_when_asked_for(page: Page) -> None:
     expect(page.locator("#model-notice .progress")).to_have_count(0)
     page.locator(CELL).click()
     expect(page.locator("#layer-card")).not_to_contain_text("–")
+
+
+def test_predicted_damage_is_shown_with_its_sum(page: Page) -> None:
+    pick(page, "colour", text("map.colour_damage"))
+    expect(page.locator("#map-legend .map-title")).to_contain_text("nats a token")
+    expect(page.locator("#map-grid .cell.open")).to_have_count(0)
+    expect(page.locator("#model-notice .progress")).to_have_count(0)
+    page.locator(CELL).click()
+    expect(page.locator("#layer-card")).to_contain_text(text("map.column_damage"))

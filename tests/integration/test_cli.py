@@ -199,7 +199,7 @@ def test_an_estimate_names_every_choice_and_layer(tiny_model: TinyModel) -> None
         *("model", "revision", "architecture", "source_format", "source_bytes", "part", "can_chat"),
         *("original_bytes", "compressed_bytes"),
         *("bits_per_weight", "mode", "group_size", "ratio", "backup", "method", "misfit", "all_layers", "pins"),
-        *("exact", "layers"),
+        *("sensitivity", "exact", "layers"),
     }
     assert (facts["mode"], facts["group_size"], facts["ratio"], facts["backup"]) == ("int4_sym", 32, 0.5, "none")
     assert facts["architecture"] == "llama"

@@ -195,6 +195,19 @@ def test_all_layers_are_all(tiny_model: TinyModel) -> None:
     assert {found for name, found in schemes(facts).items() if "norm" not in name} == {"int4_asym-g32"}
 
 
+def test_a_ratio_can_go_by_predicted_damage(tiny_model: TinyModel, tmp_path: Path) -> None:
+    arguments = ("--group-size", 32, "--ratio", 0.5, "--sensitivity", "damage", "--json")
+    facts = run("estimate", tiny_model("llama"), *arguments).json
+    assert (facts["sensitivity"], facts["exact"]) == ("damage", True)
+    found = schemes(facts)
+    assert {found[name] for name in found if "_proj" in name} == {"int4_asym-g32", "int8_asym"}
+    made = run("compress", tiny_model("llama"), *arguments, "--out", tmp_path / "made").json
+    assert schemes(made) == found
+    recipe = json.loads((tmp_path / "made" / "recipe.json").read_text(encoding="utf-8"))
+    assert recipe["choices"]["sensitivity"] == "damage"
+    assert_refused(run("estimate", tiny_model("llama"), "--sensitivity", "luck", "--json"), "unknown_sensitivity")
+
+
 @pytest.mark.parametrize(
     ("choices", "key"),
     [

@@ -1,6 +1,7 @@
 """A session's survey, its pins and its interrupted compressions, while the visitor does something else."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -242,22 +243,43 @@ def linear_of(session: Session) -> set[str]:
 
 
 def test_output_errors_that_were_stopped_half_way_are_measured_to_the_end(session: Session) -> None:
-    steps = session.measure_outputs()
+    steps = session.measure_figure("output")
     while not session.output_errors:
         next(steps)
     session.stop("survey")
     with pytest.raises(Cancelled):
         finish(steps)
     assert 0 < len(session.output_errors) < len(linear_of(session))
-    finish(session.measure_outputs())
+    finish(session.measure_figure("output"))
     assert session.output_errors.keys() == linear_of(session)
-    assert list(session.measure_outputs()) == []
+    assert list(session.measure_figure("output")) == []
+
+
+def test_a_plan_by_damage_waits_for_it_and_then_follows_it(session: Session) -> None:
+    plan = session.choose(Choice(Mode.INT4_ASYM, 32, 0.5, sensitivity="damage"))
+    assert not plan.is_exact
+    assert session.predicted_drift is None
+    assert session.is_unmeasured
+    finish(session.measure())
+    assert not session.is_unmeasured
+    assert session.plan is not None
+    assert session.plan.is_exact
+    costs = {name: line["int4_asym-g32"] for name, line in session.damages.items()}
+    numel = {a.layer.name: a.layer.numel for a in session.plan.assignments}
+    coarse = [costs[name] / numel[name] for name in costs if session.plan.scheme_of(name) == Scheme(Mode.INT4_ASYM, 32)]
+    fine = [costs[name] / numel[name] for name in costs if session.plan.scheme_of(name) == Scheme(Mode.INT8_ASYM)]
+    assert max(coarse) <= min(fine)
+    predicted = session.predicted_drift
+    assert predicted is not None
+    session.choose(replace(session.choice, ratio=1.0))
+    assert session.predicted_drift == pytest.approx(sum(costs.values()))
+    assert predicted < sum(costs.values())
 
 
 def test_output_errors_that_end_after_another_model_was_opened_leave_that_alone(
     session: Session, models: dict[str, Path]
 ) -> None:
-    steps = session.measure_outputs()
+    steps = session.measure_figure("output")
     while next(steps).fraction != 1 or len(session.output_errors) < len(linear_of(session)):
         pass
     finish(session.open(str(models["other"])))

@@ -3,16 +3,19 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from studio.architecture import Layer, ratio_defining
 from studio.blocks import BlockModel
+from studio.calibrate import token_ids
 from studio.checkpoint import Checkpoint, of_folder
-from studio.damage import damages
+from studio.damage import column_costs, damages, measure, recall
 from studio.rounding import dequantize, round_to_nearest
 from studio.scheme import Mode, Scheme
+from studio.settings import settings
 from tests.steps import finish
 
 TOKENS = torch.arange(512).reshape(8, 64) * 7 % 200
@@ -47,3 +50,21 @@ def test_eight_bits_cost_far_less_than_two(tiny_model: Callable[[str], Path]) ->
     layers = ratio_defining(checkpoint.layers)
     coarse, fine = (finish(damages(checkpoint, {x.name: s for x in layers}, TOKENS)) for s in (COARSE, FINE))
     assert all(0 < fine[name] < 0.01 * coarse[name] for name in coarse)
+
+
+def test_the_map_is_that_of_the_formula_and_kept(
+    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings(), "cache_dir", tmp_path)
+    checkpoint = of_folder(tiny_model("llama"))
+    found = finish(measure(checkpoint, [COARSE, FINE]))
+    costs = finish(column_costs(checkpoint, token_ids(checkpoint)))
+    for layer in ratio_defining(checkpoint.layers):
+        for scheme in (COARSE, FINE):
+            weight = checkpoint.read(layer).float()
+            moved = dequantize(round_to_nearest(weight, scheme).stored(), scheme.mode) - weight
+            expected = float((moved.double().square() @ costs[layer.name].double()).sum())
+            assert found[layer.name][str(scheme)] == pytest.approx(expected, rel=1e-3)
+    assert recall(checkpoint, [COARSE, FINE]) == found
+    assert list(measure(checkpoint, [COARSE, FINE])) == []  # the model did not run
+    assert recall(checkpoint, [COARSE]) is None

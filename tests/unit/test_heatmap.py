@@ -67,6 +67,16 @@ def test_the_error_of_several_is_that_of_all_their_numbers() -> None:
     assert cell_of(plan_of(), "q_proj").error({"model.layers.1.q_proj.weight": 0.25}) == 0.25
 
 
+def test_damages_of_several_add_up() -> None:
+    plan = plan_of()
+    cell = cell_of(plan, "mlp.experts.*.up")
+    damages = {a.layer.name: 0.01 * (i + 1) for i, a in enumerate(cell.members)}
+    whole = sum(damages.values())
+    assert cell.error(damages, adds_up=True) == pytest.approx(whole)
+    said = words(heatmap(plan, damages, "en", is_damage=True))
+    assert said[cell.pattern].endswith(text("map.hover_damage", damage=f"{whole:.2%}"))
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_grey_cell_says_why_it_has_no_error(language: str) -> None:
     plan = plan_of()

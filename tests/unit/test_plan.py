@@ -6,7 +6,7 @@ import pytest
 
 from studio.architecture import Kind, Layer, ratio_defining
 from studio.errors import SchemeError
-from studio.plan import Choice, Plan, group_sizes, make_plan
+from studio.plan import Choice, Plan, by_damage, group_sizes, make_plan
 from studio.scheme import Mode, Scheme
 
 WIDTH = 576
@@ -251,3 +251,29 @@ def test_words_that_mean_nothing_are_refused(words: tuple[str, int, float, str],
 def test_a_group_size_that_is_none_is_refused(group_size: int) -> None:
     with pytest.raises(SchemeError):
         make_plan(a_model(), Choice(group_size=group_size))
+
+
+def test_by_damage_what_would_cost_most_a_weight_keeps_the_backup() -> None:
+    layers = a_model()
+    choice = Choice(Mode.INT4_ASYM, 64, 0.5, sensitivity="damage")
+    damages = {layer.name: {str(PRIMARY): 0.001 * layer.numel} for layer in layers if layer.kind is Kind.LINEAR}
+    damages["b.1.up_proj.weight"][str(PRIMARY)] *= 2
+    damages["b.2.k_proj.weight"] = {}  # nothing came here
+    scores = by_damage(layers, choice, damages)
+    assert scores is not None
+    assert scores["b.0.q_proj.weight"] == pytest.approx(0.001)
+    assert scores["b.2.k_proj.weight"] == scores["embed.weight"] == math.inf
+    kept = names_at(make_plan(layers, choice, scores), BACKUP)
+    assert {"b.1.up_proj.weight", "b.2.k_proj.weight", "embed.weight", "lm_head.weight"} <= kept
+
+
+@pytest.mark.parametrize("what", ["a layer", "a scheme"])
+def test_what_is_not_measured_yet_decides_nothing(what: str) -> None:
+    layers = a_model()
+    damages = {layer.name: {str(PRIMARY): 1.0} for layer in layers if layer.kind is Kind.LINEAR}
+    damages["b.0.q_proj.weight"] = {"nf4-g64": 1.0}
+    if what == "a layer":
+        del damages["b.0.q_proj.weight"]
+    choice = Choice(Mode.INT4_ASYM, 64, 0.5, sensitivity="damage")
+    assert by_damage(layers, choice, damages) is None
+    assert not make_plan(layers, choice, by_damage(layers, choice, damages)).is_exact

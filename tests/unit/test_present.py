@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from studio.architecture import Kind
 from studio.jobs import Event
 from studio.plan import Choice, make_plan
 from studio.scheme import Method, Mode
 from studio.session import Session
 from studio.text import LANGUAGES, text
-from studio.ui.present import is_as_nearest, map_legend, progress, strip
+from studio.ui.present import errors_on_show, is_as_nearest, layer_card, map_legend, progress, strip
 from tests.unit.test_plan import a_model
 
 PLAN = make_plan(a_model(), Choice(Mode.INT4_ASYM, 64))
@@ -44,3 +45,19 @@ def test_errors_of_another_method_are_drawn_as_estimates(language: str, tmp_path
     assert is_as_nearest(session)
     assert hint in strip(session, found, language)
     assert "~\u200910.00%" in strip(session, found, language)
+
+
+def test_damage_is_shown_as_a_share_of_what_the_plan_is_predicted_to_cost(tmp_path: Path) -> None:
+    linear = [a for a in PLAN.assignments if a.layer.kind is Kind.LINEAR]
+    damages = {a.layer.name: {str(a.scheme): 0.01, "int8_asym": 0.001} for a in linear}
+    damages[linear[0].layer.name] = {}
+    session = Session(plan=PLAN, choice=PLAN.choice, workspace=tmp_path, figures={"damage": damages})
+    shown = errors_on_show(session, None, "damage")
+    assert shown is not None
+    assert math.isnan(shown[linear[0].layer.name])
+    assert shown[linear[1].layer.name] == pytest.approx(1 / (len(linear) - 1))
+    assert errors_on_show(session, None, "output") is None
+    session.choice = replace(PLAN.choice, method=Method.GPTQ)
+    assert is_as_nearest(session, "damage")
+    assert text("map.predicted", kld="0.34") in map_legend(PLAN, "damage", shown, "en", predicted=0.339)
+    assert layer_card(session, linear[1].layer.name, "en").count("<th") == 0  # nothing is surveyed yet
