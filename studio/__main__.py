@@ -44,7 +44,7 @@ Backup = Annotated[
 ]
 Misfit = Annotated[str, typer.Option("--misfit", help=say("help_misfit"))]
 AllLayers = Annotated[bool, typer.Option("--all-layers", help=say("help_all_layers"))]
-By = Annotated[str, typer.Option("--sensitivity", help=say("help_sensitivity"))]
+By = Annotated[str | None, typer.Option("--sensitivity", help=say("help_sensitivity"), show_default=False)]
 Pins = Annotated[list[str] | None, typer.Option("--pin", help=say("help_pin"), show_default=False)]
 Ignored = Annotated[list[str] | None, typer.Option("--ignore", help=say("help_ignore"), show_default=False)]
 MethodName = Annotated[str, typer.Option("--method", help=say("help_method", methods=", ".join(("best", *Method))))]
@@ -95,7 +95,7 @@ def estimate(
     backup: Backup = None,
     misfit: Misfit = "error",
     all_layers: AllLayers = False,
-    sensitivity: By = "nncf",
+    sensitivity: By = None,
     pin: Pins = None,
     ignore: Ignored = None,
     as_json: AsJson = False,
@@ -149,7 +149,7 @@ def compress(
     backup: Backup = None,
     misfit: Misfit = "error",
     all_layers: AllLayers = False,
-    sensitivity: By = "nncf",
+    sensitivity: By = None,
     pin: Pins = None,
     ignore: Ignored = None,
     method: MethodName = "nearest",
@@ -292,7 +292,7 @@ def _session(
     backup: str | None,
     misfit: str,
     all_layers: bool,
-    sensitivity: str,
+    sensitivity: str | None,
     pins: list[str] | None,
     ignored: list[str] | None,
     method: str = Method.NEAREST,

@@ -6,9 +6,8 @@ nats a token, where Δ is the error of rounding to nearest. Layers do not see ea
 their sum is about four fifths of what is measured, at three to five bits alike.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,43 +20,30 @@ from studio.checkpoint import Checkpoint
 from studio.fisher import SEED, against_signs, lots
 from studio.layer_figures import Figures, Loss, Measured
 from studio.model import COMPUTE
-from studio.rounding import dequantize, round_to_nearest
 from studio.scheme import Scheme
+from studio.texts import digest
 
 VERSION = 1
 """Raised when the figures change their meaning: those kept on disk are then not read any more."""
 
 
-def measure(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Generator[Step | Measured, None, Figures]:
-    """Return the predicted damage of every linear layer over the built-in text, at once if it was measured before.
+def measure(
+    checkpoint: Checkpoint, schemes: Sequence[Scheme], tokens: Tensor | None = None
+) -> Generator[Step | Measured, None, Figures]:
+    """Return the predicted damage of every linear layer, nats a token, at once if it was measured before.
 
-    Raises CheckpointError when the files are damaged, or have no tokenizer.
+    ``tokens`` [W, T] is what the model reads, by default a short built-in text. Raises CheckpointError when the files
+    are damaged, or have no tokenizer.
     """
-    before = recall(checkpoint, schemes)
+    tokens = calibrate.token_ids(checkpoint) if tokens is None else tokens
+    file = layer_figures.file_of(checkpoint, "damage", schemes, VERSION, SEED, digest(tokens))
+    before = layer_figures.recall(file, checkpoint, schemes)
     if before is not None:
         return before
-    costs = yield from column_costs(checkpoint, calibrate.token_ids(checkpoint))
+    costs = yield from column_costs(checkpoint, tokens)
     losses = {name: damage_loss(cost) for name, cost in costs.items()}
     found = yield from layer_figures.figures(checkpoint, losses, schemes)
-    kept.keep(_file(checkpoint, schemes), found)
-    return found
-
-
-def damages(
-    checkpoint: Checkpoint, schemes: Mapping[str, Scheme], tokens: Tensor
-) -> Generator[Step, None, dict[str, float]]:
-    """Yield while the model reads ``tokens`` [W, T]; return the predicted KL divergence of each layer in its scheme.
-
-    Of ``schemes``, by name, linear weights that nothing comes to are missing. Raises CheckpointError for damaged files.
-    """
-    costs = yield from column_costs(checkpoint, tokens)
-    found = {}
-    for layer in checkpoint.layers:
-        if layer.name in schemes and layer.name in costs:
-            scheme = schemes[layer.name]
-            weight = checkpoint.read(layer).float()
-            moved = dequantize(round_to_nearest(weight, scheme), scheme.mode) - weight
-            found[layer.name] = damage_loss(costs[layer.name]).of(moved)
+    kept.keep(file, found)
     return found
 
 
@@ -91,14 +77,3 @@ def column_costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None
     for lot in lots(checkpoint, tokens):
         yield from model.run_backward(lot, lambda logits: against_signs(logits, generator))
     return {name: power.cpu() / (2 * tokens.numel()) for name, power in powers.items()}
-
-
-def recall(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Figures | None:
-    """Return what was kept of an earlier visit, None when there is nothing, or not of these layers."""
-    return layer_figures.recall(_file(checkpoint, schemes), checkpoint, schemes)
-
-
-def _file(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Path:
-    return layer_figures.file_of(
-        checkpoint, "damage", schemes, VERSION, calibrate.TEXT.read_bytes(), calibrate.MAX_TOKENS, SEED
-    )

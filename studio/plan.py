@@ -114,9 +114,10 @@ class Choice:
         all_layers: bool = False,
         pins: Sequence[str] = (),
         method: str = Method.NEAREST,
-        sensitivity: str = "nncf",
+        sensitivity: str | None = None,
     ) -> "Choice":
-        """Return the choice these words name; without a backup it is NNCF's for the mode.
+        """Return the choice these words name; without a backup it is NNCF's for the mode, without a sensitivity
+        predicted damage where the model reads a text anyway, else NNCF's score.
 
         Raises SchemeError with the valid ones for an unknown word.
         """
@@ -124,7 +125,8 @@ class Choice:
         second = parsed.default_backup if backup is None else parse_backup(backup)
         marks = tuple(Pin.parse(pin) for pin in pins)
         how = parse_method(method)
-        words: dict[str, Any] = {"misfit": misfit, "sensitivity": sensitivity}  # checked when it is made
+        by = sensitivity or ("damage" if how.needs_inputs else "nncf")
+        words: dict[str, Any] = {"misfit": misfit, "sensitivity": by}  # checked when it is made
         return cls(parsed, group_size, ratio, second, all_layers=all_layers, pins=marks, method=how, **words)
 
     @cached_property

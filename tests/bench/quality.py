@@ -44,9 +44,8 @@ def made(name: str, options: argparse.Namespace) -> Row | str:
         environment = os.environ | {"STUDIO_CACHE_DIR": str(options.dir / "cache"), "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-W", "ignore", "-m", "tests.bench.quality_row", name, file, *given]
         file.unlink(missing_ok=True)
-        shutil.rmtree(
-            options.dir / "cache" / "tokens", ignore_errors=True
-        )  # what a row before found out costs time too
+        for found in ("tokens", "survey"):  # what a row before found out costs time too
+            shutil.rmtree(options.dir / "cache" / found, ignore_errors=True)
         try:
             code = subprocess.run(list(map(str, command)), env=environment, check=False, timeout=LONGEST).returncode
         except subprocess.TimeoutExpired:

@@ -4,12 +4,13 @@ Two cores compress, whatever the machine has, so that seconds can be compared; a
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,15 +22,16 @@ from studio import export
 from studio.architecture import Kind
 from studio.checkpoint import WEIGHTS, Checkpoint
 from studio.compress import compress
-from studio.damage import damages
+from studio.damage import measure
 from studio.evaluate import Evaluation, Original, Tally
 from studio.model import load_tokenizer
 from studio.packing import PackedTensor
-from studio.plan import Choice, make_plan
+from studio.plan import SENSITIVITIES, Choice, Sensitivity, by_damage, make_plan
 from studio.recipe import read_recipe
 from studio.scheme import Method, Mode, Scheme
+from studio.survey import sensitivities
 from tests.bench.quality_data import dithered, windows
-from tests.bench.quality_peers import PEERS, Made, Peer, Predict, linear, predictor
+from tests.bench.quality_peers import PEERS, Made, Peer, Predict, predictor
 from tests.steps import finish
 
 NOT_INSTALLED = 3
@@ -62,18 +64,27 @@ class Row:
     original: float
 
 
-def ours(method: Method, scheme: Scheme, ratio: float = 1.0) -> Callable[[Checkpoint, Tensor, Path], Made]:
+def ours(
+    method: Method, scheme: Scheme, ratio: float = 1.0, by: Sensitivity = "damage"
+) -> Callable[[Checkpoint, Tensor, Path], Made]:
     """The studio, from the model's files to the written one; judged from what it exports.
 
-    With a ratio the rest of the blocks is at 8 bits, and what finds out which is in the time.
+    With a ratio the rest of the blocks is at 8 bits, and what finds out which is in the time: of the damage, which is
+    predicted from what calibrates.
     """
 
     def make(checkpoint: Checkpoint, tokens: Tensor, folder: Path) -> Made:
         from studio import __version__
 
-        choice = Choice.of(scheme.mode.value, scheme.group_size, ratio, "int8_asym", method=method.value)
+        choice = Choice(scheme.mode, scheme.group_size, ratio, Mode.INT8_ASYM, method=method, sensitivity=by)
         began = time.perf_counter()
-        scores = _scores(checkpoint, scheme, tokens) if ratio < 1 else None
+        scores: Mapping[str, float] | None = None
+        if ratio < 1:
+            scores = (
+                by_damage(checkpoint.layers, choice, finish(measure(checkpoint, [scheme], tokens)))
+                if by == "damage"
+                else finish(sensitivities(checkpoint))
+            )
         plan = make_plan(checkpoint.layers, choice, scores)
         compressed = finish(compress(checkpoint, plan, folder / WEIGHTS, tokens if method.needs_inputs else None))
         seconds = time.perf_counter() - began
@@ -83,12 +94,6 @@ def ours(method: Method, scheme: Scheme, ratio: float = 1.0) -> Callable[[Checkp
         return Made(lambda: predictor(checkpoint, exported(out)), bits, seconds, __version__)
 
     return make
-
-
-def _scores(checkpoint: Checkpoint, scheme: Scheme, tokens: Tensor) -> dict[str, float]:
-    """Return what decides which layers keep 8 bits: the predicted damage, a weight."""
-    found = finish(damages(checkpoint, {layer.name: scheme for layer in linear(checkpoint)}, tokens))
-    return {layer.name: found[layer.name] / layer.numel for layer in linear(checkpoint)}
 
 
 def exported(folder: Path) -> dict[str, Tensor]:
@@ -117,9 +122,14 @@ def _ours() -> dict[str, Peer]:
         for scheme, target, methods in asked
         for method in methods
     }
+    # A fifth of the weights at 8 bits: what decides which.
+    int4 = Scheme(Mode.INT4_ASYM, 64)
+    for method, by in itertools.product((Method.NEAREST, fisher), SENSITIVITIES):
+        name = f"{method.value} {int4}, ratio 0.8 by {'predicted damage' if by == 'damage' else 'NNCF'}"
+        rows[name] = Peer(f"{int4}, int8_asym", BOTH, ours(method, int4, 0.8, by))
     # As many bytes as llama.cpp's Q4_K_M takes here.
     for scheme, ratio, target in (
-        (Scheme(Mode.INT4_ASYM, 64), 0.678, BOTH),
+        (int4, 0.678, BOTH),
         (Scheme(Mode.NF4, 64), 0.667, "OpenVINO"),
     ):
         rows[f"fisher_gptq {scheme} + int8"] = Peer(f"{scheme}, int8_asym", target, ours(fisher, scheme, ratio))

@@ -12,7 +12,7 @@ from studio.architecture import Layer, ratio_defining
 from studio.blocks import BlockModel
 from studio.calibrate import token_ids
 from studio.checkpoint import Checkpoint, of_folder
-from studio.damage import column_costs, damages, measure, recall
+from studio.damage import column_costs, measure
 from studio.rounding import dequantize, round_to_nearest
 from studio.scheme import Mode, Scheme
 from studio.settings import settings
@@ -33,10 +33,19 @@ def logs(checkpoint: Checkpoint, rounded: str | None = None) -> Tensor:
     return log_softmax(torch.cat(list(model.logits(hidden)), 1), -1)
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings(), "cache_dir", tmp_path)
+
+
+def damages(checkpoint: Checkpoint, scheme: Scheme) -> dict[str, float]:
+    return {name: line[str(scheme)] for name, line in finish(measure(checkpoint, [scheme], TOKENS)).items()}
+
+
 def test_the_prediction_follows_what_rounding_a_layer_alone_costs(tiny_model: Callable[[str], Path]) -> None:
     checkpoint = of_folder(tiny_model("llama"))
     layers = ratio_defining(checkpoint.layers)
-    found = finish(damages(checkpoint, {layer.name: COARSE for layer in layers}, TOKENS))
+    found = damages(checkpoint, COARSE)
     assert found.keys() == {layer.name for layer in layers}
     before = logs(checkpoint)
     measured = [float((before.exp() * (before - logs(checkpoint, layer.name))).sum(-1).mean()) for layer in layers]
@@ -47,15 +56,11 @@ def test_the_prediction_follows_what_rounding_a_layer_alone_costs(tiny_model: Ca
 
 def test_eight_bits_cost_far_less_than_two(tiny_model: Callable[[str], Path]) -> None:
     checkpoint = of_folder(tiny_model("llama"))
-    layers = ratio_defining(checkpoint.layers)
-    coarse, fine = (finish(damages(checkpoint, {x.name: s for x in layers}, TOKENS)) for s in (COARSE, FINE))
+    coarse, fine = damages(checkpoint, COARSE), damages(checkpoint, FINE)
     assert all(0 < fine[name] < 0.01 * coarse[name] for name in coarse)
 
 
-def test_the_map_is_that_of_the_formula_and_kept(
-    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(settings(), "cache_dir", tmp_path)
+def test_the_map_is_that_of_the_formula_and_kept(tiny_model: Callable[[str], Path]) -> None:
     checkpoint = of_folder(tiny_model("llama"))
     found = finish(measure(checkpoint, [COARSE, FINE]))
     costs = finish(column_costs(checkpoint, token_ids(checkpoint)))
@@ -65,6 +70,7 @@ def test_the_map_is_that_of_the_formula_and_kept(
             moved = dequantize(round_to_nearest(weight, scheme).stored(), scheme.mode) - weight
             expected = float((moved.double().square() @ costs[layer.name].double()).sum())
             assert found[layer.name][str(scheme)] == pytest.approx(expected, rel=1e-3)
-    assert recall(checkpoint, [COARSE, FINE]) == found
     assert list(measure(checkpoint, [COARSE, FINE])) == []  # the model did not run
-    assert recall(checkpoint, [COARSE]) is None
+    assert finish(measure(checkpoint, [COARSE, FINE])) == found
+    assert list(measure(checkpoint, [COARSE])) != []
+    assert list(measure(checkpoint, [COARSE, FINE], TOKENS)) != []
