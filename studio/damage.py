@@ -21,10 +21,14 @@ from studio.fisher import SEED, against_signs, lots
 from studio.layer_figures import Figures, Loss, Measured
 from studio.model import COMPUTE
 from studio.scheme import Scheme
+from studio.settings import settings
+from studio.shelf import Shelf
 from studio.texts import digest
 
 VERSION = 1
 """Raised when the figures change their meaning: those kept on disk are then not read any more."""
+COSTS_BYTES = 256 << 20
+"""What the kept costs of all models and texts may take on disk."""
 
 
 def measure(
@@ -55,8 +59,22 @@ def damage_loss(cost: Tensor) -> Loss:
 def column_costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict[str, Tensor]]:
     """Yield while the model reads ``tokens`` [W, T]; return what an error of one in each column of a weight costs.
 
-    fp32 [K], nats a token, by name. Layers that nothing comes to are missing. Raises CheckpointError for damaged files.
+    fp32 [K], nats a token, by name; at once where it was found before. Layers that nothing comes to, or whose gradients
+    are not finite, are missing. Raises CheckpointError for damaged files.
     """
+    shelf = Shelf(settings().cache_dir / "costs", COSTS_BYTES)
+    name = f"{checkpoint.revision}/{digest(tokens)}-{VERSION}-{SEED}.kept"
+    widths = {layer.name: layer.shape[1] for layer in checkpoint.layers if len(layer.shape) == 2}
+    before = shelf.recall(name) or {}
+    if before and all(cost.shape == (widths.get(layer),) for layer, cost in before.items()):
+        return before
+    found = yield from _costs(checkpoint, tokens)
+    if found:
+        shelf.keep(name, found)
+    return found
+
+
+def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict[str, Tensor]]:
     model = BlockModel(checkpoint, COMPUTE)
     powers: dict[str, Tensor] = {}
 
@@ -66,7 +84,7 @@ def column_costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None
         powers[name] = powers[name] + power if name in powers else power
 
     def listen(name: str, _: Any, given: tuple[Any, ...], said: Any) -> None:
-        if given and isinstance(said, Tensor) and said.requires_grad:
+        if given and given[0].numel() and isinstance(said, Tensor) and said.requires_grad:
             said.register_hook(partial(pulled, name, given[0].detach()))  # type: ignore[no-untyped-call]
 
     for layer in checkpoint.layers:
@@ -76,4 +94,5 @@ def column_costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None
     generator = torch.Generator().manual_seed(SEED)
     for lot in lots(checkpoint, tokens):
         yield from model.run_backward(lot, lambda logits: against_signs(logits, generator))
-    return {name: power.cpu() / (2 * tokens.numel()) for name, power in powers.items()}
+    costs = {name: power.cpu() / (2 * tokens.numel()) for name, power in powers.items()}
+    return {name: cost for name, cost in costs.items() if bool(cost.isfinite().all())}

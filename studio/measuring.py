@@ -16,12 +16,11 @@ from studio.checkpoint import Checkpoint
 from studio.errors import Cancelled, ModelError
 from studio.jobs import JOBS, Event, Job
 from studio.layer_figures import Figures, Measured
-from studio.plan import Choice, Plan, by_damage, make_plan
+from studio.plan import Choice, Plan, by_damage, fitted_scheme, make_plan
 from studio.sample import RUNS, Sample, sampled_survey
 from studio.scheme import Scheme
 from studio.steps import relayed
 from studio.survey import Survey, candidates, sensitivities, survey
-from studio.texts import check_has_head
 from studio.turns import Turns
 from studio.units import format_bytes
 
@@ -99,13 +98,15 @@ class Measuring:
 
     @property
     def predicted_drift(self) -> float | None:
-        """The KL divergence that the plan is predicted to cost, all weights rounded to nearest; None while unknown."""
-        checkpoint, plan = self.checkpoint, self.plan
-        if checkpoint is None or plan is None or not self.damages:
+        """The KL divergence that the plan is predicted to cost, all weights rounded to nearest, nats a token.
+
+        The sum over linear weights that have a figure; None while one is not measured yet.
+        """
+        plan = self.plan
+        if plan is None or not self.damages:
             return None
-        lines = [
-            (self.damages.get(layer.name), plan.scheme_of(layer.name)) for layer in ratio_defining(checkpoint.layers)
-        ]
+        layers = ratio_defining([a.layer for a in plan.assignments])
+        lines = [(self.damages.get(layer.name), plan.scheme_of(layer.name)) for layer in layers]
         known = [0.0 if scheme is None or line == {} else (line or {}).get(str(scheme)) for line, scheme in lines]
         return None if None in known else sum(figure for figure in known if figure is not None)
 
@@ -179,7 +180,7 @@ class Measuring:
         """
         checkpoint = self._model()
         if self.choice.sensitivity == "damage":
-            check_has_head(checkpoint)
+            self._check_can_predict(checkpoint)
             yield from self.measure_figure("damage", "compress")
         elif self.scores is None and checkpoint.folder is not None:
             steps = sensitivities(checkpoint)
@@ -189,6 +190,11 @@ class Measuring:
             with self._planning:
                 if self._is_still(checkpoint):
                     self.scores = scores
+
+    def _check_can_predict(self, checkpoint: Checkpoint) -> None:
+        """Raise ModelError where the ratio goes by damage, which only what writes text has."""
+        if self.choice.is_mixed and self.choice.sensitivity == "damage" and not checkpoint.can_chat:
+            raise ModelError("no_damage", model=checkpoint.title)
 
     def measure_figure(self, figure: Figure, job: Job = "survey") -> Generator[Event, None, None]:
         """Measure a figure of each layer, over a short text; only where the files are here.
@@ -203,18 +209,17 @@ class Measuring:
             return
         if job == "survey":
             self.begin(job)
-        before = self.figures.get(figure, {})
         steps = TURNS.taken(FIGURES[figure].measure(checkpoint, missing))
         try:
             while True:
                 step = next(steps)
                 self._heed(job)
-                if not self._is_still(checkpoint):
-                    return
+                with self._planning:
+                    if not self._is_still(checkpoint):
+                        return
+                    if isinstance(step, Measured) and step.errors is not None:
+                        self._join(figure, {step.layer: step.errors})
                 if isinstance(step, Measured):
-                    if step.errors is not None:
-                        line = {**before.get(step.layer, {}), **step.errors}
-                        self.figures = {**self.figures, figure: {**self.figures.get(figure, {}), step.layer: line}}
                     yield Event(figure, step.done / step.total, step.layer, TURNS.jobs > 1)
                 else:
                     yield Event("calibrate", step.done / step.total, "", TURNS.jobs > 1)
@@ -222,12 +227,17 @@ class Measuring:
             found: Figures = finished.value
             with self._planning:
                 if self._is_still(checkpoint):
-                    whole = {name: {**before.get(name, {}), **line} for name, line in found.items()}
-                    self.figures = {**self.figures, figure: whole}
+                    self._join(figure, found)
                     if figure == "damage":
                         self.plan = self._planned(self.choice)
         finally:
             steps.close()
+
+    def _join(self, figure: Figure, found: Mapping[str, Mapping[str, float]]) -> None:
+        """Add lines to what is known by now: another job may have measured other schemes meanwhile."""
+        now = self.figures.get(figure, {})
+        lines = {name: {**now.get(name, {}), **line} for name, line in found.items()}
+        self.figures = {**self.figures, figure: {**now, **lines}}
 
     def stop(self, job: Job) -> None:
         """Ask a job that waits or runs to end at its next step."""
@@ -279,9 +289,10 @@ class Measuring:
 
     @property
     def _figures_wanted(self) -> list[Figure]:
-        """What the map shows or the plan goes by."""
+        """What the map shows, or the plan goes by and has not got."""
         by_damage = self.choice.is_mixed and self.choice.sensitivity == "damage"
-        return [figure for figure in FIGURES if figure == self.colour or (figure == "damage" and by_damage)]
+        waits = by_damage and self.plan is not None and not self.plan.is_exact
+        return [figure for figure in FIGURES if figure == self.colour or (figure == "damage" and waits)]
 
     def _wanted(self) -> dict[str, list[Scheme]]:
         """Return what the plan's mode asks of the survey beside the usual, so that its groups too are looked up."""
@@ -296,7 +307,8 @@ class Measuring:
         layers = ratio_defining(checkpoint.layers)
         wanted = dict.fromkeys(s for layer in layers for s in candidates(layer))
         wanted |= dict.fromkeys(a.scheme for a in plan.assignments if a.scheme is not None)
-        wanted |= {plan.choice.primary: None}
+        fitted = (fitted_scheme(width, plan.choice) for width in {layer.matrix[1] for layer in layers})
+        wanted |= dict.fromkeys(scheme for scheme in fitted if scheme is not None)
         return [scheme for scheme in wanted if not all(self._has(figure, layer, scheme) for layer in layers)]
 
     def _has(self, figure: Figure, layer: Layer, scheme: Scheme) -> bool:

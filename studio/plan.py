@@ -9,9 +9,10 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import translate
 from functools import cached_property
+from statistics import median
 from typing import Any, Literal, NamedTuple, get_args
 
 from studio.architecture import Kind, Layer, ratio_defining
@@ -127,7 +128,8 @@ class Choice:
         how = parse_method(method)
         by = sensitivity or ("damage" if how.needs_inputs else "nncf")
         words: dict[str, Any] = {"misfit": misfit, "sensitivity": by}  # checked when it is made
-        return cls(parsed, group_size, ratio, second, all_layers=all_layers, pins=marks, method=how, **words)
+        made = cls(parsed, group_size, ratio, second, all_layers=all_layers, pins=marks, method=how, **words)
+        return made if made.is_mixed else replace(made, sensitivity="nncf")  # nothing goes by it
 
     @cached_property
     def primary(self) -> Scheme:
@@ -289,7 +291,7 @@ def make_plan(
     follows = choice.all_layers and choice.mode.is_mixable
     defining = [layer for layer in ratio_defining(layers, follows) if layer.name not in pinned]
     widths = {layer.matrix[1] for layer in layers if layer.is_weight}  # few, also where there are thousands of layers
-    fitted = {width: _fitted(width, choice) for width in widths}
+    fitted = {width: fitted_scheme(width, choice) for width in widths}
     backup = {width: _backup(width, choice) for width in widths}
     misfits = [layer for layer in defining if fitted[layer.matrix[1]] is None]
     if choice.misfit == "error":
@@ -317,19 +319,24 @@ def by_damage(
 ) -> dict[str, float] | None:
     """Return what to plan by: the damage of the primary mode, a weight, where ``damages`` has it by layer and scheme.
 
-    Infinite for a layer without any, such as an embedding or what no token comes to: it keeps the backup. None while a
-    layer is not measured yet.
+    A layer without any (an embedding, experts in one tensor, what no token comes to) counts as the median one does.
+    None while a layer is not measured yet.
     """
     linear = {layer.name for layer in ratio_defining(layers)}
-    scores = {}
+    scores: dict[str, float] = {}
+    without = []
     for layer in ratio_defining(layers, all_layers=True):
-        line, scheme = damages.get(layer.name), _fitted(layer.matrix[1], choice)
+        line, scheme = damages.get(layer.name), fitted_scheme(layer.matrix[1], choice)
         if line is None and layer.name in linear:
             return None
-        if line and scheme is not None and str(scheme) not in line:
-            return None
-        scores[layer.name] = line[str(scheme)] / layer.numel if line and scheme is not None else math.inf
-    return scores
+        if line and scheme is not None:
+            if str(scheme) not in line:
+                return None
+            scores[layer.name] = line[str(scheme)] / layer.numel
+        else:
+            without.append(layer.name)
+    middle = median(scores.values()) if scores else 0.0
+    return scores | dict.fromkeys(without, middle)
 
 
 def _pinned(layers: Sequence[Layer], choice: Choice) -> dict[str, Scheme | None]:
@@ -345,7 +352,7 @@ def _pinned(layers: Sequence[Layer], choice: Choice) -> dict[str, Scheme | None]
     return pinned
 
 
-def _fitted(width: int, choice: Choice) -> Scheme | None:
+def fitted_scheme(width: int, choice: Choice) -> Scheme | None:
     """Return the primary scheme with a group that divides ``width`` input channels, None where there is none."""
     if choice.primary.fits(width):
         return choice.primary

@@ -130,13 +130,18 @@ class Session(Reading):
         Raises UserError; the compressed copy before it then stays. Raises Cancelled, too, when another model was opened
         meanwhile.
         """
+        self._check_can_predict(self._model())
         checkpoint = yield from self.fetch()
-        if self.choice.is_mixed:
-            yield from self.rank()
-        with self._planning:
-            if not self._is_still(checkpoint):
-                raise Cancelled
-            self.plan = plan = self._planned(self.choice)
+        while True:
+            ranked = self.choice
+            if ranked.is_mixed:
+                yield from self.rank()
+            with self._planning:
+                if not self._is_still(checkpoint):
+                    raise Cancelled
+                self.plan = plan = self._planned(self.choice)
+            if plan.is_exact or plan.choice == ranked:  # else a control was moved, to what is not ranked yet
+                break
         text = self.calibration
         tokens, read = None, ""
         if plan.choice.method.needs_inputs:
@@ -336,6 +341,8 @@ def _fitting(choice: Choice, checkpoint: Checkpoint) -> Choice:
     if size not in sizes and choice.misfit == "error":
         size = 64 if 64 in sizes else max((s for s in sizes if s <= 128), default=-1)
     fitting = replace(choice, pins=(), group_size=size)
+    if not checkpoint.can_chat:
+        fitting = replace(fitting, sensitivity="nncf")  # there is no damage to go by
     try:
         make_plan(checkpoint.layers, fitting)
     except SchemeError:  # a mode whose only group does not divide this model

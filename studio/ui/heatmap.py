@@ -73,7 +73,8 @@ class Cell:
         None while one is not known."""
         found = [errors.get(a.layer.name) for a in self.members]
         if adds_up and None not in found:
-            return sum(error for error in found if error is not None)
+            sound = [error for error in found if error is not None and error == error]
+            return sum(sound) if sound else math.nan
         if len(found) == 1 or None in found:
             return None if None in found else found[0]
         return self._mean(errors)

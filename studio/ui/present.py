@@ -142,7 +142,7 @@ def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Er
     """Return the errors that colour the map, ``found`` being the plan's weight errors.
 
     None where it is coloured by bits, or nothing is measured yet; a layer kept at 16 bits has none to lose. Damage is a
-    share of all layers' sum.
+    share of all layers' sum, once that is known.
     """
     if session.plan is None or colour == "bits":
         return None
@@ -163,8 +163,8 @@ def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Er
     found = kept | {name: error for name, error in measured.items() if error is not None}
     if colour == "output":
         return found
-    whole = sum(damage for damage in found.values() if damage == damage) or 1.0
-    return {name: damage / whole for name, damage in found.items()}
+    whole = session.predicted_drift
+    return None if whole is None else {name: damage / (whole or 1.0) for name, damage in found.items()}
 
 
 def map_legend(
@@ -234,7 +234,9 @@ def layer_card(session: Session, pattern: str, language: str) -> str:
     now = ", ".join(dict.fromkeys(scheme_name(a.scheme, language) for a in taken))
     heading = text("pin.card", language, count=len(taken), shape=shape_name(first.shape), scheme=now)
     known = session.known.layers.get(first.name)
-    outputs, damages = session.output_errors.get(first.name, {}), session.damages.get(first.name, {})
+    outputs = session.output_errors.get(first.name, {})
+    lines_of = [session.damages.get(a.layer.name, {}) for a in taken]
+    damages = {name: sum(line[name] for line in lines_of) for name in lines_of[0] if all(name in x for x in lines_of)}
     sampled = session.sampled.get(first.name)
     errors = {name: about(found, language) for name, found in sampled.errors.items()} if sampled is not None else {}
     errors |= {name: f"{error:.2%}" for name, error in known.errors.items()} if known is not None else {}
@@ -386,7 +388,7 @@ def command(session: Session) -> str:
         options += ["--ratio", f"{choice.ratio:g}", "--backup", backup]
     options += ["--misfit", choice.misfit] if choice.misfit != "error" else []
     options += ["--all-layers"] if choice.all_layers else []
-    options += ["--sensitivity", choice.sensitivity] if choice.is_mixed and choice.sensitivity != "nncf" else []
+    options += ["--sensitivity", choice.sensitivity] if choice.is_mixed else []
     options += ["--method", choice.method.value] if choice.method is not Method.NEAREST else []
     if choice.method.needs_inputs and session.calibrated_on is not None:
         options += ["--calibrate", session.calibrated_on.name]

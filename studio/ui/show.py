@@ -129,7 +129,7 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
     errors = present.errors_on_show(session, found, colour)
     guessed = estimate.estimates(session, found) if colour == "weight" else {}
     as_nearest = errors is not None and present.is_as_nearest(session, colour)
-    predicted = session.predicted_drift
+    predicted = session.predicted_drift if colour == "damage" else None
     legend = present.map_legend(plan, colour, errors, language, guessed, as_nearest, predicted)
     legend += estimate.needs_whole(session, language)
     is_offered = session.is_sampling or estimate.is_offered(session, found)

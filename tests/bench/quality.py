@@ -44,7 +44,7 @@ def made(name: str, options: argparse.Namespace) -> Row | str:
         environment = os.environ | {"STUDIO_CACHE_DIR": str(options.dir / "cache"), "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-W", "ignore", "-m", "tests.bench.quality_row", name, file, *given]
         file.unlink(missing_ok=True)
-        for found in ("tokens", "survey"):  # what a row before found out costs time too
+        for found in ("tokens", "survey", "costs"):  # what a row before found out costs time too
             shutil.rmtree(options.dir / "cache" / found, ignore_errors=True)
         try:
             code = subprocess.run(list(map(str, command)), env=environment, check=False, timeout=LONGEST).returncode
@@ -93,7 +93,7 @@ def verdicts(rows: dict[str, Row]) -> list[str]:
         if name in rows:
             peer = rows[name]
             label = f"{name} ({peer.kld[0]:.4f} at {peer.bits:.2f} bits)"
-            no_larger = [row for row in every if row.bits <= max(peer.bits, BITS)]
+            no_larger = [row for row in every if row.bits <= peer.bits]
             lines.append(_asked(label, no_larger, 600, peer.kld[0], 0.8 * peer.kld[0]))
     return lines
 

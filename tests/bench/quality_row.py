@@ -69,8 +69,7 @@ def ours(
 ) -> Callable[[Checkpoint, Tensor, Path], Made]:
     """The studio, from the model's files to the written one; judged from what it exports.
 
-    With a ratio the rest of the blocks is at 8 bits, and what finds out which is in the time: of the damage, which is
-    predicted from what calibrates.
+    With a ratio the rest of the blocks is at 8 bits, and what finds out which is in the time.
     """
 
     def make(checkpoint: Checkpoint, tokens: Tensor, folder: Path) -> Made:
@@ -81,7 +80,7 @@ def ours(
         scores: Mapping[str, float] | None = None
         if ratio < 1:
             scores = (
-                by_damage(checkpoint.layers, choice, finish(measure(checkpoint, [scheme], tokens)))
+                by_damage(checkpoint.layers, choice, finish(measure(checkpoint, [scheme])))
                 if by == "damage"
                 else finish(sensitivities(checkpoint))
             )

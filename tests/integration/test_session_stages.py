@@ -14,7 +14,7 @@ from studio.errors import Cancelled, ModelError, SchemeError
 from studio.jobs import Event
 from studio.plan import Choice, Pin
 from studio.scheme import Mode, Scheme
-from studio.session import Session
+from studio.session import Session, _fitting
 from tests.conftest import save_tiny_model
 from tests.small import counted_reads
 from tests.steps import finish
@@ -274,6 +274,28 @@ def test_a_plan_by_damage_waits_for_it_and_then_follows_it(session: Session) -> 
     session.choose(replace(session.choice, ratio=1.0))
     assert session.predicted_drift == pytest.approx(sum(costs.values()))
     assert predicted < sum(costs.values())
+
+
+def test_a_control_moved_while_a_plan_is_ranked_is_ranked_too(session: Session) -> None:
+    session.choose(Choice(Mode.INT4_ASYM, 32, 0.5, sensitivity="damage"))
+    steps = session.compress()
+    for event in steps:
+        if event.stage == "damage":
+            break
+    session.choose(Choice(Mode.INT5_SYM, 32, 0.5, sensitivity="damage"))  # in a scheme that is not being measured
+    compressed = finish(steps)
+    assert compressed.plan.is_exact
+    assert compressed.plan.choice.mode is Mode.INT5_SYM
+
+
+def test_what_writes_no_text_has_no_damage_to_go_by(session: Session) -> None:
+    choice = Choice(Mode.INT4_ASYM, 32, 0.5, sensitivity="damage")
+    session.choose(choice)
+    assert session.checkpoint is not None
+    session.checkpoint = replace(session.checkpoint, can_chat=False)
+    with pytest.raises(ModelError, match="no damage"):
+        finish(session.compress())
+    assert _fitting(choice, session.checkpoint).sensitivity == "nncf"
 
 
 def test_output_errors_that_end_after_another_model_was_opened_leave_that_alone(

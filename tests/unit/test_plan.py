@@ -262,9 +262,37 @@ def test_by_damage_what_would_cost_most_a_weight_keeps_the_backup() -> None:
     scores = by_damage(layers, choice, damages)
     assert scores is not None
     assert scores["b.0.q_proj.weight"] == pytest.approx(0.001)
-    assert scores["b.2.k_proj.weight"] == scores["embed.weight"] == math.inf
+    assert scores["b.2.k_proj.weight"] == scores["embed.weight"] == pytest.approx(0.001), "the median one's"
     kept = names_at(make_plan(layers, choice, scores), BACKUP)
-    assert {"b.1.up_proj.weight", "b.2.k_proj.weight", "embed.weight", "lm_head.weight"} <= kept
+    assert {"b.1.up_proj.weight", "embed.weight", "lm_head.weight"} <= kept
+
+
+def test_experts_without_damage_do_not_push_all_else_to_few_bits() -> None:
+    """Most weights of a mixture are experts in one tensor, which have no damage: the ratio counts them all the same."""
+    layers = [*a_model(), *(a_layer(f"b.{i}.experts", Kind.LINEAR, (8, 1000, WIDTH)) for i in range(3))]
+    choice = Choice(Mode.INT4_ASYM, 64, 0.8, sensitivity="damage")
+    sizes = scores(layers)
+    damages = {name: {} if "experts" in name else {str(PRIMARY): 1 + size} for name, size in sizes.items()}
+    plan = make_plan(layers, choice, by_damage(layers, choice, damages))
+    kept = {name for name in names_at(plan, BACKUP) if "proj" in name}
+    assert 0 < len(kept) < 12
+    assert min(damages[name][str(PRIMARY)] for name in kept) > 1
+
+
+@pytest.mark.parametrize(
+    ("ratio", "method", "sensitivity", "expected"),
+    [
+        (0.5, "nearest", None, "nncf"),
+        (0.5, "gptq", None, "damage"),
+        (0.5, "gptq", "nncf", "nncf"),
+        (0.5, "nearest", "damage", "damage"),
+        (1.0, "gptq", "damage", "nncf"),
+    ],
+)
+def test_damage_decides_where_a_text_is_read_anyway(
+    ratio: float, method: str, sensitivity: str | None, expected: str
+) -> None:
+    assert Choice.of("int4_asym", 64, ratio, method=method, sensitivity=sensitivity).sensitivity == expected
 
 
 @pytest.mark.parametrize("what", ["a layer", "a scheme"])

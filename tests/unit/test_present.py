@@ -57,6 +57,11 @@ def test_damage_is_shown_as_a_share_of_what_the_plan_is_predicted_to_cost(tmp_pa
     assert math.isnan(shown[linear[0].layer.name])
     assert shown[linear[1].layer.name] == pytest.approx(1 / (len(linear) - 1))
     assert errors_on_show(session, None, "output") is None
+    session.figures = {
+        "damage": dict(list(damages.items())[:-1])
+    }  # while it is measured: no share of what is not known
+    assert errors_on_show(session, None, "damage") is None
+    session.figures = {"damage": damages}
     session.choice = replace(PLAN.choice, method=Method.GPTQ)
     assert is_as_nearest(session, "damage")
     assert text("map.predicted", kld="0.34") in map_legend(PLAN, "damage", shown, "en", predicted=0.339)
