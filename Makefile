@@ -33,7 +33,7 @@ bench-decode: $(VENV)/bench ## Time answering against llama.cpp and OpenVINO, in
 	@$(BIN)/python -W ignore -m tests.bench.decode $(BENCH)
 
 bench-quality: $(VENV)/bench ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")
-	@GOMP_SPINCOUNT=1000 $(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)
+	@GOMP_SPINCOUNT=3000 $(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)
 
 lint: $(VENV)/developed ## Style, format and types
 	@$(BIN)/ruff check .
