@@ -24,9 +24,10 @@ class GeneralDecoder(Decoder["GeneralCache"]):
         self.is_slow = slow_schemes(model)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
         self.stop_ids = stop_ids(getattr(getattr(model, "generation_config", None), "eos_token_id", None))
-        # Mamba's blocks, which keep a state and no keys, call it otherwise.
+        # Before transformers 5.24 it had other names, of its own where blocks keep a state and no keys (Mamba).
         names = inspect.signature(model.forward).parameters
-        self._cache_name = "cache_params" if "cache_params" in names else "past_key_values"
+        known = ("cache", "cache_params", "past_key_values")
+        self._cache_name = next((name for name in known if name in names), "past_key_values")
 
     @property
     def step_bytes(self) -> int:

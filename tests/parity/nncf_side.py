@@ -27,8 +27,8 @@ from torch import Tensor
 from studio.rounding import Rounded
 from studio.scheme import Mode, Scheme
 
-MODES = tuple(mode for mode in Mode if mode is not Mode.CB4_LEARNED)
-"""Every format that NNCF has; the other is ours alone."""
+MODES = tuple(mode for mode in Mode if mode not in (Mode.CB4_LEARNED, Mode.INT5_SYM))
+"""Every format that NNCF has; the others are ours alone."""
 INT8 = (Mode.INT8_SYM, Mode.INT8_ASYM)
 
 

@@ -1,5 +1,6 @@
 """The arithmetic behind what the page says of speed and memory, on numbers that were made up."""
 
+import inspect
 import math
 import re
 from typing import Any
@@ -87,7 +88,8 @@ def test_the_config_says_what_a_cache_holds(architecture: str) -> None:
     cache = DynamicCache(config=config)
     import torch
 
-    model(torch.arange(7)[None], past_key_values=cache, use_cache=True)
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    model(torch.arange(7)[None], **{name: cache}, use_cache=True)
     held = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
     known = key_values(config)
     assert known is not None
