@@ -256,21 +256,22 @@ def plan_panel(words: Words) -> PlanPanel:
         )
         with gr.Column(visible=False, elem_id="calibration-text", elem_classes="bare") as reading:
             reads, calibration, dataset = text_choice(words, CALIBRATION, "calibration")
-        with words.on(gr.Accordion, {"label": "plan.more"}, open=False), gr.Row(elem_classes="tight"):
-            misfit = words.on(
-                gr.Radio,
-                {"label": "plan.misfit", "info": "plan.misfit_info", "choices": misfit_choices},
-                value=start.misfit,
-                elem_id="misfit",
-                min_width=240,
-            )
-            all_layers = words.on(
-                gr.Checkbox,
-                {"label": "plan.all_layers", "info": "plan.all_layers_info"},
-                value=start.all_layers,
-                elem_id="all-layers",
-                min_width=240,
-            )
+        with words.on(gr.Accordion, {"label": "plan.more"}, open=False):
+            with gr.Row(elem_classes="tight"):
+                misfit = words.on(
+                    gr.Radio,
+                    {"label": "plan.misfit", "info": "plan.misfit_info", "choices": misfit_choices},
+                    value=start.misfit,
+                    elem_id="misfit",
+                    min_width=240,
+                )
+                all_layers = words.on(
+                    gr.Checkbox,
+                    {"label": "plan.all_layers", "info": "plan.all_layers_info"},
+                    value=start.all_layers,
+                    elem_id="all-layers",
+                    min_width=240,
+                )
             sensitivity = words.on(
                 gr.Radio,
                 {"label": "plan.sensitivity", "info": "plan.sensitivity_info", "choices": sensitivity_choices},
