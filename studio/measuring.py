@@ -193,7 +193,7 @@ class Measuring:
 
     def _check_can_predict(self, checkpoint: Checkpoint) -> None:
         """Raise ModelError where the ratio goes by damage, which only what writes text has."""
-        if self.choice.is_mixed and self.choice.sensitivity == "damage" and not checkpoint.can_chat:
+        if self._goes_by_damage and not checkpoint.can_chat:
             raise ModelError("no_damage", model=checkpoint.title)
 
     def measure_figure(self, figure: Figure, job: Job = "survey") -> Generator[Event, None, None]:
@@ -288,10 +288,13 @@ class Measuring:
         return planned(self._model(), choice, self.scores, self.sampled, self.damages)
 
     @property
+    def _goes_by_damage(self) -> bool:
+        return self.choice.is_mixed and self.choice.sensitivity == "damage"
+
+    @property
     def _figures_wanted(self) -> list[Figure]:
         """What the map shows, or the plan goes by and has not got."""
-        by_damage = self.choice.is_mixed and self.choice.sensitivity == "damage"
-        waits = by_damage and self.plan is not None and not self.plan.is_exact
+        waits = self._goes_by_damage and self.plan is not None and not self.plan.is_exact
         return [figure for figure in FIGURES if figure == self.colour or (figure == "damage" and waits)]
 
     def _wanted(self) -> dict[str, list[Scheme]]:
