@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from torch import nn
 
 from studio.configs import Task, check_counts, task
@@ -21,6 +20,7 @@ from studio.configs import load_config as load_config
 from studio.errors import CheckpointError
 from studio.headers import TensorEntry
 from studio.model_files import CONFIG
+from studio.module_tree import module_tree
 from studio.source_formats import StoredTensor
 from studio.source_names import sources
 
@@ -131,37 +131,18 @@ def ratio_defining(layers: Sequence[Layer], all_layers: bool = False) -> list[La
     return linear + [layer for kind in (Kind.HEAD, Kind.EMBEDDING) for layer in layers if layer.kind is kind]
 
 
-def empty_model(config: Any) -> nn.Module:
-    """Return the model with its parameters on the meta device and its buffers real.
+def empty_model(config: Any, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
+    """Return the model with its parameters on the meta device and its buffers real, for computing in ``dtype``.
 
     Raises CheckpointError when the config makes no model.
     """
     try:
         try:
-            return _built(config, "sdpa")
+            return module_tree(config, "sdpa", dtype)
         except ValueError:  # an architecture without torch's fused attention
-            return _built(config, "eager")
+            return module_tree(config, "eager", dtype)
     except Exception as error:  # impossible sizes and names raise whatever the model's own code does
         raise CheckpointError("damaged_file", file=CONFIG) from error
-
-
-def _built(config: Any, attention: str) -> nn.Module:
-    import transformers
-
-    of_task = {
-        Task.DECODER: transformers.AutoModelForCausalLM,
-        Task.ENCODER: transformers.AutoModelForMaskedLM,
-        Task.ENCODER_DECODER: transformers.AutoModelForSeq2SeqLM,
-        Task.BARE: transformers.AutoModel,
-    }
-    with init_empty_weights(include_buffers=False):
-        model: nn.Module = of_task[task(config)].from_config(
-            config,
-            attn_implementation=attention,
-            experts_implementation="eager",  # one expert after the other: the only way that packed ones can go
-            trust_remote_code=False,
-        )
-    return model.eval()
 
 
 def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, ...]:
@@ -172,8 +153,8 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, .
     """
     check_counts(config, len(entries))
     try:
-        with torch.device("meta"):  # buffers too: a table of a billion positions costs nothing
-            model = _built(config, "eager")
+        # Buffers without memory too: a table of a billion positions costs nothing.
+        model = module_tree(config, "eager", torch.bfloat16, has_buffers=False)
     except Exception as error:  # impossible sizes and names raise whatever the model's own code does
         raise CheckpointError("damaged_file", file=CONFIG) from error
     # A table of causal masks for every position, as some models hold, is of a size the weights do not tell.

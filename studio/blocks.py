@@ -97,7 +97,7 @@ class BlockModel:
         self, checkpoint: Checkpoint, dtype: torch.dtype = torch.bfloat16, transform: Transform | None = None
     ) -> None:
         """Build the tree. Raises CheckpointError when the config makes no model."""
-        self.model = empty_model(load_config(read_json(checkpoint.path / CONFIG)))
+        self.model = empty_model(load_config(read_json(checkpoint.path / CONFIG)), dtype)
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._transform = transform

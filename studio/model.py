@@ -29,7 +29,7 @@ EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 def load_original(checkpoint: Checkpoint) -> nn.Module:
     """Return the uncompressed model in bf16. Raises CheckpointError when its files are damaged."""
     config = load_config(read_json(checkpoint.path / CONFIG))
-    model = empty_model(config)
+    model = empty_model(config, COMPUTE)
     for layer in checkpoint.layers:
         stored = whole(checkpoint, layer)
         for name in (layer.name, *layer.tied):
@@ -54,7 +54,7 @@ def load_compressed(folder: Path) -> nn.Module:
     """
     recipe = read_recipe(folder)
     check_files(recipe, folder)
-    model = empty_model(load_config(read_json(folder / CONFIG)))
+    model = empty_model(load_config(read_json(folder / CONFIG)), COMPUTE)
     parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         for weight in recipe.weights:

@@ -304,7 +304,6 @@ def test_code_a_config_names_is_ignored_where_transformers_has_its_own() -> None
         {"num_attention_heads": 0},
         {"rope_parameters": 7},
         {"dtype": "evil"},
-        {"dtype": "int8"},
         {"hidden_act": "evil"},
         {"vocab_size": -1},
         {"vocab_size": 10**30},

@@ -25,6 +25,7 @@ LAYERS = (
     "hub|dataset",
     "source_formats",
     "source_names|configs",
+    "module_tree",
     "architecture",
     "checkpoint",
     "gguf_source",
