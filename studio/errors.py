@@ -9,6 +9,7 @@
         ├── SchemeError        a mode, group size, ratio or backup that cannot be
         ├── PromptError        nothing to answer, or too much of it
         ├── TextError          a text to read that is none, or too short
+        ├── ProcessError       a process of our own that computed this has ended
         └── ResourceError      memory or disk that this machine does not have
 
 An error carries a key of the text catalogue and the values for its places, so that readers get it in their language.
@@ -38,6 +39,10 @@ class UserError(StudioError):
         super().__init__(key, values)
         self.key = key
         self.values = values
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it pass from one process to another."""
+        return _rebuilt, (type(self), self.key, self.values)
 
     def sentence(self, language: str = DEFAULT) -> str:
         """Return what happened and what to do, in ``language``."""
@@ -71,8 +76,16 @@ class TextError(UserError):
     """A text for calibration or evaluation that is none, or too short."""
 
 
+class ProcessError(UserError):
+    """A process that computed this has ended, or none could be started; the server and its other visitors go on."""
+
+
 class ResourceError(UserError):
     """Memory or disk that this machine does not have."""
+
+
+def _rebuilt(kind: type[UserError], key: str, values: dict[str, object]) -> UserError:
+    return kind(key, **values)
 
 
 def disk_error(error: OSError, place: Path) -> ResourceError:

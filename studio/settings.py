@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     native: bool = True
     """Compile the C twins of slow torch code where a compiler is found; without them all works, more slowly."""
 
+    isolate: bool = True
+    """Let models answer and be measured in processes of their own, so that a fault there ends nothing else."""
     model_memory: int | None = Field(default=None, ge=0)
     """Bytes that the models of all chats may take together; by default what the machine has free."""
 

@@ -13,7 +13,7 @@ LAYERS = (
     "text",
     "errors",
     "units|settings|threads|steps|model_files|kept|shelf|memory",
-    "device|workspace",
+    "device|workspace|workers",
     "headers",
     "scheme",
     "rounding",

@@ -1,0 +1,109 @@
+"""A worker's own side: it does what it is asked, each job in a thread, and keeps what it is told to keep.
+
+A job is a function of ours with its arguments. Of a generator every step is asked for, so that it stands still while
+nobody listens. Knows no model.
+"""
+
+import os
+import pickle
+import socket
+import threading
+import traceback
+from collections.abc import Generator
+from enum import IntEnum
+from typing import Any
+
+from studio.workers.channel import Channel, Gone
+
+
+class Ask(IntEnum):
+    """What the server wants."""
+
+    CALL = 0
+    """The result of a function."""
+    MAKE = 1
+    """The same, but it stays here under a number."""
+    RUN = 2
+    """The steps of a generator, and its result."""
+    NEXT = 3
+    CLOSE = 4
+
+
+class Answer(IntEnum):
+    """What it gets."""
+
+    ITEM = 0
+    RESULT = 1
+    ERROR = 2
+
+
+def serve(control: socket.socket) -> None:
+    """Take jobs until the server's side is closed, which ends the process: the life of a worker.
+
+    Each message on ``control`` is a number that need not be kept any longer, or, with a socket, a job.
+    """
+    objects: dict[int, Any] = {}
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, 8, 1, socket.MSG_WAITALL)
+        if len(message) < 8:
+            os._exit(0)  # jobs under way are of no use to anyone
+        number = int.from_bytes(message, "little")
+        if fds:
+            channel = Channel(socket.socket(fileno=fds[0]), objects=objects)
+            threading.Thread(target=_work, args=(channel, number, objects), daemon=True).start()
+        else:
+            objects.pop(number, None)
+
+
+def _work(channel: Channel, number: int, objects: dict[int, Any]) -> None:
+    try:
+        _answer(channel, number, objects)
+    except Gone:  # the server has lost interest
+        pass
+    finally:
+        channel.close()
+
+
+def _answer(channel: Channel, number: int, objects: dict[int, Any]) -> None:
+    try:
+        ask, function, args = channel.receive()
+        result = function(*args)
+        if ask is Ask.MAKE:
+            objects[number] = result
+            result = None
+        elif ask is Ask.RUN:
+            result = _steps(channel, result)
+        channel.send((Answer.RESULT, result))
+    except Gone:
+        raise
+    except BaseException as error:
+        channel.send((Answer.ERROR, _sendable(error)))
+
+
+def _steps(channel: Channel, steps: Generator[Any, None, Any]) -> Any:
+    """Send each step when it is asked for; return the result, None where the server wants no more."""
+    try:
+        while True:
+            try:
+                item = next(steps)
+            except StopIteration as finished:
+                return finished.value
+            channel.send((Answer.ITEM, item))
+            if channel.receive() is Ask.CLOSE:
+                return None
+    finally:
+        steps.close()
+
+
+def _sendable(error: BaseException) -> BaseException:
+    """Return the error with its traceback as a note; or, where it cannot be pickled, a RuntimeError with its words."""
+    error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        plain = RuntimeError(f"{type(error).__name__}: {error}")
+        for note in error.__notes__:
+            plain.add_note(note)
+        return plain
+    return error

@@ -1,0 +1,129 @@
+"""The process that forks: it imports once what every child needs, and then waits. Knows neither jobs nor models.
+
+Run as ``python -m studio.workers.zygote FD``. It has one thread of Python's, has computed nothing, and holds no lock,
+so a fork of it is sound. Children are killed with it, and it ends when the server's side of its socket is closed. Linux
+only: elsewhere :mod:`studio.workers.child` starts each child from nothing.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+PRELOAD = (
+    "torch",
+    "transformers.modeling_utils",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.llama.modeling_llama",
+    "transformers.utils.chat_template_utils",
+    "studio.columns",
+    "studio.drift",
+    "studio.output_error",
+)
+"""Modules by name; one that cannot be imported is left to the child that needs it."""
+MESSAGE = 1 << 18
+"""Bytes of a request at most: the environment is in it."""
+PR_SET_PDEATHSIG = 1
+LIKELY_VICTIM = "500"
+"""Added to a child's badness where memory ends, so that the system ends it rather than the server."""
+
+
+def serve(control: socket.socket) -> None:
+    """Answer requests until the server's side is closed."""
+    for name in PRELOAD:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # pages that no collection writes to stay shared with the children
+    while True:
+        message, fds, _, _ = socket.recv_fds(control, MESSAGE, 1)
+        if not message:
+            return
+        request = json.loads(message)
+        if request["op"] == "fork":
+            answer: dict[str, Any] = {"pid": _forked(request, fds[0], control)}
+        else:
+            answer = {"statuses": [_reaped(pid) for pid in request["pids"]]}
+        for fd in fds:
+            os.close(fd)
+        control.sendall(json.dumps(answer).encode())
+
+
+def _forked(request: dict[str, Any], fd: int, control: socket.socket) -> int:
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        control.close()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        become(request, fd)
+    return pid
+
+
+def become(request: dict[str, Any], fd: int) -> NoReturn:
+    """Be a child: with its environment and limits, call the function it is for with its socket, and end."""
+    status = 1
+    try:
+        os.environ.clear()
+        os.environ.update(request["env"])
+        from studio.settings import settings
+
+        settings.cache_clear()  # they were read from another environment
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(LIKELY_VICTIM)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if request["memory"] is not None:
+            most = _address_space() + request["memory"]
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        module, _, name = request["target"].partition(":")
+        getattr(importlib.import_module(module), name)(socket.socket(fileno=fd), *request["args"])
+        status = 0
+    except KeyboardInterrupt:
+        pass
+    finally:
+        with contextlib.suppress(Exception):
+            if status and not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+                import traceback
+
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _address_space() -> int:
+    """Return the bytes of address space this process has, 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def _reaped(pid: int) -> int | None:
+    """Return the exit code of a killed child, minus the signal that ended it; None for one that is not ours."""
+    try:
+        _, status = os.waitpid(pid, 0)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    place = socket.socket(fileno=int(sys.argv[1]))
+    if len(sys.argv) > 2:  # a child that was started from nothing
+        become(json.loads(sys.argv[2]), place.detach())
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        serve(place)

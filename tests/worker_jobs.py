@@ -1,0 +1,103 @@
+"""Functions that the tests of workers let a worker run: at the top level, so that it finds them by name."""
+
+import ctypes
+import os
+import signal
+import socket
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from studio.errors import ResourceError
+
+
+@dataclass
+class Counter:
+    value: int = 0
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def raised(counter: Counter, by: int) -> int:
+    counter.value += by
+    return counter.value
+
+
+def counted(count: int) -> Generator[int, None, str]:
+    yield from range(count)
+    return "done"
+
+
+def noted(file: str) -> Generator[int, None, None]:
+    """Count for ever; leave a file when closed."""
+    try:
+        step = 0
+        while True:
+            yield step
+            step += 1
+    finally:
+        with open(file, "w") as stream:  # noqa: PTH123 - a plain name came
+            stream.write("closed")
+
+
+def refused() -> None:
+    raise ResourceError("memory", need="2 GB", free="1 GB")
+
+
+def cut_short() -> None:
+    raise EOFError("a file is cut short")
+
+
+class Odd(Exception):  # noqa: N818 - made for one test
+    """An error that cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__("odd")
+        self.socket = socket.socket()
+
+
+def odd() -> None:
+    raise Odd
+
+
+def overrun() -> None:
+    """Do what a fault in native code does."""
+    ctypes.string_at(0)
+
+
+def killed() -> None:
+    """Be ended as the system does where memory is short."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def overrun_later() -> Generator[int, None, None]:
+    yield 1
+    overrun()
+
+
+def slept(seconds: float) -> str:
+    time.sleep(seconds)
+    return "slept"
+
+
+def hoarded(nbytes: int) -> int:
+    return len(bytearray(nbytes))
+
+
+def echoed(place: socket.socket, word: str) -> None:
+    """Not a job: what a plain child does."""
+    while message := place.recv(100):
+        place.sendall(word.encode() + message)
+
+
+def hoarding(place: socket.socket) -> None:
+    try:
+        bytearray(1 << 30)
+    except MemoryError:
+        place.sendall(b"refused")
