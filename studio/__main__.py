@@ -216,8 +216,8 @@ def evaluate(
         original = _fetched(here, against)
         column = compressed_column(folder) if is_compressed(folder) else original_column(_fetched(here, model))
         ids = text_windows(original, read)
-        with POOL.borrow(column.key, column.need, column.load) as speaker:
-            found = here.follow(relayed(drift(original, predictor(speaker.decoder), ids, name), drift_event))
+        POOL.make_room(column.need)
+        found = here.follow(relayed(drift(original, predictor(column.open().decoder), ids, name), drift_event))
         facts = {"model": model, "against": against, "text": name or BUILTIN} | evaluation_facts(found)
         here.answer(facts, heading(original), evaluation_rows(found))
         if (
@@ -264,11 +264,12 @@ def chat(
         messages.append({"role": "user", "content": prompt})
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
         reply = Reply()
-        with POOL.borrow(column.key, column.need, column.load) as speaker:
-            for step in answer(speaker, messages, sampling, kv_bits):
-                here.stream(step.text[len(reply.text) :])
-                reply = step
-            facts = {"model": model} | answer_facts(speaker, reply)
+        POOL.make_room(column.need)
+        speaker = column.open()
+        for step in answer(speaker, messages, sampling, kv_bits):
+            here.stream(step.text[len(reply.text) :])
+            reply = step
+        facts = {"model": model} | answer_facts(speaker, reply)
         here.answer(facts)
         if not as_json:
             here.note(speed(facts))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from studio.decoder import MOST_TOKENS, Decoder, Read, stop_ids
+from studio.decoder import MOST_TOKENS, Decoder, Read, Reason, Way, stop_ids
 from studio.detokenize import Detokenizer
 from studio.errors import ModelError, PromptError, ResourceError, UserError
 from studio.prompt import prompt_ids
@@ -25,10 +25,23 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Picked:
-    """A token, and the logits fp32 [V] that it was picked from."""
+    """A token, and the logits fp32 [V] that it was picked from; these stay in the process that made them."""
 
     token: int
-    logits: Tensor
+    logits: Tensor | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Picked, (self.token,)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A token of an answer, looked at again."""
+
+    word: str
+    """As text; empty for one that ends the answer."""
+    probabilities: tuple[float, ...]
+    """What the model gave the tokens that were asked for, at temperature 1."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,40 @@ class Speaker:
         return self.decoder.stop_ids | stop_ids(self.tokenizer.eos_token_id)
 
 
+@dataclass(frozen=True)
+class Voice:
+    """What a column says of the model that answers in it."""
+
+    way: Way
+    reason: Reason
+    weight_bytes: int
+    """Memory the weights take."""
+    step_bytes: int
+    """Of these, what one token reads."""
+    is_slow: bool
+    """Whether this machine has no packed product for some of its weights."""
+    kv_bits: tuple[int, ...]
+    context: int
+
+    @classmethod
+    def of(cls, speaker: Speaker) -> "Voice":
+        """Return what there is to say of a loaded model."""
+        known = speaker.decoder
+        return cls(
+            known.way, known.reason, known.weight_bytes, known.step_bytes, known.is_slow, known.kv_bits, known.context
+        )
+
+
+def look(speaker: Speaker, read: Read, index: int, tokens: Sequence[int]) -> Look:
+    """Return what the model said at ``index`` of the answer it is giving, one of the last two, and what it gave
+    ``tokens`` there. Raises ValueError for an earlier one."""
+    picked = next((picked for place, picked in read.recent if place == index), None)
+    if picked is None or picked.logits is None:
+        raise ValueError(f"token {index} was said too long ago")
+    word = "" if picked.token in speaker.stop_ids else str(speaker.tokenizer.decode([picked.token]))
+    return Look(word, tuple(picked.logits.float().softmax(-1)[list(tokens)].tolist()))
+
+
 def answer(
     speaker: Speaker,
     messages: Sequence[Message],
@@ -129,7 +176,9 @@ def answer(
             reply = replace(reply, tokens=1, first_token_seconds=reply.first_token_seconds + seconds)
         if not torch.isfinite(logits[token]):
             raise ModelError("no_numbers")
-        reply = replace(reply, kv_bytes=read.nbytes, newest=Picked(token, logits))
+        picked = Picked(token, logits)
+        read.recent.append((index, picked))
+        reply = replace(reply, kv_bytes=read.nbytes, newest=picked)
         if token in stops:
             reply = replace(reply, ended="stop")
             break
@@ -147,22 +196,16 @@ def _check_memory(decoder: Decoder[Any], need: int, positions: int) -> None:
         raise ResourceError("kv_memory", tokens=positions, need=format_bytes(need), free=format_bytes(free))
 
 
-def side_by_side(
-    speakers: Sequence[Speaker],
-    conversations: Sequence[Sequence[Message]],
-    sampling: Sampling,
-    kv_bits: int = 16,
-    reads: Sequence[Read] | None = None,
-) -> Iterator[tuple[Reply, ...]]:
-    """Yield the replies of all speakers, one step of each at a time; one that fails says why and the others go on."""
-    kept = [Read() for _ in speakers] if reads is None else reads
-    running = {
-        i: answer(speaker, messages, sampling, kv_bits, read)
-        for i, (speaker, messages, read) in enumerate(zip(speakers, conversations, kept, strict=True))
-    }
-    replies = [Reply() for _ in speakers]
+def side_by_side(answers: Sequence[Iterator[Reply]]) -> Iterator[tuple[Reply, ...]]:
+    """Yield the replies of several models, one step of each at a time; one that fails says why and the others go on.
+
+    None is ever more than a token ahead: one that has read its prompt sooner waits for the others.
+    """
+    running = dict(enumerate(answers))
+    replies = [Reply() for _ in answers]
     while running:
-        for index in list(running):
+        fewest = min(replies[index].tokens for index in running)
+        for index in [index for index in running if replies[index].tokens == fewest]:
             try:
                 replies[index] = next(running[index])
             except StopIteration:

@@ -1,18 +1,31 @@
 """The models of a chat as things to be borrowed: what each needs, and how it is loaded. Knows nothing of who asks."""
 
+import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from studio.chat import Speaker, failure
+from torch import Tensor
+
+from studio import generate
+from studio.chat import Reply, Speaker, failure
 from studio.checkpoint import Checkpoint
 from studio.decoder import open_compressed, open_original
-from studio.errors import UserError
+from studio.drift import Drift, drift
+from studio.errors import ProcessError, UserError
+from studio.evaluate import predictor
+from studio.loaded_model import LoadedModel, Prefix, replies
 from studio.model import load_tokenizer
 from studio.pool import Pool
 from studio.recipe import PackedWeight, read_recipe
+from studio.sampling import Sampling
+from studio.template import Message
+from studio.workers import new_worker
+
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,7 +35,12 @@ class Column:
     key: str
     need: int
     """Bytes that loading it takes."""
-    load: Callable[[], Speaker]
+    open: Callable[[], Speaker]
+    """Loads it in this process."""
+
+    def load(self) -> LoadedModel:
+        """Return it loaded in a worker. Raises UserError."""
+        return LoadedModel.opened(new_worker(), self.open)
 
 
 def original_column(checkpoint: Checkpoint) -> Column:
@@ -30,7 +48,7 @@ def original_column(checkpoint: Checkpoint) -> Column:
     return Column(
         f"{checkpoint.name}@{checkpoint.revision}",
         2 * checkpoint.weights,
-        lambda: Speaker(open_original(checkpoint), load_tokenizer(checkpoint.path)),
+        partial(_original, checkpoint),
     )
 
 
@@ -38,7 +56,15 @@ def compressed_column(folder: Path) -> Column:
     """Return an exported folder as a column of the chat."""
     recipe = read_recipe(folder)
     need = recipe.compressed_bytes + max((_passing(weight) for weight in recipe.weights), default=0)
-    return Column(str(folder), need, lambda: Speaker(open_compressed(folder), load_tokenizer(folder)))
+    return Column(str(folder), need, partial(_compressed, folder))
+
+
+def _original(checkpoint: Checkpoint) -> Speaker:
+    return Speaker(open_original(checkpoint), load_tokenizer(checkpoint.path))
+
+
+def _compressed(folder: Path) -> Speaker:
+    return Speaker(open_compressed(folder), load_tokenizer(folder))
 
 
 def _passing(weight: PackedWeight) -> int:
@@ -48,21 +74,72 @@ def _passing(weight: PackedWeight) -> int:
     return math.prod(weight.shape) * (1 if is_stack or weight.scheme.startswith("int8") else 6)
 
 
+def drift_of(speaker: Speaker, checkpoint: Checkpoint, ids: Tensor, text: str) -> Generator[Drift, None, Drift]:
+    """Yield and return how far ``speaker`` has drifted from the original, as :func:`drift` does."""
+    return drift(checkpoint, predictor(speaker.decoder), ids, text)
+
+
+def own_words(speaker: Speaker, checkpoint: Checkpoint, count: int) -> Generator[generate.Written, None, Tensor]:
+    """Yield while ``speaker``, the original, writes a text to be calibrated on; return its windows, int64 [W, T]."""
+    return generate.write(checkpoint, speaker.decoder, speaker.tokenizer, count)
+
+
 @contextmanager
 def borrowed(
     pool: Pool, columns: Sequence[Callable[[], Column]]
-) -> Iterator[tuple[list[Speaker | None], list[UserError | None]]]:
+) -> Iterator[tuple[list[LoadedModel | None], list[UserError | None]]]:
     """Lend the models of ``columns`` from ``pool``; one that cannot be had is None, its reason in the second list.
 
     The last is loaded first: where memory ends, it is the original that has to do without.
     """
     with ExitStack() as stack:
-        speakers: list[Speaker | None] = [None for _ in columns]
+        models: list[LoadedModel | None] = [None for _ in columns]
         failures: list[UserError | None] = [None for _ in columns]
         for i, make in reversed(list(enumerate(columns))):
             try:
                 column = make()
-                speakers[i] = stack.enter_context(pool.borrow(column.key, column.need, column.load))
+                models[i] = stack.enter_context(pool.borrow(column.key, column.need, column.load))
             except Exception as error:  # a model's code may raise anything; the other column is none of its business
                 failures[i] = failure(error)
-        yield speakers, failures
+        yield models, failures
+
+
+def steady_replies(
+    pool: Pool,
+    column: Callable[[], Column],
+    model: LoadedModel,
+    messages: Sequence[Message],
+    sampling: Sampling,
+    kv_bits: int,
+    prefix: Prefix,
+) -> Generator[Reply, None, Reply]:
+    """Yield and return the reply of ``model``; where its worker ends by a fault, that of another that is lent to nobody
+    else: the fault may have been in a job of another visitor's.
+
+    What was said already is said again unheard, for a model says the same again. Raises what :func:`answer` does, and
+    ProcessError where the other worker ends too.
+    """
+    last = Reply()
+    steps = replies(model, messages, sampling, kv_bits, prefix)
+    try:
+        while True:
+            last = next(steps)
+            yield last
+    except StopIteration as finished:
+        whole: Reply = finished.value
+        return whole
+    except ProcessError as error:
+        LOG.warning("an answer begins anew in another process: %s", error)
+    finally:
+        steps.close()
+    yield last
+    alone = column()
+    with pool.borrow_alone(alone.need, alone.load) as other:
+        try:
+            for reply in replies(other, messages, sampling, kv_bits, prefix):
+                if reply.tokens > last.tokens or reply.ended:
+                    last = reply
+                yield last
+        finally:
+            prefix.forget()
+    return last

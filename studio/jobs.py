@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from studio.chat import Reply, Speaker
-from studio.decoder import Reason, Way
+from studio.chat import Reply
+from studio.chat import Voice as Voice
 from studio.drift import Drift
 from studio.parting import Parting
 from studio.source import Step
@@ -41,30 +41,6 @@ def drift_event(drift: Drift) -> Event:
         return Event("evaluate", 0.0)
     stage = "evaluate" if drift.fraction < 1 or drift.floor is None else "floor"
     return Event(stage, drift.fraction, f"KLD {drift.found.kld.mean:.4f}")
-
-
-@dataclass(frozen=True)
-class Voice:
-    """What a column says of the model that answers in it."""
-
-    way: Way
-    reason: Reason
-    weight_bytes: int
-    """Memory the weights take."""
-    step_bytes: int
-    """Of these, what one token reads."""
-    is_slow: bool
-    """Whether this machine has no packed product for some of its weights."""
-    kv_bits: tuple[int, ...]
-    context: int
-
-    @classmethod
-    def of(cls, speaker: Speaker) -> "Voice":
-        """Return what there is to say of a loaded model."""
-        known = speaker.decoder
-        return cls(
-            known.way, known.reason, known.weight_bytes, known.step_bytes, known.is_slow, known.kv_bits, known.context
-        )
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from studio.steps import relayed
 from studio.survey import Survey, candidates, sensitivities, survey
 from studio.turns import Turns
 from studio.units import format_bytes
+from studio.workers import in_worker
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -209,7 +210,7 @@ class Measuring:
             return
         if job == "survey":
             self.begin(job)
-        steps = TURNS.taken(FIGURES[figure].measure(checkpoint, missing))
+        steps = TURNS.taken(in_worker(FIGURES[figure].measure, checkpoint, missing))
         try:
             while True:
                 step = next(steps)

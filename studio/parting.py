@@ -1,10 +1,9 @@
 """Where two answers to the same conversation part. Knows tokens and logits, neither models nor pages."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from studio.chat import Picked, Reply
+from studio.chat import Look, Reply
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,13 @@ class Parting:
 class Comparison:
     """Hears two answers as they grow, in whichever order, and finds out where they part."""
 
-    tokenizer: Any
-    stops: Sequence[frozenset[int]]
+    looks: Sequence[Callable[[int, Sequence[int]], Look]]
+    """Of each column: what the model said at a place in its answer, one of the last two, and gave these tokens."""
     found: Parting | None = None
     _heard: list[int] = field(default_factory=lambda: [0, 0])
+    _said: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+    """The tokens of one column that the other has yet to answer."""
     _places: tuple[list[tuple[int, int]], list[tuple[int, int]]] = field(default_factory=lambda: ([], []))
-    _picked: tuple[list[Picked], list[Picked]] = field(default_factory=lambda: ([], []))
-    """What one column said and the other has yet to answer: a few tokens, for they go on by turns."""
     _length: list[int] = field(default_factory=lambda: [0, 0])
 
     def hear(self, column: int, reply: Reply) -> None:
@@ -39,21 +38,17 @@ class Comparison:
         if self.found is not None or reply.newest is None or reply.tokens == self._heard[column]:
             return
         self._heard[column] = reply.tokens
-        self._picked[column].append(reply.newest)
+        self._said[column].append(reply.newest.token)
         self._places[column].append((self._length[column], len(reply.text)))
         self._length[column] = len(reply.text)
-        while self.found is None and all(self._picked):
-            pair = (self._picked[0].pop(0), self._picked[1].pop(0))
+        while self.found is None and all(self._said):
+            pair = (self._said[0].pop(0), self._said[1].pop(0))
             places = (self._places[0].pop(0), self._places[1].pop(0))
-            if pair[0].token != pair[1].token:
+            if pair[0] != pair[1]:
                 self.found = self._parting(pair, places)
 
-    def _parting(self, pair: tuple[Picked, Picked], places: tuple[tuple[int, int], tuple[int, int]]) -> Parting:
-        tokens = [picked.token for picked in pair]
-        first, second = (picked.logits.softmax(-1)[tokens].tolist() for picked in pair)
-        words = tuple(
-            "" if token in stops else str(self.tokenizer.decode([token]))
-            for token, stops in zip(tokens, self.stops, strict=True)
-        )
+    def _parting(self, pair: tuple[int, int], places: tuple[tuple[int, int], tuple[int, int]]) -> Parting:
         index = min(self._heard) - 1
-        return Parting(index, (words[0], words[1]), places, ((first[0], first[1]), (second[0], second[1])))
+        first, second = (look(index, pair) for look in self.looks)
+        given = tuple((look.probabilities[0], look.probabilities[1]) for look in (first, second))
+        return Parting(index, (first.word, second.word), places, (given[0], given[1]))

@@ -5,14 +5,14 @@ dropped; of the others the one unused for longest goes first.
 """
 
 import threading
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from studio.chat import Speaker
-from studio.decoder import Read
 from studio.errors import ResourceError
+from studio.loaded_model import LoadedModel, Prefix
 from studio.machine import available_memory
 from studio.memory import give_back
 from studio.settings import settings
@@ -28,9 +28,15 @@ READS = 0.25
 
 @dataclass
 class _Held:
-    speaker: Speaker
+    model: LoadedModel
     users: int = 0
     is_dropped: bool = False
+
+    def give_up(self) -> None:
+        """Close the model, now or when its last user returns it."""
+        self.is_dropped = True
+        if not self.users:
+            self.model.close()
 
 
 class Pool:
@@ -38,18 +44,21 @@ class Pool:
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, _Held] = OrderedDict()
-        self._reads: OrderedDict[int, Read] = OrderedDict()
+        self._reads: OrderedDict[int, Prefix] = OrderedDict()
         """Keys and values of conversations that rest, the longest first."""
         self._lock = threading.RLock()
 
     @contextmanager
-    def borrow(self, key: str, need: int, load: Callable[[], Speaker]) -> Iterator[Speaker]:
-        """Lend the model called ``key``, loading it when it is not there.
+    def borrow(self, key: str, need: int, load: Callable[[], LoadedModel]) -> Iterator[LoadedModel]:
+        """Lend the model called ``key``, loading it when it is not there, or was lost with its worker.
 
         ``need``: bytes that loading takes. Raises ResourceError with the arithmetic when they are not free.
         """
         with self._lock:
             held = self._models.get(key)
+            if held is not None and not held.model.is_alive:
+                self._give_up(key)
+                held = None
             if held is None:
                 self._make_room(need)
                 held = self._models[key] = _Held(load())
@@ -57,31 +66,39 @@ class Pool:
             held.users += 1
             self._models.move_to_end(key)
         try:
-            yield held.speaker
+            yield held.model
         finally:
             with self._lock:
                 held.users -= 1
-                if held.is_dropped and not held.users:
-                    self._models.pop(key, None)
-                self._drop_idle(KEEP)
+                if held.is_dropped:
+                    held.give_up()
+                for key in self._idle()[:-KEEP]:
+                    self._give_up(key)
+
+    @contextmanager
+    def borrow_alone(self, need: int, load: Callable[[], LoadedModel]) -> Iterator[LoadedModel]:
+        """Lend a model that nobody else will share, and close it afterwards. Raises as :meth:`borrow` does."""
+        key = uuid.uuid4().hex
+        try:
+            with self.borrow(key, need, load) as model:
+                yield model
+        finally:
+            self.drop(key)
 
     def drop(self, key: str) -> None:
         """Forget the model called ``key``, at once or when its last user returns it."""
         with self._lock:
-            held = self._models.get(key)
-            if held is not None and held.users:
-                held.is_dropped = True
-            elif held is not None:
-                del self._models[key]
+            if key in self._models:
+                self._give_up(key)
 
-    def keep(self, read: Read) -> None:
+    def keep(self, read: Prefix) -> None:
         """Hold what a conversation has read until it goes on; it is forgotten when its memory is wanted."""
         with self._lock:
             self._reads[id(read)] = read
             while sum(each.nbytes for each in self._reads.values()) > available_memory() * READS:
                 self._forget_read()
 
-    def resume(self, read: Read) -> None:
+    def resume(self, read: Prefix) -> None:
         """Hold it no more: the conversation goes on with it, or has ended."""
         with self._lock:
             self._reads.pop(id(read), None)
@@ -92,8 +109,13 @@ class Pool:
         free = available_memory() * HEADROOM
         if budget is not None:
             with self._lock:
-                free = min(free, budget - sum(held.speaker.weight_bytes for held in self._models.values()))
+                free = min(free, budget - sum(held.model.weight_bytes for held in self._models.values()))
         return max(0, int(free))
+
+    def make_room(self, need: int) -> None:
+        """Forget what rests until ``need`` bytes are free. Raises ResourceError with the arithmetic when short."""
+        with self._lock:
+            self._make_room(need)
 
     def _make_room(self, need: int) -> None:
         while need > (free := self.free()):
@@ -101,7 +123,7 @@ class Pool:
             if self._reads:
                 self._forget_read()
             elif idle:
-                del self._models[idle[0]]
+                self._give_up(idle[0])
             else:
                 raise ResourceError("memory", need=format_bytes(need), free=format_bytes(free))
 
@@ -109,10 +131,8 @@ class Pool:
         _, read = self._reads.popitem(last=False)
         read.forget()
 
-    def _drop_idle(self, keep: int) -> None:
-        idle = self._idle()
-        for key in idle[: max(0, len(idle) - keep)]:
-            del self._models[key]
+    def _give_up(self, key: str) -> None:
+        self._models.pop(key).give_up()
 
     def _idle(self) -> list[str]:
         return [key for key, held in self._models.items() if not held.users]

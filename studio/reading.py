@@ -9,7 +9,7 @@ from torch import Tensor
 
 from studio import generate
 from studio.checkpoint import Checkpoint
-from studio.columns import original_column
+from studio.columns import original_column, own_words
 from studio.dataset import read_dataset
 from studio.errors import ResourceError
 from studio.evaluate import text_windows
@@ -64,8 +64,8 @@ class Reading(Measuring):
         yield Event("load")
         column = original_column(checkpoint)
         try:
-            with POOL.borrow(column.key, column.need, column.load) as speaker:
-                writing = generate.write(checkpoint, speaker.decoder, speaker.tokenizer, generate.WINDOWS)
+            with POOL.borrow(column.key, column.need, column.load) as model:
+                writing = model.run(own_words, checkpoint, generate.WINDOWS)
                 found = yield from self._relay("compress", writing, _writing, checkpoint)
         except ResourceError as error:
             if error.key != "memory":

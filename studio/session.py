@@ -12,11 +12,11 @@ from pathlib import Path
 
 from studio import export, sample, source, survey
 from studio.checkpoint import Checkpoint
-from studio.columns import Column, compressed_column, original_column
+from studio.columns import Column, compressed_column, drift_of, original_column
 from studio.compress import Compressed, compress, job_digest
-from studio.drift import Drift, drift
+from studio.drift import Drift
 from studio.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
-from studio.evaluate import predictor, text_windows
+from studio.evaluate import text_windows
 from studio.jobs import JOBS, Answers, Event, drift_event, source_event
 from studio.measuring import planned
 from studio.memory import give_back
@@ -32,6 +32,7 @@ from studio.template import Message
 from studio.texts import BUILTIN, Text, digest, read_text
 from studio.unfinished import unfinished
 from studio.units import format_bytes
+from studio.workers import in_worker
 
 MAX_PROMPT = 100_000
 """Characters."""
@@ -156,7 +157,7 @@ class Session(Reading):
             try:
                 compressed = yield from self._relay(
                     "compress",
-                    compress(checkpoint, plan, file, tokens),
+                    in_worker(compress, checkpoint, plan, file, tokens),
                     lambda step: Event("compress", step.done / step.total, step.layer),
                     checkpoint,
                 )
@@ -213,7 +214,7 @@ class Session(Reading):
             raise Cancelled
         ids = text_windows(checkpoint, None if text is None or text.file is None else read_text(text.file))
         column = compressed_column(folder)
-        with POOL.borrow(column.key, column.need, column.load) as speaker:
+        with POOL.borrow(column.key, column.need, column.load) as model:
 
             def sharpened(drift: Drift) -> Event:
                 self._heed("drift")
@@ -222,7 +223,7 @@ class Session(Reading):
                 self.drift = drift
                 return drift_event(drift)
 
-            steps = drift(checkpoint, predictor(speaker.decoder), ids, "" if text is None else text.name)
+            steps = model.run(drift_of, checkpoint, ids, "" if text is None else text.name)
             whole = yield from relayed(steps, sharpened)
         if self.folder != folder:
             raise Cancelled

@@ -5,19 +5,21 @@ Knows neither files nor pages. What a turn changes, it changes at its end.
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from studio.chat import Reply, Speaker, side_by_side
+from studio.blocks import Step
+from studio.chat import Look, Reply, look, side_by_side
 from studio.checkpoint import Checkpoint
-from studio.columns import Column, borrowed
-from studio.decoder import Read
+from studio.columns import Column, borrowed, steady_replies
 from studio.errors import UserError
-from studio.jobs import Answers, Event, Voice
+from studio.jobs import Answers, Event
+from studio.loaded_model import LoadedModel, Prefix
 from studio.parting import Comparison
 from studio.pool import Pool
-from studio.prompt import prompt_ids
 from studio.sampling import Sampling
+from studio.steps import relayed
 from studio.template import Message
-from studio.verdict import Verdict, judged
+from studio.verdict import Verdict, judged_answer
 
 COLUMNS = 2
 
@@ -41,7 +43,7 @@ class Talk:
         """How often the conversation was forgotten."""
         self.is_editing = False
         """Whether the next message takes the place of the last one."""
-        self._reads: dict[int, Read] = {}
+        self._reads: dict[int, Prefix] = {}
 
     @property
     def last(self) -> Turn | None:
@@ -85,21 +87,22 @@ class Talk:
         before: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         asked: Message = {"role": "user", "content": prompt}
         yield Event("load")
-        with borrowed(pool, columns) as (speakers, failures):
-            turns = [[*before, *_messages(history, i), asked] for i in range(len(speakers))]
-            awake = {i: speaker for i, speaker in enumerate(speakers) if speaker is not None}
+        with borrowed(pool, columns) as (models, failures):
+            turns = [[*before, *_messages(history, i), asked] for i in range(len(models))]
+            awake = {i: model for i, model in enumerate(models) if model is not None}
             reads = {i: self._resumed(pool, i) for i in awake}
-            answers = self._begun(speakers, failures, turns, checkpoint is not None)
+            answers = self._begun(models, failures, turns, checkpoint is not None)
             comparison = None
             if answers.is_compared:
-                comparison = Comparison(awake[0].tokenizer, [speaker.stop_ids for speaker in awake.values()])
+                comparison = Comparison([partial(_look, reads[i]) for i in awake])
             said: list[int] = []
             yield answers
+            speaking = [
+                steady_replies(pool, columns[i], model, turns[i], seeded, kv_bits, reads[i])
+                for i, model in awake.items()
+            ]
             try:
-                steps = side_by_side(
-                    list(awake.values()), [turns[i] for i in awake], seeded, kv_bits, [reads[i] for i in awake]
-                )
-                for step in steps:
+                for step in side_by_side(speaking):
                     answers = _grown(answers, dict(zip(awake, step, strict=True)), comparison)
                     newest = answers.replies[-1].newest
                     if answers.is_alone and newest is not None and answers.replies[-1].tokens > len(said):
@@ -108,7 +111,8 @@ class Talk:
                     if is_stopped() or epoch != self.epoch:
                         return
                 if said and checkpoint is not None:
-                    judging = _judged(checkpoint, awake[1], turns[1], said, reads[1], kv_bits, pool.free())
+                    free = pool.free()
+                    judging = _judged(checkpoint, awake[1], turns[1], said, reads[1], kv_bits, free)
                     try:
                         while True:
                             yield next(judging)
@@ -123,6 +127,8 @@ class Talk:
                         judging.close()
                     yield answers
             finally:
+                for steps in speaking:
+                    steps.close()
                 if epoch == self.epoch:
                     if any(reply.tokens for reply in answers.replies):
                         kept = replace(answers, replies=tuple(replace(r, newest=None) for r in answers.replies))
@@ -131,27 +137,27 @@ class Talk:
 
     def _begun(
         self,
-        speakers: Sequence[Speaker | None],
+        models: Sequence[LoadedModel | None],
         failures: Sequence[UserError | None],
         turns: Sequence[Sequence[Message]],
         can_judge: bool,
     ) -> Answers:
         """Return the columns before their first token."""
         replies = [Reply() if error is None else Reply(ended="error", error=error) for error in failures]
-        both = len(speakers) == COLUMNS
-        is_alone = can_judge and both and speakers[1] is not None and _is_short_of_memory(failures[0])
+        both = len(models) == COLUMNS
+        is_alone = can_judge and both and models[1] is not None and _is_short_of_memory(failures[0])
         if is_alone:
             replies[0] = Reply()
-        voices = tuple(None if speaker is None else Voice.of(speaker) for speaker in speakers)
+        voices = tuple(None if model is None else model.voice for model in models)
         is_compared = both and None not in voices and turns[0] == turns[1]
         return Answers(tuple(replies), voices, is_compared=is_compared, is_alone=is_alone)
 
-    def _resumed(self, pool: Pool, column: int) -> Read:
-        read = self._reads.pop(column, None) or Read()
+    def _resumed(self, pool: Pool, column: int) -> Prefix:
+        read = self._reads.pop(column, None) or Prefix()
         pool.resume(read)
         return read
 
-    def _keep(self, pool: Pool, reads: dict[int, Read]) -> None:
+    def _keep(self, pool: Pool, reads: dict[int, Prefix]) -> None:
         self._reads |= reads
         for read in reads.values():
             pool.keep(read)
@@ -180,24 +186,25 @@ def _grown(answers: Answers, replies: dict[int, Reply], comparison: Comparison |
     return replace(answers, replies=whole, parting=None if comparison is None else comparison.found)
 
 
+def _look(prefix: Prefix, index: int, tokens: Sequence[int]) -> Look:
+    """Look again at a token of the answer that is being given."""
+    model, read = prefix.place
+    return model.call(look, read, index, tokens)
+
+
 def _judged(
     checkpoint: Checkpoint,
-    speaker: Speaker,
+    model: LoadedModel,
     turn: Sequence[Message],
     said: Sequence[int],
-    read: Read,
+    prefix: Prefix,
     kv_bits: int,
     free: int,
 ) -> Generator[Event, None, Verdict]:
-    """Let the original read the compressed model's answer."""
-    prompt = prompt_ids(speaker.tokenizer, turn)
-    steps = judged(checkpoint, speaker.decoder, speaker.tokenizer, prompt, said, read, kv_bits, free)
-    try:
-        while True:
-            step = next(steps)
-            yield Event("judge", step.done / step.total if step.total else None, step.part)
-    except StopIteration as finished:
-        verdict: Verdict = finished.value
-        return verdict
-    finally:
-        steps.close()
+    """Let the original read the compressed model's answer, where that one is."""
+    steps = model.run(judged_answer, checkpoint, turn, said, prefix.of(model), kv_bits, free)
+    return (yield from relayed(steps, _judging))
+
+
+def _judging(step: Step) -> Event:
+    return Event("judge", step.done / step.total if step.total else None, step.part)

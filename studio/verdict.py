@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 
 from studio.blocks import BlockModel, Step
+from studio.chat import Speaker
 from studio.checkpoint import Checkpoint
 from studio.decoder import MOST_TOKENS, Decoder, Read
 from studio.detokenize import Detokenizer
+from studio.prompt import prompt_ids
+from studio.template import Message
 
 WIDE = 4
 """Bytes of a weight in fp32, in which the pass is computed where one block, or the head, fits so; else in bf16."""
@@ -85,6 +88,20 @@ def judged(
             tokens.append(_judged(theirs, ours, token, (before, len(text)), tokenizer, stops))
         yield Step("head", len(tokens), len(said))
     return Verdict(text, tuple(tokens))
+
+
+def judged_answer(
+    speaker: Speaker,
+    checkpoint: Checkpoint,
+    messages: Sequence[Message],
+    said: Sequence[int],
+    read: Read,
+    kv_bits: int,
+    free: int,
+) -> Generator[Step, None, Verdict]:
+    """Do the same with an answer that ``speaker`` gave to a conversation."""
+    prompt = prompt_ids(speaker.tokenizer, messages)
+    return judged(checkpoint, speaker.decoder, speaker.tokenizer, prompt, said, read, kv_bits, free)
 
 
 def largest_part(checkpoint: Checkpoint) -> int:

@@ -18,6 +18,7 @@ import pytest
 # Before the studio or the Hub's client is imported: both read their environment once.
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("STUDIO_CACHE_DIR", str(ROOT / ".pytest_cache" / "studio"))  # kept: preparing takes 20 s
+COMPILED = ROOT / os.environ["STUDIO_CACHE_DIR"] / "native"
 os.environ["HF_HOME"] = str(Path(os.environ["STUDIO_CACHE_DIR"]) / "huggingface")
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:1"  # nobody listens there, so no test reaches out by accident
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
@@ -65,8 +66,17 @@ def _no_process_stays() -> Iterator[None]:
 
 
 @pytest.fixture
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A cache folder of the test's own, with nothing in it."""
+def own_cache(empty_cache: Path) -> Path:
+    """A cache folder of the test's own with nothing in it but compiled code, which takes half a minute to make."""
+    COMPILED.mkdir(parents=True, exist_ok=True)
+    empty_cache.mkdir()
+    (empty_cache / "native").symlink_to(COMPILED)
+    return empty_cache
+
+
+@pytest.fixture
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A cache folder of the test's own that does not exist yet."""
     monkeypatch.setenv("STUDIO_CACHE_DIR", str(tmp_path / "cache"))
     settings.cache_clear()
     yield tmp_path / "cache"

@@ -1,6 +1,7 @@
 """What a model has read of a conversation, so that the next turn goes on from there. Knows no words and no sessions."""
 
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,10 @@ from studio.decoder.interface import MOST_TOKENS, Cache, Decoder, Way
 
 SPARE = 2
 """A cache is begun with room for so many times the text, so that the next turns fit too: room costs nothing yet."""
+
+
+RECENT = 2
+"""Tokens that are kept: answers side by side are never further apart than a token."""
 
 
 class Read:
@@ -23,6 +28,8 @@ class Read:
         self.cache: Cache | None = None
         self.ids: list[int] = []
         self._decoder: weakref.ref[Decoder[Any]] | None = None
+        self.recent: deque[tuple[int, Any]] = deque(maxlen=RECENT)
+        """The last tokens of an answer by their place in it, as whoever reads on keeps them."""
 
     @property
     def nbytes(self) -> int:

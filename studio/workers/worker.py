@@ -64,6 +64,10 @@ class Worker(ABC):
     def close(self) -> None:
         """End the worker; what it does and keeps is lost."""
 
+    @abstractmethod
+    def flush(self) -> None:
+        """Let it give up now what no handle names any more; by itself it does so at the next job."""
+
 
 class ProcessWorker(Worker):
     """A process of its own."""
@@ -123,6 +127,14 @@ class ProcessWorker(Worker):
         self._is_closed = True
         self._child.end()
 
+    def flush(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            self._release()
+
+    def _release(self) -> None:
+        while self._released:
+            self._child.socket.sendall(self._released.popleft().to_bytes(8, "little"))
+
     def _closed_job(self, channel: Channel) -> None:
         """Let a job close what it holds; one that does not answer takes the worker with it."""
         with contextlib.suppress(Gone):
@@ -140,8 +152,7 @@ class ProcessWorker(Worker):
         number = next(self._numbers)
         try:
             with theirs, self._lock:
-                while self._released:
-                    self._child.socket.sendall(self._released.popleft().to_bytes(8, "little"))
+                self._release()
                 socket.send_fds(self._child.socket, [number.to_bytes(8, "little")], [theirs.fileno()])
             channel.send((ask, function, args))
         except (Gone, OSError) as error:
@@ -202,6 +213,9 @@ class Here(Worker):
 
     def close(self) -> None:
         """Nothing to end: what handles hold goes with them."""
+
+    def flush(self) -> None:
+        """Nothing to do, for the same reason."""
 
 
 def new_worker() -> Worker:

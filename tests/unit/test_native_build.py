@@ -26,10 +26,10 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no compi
 
 
 @pytest.fixture
-def unbuilt(own_cache: Path) -> Iterator[Path]:
+def unbuilt(empty_cache: Path) -> Iterator[Path]:
     """A cache in which nothing is compiled yet."""
     library.cache_clear()
-    yield own_cache
+    yield empty_cache
     library.cache_clear()
 
 

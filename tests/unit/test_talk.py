@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from studio import pool as pool_module
-from studio.chat import Picked, Reply, Speaker, answer, side_by_side
+from studio.chat import Picked, Reply, Speaker, answer, look, side_by_side
 from studio.checkpoint import of_folder
 from studio.columns import original_column
 from studio.decoder import Decoder, GeneralDecoder, Read, open_original
@@ -119,7 +119,7 @@ def test_a_model_that_fails_midway_leaves_the_other_alone(folder: Path) -> None:
         return step(cache, tokens)
 
     broken.decoder.step = fail  # type: ignore[method-assign]
-    *_, replies = side_by_side([broken, whole], [user("one"), user("one")], Sampling(max_new_tokens=60))
+    *_, replies = side_by_side([answer(one, user("one"), Sampling(max_new_tokens=60)) for one in (broken, whole)])
     assert replies[0].ended == "error"
     assert replies[0].error is not None
     assert replies[0].error.key == "answer_failed"
@@ -131,7 +131,7 @@ def test_a_model_that_fails_midway_leaves_the_other_alone(folder: Path) -> None:
 def test_logits_that_are_no_numbers_end_an_answer(folder: Path) -> None:
     speaker = Speaker(Counted(open_original(of_folder(folder))), load_tokenizer(folder))  # type: ignore[arg-type]
     speaker.decoder.step = lambda cache, tokens: torch.full((200,), torch.nan)  # type: ignore[method-assign]
-    [*_, (reply,)] = side_by_side([speaker], [user("one")], LONG)
+    [*_, (reply,)] = side_by_side([answer(speaker, user("one"), LONG)])
     assert reply.error is not None
     assert reply.error.key == "no_numbers"
 
@@ -201,6 +201,17 @@ def replies(ids: Sequence[int], logits: Sequence[torch.Tensor], words: Sequence[
     return grown
 
 
+def looks(tokenizer: Any, answers: Sequence[Sequence[Reply]], stops: set[int] | None = None) -> list[Any]:
+    """Return what looks again at each answer's tokens."""
+
+    def looking(grown: Sequence[Reply]) -> Any:
+        speaker = SimpleNamespace(tokenizer=tokenizer, stop_ids=frozenset(stops or ()))
+        read = SimpleNamespace(recent=[(reply.tokens - 1, reply.newest) for reply in grown])
+        return lambda index, tokens: look(speaker, read, index, tokens)  # type: ignore[arg-type]
+
+    return [looking(grown) for grown in answers]
+
+
 @pytest.mark.parametrize("order", ["by turns", "first ahead", "second ahead"])
 def test_the_first_token_that_differs_is_found_with_both_models_probabilities(tiny_model: Any, order: str) -> None:
     tokenizer = load_tokenizer(tiny_model("llama"))
@@ -208,7 +219,7 @@ def test_the_first_token_that_differs_is_found_with_both_models_probabilities(ti
     scores = torch.randn(2, 4, 50)
     left = replies([5, 6, 7, 8], list(scores[0]), ["The", " cap", " is", " a"])
     right = replies([5, 6, 9, 8], list(scores[1]), ["The", " cap", " was", " a"])
-    comparison = Comparison(tokenizer, [frozenset(), frozenset()])
+    comparison = Comparison(looks(tokenizer, [left, right]))
     pairs = {
         "by turns": [
             x for pair in zip(enumerate(left), enumerate(right), strict=True) for x in ((0, pair[0]), (1, pair[1]))
@@ -232,14 +243,16 @@ def test_the_first_token_that_differs_is_found_with_both_models_probabilities(ti
 def test_answers_that_agree_do_not_part_and_one_that_ends_does(tiny_model: Any) -> None:
     tokenizer = load_tokenizer(tiny_model("llama"))
     scores = list(torch.randn(3, 50))
-    agreeing = Comparison(tokenizer, [frozenset({1}), frozenset({1})])
+    same = replies([5, 6, 1], scores, ["a", "b", ""])
+    agreeing = Comparison(looks(tokenizer, [same, same], {1}))
     for column in range(2):
-        for reply in replies([5, 6, 1], scores, ["a", "b", ""]):
+        for reply in same:
             agreeing.hear(column, reply)
     assert agreeing.found is None
-    ending = Comparison(tokenizer, [frozenset({1}), frozenset({1})])
-    for column, ids in enumerate(([5, 1], [5, 6])):
-        for reply in replies(ids, scores[:2], ["a", "" if ids[1] == 1 else "b"]):
+    answers = [replies(ids, scores[:2], ["a", "" if ids[1] == 1 else "b"]) for ids in ([5, 1], [5, 6])]
+    ending = Comparison(looks(tokenizer, answers, {1}))
+    for column, grown in enumerate(answers):
+        for reply in grown:
             ending.hear(column, reply)
     assert ending.found is not None
     assert ending.found.words[0] == ""
@@ -289,7 +302,7 @@ def test_resting_conversations_make_room_for_a_model_the_oldest_first(monkeypatc
     for read in reads:
         pool.keep(read)
     pool.resume(reads[1])
-    speaker = SimpleNamespace(weight_bytes=8_800)
+    speaker = SimpleNamespace(weight_bytes=8_800, is_alive=True, close=lambda: None)
     with pool.borrow("model", 8_800, lambda: speaker):  # type: ignore[arg-type, return-value]
         assert [read.nbytes for read in reads] == [0, 100, 0, 100]  # the second goes on, the last need not go
     with pytest.raises(ResourceError):

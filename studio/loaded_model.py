@@ -1,0 +1,105 @@
+"""A model that answers, as those see it who have lent it: it lies in a worker, and what it does is done there.
+
+Knows neither sessions nor pages.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from studio.chat import Reply, Speaker, Voice, answer
+from studio.decoder import Read
+from studio.sampling import Sampling
+from studio.template import Message
+from studio.workers import Handle, Worker
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A :class:`Speaker` that a worker keeps."""
+
+    worker: Worker
+    speaker: Handle[Speaker]
+    voice: Voice
+
+    @classmethod
+    def opened(cls, worker: Worker, open_speaker: Callable[..., Speaker], *args: Any) -> "LoadedModel":
+        """Let a new worker load what ``open_speaker(*args)`` returns, and own it. Raises what that raises."""
+        try:
+            speaker = worker.make(open_speaker, *args)
+            return cls(worker, speaker, worker.call(Voice.of, speaker))
+        except BaseException:
+            worker.close()
+            raise
+
+    @property
+    def weight_bytes(self) -> int:
+        return self.voice.weight_bytes
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked; not after a fault in its worker."""
+        return self.worker.is_alive
+
+    def run(self, job: Callable[..., Generator[Item, None, Result]], *args: Any) -> Generator[Item, None, Result]:
+        """Yield what ``job(speaker, *args)`` yields, return its result. Raises ProcessError where the worker ends."""
+        return self.worker.run(job, self.speaker, *args)
+
+    def call(self, job: Callable[..., Result], *args: Any) -> Result:
+        """Return ``job(speaker, *args)``. Raises ProcessError where the worker ends."""
+        return self.worker.call(job, self.speaker, *args)
+
+    def close(self) -> None:
+        """Give its memory back."""
+        self.worker.close()
+
+
+class Prefix:
+    """What a model has read of one conversation: it lies beside the model, which goes on from there."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        model: LoadedModel | None = getattr(self, "_model", None)
+        self._model: LoadedModel | None = None
+        self._read: Handle[Read] | None = None
+        self.nbytes = 0
+        """Of keys and values."""
+        if model is not None:
+            model.worker.flush()
+
+    def of(self, model: LoadedModel) -> Handle[Read]:
+        """Return what ``model`` has read, nothing where it was another that did."""
+        if self._read is None or self._model is not model:
+            self.forget()
+            self._model, self._read = model, model.worker.make(Read)
+        return self._read
+
+    @property
+    def place(self) -> tuple[LoadedModel, Handle[Read]]:
+        """The model that reads, and what it has read. Raises ValueError while none does."""
+        if self._model is None or self._read is None:
+            raise ValueError("nothing is read yet")
+        return self._model, self._read
+
+
+def replies(
+    model: LoadedModel, messages: Sequence[Message], sampling: Sampling, kv_bits: int, prefix: Prefix
+) -> Generator[Reply, None, Reply]:
+    """Yield and return a model's reply as :func:`answer` does, where the model is."""
+    steps = model.run(answer, messages, sampling, kv_bits, prefix.of(model))
+    try:
+        while True:
+            reply = next(steps)
+            prefix.nbytes = reply.kv_bytes
+            yield reply
+    except StopIteration as finished:
+        whole: Reply = finished.value
+        return whole
+    finally:
+        steps.close()
