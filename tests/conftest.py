@@ -83,6 +83,16 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Pat
     settings.cache_clear()
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this process do the work of workers, so that what a test replaces is replaced there too."""
+    monkeypatch.setenv("STUDIO_ISOLATE", "0")
+    settings.cache_clear()
+    yield
+    monkeypatch.delenv("STUDIO_ISOLATE")
+    settings.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def builtin() -> Checkpoint:
     """The built-in model, prepared. Where its package is missing, this fails with the command that installs it."""

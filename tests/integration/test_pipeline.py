@@ -423,8 +423,7 @@ def test_the_archive_unpacked_elsewhere_is_the_same_model(
     assert torch.equal(logits(load_compressed(folder), 16), logits(load_compressed(session.folder), 16))
     session.clear_chat()
     column = compressed_column(folder)
-    with Pool().borrow(column.key, column.need, column.load) as speaker:
-        *_, reply = answer(speaker, [{"role": "user", "content": QUESTION}], SHORT)
+    *_, reply = answer(column.open(), [{"role": "user", "content": QUESTION}], SHORT)
     assert reply.text == ask(session).replies[1].text != ""
 
 
@@ -1074,6 +1073,7 @@ def test_clear_forgets_what_was_said(talking: Session) -> None:
     assert [reply.text for reply in again.replies] == [reply.text for reply in first.replies]
 
 
+@pytest.mark.usefixtures("here", "pool")
 def test_a_system_prompt_comes_first_in_both_columns(talking: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
@@ -1113,7 +1113,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
 
 
 @pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def loads(monkeypatch: pytest.MonkeyPatch, here: None) -> list[str]:
     """The names of the originals that were loaded."""
     names: list[str] = []
 

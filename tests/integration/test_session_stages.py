@@ -392,7 +392,7 @@ def test_another_model_has_nothing_to_undo(session: Session, models: dict[str, P
 
 
 @pytest.fixture
-def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_pieces(monkeypatch: pytest.MonkeyPatch, here: None) -> None:
     monkeypatch.setattr(survey_module, "CHUNK_WEIGHTS", 2048)
 
 
@@ -450,7 +450,7 @@ def test_two_at_the_same_job_do_not_disturb_each_other(
 
 
 def test_an_error_leaves_nothing_to_go_on_with(
-    session: Session, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+    session: Session, own_cache: Path, monkeypatch: pytest.MonkeyPatch, here: None
 ) -> None:
     def fail(*_: object) -> None:
         raise MemoryError
