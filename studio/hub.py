@@ -25,7 +25,7 @@ from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 from studio.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
 from studio.headers import MAX_HEADER_BYTES, TensorEntry, parse_header
 from studio.hub_client import MODEL, HubRanges, cache, endpoint, explained, is_repo_id, listing, token
-from studio.model_files import CONFIG, INDEX, WEIGHTS
+from studio.model_files import CONFIG, INDEX, PACKED, WEIGHTS
 from studio.units import format_bytes
 
 # Not by environment: gradio may have imported the client before us. Xet moves bytes outside Python, where no exception
@@ -155,7 +155,7 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
 
         weights = _weight_files(sizes, fetch_json)
         if not weights:
-            raise ModelError("no_safetensors", model=repo)
+            raise ModelError("already_compressed" if PACKED in sizes else "no_safetensors", model=repo)
         if CONFIG not in sizes:
             raise ModelError("model_no_config", model=repo)
         config = fetch_json(CONFIG, MAX_CONFIG_BYTES)

@@ -15,7 +15,7 @@ from studio.configs import exported_config
 from studio.errors import ResourceError, disk_error
 from studio.export.card import model_card
 from studio.hub import is_wanted
-from studio.model_files import CONFIG, INDEX, WEIGHTS
+from studio.model_files import CONFIG, INDEX, PACKED
 from studio.plan import Assignment
 from studio.recipe import RECIPE, Choices, PackedWeight, Recipe, Source, sha256
 from studio.workspace import partial_in
@@ -40,7 +40,7 @@ def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path, c
                 shutil.copyfile(file, partial / file.name)
         config = exported_config(read_json(checkpoint.path / CONFIG))
         (partial / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
-        shutil.move(compressed.file, partial / WEIGHTS)
+        shutil.move(compressed.file, partial / PACKED)
         recipe = _recipe(checkpoint, compressed, partial, calibration)
         (partial / RECIPE).write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
         (partial / "README.md").write_text(model_card(recipe, compressed.plan.weights), encoding="utf-8")

@@ -175,9 +175,9 @@ def check_export(file: Path, folder: Path, mode: str, nbytes: int) -> None:
     recipe = json.loads((folder / "recipe.json").read_text())
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     assert recipe["sha256"] == {name: sums[name] for name in sums.keys() - {"recipe.json", "README.md"}}
-    assert {"model.safetensors", "config.json", "tokenizer.json"} <= recipe["sha256"].keys()
+    assert {"weights.studio", "config.json", "tokenizer.json"} <= recipe["sha256"].keys()
     assert recipe["choices"]["mode"] == mode
-    assert sum(entry.nbytes for entry in read_header(folder / "model.safetensors").values()) == nbytes
+    assert sum(entry.nbytes for entry in read_header(folder / "weights.studio").values()) == nbytes
 
 
 def test_a_visitor_goes_the_same_way_in_chinese(page: Page, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_help_names_every_command() -> None:
 def test_a_process_answers_on_stdout_and_reports_on_stderr(builtin: Checkpoint, tmp_path: Path) -> None:
     answer = run_process("compress", "builtin", "--out", tmp_path / "out", "--json")
     assert answer.code == 0
-    assert answer.json["compressed_bytes"] == tensor_bytes(tmp_path / "out" / "model.safetensors")
+    assert answer.json["compressed_bytes"] == tensor_bytes(tmp_path / "out" / "weights.studio")
     assert answer.stderr.splitlines()[0] == text("stage.compress")
     assert len(answer.stderr.splitlines()) < 10
 
@@ -247,7 +247,7 @@ def test_what_is_written_is_what_was_estimated(
     assert facts["path"] == str(out)
     assert facts["seconds"] > 0
     assert {key: facts[key] for key in estimated} == estimated
-    assert facts["compressed_bytes"] == tensor_bytes(out / "model.safetensors")
+    assert facts["compressed_bytes"] == tensor_bytes(out / "weights.studio")
     for layer, error in zip(facts["layers"], errors, strict=True):
         assert (error is None) == (layer["scheme"] == "float16")
         assert error is None or 0 < error < 0.3
