@@ -1,6 +1,7 @@
 """What a model's files are called: on the Hub, in a folder, and in an export."""
 
 CONFIG = "config.json"
+CARD = "README.md"
 WEIGHTS = "model.safetensors"
 PACKED = "weights.studio"
 """An export's weights, a safetensors file too. No other program takes a file of this name for weights it can read:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from studio.errors import CheckpointError, SchemeError
 from studio.headers import read_header
+from studio.license import UNKNOWN, License
 from studio.model_files import PACKED, WEIGHTS
 from studio.scheme import Part, Scheme
 
@@ -23,8 +24,17 @@ class Source(BaseModel):
     """Where the weights came from."""
 
     model: str
+    """``builtin``, a Hub id, or the name of a folder or file; not its path, which is nobody else's business."""
     revision: str
     format: str
+    base_model: str = ""
+    """The original's id on the Hub, where it has one."""
+    license: License = UNKNOWN
+
+    @property
+    def title(self) -> str:
+        """What to call the model."""
+        return (self.base_model or self.model).rpartition("/")[2]
 
 
 class Choices(BaseModel):

@@ -23,8 +23,9 @@ from studio.compress import compress
 from studio.decoder import open_compressed
 from studio.errors import CheckpointError, ModelError
 from studio.export import write_folder
+from studio.license import License
 from studio.model import load_compressed
-from studio.model_files import CONFIG, PACKED, WEIGHTS
+from studio.model_files import CARD, CONFIG, PACKED, WEIGHTS
 from studio.plan import Choice, make_plan
 from studio.recipe import RECIPE, read_recipe
 from studio.source import open_model
@@ -80,6 +81,7 @@ def folder(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
     source = Path(shutil.copytree(tiny_model("llama"), place / "source"))
     config = json.loads((source / CONFIG).read_text())
     (source / CONFIG).write_text(json.dumps(config | HOSTILE))
+    (source / CARD).write_text("---\nlicense: mit\n---\n")
     return exported(source, place)
 
 
@@ -172,6 +174,13 @@ def test_an_export_is_no_model_to_compress(folder: Path, tmp_path: Path) -> None
     with pytest.raises(ModelError) as caught:
         finish(open_model(str(bare), True))
     assert caught.value.key == "no_safetensors"
+
+
+def test_the_folder_is_named_and_its_path_is_nobodys_business(folder: Path) -> None:
+    assert read_recipe(folder).source.model == "source"
+    assert read_recipe(folder).source.license == License("mit")
+    written = [file.read_bytes() for file in folder.iterdir()]
+    assert not any(str(folder.parent).encode() in content for content in written)
 
 
 def test_the_weights_are_what_they_are_called(folder: Path) -> None:

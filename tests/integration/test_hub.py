@@ -227,6 +227,19 @@ class TestInspect:
         with pytest.raises(ModelError, match="no safetensors weights"):
             hub.inspect(REPO)
 
+    def test_a_repository_of_an_export(self, server: LocalHub, folder: Path) -> None:
+        (folder / hub.WEIGHTS).rename(folder / hub.PACKED)
+        server.add(REPO, folder)
+        with pytest.raises(ModelError, match="compressed already"):
+            hub.inspect(REPO)
+
+    @pytest.mark.parametrize(("said", "license"), [({"license": "gemma"}, "gemma"), ({"license": 7}, ""), ({}, "")])
+    def test_the_license_is_what_the_card_says(
+        self, server: LocalHub, folder: Path, said: dict[str, Any], license: str
+    ) -> None:
+        server.add(REPO, folder, card=said)
+        assert hub.inspect(REPO).license.id == license
+
     def test_a_repository_without_config(self, server: LocalHub, folder: Path) -> None:
         (folder / "config.json").unlink()
         server.add(REPO, folder)

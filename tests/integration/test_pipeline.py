@@ -36,6 +36,7 @@ from studio.decoder import Decoder, open_original
 from studio.errors import Cancelled, CheckpointError, ModelError, PromptError, ResourceError, UserError
 from studio.headers import read_header
 from studio.jobs import Answers, Event
+from studio.license import License
 from studio.model import load_compressed, load_original, load_tokenizer, weight_bytes
 from studio.plan import Choice, make_plan
 from studio.pool import Pool
@@ -403,6 +404,8 @@ def test_every_checksum_of_the_recipe_is_that_of_its_file(
     assert recipe.choices.mode == mode
     assert recipe.choices.ratio == ratio
     assert recipe.source.model == "builtin"
+    assert recipe.source.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert recipe.source.license == License("apache-2.0")
 
 
 @pytest.mark.real
@@ -805,7 +808,9 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "a-twin-that-is-python": (lambda r: r["weights"][3].update(tied=["__class__.weight"]), "tensor_mismatch"),
     "a-weight-left-out": (lambda r: r["weights"].pop(3), "tensor_mismatch"),
     "no-weights": (lambda r: r.pop("weights"), "damaged_file"),
-    "another-format": (lambda r: r.update(format_version=2), "damaged_file"),
+    "another-format": (lambda r: r.update(format="other"), "damaged_file"),
+    "another-version": (lambda r: r.update(format_version=1), "missing_file"),
+    "a-version-to-come": (lambda r: r.update(format_version=3), "unknown_version"),
     "a-key-of-its-own": (lambda r: r.update(run="rm -rf /"), "damaged_file"),
 }
 
