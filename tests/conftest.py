@@ -34,14 +34,18 @@ for name in (
 ):
     os.environ.pop(name, None)
 
-from studio import source  # noqa: E402
+from studio import hub, source  # noqa: E402
 from studio.checkpoint import Checkpoint  # noqa: E402
 from studio.prompt import RENDERER  # noqa: E402
 from studio.settings import settings  # noqa: E402
 from tests.steps import finish  # noqa: E402
 
-PATIENCE = 120_000
+PATIENCE = 300_000
 """Milliseconds a browser waits for anything: machines that test are busy."""
+
+SERVE = "import runpy; from studio import hub; hub.PROBE_SECONDS = 60; runpy.run_module('studio', run_name='__main__')"
+"""The page in a process of its own, which waits as patiently for a Hub on this machine."""
+hub.PROBE_SECONDS = 60
 
 ARCHITECTURES = ("llama", "qwen3", "gemma3_text", "phi3", "gpt2")
 
@@ -55,6 +59,14 @@ TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what drives the browser: walks through the whole page, which take their time."""
+    for item in items:
+        if item.path.parent.name == "browser":
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.timeout(1800))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -162,7 +174,7 @@ def served(folder: Path, *arguments: str, **environment: str) -> Iterator[str]:
             arguments = (*arguments, "--port", str(probe.getsockname()[1]))
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "studio", "serve", *arguments],
+            [sys.executable, "-c", SERVE, "serve", *arguments],
             cwd=ROOT,
             # One thread: two that meet after every product wait ten times longer while other tests run.
             env=os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio"), "OMP_NUM_THREADS": "1", **environment},
@@ -179,7 +191,7 @@ def served(folder: Path, *arguments: str, **environment: str) -> Iterator[str]:
         finally:
             server.terminate()
             try:
-                server.communicate(timeout=30)
+                server.communicate(timeout=60)
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.communicate()
@@ -188,14 +200,15 @@ def served(folder: Path, *arguments: str, **environment: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """The distribution's browser, driven by Playwright."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     names = ("chromium", "chromium-browser", "google-chrome")
     program = next(filter(None, map(shutil.which, names)), None)
     assert program, "install the package chromium"
     quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *quiet])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *quiet], timeout=PATIENCE)
         yield browser
         browser.close()
 

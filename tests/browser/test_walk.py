@@ -13,13 +13,11 @@ from playwright.sync_api import Locator, Page, expect
 
 from studio.headers import read_header
 from studio.text import text
-from tests.conftest import PATIENCE, served
+from tests.conftest import served
 
-pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.real
 
 Visit = Callable[..., Page]
-
-expect.set_options(timeout=PATIENCE)
 
 QUESTION = "What is the capital of France?"
 INT8_BYTES = 135_164_160
