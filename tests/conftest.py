@@ -24,13 +24,10 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ["LC_ALL"] = "C.UTF-8"
 os.environ["STUDIO_DEVICE"] = "cpu"  # those of GPUs say so themselves
 for name in (
-    "HF_HUB_CACHE",
-    "HF_HUB_OFFLINE",
-    "HF_TOKEN",
-    "STUDIO_HOST",
-    "GRADIO_SERVER_NAME",
-    "GRADIO_SERVER_PORT",
-    "PORT",
+    *("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"),
+    *("STUDIO_HOST", "STUDIO_NATIVE", "STUDIO_MODEL_MEMORY", "STUDIO_LOCAL_FILES"),
+    *("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ROOT_PATH", "PORT"),
+    *("COLUMNS", "LINES", "FORCE_COLOR", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "TERMINAL_WIDTH"),  # how wide, how gaudy
 ):
     os.environ.pop(name, None)
 
