@@ -14,10 +14,22 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from filelock import FileLock
 
 # Before the studio or the Hub's client is imported: both read their environment once.
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("STUDIO_CACHE_DIR", str(ROOT / ".pytest_cache" / "studio"))  # kept: preparing takes 20 s
+PREPARED = Path(os.environ["STUDIO_CACHE_DIR"]) / "prepared"
+if WORKER := os.environ.get("PYTEST_XDIST_WORKER"):
+    # One of several processes that test: a cache of its own but for the prepared model, and one thread, for those that
+    # meet after every product wait ten times longer where others compute.
+    os.environ["STUDIO_CACHE_DIR"] += f"-{WORKER}"
+    os.environ["OMP_NUM_THREADS"] = "1"
+    own = Path(os.environ["STUDIO_CACHE_DIR"]) / "prepared"
+    PREPARED.mkdir(parents=True, exist_ok=True)
+    own.parent.mkdir(parents=True, exist_ok=True)
+    if not own.is_symlink():
+        own.symlink_to(PREPARED)
 os.environ["HF_HOME"] = str(Path(os.environ["STUDIO_CACHE_DIR"]) / "huggingface")
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:1"  # nobody listens there, so no test reaches out by accident
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
@@ -73,6 +85,18 @@ def _no_process_stays() -> Iterator[None]:
     RENDERER.close()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Two threads where several compute together, which is what these files are about, also beside other processes."""
+    import torch
+
+    before = torch.get_num_threads()
+    if WORKER and request.path.name.startswith(("test_decoder", "test_native", "test_products", "test_kernels")):
+        torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A cache folder of the test's own, with nothing in it."""
@@ -85,7 +109,9 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
 @pytest.fixture(scope="session")
 def builtin() -> Checkpoint:
     """The built-in model, prepared. Where its package is missing, this fails with the command that installs it."""
-    return finish(source.open_model(source.BUILTIN, paths=False))
+    PREPARED.mkdir(parents=True, exist_ok=True)
+    with FileLock(PREPARED / "lock"):
+        return finish(source.open_model(source.BUILTIN, paths=False))
 
 
 @pytest.fixture(scope="session")
