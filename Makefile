@@ -19,9 +19,9 @@ help: ## Say what can be made
 run: $(VENV)/prepared ## Install, prepare the built-in model, serve http://127.0.0.1:7860 (PORT= changes it)
 	@$(BIN)/python -m studio serve --port $(PORT)
 
-test: $(VENV)/developed browser ## Install, then lint, types and all tests
+test: $(VENV)/developed browser ## Install, then lint, types and all tests, two files at a time (TESTS="-k word")
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 parity: $(VENV)/developed ## Compare every weight of the built-in model with NNCF, into tests/parity/REPORT.md
 	@$(BIN)/python -m tests.parity.report

@@ -19,7 +19,8 @@ from studio.configs import Task, has_other_parts, load_config, task
 from studio.errors import CheckpointError, ModelError
 from studio.headers import TensorEntry, read_header
 from studio.hub import Repository
-from studio.model_files import CONFIG, INDEX, WEIGHTS
+from studio.license import UNKNOWN, License, of_card
+from studio.model_files import CARD, CONFIG, INDEX, WEIGHTS
 from studio.source_formats import Files, StoredTensor
 
 MAX_JSON_BYTES = 50_000_000
@@ -50,6 +51,9 @@ class Checkpoint:
     """Whether it writes text; False for an encoder, with a decoder or without."""
     part: str = ""
     """``"text"`` where the model also sees or hears: only its text part is taken, as a language model of its own."""
+    base_model: str = ""
+    """Its id on the Hub, where it has one: what an export is said to be made from."""
+    license: License = UNKNOWN
 
     @property
     def weights(self) -> int:
@@ -150,6 +154,8 @@ def of_repository(repository: Repository, folder: Path | None = None) -> Checkpo
         source_format=None,
         source_bytes=sum(entry.nbytes for entry in repository.entries.values()),
         folder=folder,
+        base_model=repository.repo,
+        license=repository.license,
     )
 
 
@@ -181,6 +187,7 @@ def of_folder(
         source_format=source_format,
         source_bytes=source_bytes or sum(file.stat().st_size for file in files),
         folder=folder,
+        license=of_card(folder / CARD),
     )
 
 
@@ -193,6 +200,8 @@ def _checkpoint(
     source_format: str | None,
     source_bytes: int,
     folder: Path | None,
+    license: License,
+    base_model: str = "",
 ) -> Checkpoint:
     model = load_config(config)
     layers = layer_map(model, entries)
@@ -207,6 +216,8 @@ def _checkpoint(
         folder,
         can_chat=task(model) is Task.DECODER,
         part="text" if has_other_parts(config) else "",
+        base_model=base_model,
+        license=license,
     )
 
 

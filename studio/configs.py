@@ -29,6 +29,12 @@ MAX_EXPERTS = 1 << 12
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers")
 
 QUANTIZATION = "quantization_config"
+PACKED_BY_STUDIO = {"quant_method": "quantization-studio"}
+"""What an export's config says of its weights, so that a program that looks there (vLLM, llama.cpp's converter) refuses
+them by name."""
+NOT_EXPORTED = frozenset({QUANTIZATION, "transformers_weights", "auto_map"})
+"""What the original's config says and an export's may not: how its weights were packed, in which file transformers is
+to find them, whose code reads them."""
 
 TEXT_TWINS: dict[str, dict[str, Any]] = {
     "qwen2_vl_text": {"model_type": "qwen2"},
@@ -64,7 +70,7 @@ def load_config(config: Mapping[str, Any]) -> Any:
         reason = "needs_remote_code" if "auto_map" in config or kind == "chatglm" else "unknown_architecture"
         raise ModelError(reason, architecture=kind[:40] or "?")
     quantization = config.get(QUANTIZATION)
-    if quantization is not None and not is_readable(quantization):
+    if quantization not in (None, PACKED_BY_STUDIO) and not is_readable(quantization):
         method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
         raise ModelError("already_quantized", method=str(method)[:40])
     try:
@@ -97,11 +103,9 @@ def has_other_parts(config: Mapping[str, Any]) -> bool:
 
 
 def exported_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ``config.json`` to go with weights of the text part that are not quantized in their first way."""
-    if has_other_parts(config):
-        part: dict[str, Any] = json.loads(load_config(config).to_json_string())
-        return part
-    return {key: value for key, value in config.items() if key != QUANTIZATION}
+    """Return the ``config.json`` to go with packed weights of the text part."""
+    part: Mapping[str, Any] = json.loads(load_config(config).to_json_string()) if has_other_parts(config) else config
+    return {key: value for key, value in part.items() if key not in NOT_EXPORTED} | {QUANTIZATION: PACKED_BY_STUDIO}
 
 
 MAX_LAYERS = 1000

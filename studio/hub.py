@@ -25,7 +25,8 @@ from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 from studio.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
 from studio.headers import MAX_HEADER_BYTES, TensorEntry, parse_header
 from studio.hub_client import MODEL, HubRanges, cache, endpoint, explained, is_repo_id, listing, token
-from studio.model_files import CONFIG, INDEX, WEIGHTS
+from studio.license import UNKNOWN, License
+from studio.model_files import CONFIG, INDEX, PACKED, WEIGHTS
 from studio.units import format_bytes
 
 # Not by environment: gradio may have imported the client before us. Xet moves bytes outside Python, where no exception
@@ -66,6 +67,7 @@ class Repository:
     config: dict[str, Any]
     entries: dict[str, TensorEntry]
     files: dict[str, int]
+    license: License = UNKNOWN
 
     @property
     def download_bytes(self) -> int:
@@ -143,7 +145,7 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
     if not is_repo_id(repo):
         raise ModelError("model_not_found", model=repo)
     with explained(repo):
-        sha, sizes = listing(repo, revision, MODEL)
+        sha, sizes, license = listing(repo, revision, MODEL)
 
         def fetch_json(name: str, limit: int = MAX_INDEX_BYTES) -> dict[str, Any]:
             if sizes[name] > limit:
@@ -155,13 +157,13 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
 
         weights = _weight_files(sizes, fetch_json)
         if not weights:
-            raise ModelError("no_safetensors", model=repo)
+            raise ModelError("already_compressed" if PACKED in sizes else "no_safetensors", model=repo)
         if CONFIG not in sizes:
             raise ModelError("model_no_config", model=repo)
         config = fetch_json(CONFIG, MAX_CONFIG_BYTES)
         entries = _fetch_entries(repo, sha, {name: sizes[name] for name in weights})
     files = {name: size for name, size in sizes.items() if name in weights or is_wanted(name)}
-    return Repository(repo, sha, config, entries, files)
+    return Repository(repo, sha, config, entries, files, license)
 
 
 def _weight_files(names: Collection[str], read_json: Callable[[str], dict[str, Any]]) -> list[str]:

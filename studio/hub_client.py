@@ -19,6 +19,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from torch import Tensor
 
 from studio.errors import HubError, ModelError, ResourceError, TextError
+from studio.license import License
 from studio.settings import settings
 
 TIMEOUT_SECONDS = 10.0
@@ -53,13 +54,14 @@ def is_repo_id(name: str) -> bool:
     return True
 
 
-def listing(repo: str, revision: str | None, kind: str) -> tuple[str, dict[str, int]]:
-    """Return a repository's commit, and its files with their bytes. Raises as :func:`explained` says."""
+def listing(repo: str, revision: str | None, kind: str) -> tuple[str, dict[str, int], License]:
+    """Return a repository's commit, its files with their bytes, and its license. Raises as :func:`explained` says."""
     with explained(repo, kind):
         api = client.HfApi(endpoint(), token=token())
         ask = api.dataset_info if kind == DATASET else api.model_info
         info = ask(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
-        return str(info.sha), {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        return str(info.sha), sizes, License.of(vars(info.card_data) if info.card_data else {})
 
 
 class HubRanges:

@@ -16,7 +16,7 @@ from studio.checkpoint import Checkpoint, read_json
 from studio.configs import load_config
 from studio.errors import CheckpointError
 from studio.kernels import Lookup, PackedEmbedding, PackedLinear, PackedStack, Product, lookup_for, product_for
-from studio.model_files import CONFIG, WEIGHTS
+from studio.model_files import CONFIG
 from studio.packing import PackedTensor
 from studio.recipe import PackedWeight, check_files, read_recipe
 from studio.scheme import Scheme
@@ -56,7 +56,7 @@ def load_compressed(folder: Path) -> nn.Module:
     check_files(recipe, folder)
     model = empty_model(load_config(read_json(folder / CONFIG)), COMPUTE)
     parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
+    with safe_open(folder / recipe.weights_file, framework="pt") as file:
         for weight in recipe.weights:
             _put_packed(model, weight, packed_weight(file, weight))
         parameters = dict(model.state_dict(keep_vars=True))

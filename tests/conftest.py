@@ -14,35 +14,49 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from filelock import FileLock
 
 # Before the studio or the Hub's client is imported: both read their environment once.
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("STUDIO_CACHE_DIR", str(ROOT / ".pytest_cache" / "studio"))  # kept: preparing takes 20 s
-COMPILED = ROOT / os.environ["STUDIO_CACHE_DIR"] / "native"
+SHARED = ROOT / os.environ["STUDIO_CACHE_DIR"]
+PREPARED, COMPILED = SHARED / "prepared", SHARED / "native"
+if WORKER := os.environ.get("PYTEST_XDIST_WORKER"):
+    # One of several processes that test: a cache of its own but for the prepared model and compiled code, and one
+    # thread, for those that meet after every product wait ten times longer where others compute.
+    os.environ["STUDIO_CACHE_DIR"] = str(SHARED) + f"-{WORKER}"
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for shared in (PREPARED, COMPILED):
+        shared.mkdir(parents=True, exist_ok=True)
+        own = Path(os.environ["STUDIO_CACHE_DIR"]) / shared.name
+        own.parent.mkdir(parents=True, exist_ok=True)
+        if not own.is_symlink():
+            own.symlink_to(shared)
 os.environ["HF_HOME"] = str(Path(os.environ["STUDIO_CACHE_DIR"]) / "huggingface")
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:1"  # nobody listens there, so no test reaches out by accident
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 os.environ["LC_ALL"] = "C.UTF-8"
 os.environ["STUDIO_DEVICE"] = "cpu"  # those of GPUs say so themselves
 for name in (
-    "HF_HUB_CACHE",
-    "HF_HUB_OFFLINE",
-    "HF_TOKEN",
-    "STUDIO_HOST",
-    "GRADIO_SERVER_NAME",
-    "GRADIO_SERVER_PORT",
-    "PORT",
+    *("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"),
+    *("STUDIO_HOST", "STUDIO_NATIVE", "STUDIO_MODEL_MEMORY", "STUDIO_LOCAL_FILES"),
+    *("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ROOT_PATH", "PORT"),
+    *("COLUMNS", "LINES", "FORCE_COLOR", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "TERMINAL_WIDTH"),  # how wide, how gaudy
 ):
     os.environ.pop(name, None)
 
-from studio import source  # noqa: E402
+from studio import hub, source  # noqa: E402
 from studio.checkpoint import Checkpoint  # noqa: E402
 from studio.prompt import RENDERER  # noqa: E402
 from studio.settings import settings  # noqa: E402
 from tests.steps import finish  # noqa: E402
 
-PATIENCE = 120_000
+PATIENCE = 300_000
 """Milliseconds a browser waits for anything: machines that test are busy."""
+
+SERVE = "import runpy; from studio import hub; hub.PROBE_SECONDS = 60; runpy.run_module('studio', run_name='__main__')"
+"""The page in a process of its own, which waits as patiently for a Hub on this machine."""
+hub.PROBE_SECONDS = 60
 
 ARCHITECTURES = ("llama", "qwen3", "gemma3_text", "phi3", "gpt2")
 
@@ -58,11 +72,31 @@ TEMPLATE = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what drives the browser: walks through the whole page, which take their time."""
+    for item in items:
+        if item.path.parent.name == "browser":
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_process_stays() -> Iterator[None]:
     """The process that renders chat templates lives as long as the studio; here that is until the last test."""
     yield
     RENDERER.close()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Two threads where several compute together, which is what these files are about, also beside other processes."""
+    import torch
+
+    before = torch.get_num_threads()
+    if WORKER and request.path.name.startswith(("test_decoder", "test_native", "test_products", "test_kernels")):
+        torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -96,7 +130,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def builtin() -> Checkpoint:
     """The built-in model, prepared. Where its package is missing, this fails with the command that installs it."""
-    return finish(source.open_model(source.BUILTIN, paths=False))
+    PREPARED.mkdir(parents=True, exist_ok=True)
+    with FileLock(PREPARED / "lock"):
+        return finish(source.open_model(source.BUILTIN, paths=False))
 
 
 @pytest.fixture(scope="session")
@@ -182,7 +218,7 @@ def served(folder: Path, *arguments: str, **environment: str) -> Iterator[str]:
             arguments = (*arguments, "--port", str(probe.getsockname()[1]))
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "studio", "serve", *arguments],
+            [sys.executable, "-c", SERVE, "serve", *arguments],
             cwd=ROOT,
             # One thread: two that meet after every product wait ten times longer while other tests run.
             env=os.environ | {"GRADIO_TEMP_DIR": str(folder / "gradio"), "OMP_NUM_THREADS": "1", **environment},
@@ -199,7 +235,7 @@ def served(folder: Path, *arguments: str, **environment: str) -> Iterator[str]:
         finally:
             server.terminate()
             try:
-                server.communicate(timeout=30)
+                server.communicate(timeout=60)
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.communicate()
@@ -208,14 +244,15 @@ def served(folder: Path, *arguments: str, **environment: str) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """The distribution's browser, driven by Playwright."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     names = ("chromium", "chromium-browser", "google-chrome")
     program = next(filter(None, map(shutil.which, names)), None)
     assert program, "install the package chromium"
     quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *quiet])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *quiet], timeout=PATIENCE)
         yield browser
         browser.close()
 

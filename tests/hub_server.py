@@ -65,6 +65,8 @@ class Model:
     gated: bool
     downloads: int
     pipeline_tag: str
+    card: dict[str, Any]
+    """What the Hub says that its card says."""
 
     def siblings(self) -> list[dict[str, Any]]:
         return [
@@ -128,12 +130,13 @@ class LocalHub:
         gated: bool = False,
         downloads: int = 0,
         pipeline_tag: str = "text-generation",
+        card: dict[str, Any] | None = None,
     ) -> Model:
         """Serve what ``folder`` holds now as the repository ``repo``; a data set's name begins with ``datasets/``."""
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         blobs = {path.relative_to(folder).as_posix(): Blob.of(path) for path in paths}
         sha = hashlib.sha1(repr([(name, blob.git) for name, blob in blobs.items()]).encode()).hexdigest()
-        self.models[repo] = Model(repo, blobs, sha, gated, downloads, pipeline_tag)
+        self.models[repo] = Model(repo, blobs, sha, gated, downloads, pipeline_tag, card or {})
         return self.models[repo]
 
     def sent(self, name: str) -> int:
@@ -201,7 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _describe(self, repo: str, revision: str, tree: bool) -> None:
         """Answer model_info, or the listing of all files."""
         if model := self._model(repo, revision):
-            self._json(model.tree() if tree else {"id": model.repo, "sha": model.sha, "siblings": model.siblings()})
+            facts = {"id": model.repo, "sha": model.sha, "siblings": model.siblings(), "cardData": model.card}
+            self._json(model.tree() if tree else facts)
 
     def _resolve(self, repo: str, revision: str, name: str) -> None:
         """Answer one file, or the asked range of it."""

@@ -22,7 +22,6 @@ from studio.decoder.shape import DecoderShape, shape_of
 from studio.device import device
 from studio.errors import CheckpointError
 from studio.model import load_compressed, load_original, packed_weight, whole
-from studio.model_files import WEIGHTS
 from studio.native import fragments, nvrtc
 from studio.native.arena import Arena
 from studio.native.tiles import Tiles, takes, tiles_of, tiles_of_floats
@@ -67,7 +66,7 @@ def open_compressed(folder: Path) -> Decoder[Any]:
     schemes = [Scheme.parse(weight.scheme) for weight in recipe.weights]
     check_files(recipe, folder)
     parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
+    with safe_open(folder / recipe.weights_file, framework="pt") as file:
         names = set(file.keys()) - parts
 
         def read(name: str) -> PackedTensor | Tensor:

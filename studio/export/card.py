@@ -1,26 +1,27 @@
-"""The model card: what a stranger who finds the folder needs to know."""
+"""The model card: what a stranger who finds the folder needs to know. Trusts no word of the original's."""
+
+import json
 
 from studio.recipe import Recipe
 from studio.units import format_bytes
 
+PROGRAM = "Quantization Studio"
 
-def model_card(recipe: Recipe, weights: int) -> str:
+
+def model_card(recipe: Recipe, weights: int, can_chat: bool = True) -> str:
     """Return README.md for a compressed folder of ``weights`` parameters."""
     choices, source = recipe.choices, recipe.source
     bits = recipe.compressed_bytes * 8 / weights
     times = recipe.original_bytes / recipe.compressed_bytes
-    base = f"base_model: {_plain(source.model)}\nbase_model_relation: quantized\n" if "/" in source.model else ""
-    read = f", calibrated on {_plain(choices.calibration)}" if choices.calibration else ""
+    read = f", calibrated on {_code(choices.calibration)}" if choices.calibration else ""
     rows = "\n".join(f"| {scheme} | {count} |" for scheme, count in sorted(_counts(recipe).items()))
     return f"""---
-{base}library_name: quantization-studio
-pipeline_tag: text-generation
-tags: [quantization-studio, {choices.mode}]
+{_facts(recipe, can_chat)}
 ---
-# {_plain(source.model.rsplit("/", 1)[-1])}, {choices.mode}
+# {_code(source.title)}, {choices.mode}
 
-Weights of **{_plain(source.model)}** (revision `{_plain(source.revision)}`, stored as
-{_plain(source.format)}), compressed by Quantization Studio.
+Weights of {_code(source.base_model or source.model)} (revision {_code(source.revision)}, stored as
+{_code(source.format)}), compressed by {PROGRAM} {recipe.versions.get("quantization-studio", "")}.
 
 | | |
 | --- | --- |
@@ -33,17 +34,46 @@ Weights of **{_plain(source.model)}** (revision `{_plain(source.revision)}`, sto
 | --- | --- |
 {rows}
 
-The licence is that of the original model. `recipe.json` holds every choice, the versions of the programs and the
+{_license(recipe)} `recipe.json` holds every choice, the versions of the programs and the
 checksums of the files; made with the same choices and the same text, the weights come out the same.
 
-## Load it
-The weights are in the studio's own packed layout (`codes`, `scale`, `zero_point` beside each weight's name), which
-transformers, vLLM and llama.cpp do not read.
+## {"Chat with it" if can_chat else "Read it"}
+The weights are in the studio's own packed layout (`{recipe.weights_file}`: `codes`, `scale`, `zero_point` beside each
+weight's name), which transformers, vLLM, llama.cpp and MLX refuse to load.{_commands(can_chat)}
+"""
+
+
+def _facts(recipe: Recipe, can_chat: bool) -> str:
+    """Return what machines read, as YAML."""
+    source = recipe.source
+    facts: dict[str, object] = {
+        "base_model": source.base_model,
+        "base_model_relation": "quantized" if source.base_model else "",
+        "license": source.license.id,
+        "license_name": source.license.name,
+        "library_name": "quantization-studio",
+        "pipeline_tag": "text-generation" if can_chat else "",
+        "tags": ["quantization-studio", recipe.choices.mode],
+    }
+    return "\n".join(f"{key}: {_quoted(value)}" for key, value in facts.items() if value)
+
+
+def _license(recipe: Recipe) -> str:
+    found = recipe.source.license
+    return f"The license is that of the original model{f', {_code(found.name or found.id)}' if found.id else ''}."
+
+
+def _commands(can_chat: bool) -> str:
+    """Return how the studio is installed, and asked."""
+    if not can_chat:
+        return "\nThe model writes no text, so the studio does not run it."
+    return f""" In a copy of {PROGRAM}'s
+repository (the folder with `requirements.txt`), with Python 3.11 or newer:
 
 ```
+pip install -r requirements.txt
 python -m studio chat PATH_OF_THIS_FOLDER --prompt "What is the capital of France?"
-```
-"""
+```"""
 
 
 def _counts(recipe: Recipe) -> dict[str, int]:
@@ -53,6 +83,17 @@ def _counts(recipe: Recipe) -> dict[str, int]:
     return counts
 
 
+def _quoted(value: object) -> str:
+    """Return YAML, of which JSON is a part, for words from outside."""
+    plain = [_plain(each) for each in value] if isinstance(value, list) else _plain(str(value))
+    return json.dumps(plain, ensure_ascii=False)
+
+
+def _code(words: str) -> str:
+    """Return words from outside as Markdown that is shown as it stands: no link, no markup."""
+    return f"`{_plain(words)}`"
+
+
 def _plain(words: str) -> str:
-    """Return words from outside as harmless Markdown: one line, no markup."""
-    return "".join(c for c in words if c.isalnum() or c in " ._/-:+")[:120]
+    """Return words from outside as one line of letters, digits and what names are joined with."""
+    return "".join(c for c in words if c.isalnum() or c in " ._/-:+#,@")[:120].strip() or "unnamed"

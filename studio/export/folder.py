@@ -15,7 +15,7 @@ from studio.configs import exported_config
 from studio.errors import ResourceError, disk_error
 from studio.export.card import model_card
 from studio.hub import is_wanted
-from studio.model_files import CONFIG, INDEX, WEIGHTS
+from studio.model_files import CARD, CONFIG, INDEX, PACKED
 from studio.plan import Assignment
 from studio.recipe import RECIPE, Choices, PackedWeight, Recipe, Source, sha256
 from studio.workspace import partial_in
@@ -40,10 +40,11 @@ def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path, c
                 shutil.copyfile(file, partial / file.name)
         config = exported_config(read_json(checkpoint.path / CONFIG))
         (partial / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
-        shutil.move(compressed.file, partial / WEIGHTS)
+        shutil.move(compressed.file, partial / PACKED)
         recipe = _recipe(checkpoint, compressed, partial, calibration)
         (partial / RECIPE).write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-        (partial / "README.md").write_text(model_card(recipe, compressed.plan.weights), encoding="utf-8")
+        card = model_card(recipe, compressed.plan.weights, checkpoint.can_chat)
+        (partial / CARD).write_text(card, encoding="utf-8")
         if folder.exists():
             folder.rmdir()
         partial.replace(folder)
@@ -86,7 +87,13 @@ def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path, calibr
     plan = compressed.plan
     choice = plan.choice
     return Recipe(
-        source=Source(model=checkpoint.name, revision=checkpoint.revision, format=checkpoint.source_format),
+        source=Source(
+            model=checkpoint.name if checkpoint.base_model else Path(checkpoint.name).resolve().name,
+            revision=checkpoint.revision,
+            format=checkpoint.source_format,
+            base_model=checkpoint.base_model,
+            license=checkpoint.license,
+        ),
         choices=Choices(
             mode=choice.mode.value,
             group_size=choice.primary.group_size,

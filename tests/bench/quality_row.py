@@ -98,7 +98,7 @@ def ours(
 def exported(folder: Path) -> dict[str, Tensor]:
     """Return every tensor of an exported folder, packed ones as what their numbers stand for, by name."""
     found = {}
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
+    with safe_open(folder / read_recipe(folder).weights_file, framework="pt") as file:
         packed = {f"{weight.name}.{part.name}" for weight in read_recipe(folder).weights for part in weight.parts}
         found |= {name: file.get_tensor(name) for name in set(file.keys()) - packed}  # AWQ's norms are not the source's
         for weight in read_recipe(folder).weights:

@@ -10,7 +10,7 @@ from studio.text import text
 from tests.browser.test_walk import QUESTION, answer, compress, notice, overflow, pick, ready, send
 from tests.conftest import served
 
-pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.real
 
 Visit = Callable[..., Page]
 COLUMNS = ("original", "compressed")

@@ -16,7 +16,7 @@ from tests.browser.test_walk import compress, notice, overflow
 from tests.conftest import SENTENCES, save_tiny_model, served
 from tests.hub_server import LocalHub
 
-pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.real
 DEAD = "model.layers.0.mlp.down_proj.weight"
 FIGURE = re.compile(r"^KLD \d\.\d{3} ± \d\.\d{3}$")
 

@@ -14,7 +14,7 @@ from tests.browser.test_walk import choose_mode, choose_ratio, compress, figure,
 from tests.conftest import save_tiny_model, served
 from tests.hub_server import LocalHub
 
-pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.real
 CELLS = 2 * 7
 SLOW = 40_000
 """Bytes a second, of each answer."""

@@ -16,12 +16,8 @@ from studio.text import text
 from studio.units import format_bytes
 from tests.conftest import PATIENCE, ROOT, served
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
-
 Visit = Callable[..., Page]
 TinyModel = Callable[[str], Path]
-
-expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +38,7 @@ def fetch(url: str, body: bytes | None = None) -> tuple[int, bytes]:
     """Return the status and the body of an answer."""
     headers = {} if body is None else {"Content-Type": "application/json"}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=60) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=PATIENCE / 1000) as response:
             return response.status, response.read()
     except urllib.error.HTTPError as error:
         with error:

@@ -13,13 +13,11 @@ from playwright.sync_api import Locator, Page, expect
 
 from studio.headers import read_header
 from studio.text import text
-from tests.conftest import PATIENCE, served
+from tests.conftest import served
 
-pytestmark = [pytest.mark.browser, pytest.mark.real, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.real
 
 Visit = Callable[..., Page]
-
-expect.set_options(timeout=PATIENCE)
 
 QUESTION = "What is the capital of France?"
 INT8_BYTES = 135_164_160
@@ -175,9 +173,9 @@ def check_export(file: Path, folder: Path, mode: str, nbytes: int) -> None:
     recipe = json.loads((folder / "recipe.json").read_text())
     sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     assert recipe["sha256"] == {name: sums[name] for name in sums.keys() - {"recipe.json", "README.md"}}
-    assert {"model.safetensors", "config.json", "tokenizer.json"} <= recipe["sha256"].keys()
+    assert {"weights.studio", "config.json", "tokenizer.json"} <= recipe["sha256"].keys()
     assert recipe["choices"]["mode"] == mode
-    assert sum(entry.nbytes for entry in read_header(folder / "model.safetensors").values()) == nbytes
+    assert sum(entry.nbytes for entry in read_header(folder / "weights.studio").values()) == nbytes
 
 
 def test_a_visitor_goes_the_same_way_in_chinese(page: Page, tmp_path: Path) -> None:

@@ -276,6 +276,6 @@ def test_a_compression_that_was_killed_is_taken_up_again(home: Path) -> None:
     assert resumed >= finished >= 20
     assert [folder.name for folder in home.iterdir()] == ["killed"]
     whole = run("compress", "builtin", "--out", home / "whole", *arguments, "--json")
-    assert (home / "killed" / "model.safetensors").read_bytes() == (home / "whole" / "model.safetensors").read_bytes()
+    assert (home / "killed" / "weights.studio").read_bytes() == (home / "whole" / "weights.studio").read_bytes()
     errors = [json.loads(said.stdout)["layers"] for said in (answer, whole)]
     assert errors[0] == errors[1]

@@ -96,7 +96,7 @@ def test_a_model_calibrates_on_what_it_writes(tiny_model: TinyModel, tmp_path: P
     assert read_recipe(tmp_path / "out").choices.calibration.startswith("generated: 2 x 256 tokens")
     again = run(*calibrated(tiny_model("llama"), tmp_path / "again", "--calibrate", "generated", "--json"))
     assert text("stage.generate") not in again.stderr
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "again")]
+    weights = [(tmp_path / name / "weights.studio").read_bytes() for name in ("out", "again")]
     assert weights[0] == weights[1]
 
 

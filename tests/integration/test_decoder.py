@@ -15,7 +15,7 @@ from studio.decoder import GeneralDecoder, Way, open_compressed, open_original
 from studio.decoder.native import NativeDecoder, is_available
 from studio.errors import CheckpointError
 from studio.export import write_folder
-from studio.model_files import WEIGHTS
+from studio.model_files import PACKED
 from studio.plan import Choice, make_plan
 from studio.source import open_model
 from tests.conftest import tiny_tokenizer
@@ -137,7 +137,7 @@ def dequantized(folder: Path, exported: Path) -> Any:
 
     model = reference(folder)
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    with safe_open(exported / WEIGHTS, framework="pt") as file:
+    with safe_open(exported / PACKED, framework="pt") as file:
         for weight in read_recipe(exported).weights:
             for name in (weight.name, *weight.tied):
                 parameters[name].copy_(packed_weight(file, weight).dequantize())
@@ -255,7 +255,7 @@ def test_a_folder_that_is_not_whole_is_refused(source: Callable[[str], Path], tm
     from safetensors.torch import load_file, save_file
 
     exported = compressed(source("llama"), Choice.of("int4_asym", 32, 1, "int8_asym"), tmp_path)
-    tensors = load_file(exported / WEIGHTS)
+    tensors = load_file(exported / PACKED)
     norm = "model.layers.1.input_layernorm.weight"
     broken = {
         "missing": {name: tensor for name, tensor in tensors.items() if name != norm},
@@ -263,6 +263,6 @@ def test_a_folder_that_is_not_whole_is_refused(source: Callable[[str], Path], tm
         "stray": {**tensors, "model.layers.9.input_layernorm.weight": torch.ones(64)},
     }
     for each in broken.values():
-        save_file(each, exported / WEIGHTS)
+        save_file(each, exported / PACKED)
         with pytest.raises(CheckpointError):
             open_compressed(exported)

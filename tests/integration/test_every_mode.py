@@ -104,7 +104,7 @@ def test_every_mode_computes_what_its_numbers_stand_for(
     original = logits(model)
     recipe = read_recipe(folder)
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    with safe_open(folder / "model.safetensors", framework="pt") as file:
+    with safe_open(folder / "weights.studio", framework="pt") as file:
         for weight in recipe.weights:
             arrays = {part.name: file.get_tensor(f"{weight.name}.{part.name}") for part in weight.parts}
             value = PackedTensor.of(Scheme.parse(weight.scheme), weight.shape, arrays).dequantize()

@@ -29,7 +29,7 @@ from studio.errors import CheckpointError, ModelError, UserError
 from studio.jobs import Answers
 from studio.kernels import PackedStack
 from studio.model import load_compressed, load_original, slow_schemes
-from studio.model_files import INDEX, WEIGHTS
+from studio.model_files import INDEX, PACKED, WEIGHTS
 from studio.packing import PackedTensor
 from studio.plan import Choice
 from studio.recipe import read_recipe
@@ -196,7 +196,7 @@ def test_the_packed_model_computes_what_its_numbers_stand_for(made: Callable[[st
     expected = load_original(one.checkpoint)
     whole = logits(expected)
     parameters = dict(expected.named_parameters(remove_duplicate=False))
-    with safe_open(one.folder / WEIGHTS, framework="pt") as file:
+    with safe_open(one.folder / PACKED, framework="pt") as file:
         for weight in read_recipe(one.folder).weights:
             arrays = {part.name: file.get_tensor(f"{weight.name}.{part.name}") for part in weight.parts}
             value = PackedTensor.of(Scheme.parse(weight.scheme), weight.shape, arrays).dequantize()
@@ -493,7 +493,8 @@ def test_fp8_experts_and_projections_are_read(made: Callable[[str], Made], copie
     session.choose(Choice.of("int8_asym", -1, 1, "int8_asym"))
     finish(session.compress())
     assert session.folder is not None
-    assert "quantization_config" not in json.loads((session.folder / "config.json").read_text())
+    exported = json.loads((session.folder / "config.json").read_text())
+    assert exported["quantization_config"] == {"quant_method": "quantization-studio"}
     assert distance(logits(load_compressed(session.folder)), logits(load_original(checkpoint))) < 0.05
     session.close()
 

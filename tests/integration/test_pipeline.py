@@ -36,6 +36,7 @@ from studio.decoder import Decoder, open_original
 from studio.errors import Cancelled, CheckpointError, ModelError, PromptError, ResourceError, UserError
 from studio.headers import read_header
 from studio.jobs import Answers, Event
+from studio.license import License
 from studio.model import load_compressed, load_original, load_tokenizer, weight_bytes
 from studio.plan import Choice, make_plan
 from studio.pool import Pool
@@ -52,7 +53,7 @@ from tests.steps import finish
 
 TinyModel = Callable[[str], Path]
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, PACKED = "model.safetensors", "weights.studio"
 QUESTION = "What is the capital of France?"
 SHORT = Sampling(max_new_tokens=8)
 CHOICES = {
@@ -211,7 +212,7 @@ def reference_of(made: Made) -> nn.Module:
     reference = transformers_model(made.source.path)
     parameters = dict(reference.named_parameters())
     packed = read_recipe(made.folder).weights
-    with safe_open(made.folder / WEIGHTS, framework="pt") as file:
+    with safe_open(made.folder / PACKED, framework="pt") as file:
         for weight in packed:
             value = dequantized(file, weight)
             parameters[weight.name].data.copy_(value.T if weight.transposed else value)
@@ -241,7 +242,7 @@ def test_the_file_holds_exactly_the_bytes_of_the_plan(
     one = made(architecture, choice)
     planned = make_plan(one.source.layers, one.choice, one.session.scores)
     assert planned.is_exact
-    assert tensor_bytes(one.folder / WEIGHTS) == planned.compressed_bytes
+    assert tensor_bytes(one.folder / PACKED) == planned.compressed_bytes
     assert sum(planned.breakdown.values()) == planned.compressed_bytes
     assert read_recipe(one.folder).compressed_bytes == planned.compressed_bytes
     parameters = transformers_model(one.source.path).parameters()
@@ -291,9 +292,9 @@ def test_the_weights_are_in_memory_in_packed_form_only(
     logits(model)
     assert weight_bytes(model) == before
     layouts = sum(rows * (10 + 4 * width // 32) for rows, width in shapes)
-    assert before <= tensor_bytes(one.folder / WEIGHTS) + layouts + 1000  # and the buffers of the rotation
+    assert before <= tensor_bytes(one.folder / PACKED) + layouts + 1000  # and the buffers of the rotation
     parameters = dict(model.named_parameters())
-    kept = {parameters[name].data_ptr() for name in parameters.keys() & read_header(one.folder / WEIGHTS).keys()}
+    kept = {parameters[name].data_ptr() for name in parameters.keys() & read_header(one.folder / PACKED).keys()}
     smallest = min(math.prod(shape) for shape in shapes)
     for name, value in tensors(model):
         if value.is_floating_point() and value.numel() >= smallest:
@@ -345,7 +346,7 @@ def test_the_builtin_model_takes_the_bytes_it_should(
     assert session.folder is not None
     assert session.plan.is_exact
     assert session.plan.original_bytes == 269_030_016
-    assert session.plan.compressed_bytes == tensor_bytes(session.folder / WEIGHTS) == REAL[mode, ratio]
+    assert session.plan.compressed_bytes == tensor_bytes(session.folder / PACKED) == REAL[mode, ratio]
 
 
 @pytest.mark.real
@@ -403,6 +404,8 @@ def test_every_checksum_of_the_recipe_is_that_of_its_file(
     assert recipe.choices.mode == mode
     assert recipe.choices.ratio == ratio
     assert recipe.source.model == "builtin"
+    assert recipe.source.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert recipe.source.license == License("apache-2.0")
 
 
 @pytest.mark.real
@@ -419,7 +422,7 @@ def test_the_archive_unpacked_elsewhere_is_the_same_model(
         archive.extractall(tmp_path / "elsewhere")
     folder = tmp_path / "elsewhere" / session.folder.name
     assert files(folder) == files(session.folder)
-    assert tensor_bytes(folder / WEIGHTS) == REAL[mode, ratio]
+    assert tensor_bytes(folder / PACKED) == REAL[mode, ratio]
     assert torch.equal(logits(load_compressed(folder), 16), logits(load_compressed(session.folder), 16))
     session.clear_chat()
     column = compressed_column(folder)
@@ -454,7 +457,7 @@ def test_an_estimate_becomes_exact_by_compressing(opened: Session) -> None:
     compressed = finish(opened.compress())
     assert compressed.plan.is_exact
     assert opened.folder is not None
-    assert tensor_bytes(opened.folder / WEIGHTS) == compressed.plan.compressed_bytes
+    assert tensor_bytes(opened.folder / PACKED) == compressed.plan.compressed_bytes
     again = Session(paths=True)
     finish(again.open(opened.checkpoint.name))  # type: ignore[union-attr]
     assert again.choose(MIXED).is_exact
@@ -804,7 +807,9 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "a-twin-that-is-python": (lambda r: r["weights"][3].update(tied=["__class__.weight"]), "tensor_mismatch"),
     "a-weight-left-out": (lambda r: r["weights"].pop(3), "tensor_mismatch"),
     "no-weights": (lambda r: r.pop("weights"), "damaged_file"),
-    "another-format": (lambda r: r.update(format_version=2), "damaged_file"),
+    "another-format": (lambda r: r.update(format="other"), "damaged_file"),
+    "another-version": (lambda r: r.update(format_version=1), "missing_file"),
+    "a-version-to-come": (lambda r: r.update(format_version=3), "unknown_version"),
     "a-key-of-its-own": (lambda r: r.update(run="rm -rf /"), "damaged_file"),
 }
 
@@ -836,7 +841,7 @@ def sign(folder: Path) -> None:
     (folder / "recipe.json").write_text(json.dumps(recipe))
 
 
-@pytest.mark.parametrize("file", [WEIGHTS, "config.json", "tokenizer.json", "chat_template.jinja"])
+@pytest.mark.parametrize("file", [PACKED, "config.json", "tokenizer.json", "chat_template.jinja"])
 def test_a_compressed_folder_whose_file_was_changed_is_refused(exported: Path, file: str) -> None:
     """The last byte of the weights is a weight; nothing but the checksum can tell."""
     content = (exported / file).read_bytes()
@@ -846,7 +851,7 @@ def test_a_compressed_folder_whose_file_was_changed_is_refused(exported: Path, f
     assert (caught.value.key, caught.value.values["file"]) == ("damaged_file", file)
 
 
-@pytest.mark.parametrize("file", [WEIGHTS, "recipe.json", "config.json"])
+@pytest.mark.parametrize("file", [PACKED, "recipe.json", "config.json"])
 def test_a_compressed_folder_that_lacks_a_file_is_refused(exported: Path, file: str) -> None:
     (exported / file).unlink()
     with pytest.raises(CheckpointError) as caught:
@@ -860,8 +865,8 @@ def test_a_module_that_the_model_lacks_is_refused(exported: Path) -> None:
     recipe = (exported / "recipe.json").read_text()
     assert name in recipe
     (exported / "recipe.json").write_text(recipe.replace(name, other))
-    arrays = load_file(exported / WEIGHTS)
-    save_file({key.replace(name, other): array for key, array in arrays.items()}, exported / WEIGHTS)
+    arrays = load_file(exported / PACKED)
+    save_file({key.replace(name, other): array for key, array in arrays.items()}, exported / PACKED)
     sign(exported)
     with pytest.raises(CheckpointError) as caught:
         load_compressed(exported)
@@ -888,9 +893,9 @@ def test_a_compressed_folder_with_the_config_of_another_model_is_refused(
 
 
 def test_a_tensor_that_is_missing_from_a_compressed_folder_is_named(exported: Path) -> None:
-    arrays = load_file(exported / WEIGHTS)
+    arrays = load_file(exported / PACKED)
     del arrays["model.norm.weight"]
-    save_file(arrays, exported / WEIGHTS)
+    save_file(arrays, exported / PACKED)
     sign(exported)
     with pytest.raises(CheckpointError) as caught:
         load_compressed(exported)
@@ -1022,7 +1027,7 @@ def test_without_a_tokenizer_each_column_says_so(opened: Session, model: Path, w
 
 def test_a_column_that_fails_says_why_and_the_other_answers(talking: Session) -> None:
     assert talking.folder is not None
-    (talking.folder / WEIGHTS).unlink()
+    (talking.folder / PACKED).unlink()
     answers = ask(talking)
     assert errors(answers) == [None, "missing_file"]
     assert answers.replies[0].tokens == SHORT.max_new_tokens

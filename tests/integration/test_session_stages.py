@@ -406,7 +406,7 @@ def half_way(session: Session) -> Any:
 
 def weights_file(session: Session) -> bytes:
     assert session.folder is not None
-    return (session.folder / "model.safetensors").read_bytes()
+    return (session.folder / "weights.studio").read_bytes()
 
 
 @pytest.mark.usefixtures("_small_pieces")

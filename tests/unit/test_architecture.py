@@ -26,6 +26,9 @@ from studio.errors import CheckpointError, ModelError
 from studio.headers import TensorEntry, read_header
 
 V, H, M, KV = 32, 16, 24, 8
+
+soon = pytest.mark.timeout(300)
+"""What would take for ever, or all memory, if it were begun at all."""
 """Vocabulary, hidden, MLP width and key/value width of the tiny models."""
 TINY: dict[str, Any] = {
     "vocab_size": V,
@@ -253,7 +256,7 @@ def test_a_lie_within_a_part_of_a_config_is_refused(lie: dict[str, Any]) -> None
     assert str(caught.value)
 
 
-@pytest.mark.timeout(20)
+@soon
 def test_labels_and_kernels_within_a_part_are_ignored_too() -> None:
     text = CONFIGS["llama"].to_dict() | {"num_labels": 10**6, "_experts_implementation": "evil/kernel"}
     config = load_config({"model_type": "llava", "text_config": text | {"attn_implementation": "evil/kernel"}})
@@ -328,14 +331,14 @@ def test_a_name_with_an_endless_number_is_refused(tmp_path: Path) -> None:
     assert caught.value.key == "damaged_file"
 
 
-@pytest.mark.timeout(20)
+@soon
 def test_more_layers_than_tensors_are_refused_before_they_are_built(tmp_path: Path) -> None:
     entries = saved(a_model("llama"), tmp_path)
     with pytest.raises(CheckpointError):
         layer_map(load_config(CONFIGS["llama"].to_dict() | {"num_hidden_layers": 10**7}), entries)
 
 
-@pytest.mark.timeout(20)
+@soon
 @pytest.mark.parametrize("positions", [100_000, 1 << 24])
 def test_a_table_of_all_pairs_of_positions_is_refused_before_it_is_made(tmp_path: Path, positions: int) -> None:
     """Some old models hold one in every layer: a repository of two megabytes would ask for gigabytes."""
@@ -347,7 +350,7 @@ def test_a_table_of_all_pairs_of_positions_is_refused_before_it_is_made(tmp_path
     assert caught.value.values == {"file": "config.json"}
 
 
-@pytest.mark.timeout(20)
+@soon
 def test_labels_are_not_made_by_the_million() -> None:
     """``num_labels`` has a dictionary built, and no language model needs it."""
     config = load_config(CONFIGS["llama"].to_dict() | {"num_labels": 10**6})

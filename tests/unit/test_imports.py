@@ -12,7 +12,7 @@ LAYERS = (
     "",  # the package itself: its docstring and version
     "text",
     "errors",
-    "units|settings|threads|steps|model_files|kept|shelf|memory",
+    "units|settings|threads|steps|model_files|license|kept|shelf|memory",
     "device|workspace|workers",
     "headers",
     "scheme",

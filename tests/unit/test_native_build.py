@@ -101,6 +101,10 @@ print("compiled" if library(SOURCE) else "torch")
 """
 
 
+PATIENCE = 600
+"""Seconds: compiling on a busy machine takes many times longer."""
+
+
 def loading(**environment: str) -> "subprocess.Popen[str]":
     """Start a process that loads the library, or dies of it."""
     return subprocess.Popen(
@@ -131,12 +135,12 @@ def test_a_library_that_was_damaged_is_made_anew(unbuilt: Path, damage: Callable
     made.write_bytes(whole)
     damage(made)
     process = loading()
-    assert process.communicate(timeout=200)[0] == "compiled\n"
+    assert process.communicate(timeout=PATIENCE)[0] == "compiled\n"
     assert process.returncode == 0
 
 
 @needs_compiler
 def test_two_processes_that_compile_at_once_do_not_disturb_each_other(unbuilt: Path) -> None:
     both = [loading(), loading()]
-    assert [process.communicate(timeout=200)[0] for process in both] == ["compiled\n"] * 2
+    assert [process.communicate(timeout=PATIENCE)[0] for process in both] == ["compiled\n"] * 2
     assert {path.suffix for path in (unbuilt / "native").iterdir()} == {".so"}

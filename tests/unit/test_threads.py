@@ -8,6 +8,9 @@ import pytest
 
 from studio.threads import spread
 
+PATIENCE = 300
+"""Seconds that a thread waits for another before the test fails."""
+
 
 def test_results_come_in_order_whoever_is_first() -> None:
     def slow_at_first(number: int) -> int:
@@ -19,7 +22,7 @@ def test_results_come_in_order_whoever_is_first() -> None:
 
 
 def test_several_work_at_once() -> None:
-    together = threading.Barrier(3, timeout=10)
+    together = threading.Barrier(3, timeout=PATIENCE)
     with spread(lambda _: together.wait(), range(6), 3, 6) as results:
         assert len([result.result() for result in results]) == 6
 
@@ -44,7 +47,7 @@ def test_the_end_waits_for_nobody() -> None:
 
     def work(number: int) -> None:
         begun.append(number)
-        go.wait(10)
+        go.wait(PATIENCE)
 
     with spread(work, range(100), 2, 50) as results:
         first = next(results)

@@ -1,0 +1,54 @@
+"""What a model's card says of its license: read from strangers' cards, carried over into ours. Knows no model."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_CARD_BYTES = 1 << 16
+"""Of a card's beginning, where the facts about the model stand between two lines of dashes."""
+IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+OTHER = "other"
+"""The Hub's word for a license that is not on its list, which then has a name."""
+
+
+@dataclass(frozen=True)
+class License:
+    """``License("apache-2.0")``, ``License("other", "tongyi-qianwen")``; empty where nobody said."""
+
+    id: str = ""
+    name: str = ""
+
+    @classmethod
+    def of(cls, facts: Mapping[str, object]) -> "License":
+        """Return what a card's facts say; nothing for what cannot be a license's name."""
+        said = facts.get("license")
+        found, name = (_identifier(each) for each in (said, facts.get("license_name")))
+        return cls(found, name if found == OTHER else "")
+
+
+UNKNOWN = License()
+
+
+def of_card(file: Path) -> License:
+    """Return what the card in ``file`` says, nothing where there is none."""
+    try:
+        with file.open("rb") as stream:
+            lines = iter(stream.read(MAX_CARD_BYTES).decode("utf-8", "replace").splitlines())
+    except OSError:
+        return UNKNOWN
+    facts: dict[str, object] = {}
+    if next(lines, "").strip() == "---":
+        for line in lines:  # not by a library: of all that YAML can say, two lines matter, and a stranger wrote it
+            if line.strip() == "---":
+                return License.of(facts)
+            key, colon, value = line.partition(":")
+            if colon and key in ("license", "license_name"):
+                facts[key] = value.strip().strip("[]'\" ")
+    return UNKNOWN
+
+
+def _identifier(said: object) -> str:
+    """Return a license's name, of a list the first."""
+    first = next(iter(said), "") if isinstance(said, list) else said
+    return first if isinstance(first, str) and IDENTIFIER.fullmatch(first) else ""
