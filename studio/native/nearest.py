@@ -194,6 +194,9 @@ def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, _cores() - 1))
 
 
+os.register_at_fork(after_in_child=_helpers.cache_clear)  # which has none of the threads
+
+
 @cache
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import mmap
 from functools import cache
 from pathlib import Path
 
@@ -84,3 +85,41 @@ def checked(failed: int) -> None:
         raise MemoryError("no memory for compiled code")
     if failed:
         raise ValueError("compiled code was given what it does not take")
+
+
+def make_turn(memory: mmap.mmap | None = None) -> mmap.mmap | None:
+    """Return ``memory`` made a turn, by default a page that this process has in common with those forked from it; None
+    where processes cannot take turns.
+
+    Called once, before anyone shares it; whoever is to share it calls :func:`share_turn`, before or after the fork.
+    """
+    lib = decoding()
+    if lib is None:
+        return None
+    memory = mmap.mmap(-1, mmap.PAGESIZE) if memory is None else memory
+    if len(memory) < lib.turn_size():
+        raise ValueError("a turn needs more memory")
+    return None if lib.turn_make(_place(memory)) else memory
+
+
+def share_turn(memory: mmap.mmap) -> bool:
+    """Let this process's products and steps wait for the turn in ``memory``: on all cores one runs at a time, whatever
+    process it belongs to, and one that dies in its turn holds up nobody. Return whether there is compiled code.
+
+    ``memory`` comes from :func:`make_turn`, also of the process that this one was forked from.
+    """
+    lib = decoding()
+    if lib is None:
+        return False
+    if len(memory) < lib.turn_size():
+        raise ValueError("a turn needs more memory")
+    _turns.append(memory)  # compiled code knows its address from here on
+    lib.turn_share(_place(memory))
+    return True
+
+
+def _place(memory: mmap.mmap) -> ctypes.c_void_p:
+    return ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+
+
+_turns: list[mmap.mmap] = []

@@ -267,6 +267,13 @@ static int grown(size_t size) {
     return scratch.memory != 0;
 }
 
+static void begin_alone(void) {
+    disband();
+    scratch.memory = 0, scratch.size = 0;  /* the parent may have been at changing it */
+}
+
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(0, 0, begin_alone); }
+
 static void *carve(size_t *used, size_t bytes) {
     void *place = (char *)scratch.memory + *used;
     *used += (bytes + 63) / 64 * 64;
@@ -325,7 +332,7 @@ static void do_product(void *job, Member me) {
 
 int product(const Weight *weight, const float *x, int32_t count, int32_t width, float *out, int32_t members) {
     if (count < 1 || width < 1 || width > weight->width || weight->width > padded(width)) return 2;
-    pthread_mutex_lock(&team.turn);
+    pthread_mutex_t *turn = take_turn();
     members = recruit(members);
     Product p = {.weight = weight, .x = x, .out = out, .count = count, .width = width};
     const int fits = grown(furnish_product(&p));
@@ -333,7 +340,7 @@ int product(const Weight *weight, const float *x, int32_t count, int32_t width, 
         furnish_product(&p);
         together(do_product, &p, members);
     }
-    pthread_mutex_unlock(&team.turn);
+    give_turn(turn);
     return fits ? 0 : 1;
 }
 
@@ -356,7 +363,7 @@ static int is_sound(const Model *m, const Cache *c, const int32_t *tokens, int32
 int decode(const Model *m, const Cache *cache, const int32_t *tokens, int32_t count, int32_t position, float *logits,
            int32_t all_logits, float *states, int32_t members) {
     if (!is_sound(m, cache, tokens, count, position)) return 2;
-    pthread_mutex_lock(&team.turn);
+    pthread_mutex_t *turn = take_turn();
     members = recruit(members);
     Step s = {.model = m, .cache = cache, .tokens = tokens, .count = count, .position = position, .logits = logits,
               .all_logits = all_logits, .states = states};
@@ -365,7 +372,7 @@ int decode(const Model *m, const Cache *cache, const int32_t *tokens, int32_t co
         furnish(&s, members);
         together(step, &s, members);
     }
-    pthread_mutex_unlock(&team.turn);
+    give_turn(turn);
     return fits ? 0 : 1;
 }
 
