@@ -5,7 +5,9 @@
 
 #define MAX_MEMBERS 64
 #define MEMBER_BITS 8  /* of a call: the rest counts the steps */
+#ifndef SPINS
 #define SPINS 2000     /* before a member sleeps: tens of microseconds */
+#endif
 
 typedef struct { int index, members; } Member;
 typedef void (*Work)(void *job, Member me);
