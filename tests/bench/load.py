@@ -72,7 +72,9 @@ def main() -> None:
             loaded.append(speed(model))
     print("quiet  ", " ".join(f"{each:6.0f}" for each in quiet), "tok/s")
     print("loaded ", " ".join(f"{each:6.0f}" for each in loaded), "tok/s")
-    print(f"{median(loaded) / median(quiet):.2f} of the quiet speed is left beside {BUSY} busy processes, {GOAL} is asked")
+    print(
+        f"{median(loaded) / median(quiet):.2f} of the quiet speed is left beside {BUSY} busy processes, {GOAL} is asked"
+    )
 
 
 if __name__ == "__main__":
