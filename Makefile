@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test parity bench-compress bench-decode bench-quality lint format clean browser
+.PHONY: help run test test-native-sanitized parity bench-compress bench-decode bench-load bench-quality lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ test: $(VENV)/developed browser ## Install, then lint, types and all tests, two 
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
+test-native-sanitized: $(VENV)/developed ## The compiled code under sanitizers of addresses, undefined behaviour and threads
+	@$(BIN)/python -m tests.sanitized
+
 parity: $(VENV)/developed ## Compare every weight of the built-in model with NNCF, into tests/parity/REPORT.md
 	@$(BIN)/python -m tests.parity.report
 
@@ -31,6 +34,9 @@ bench-compress: $(VENV)/developed ## Time compressing against NNCF and the machi
 
 bench-decode: $(VENV)/bench ## Time answering against llama.cpp and OpenVINO, into tests/bench/DECODE.md, and on a GPU machine DECODE_CUDA.md (BENCH="--only cuda")
 	@$(BIN)/python -W ignore -m tests.bench.decode $(BENCH)
+
+bench-load: $(VENV)/developed ## Say what is left of the speed of answering beside two processes that never rest
+	@$(BIN)/python -m tests.bench.load
 
 bench-quality: $(VENV)/bench ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")
 	@GOMP_SPINCOUNT=3000 $(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)

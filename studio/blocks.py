@@ -170,7 +170,7 @@ class BlockModel:
                 went(call.part, self._size(call.part))
                 return output
 
-            hidden = torch.empty(0)
+            hidden = torch.empty(0, dtype=torch.float32)
             try:
                 with torch.no_grad(), self._hooked(read, ran), _ended_by(self._decoder):
                     self.model(input_ids=token_ids, use_cache=False)

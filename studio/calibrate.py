@@ -48,7 +48,7 @@ def token_ids(checkpoint: Checkpoint) -> Tensor:
     words = next(layer.shape[0] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING)
     if not ids or max(ids) >= words:
         raise CheckpointError("no_tokenizer", model=checkpoint.title)
-    return torch.tensor([ids])
+    return torch.tensor([ids], dtype=torch.int64)
 
 
 def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[Step, None, dict[str, Inputs]]:
@@ -92,8 +92,8 @@ def calibrate(
 def spread(rows: int, count: int = MAX_ROWS) -> Tensor:
     """Return the indices of at most ``count`` of ``rows`` rows, ascending: one at random from each equal stretch."""
     if rows <= count:
-        return torch.arange(rows)
-    bounds = torch.arange(count + 1) * rows // count
+        return torch.arange(rows, dtype=torch.int64)
+    bounds = torch.arange(count + 1, dtype=torch.int64) * rows // count
     within = torch.rand(count, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
     return bounds[:-1] + (within * bounds.diff()).long()
 

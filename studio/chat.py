@@ -156,7 +156,7 @@ def answer(
     kept = read.begin(decoder, ids, len(ids) + room, bits)
     pick, written, stops = Picker(sampling, ids), Detokenizer(speaker.tokenizer), speaker.stop_ids
     reply = Reply(prompt_tokens=len(ids), kept_tokens=kept, kv_bits=bits)
-    logits = torch.empty(0)
+    logits = torch.empty(0, dtype=torch.float32)
     for start in range(kept, len(ids), MOST_TOKENS):
         began = time.perf_counter()
         logits = read.step(decoder, ids[start : start + MOST_TOKENS])

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from studio.config_heads import check_heads
 from studio.errors import CheckpointError, ModelError
 from studio.model_files import CONFIG
 from studio.source_formats import is_readable
@@ -74,16 +75,19 @@ def load_config(config: Mapping[str, Any]) -> Any:
         method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
         raise ModelError("already_quantized", method=str(method)[:40])
     try:
+        check_heads(config)
         whole = CONFIG_MAPPING[kind].from_dict(_allowed(config))
         part = _text_part(whole)
-        if part is not None:
-            return part
-        known = _task(whole) is not None
+        known = part is not None or _task(whole) is not None
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever a hostile or broken config makes transformers raise
         raise CheckpointError("damaged_file", file=CONFIG) from error
     if not known:
         raise ModelError("unknown_architecture", architecture=kind[:40])
-    return whole
+    found = whole if part is None else part
+    check_heads(found.to_dict())  # what the file did not say too
+    return found
 
 
 def task(config: Any) -> Task:

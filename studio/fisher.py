@@ -74,8 +74,8 @@ def _packed(names: Sequence[str], found: Mapping[str, Tensor]) -> dict[str, Tens
     """Return the weights, each once, fp32 [O, W * T], and which of them each layer has, -1 for none."""
     shared = list({id(weights): weights for weights in found.values()}.values())
     places = {id(weights): place for place, weights in enumerate(shared)}
-    of = torch.tensor([places[id(found[name])] if name in found else -1 for name in names])
-    return {"of": of, "weights": torch.stack(shared) if shared else torch.zeros(0, 0)}
+    of = torch.tensor([places[id(found[name])] if name in found else -1 for name in names], dtype=torch.int64)
+    return {"of": of, "weights": torch.stack(shared) if shared else torch.zeros(0, 0, dtype=torch.float32)}
 
 
 def _unpacked(names: Sequence[str], tokens: Tensor, kept: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
@@ -123,7 +123,7 @@ class _Listener:
     def begin(self) -> None:
         """Begin with other tokens."""
         for parts in self._found.values():
-            parts.append(torch.zeros(()))
+            parts.append(torch.zeros((), dtype=torch.float32))
 
     def weights(self, tokens: int) -> dict[str, Tensor]:
         """Return what was found of as many tokens, in mean weights: the same tensor for layers given the same."""
@@ -142,7 +142,7 @@ class _Listener:
         owner = self._last[1] if is_same and self._last is not None else name
         self._last = given[0], owner
         self._owners[name] = owner
-        self._found.setdefault(owner, [torch.zeros(())])
+        self._found.setdefault(owner, [torch.zeros((), dtype=torch.float32)])
         said.register_hook(lambda gradient: self._take(owner, gradient))  # type: ignore[no-untyped-call]
 
     def _take(self, owner: str, gradient: Tensor) -> None:

@@ -64,7 +64,7 @@ def write(
             if len(ids) < length:
                 logits = decoder.step(cache, [token])
         written.append(ids)
-    return torch.tensor(written)
+    return torch.tensor(written, dtype=torch.int64)
 
 
 def recall(checkpoint: Checkpoint) -> Tensor | None:
@@ -76,7 +76,7 @@ def recall(checkpoint: Checkpoint) -> Tensor | None:
         return None
     if not all(type(token) is int and 0 <= token < words for row in found for token in row):
         return None
-    return torch.tensor(found)
+    return torch.tensor(found, dtype=torch.int64)
 
 
 def keep(checkpoint: Checkpoint, ids: Tensor) -> None:
@@ -90,7 +90,7 @@ def _first_tokens(checkpoint: Checkpoint, tokenizer: Any, count: int) -> list[in
     known = [token for token in range(min(len(tokenizer), _words(checkpoint))) if token not in special]
     if not known:
         raise CheckpointError("no_tokenizer", model=checkpoint.title)
-    places = torch.randint(len(known), (count,), generator=torch.Generator().manual_seed(SEED))
+    places = torch.randint(len(known), (count,), dtype=torch.int64, generator=torch.Generator().manual_seed(SEED))
     return [known[place] for place in places.tolist()]
 
 

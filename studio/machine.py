@@ -50,7 +50,7 @@ def measured(name: str = "cpu") -> Machine:
         numbers, side = Arena().room(max(SPAN, 2 * _largest_cache())).view(torch.float32).fill_(1), SIDE
     else:
         span = min(GPU_SPAN, torch.cuda.mem_get_info(place)[0] // 8)
-        numbers, side = torch.ones(max(span, SPAN) // 4, device=place), 8 * SIDE
+        numbers, side = torch.ones(max(span, SPAN) // 4, dtype=torch.float32, device=place), 8 * SIDE
     square = torch.ones(side, side, dtype=torch.bfloat16, device=place)
     reading, multiplying = _seconds(numbers.amax, place), _seconds(lambda: square @ square, place)
     before = _KNOWN.get(name, Machine(0, 0))

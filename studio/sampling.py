@@ -64,7 +64,7 @@ class Picker:
 
         scores = logits.unsqueeze(0)
         if self._penalty != 1:
-            seen = torch.tensor([sorted(self._seen)])
+            seen = torch.tensor([sorted(self._seen)], dtype=torch.int64)
             scores = lp.RepetitionPenaltyLogitsProcessor(self._penalty)(seen, scores)
         if self._greedy:
             token = int(scores.numpy().argmax())  # a tenth of the time that torch's takes

@@ -28,6 +28,10 @@ class Settings(BaseSettings):
 
     isolate: bool = True
     """Let models answer and be measured in processes of their own, so that a fault there ends nothing else."""
+    native_flags: str = ""
+    """What else the C compiler is told, such as ``-fsanitize=address``: the server then runs with code that stops at
+    the first access it should not make. ``tests/sanitized.py`` says what has to be loaded first."""
+
     model_memory: int | None = Field(default=None, ge=0)
     """Bytes that the models of all chats may take together; by default what the machine has free."""
 

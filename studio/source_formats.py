@@ -64,8 +64,8 @@ def dequantize_fp8(weight: Tensor, scale: Tensor, rows: slice, shape: tuple[int,
     grid = decoded(scale)
     grid = grid.reshape(-1, 1) if grid.ndim < 2 else grid
     high, wide = (_block(size, count) for size, count in zip(shape, grid.shape, strict=True))
-    of_row = torch.arange(rows.start, rows.stop) // high
-    of_column = torch.arange(shape[1]) // wide
+    of_row = torch.arange(rows.start, rows.stop, dtype=torch.int64) // high
+    of_column = torch.arange(shape[1], dtype=torch.int64) // wide
     return weight.float().mul_(grid[of_row][:, of_column])
 
 

@@ -66,7 +66,7 @@ def token_ids(checkpoint: Checkpoint, text: str, tokenizer: Any = None) -> Tenso
     words = next((layer.shape[0] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING), 0)
     if not ids or max(ids) >= words:
         raise CheckpointError("no_tokenizer", model=checkpoint.title)
-    return torch.tensor(ids)
+    return torch.tensor(ids, dtype=torch.int64)
 
 
 def digest(ids: Tensor) -> str:

@@ -30,7 +30,7 @@ def tuned_block(
     others = {name: _wide(tensor) for name, tensor in call.module.state_dict().items() if name not in names}
     windows = next(arg.shape[0] for arg in _tensors((call.args, call.kwargs)) if arg.ndim == 3)
     unhooked = _Unhooked(call.module)
-    lots = [torch.arange(first, windows, LOTS) for first in range(min(LOTS, windows))]
+    lots = [torch.arange(first, windows, LOTS, dtype=torch.int64) for first in range(min(LOTS, windows))]
 
     def said(dense: Mapping[str, Tensor], lot: Tensor) -> Tensor:
         args, kwargs = (_taken(given, lot, windows) for given in (call.args, call.kwargs))
@@ -42,7 +42,7 @@ def tuned_block(
     originals = {name: starts[layer].weight.float() for name, layer in names.items()}
     with torch.no_grad():
         targets = [said(originals, lot) for lot in lots]
-    counts = torch.ones(windows, targets[0].shape[1])
+    counts = torch.ones(windows, targets[0].shape[1], dtype=torch.float32)
     if weights is not None and len(weights) == counts.numel():
         counts = weights.reshape(counts.shape)
 

@@ -75,7 +75,7 @@ def judged(
     ids = [*prompt, *said]
     dtype = torch.float32 if WIDE * largest_part(checkpoint) < free else torch.bfloat16
     original = BlockModel(checkpoint, dtype)
-    hidden = yield from original.run(torch.tensor([ids[:-1]]))
+    hidden = yield from original.run(torch.tensor([ids[:-1]], dtype=torch.int64))
     seen = hidden[:, len(prompt) - 1 :]
     own = _own(decoder, ids[:-1], len(prompt) - 1, read, kv_bits)
     written, text = Detokenizer(tokenizer), ""

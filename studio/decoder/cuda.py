@@ -16,6 +16,7 @@ from studio.decoder.cuda_prompt import CudaPrompt
 from studio.decoder.cuda_step import CudaStep, Read
 from studio.decoder.interface import MOST_TOKENS, Decoder, Way
 from studio.decoder.shape import DecoderShape
+from studio.native.pointers import CUDA, address
 
 FEW_TOKENS = 8
 """Up to here one step after the other is faster than dequantizing all weights."""
@@ -48,7 +49,7 @@ class CudaDecoder(Decoder["CudaCache"]):
             self._step = CudaStep(shape, read, norms, self._device)
             self._prompt = CudaPrompt(self._step)
             self._state = torch.zeros_like(self._step.state, device="cpu").pin_memory()
-            self._logits = torch.empty(shape.vocabulary, dtype=torch.float32).pin_memory()
+            self._logits = torch.empty(shape.vocabulary, dtype=torch.float32, device="cpu").pin_memory()
             self.weight_bytes = self._step.nbytes
             self._graph = self._recorded()
 
@@ -117,9 +118,13 @@ class CudaDecoder(Decoder["CudaCache"]):
 
     def _enter(self, cache: "CudaCache", tokens: Sequence[int]) -> None:
         """Say to the device which tokens come, where and in which cache."""
-        keys, values = cache.arrays
-        head = [cache.length, keys.data_ptr(), values.data_ptr(), cache.held]
-        self._state[: 4 + len(tokens)] = torch.tensor([*head, *tokens], dtype=torch.int64)
+        shape = self.shape
+        if cache.heads != (len(shape.layers) * shape.kv_heads, shape.dimensions):
+            raise ValueError("the cache is of another model")
+        room = cache.heads[0] * cache.held * cache.heads[1]
+        keys, values = (address(array, torch.float16, room, CUDA) for array in cache.arrays)
+        head = [cache.length, keys, values, cache.held]
+        self._state[: 4 + len(tokens)] = torch.tensor([*head, *tokens], dtype=torch.int64, device="cpu")
 
     def _recorded(self) -> torch.cuda.CUDAGraph:
         """Return one token's step from the state in host memory to the logits in host memory."""
@@ -151,7 +156,8 @@ class CudaCache:
         self.length = 0
         self.held = 0
         """Positions there is memory for."""
-        self._heads = (len(shape.layers) * shape.kv_heads, shape.dimensions)
+        self.heads = (len(shape.layers) * shape.kv_heads, shape.dimensions)
+        """How many there are in all layers, and how wide they are."""
         self._device = device
         self.arrays = self._empty(0)
 
@@ -161,7 +167,7 @@ class CudaCache:
 
     @property
     def nbytes(self) -> int:
-        heads, dimensions = self._heads
+        heads, dimensions = self.heads
         return 2 * 2 * heads * dimensions * self.length
 
     def rewind(self, length: int) -> None:
@@ -181,7 +187,7 @@ class CudaCache:
         self.arrays, self.held = grown, held
 
     def _empty(self, positions: int) -> tuple[Tensor, Tensor]:
-        heads, dimensions = self._heads
+        heads, dimensions = self.heads
         # Zeros: a part of an array that nobody wrote must not hold NaN, which times a weight of zero is one still.
         keys, values = (
             torch.zeros(heads, positions, dimensions, dtype=torch.float16, device=self._device) for _ in range(2)

@@ -16,6 +16,7 @@ from studio.decoder.interface import MOST_TOKENS
 from studio.decoder.shape import DecoderShape, LayerShape
 from studio.native.fragments import ROWS, Fragments, Kind, can_join, fragments_of, steps_of
 from studio.native.nvrtc import Dim, Launch, Module, shared_memory
+from studio.native.pointers import CUDA, address, optional
 from studio.packing import PackedTensor
 
 SOURCE = Path(studio.native.__file__).parent / "decode_cuda" / "step.cu"
@@ -176,7 +177,7 @@ class CudaStep:
         self.logits = numbers(shape.vocabulary)
         self._rotation = numbers(max(self._tables * self._half, 1) * MOST_TOKENS * 2)
         frequencies = [rotation.frequencies.float().cpu() for rotation in shape.rotations]
-        self._frequencies = torch.cat([torch.zeros(0), *frequencies]).to(self.device)
+        self._frequencies = torch.cat([torch.zeros(0, dtype=torch.float32, device="cpu"), *frequencies]).to(self.device)
         most = max(self._units * MOST_TOKENS, self._splits(1) * self._units)
         self._parts = numbers(most * self._at_once * (shape.dimensions + 2))
         self._arrived = torch.zeros(self._units * MOST_TOKENS, dtype=torch.int32, device=self.device)
@@ -202,7 +203,7 @@ class CudaStep:
                 places = (self._gate, self._up)
                 for part, place in zip(weights.gate_up, places, strict=True):
                     calls.append(self._product(part, self.x, place, STORED, layer.mlp_norm))
-                pointers = tuple(map(_address, (*places, self._gated)))
+                pointers = tuple(_address(place, shape.inner) for place in (*places, self._gated))
                 calls.append(_Call("gate", (-(-shape.inner // 256), 1, 1), 256, (*pointers, _Int(shape.inner))))
             calls += self._joined(weights.down, self._gated, layer.mlp_after)
         return [*calls, self._product(self.head, self.x, self.logits, STORED, shape.final_norm, shape.logit_cap)]
@@ -212,7 +213,7 @@ class CudaStep:
         if norm is None:
             return [self._product(weight, x, self.x, ADDED)]
         hidden = self.shape.hidden
-        pointers = tuple(map(_address, (self.x, self._branch, self.norms[norm])))
+        pointers = tuple(_address(array, hidden) for array in (self.x, self._branch, self.norms[norm]))
         args = (*pointers, _Int(hidden), _Float(self.shape.epsilon))
         join = _Call("join", (1, 1, 1), min(1024, -(-hidden // 32) * 32), args)
         return [self._product(weight, x, self._branch, STORED), join]
@@ -224,9 +225,10 @@ class CudaStep:
         rounds = -(-_filled(weight) // (8 * 32 * tuning.warps))
         depth = tuning.depth_of(weight, self._shared)
         flags = f"{str(norm is not None).lower()}, {rounds}, {output}, {depth}"
-        scale = None if norm is None else self.norms[norm].data_ptr()
-        source = _Input(x.data_ptr(), scale, self.shape.epsilon, weight.width)
-        args = (weight.pointers, source, _address(out), _Float(cap))
+        rows = weight.rows // 2 if output == GATED else weight.rows
+        scale = optional(None if norm is None else self.norms[norm], torch.float32, weight.width, CUDA)
+        source = _Input(address(x, torch.float32, weight.width, CUDA), scale, self.shape.epsilon, weight.width)
+        args = (weight.pointers, source, _address(out, rows), _Float(cap))
         grid = (min(tiles, self._processors), 1, 1)
         shared = shared_bytes(weight, tuning, depth)
         return _Call(f"product<{weight.sort}, {flags}>", grid, 32 * (tuning.warps + 1), args, shared)
@@ -235,24 +237,30 @@ class CudaStep:
         shape = self.shape
         scales = [rotation.scale for rotation in shape.rotations] + [1.0, 1.0]
         args = (
-            self.embedding.pointers, _address(self.state), _address(self.x), _Int(shape.hidden),
-            _Float(shape.embedding_scale), _address(self._rotation), _address(self._frequencies), _Int(self._half),
-            _Int(self._tables), _Float(scales[0]), _Float(scales[1]),
+            self.embedding.pointers, _address(self.state, 4 + count, torch.int64),
+            _address(self.x, count * shape.hidden), _Int(shape.hidden), _Float(shape.embedding_scale),
+            _address(self._rotation, self._tables * count * 2 * self._half),
+            _address(self._frequencies, self._tables * self._half), _Int(self._half), _Int(self._tables),
+            _Float(scales[0]), _Float(scales[1]),
         )  # fmt: skip
         return _Call(f"embed<{self.embedding.sort}>", (count, 1, 1), 256, args)
 
     def _attention(self, index: int, count: int, qkv: Tensor, out: Tensor) -> _Call:
         shape, layer = self.shape, self.shape.layers[index]
         rotates = layer.rotation >= 0 and self._half > 0
+        norms = [None if name is None else self.norms[name] for name in (layer.query_norm, layer.key_norm)]
+        angles = count * 2 * self._half  # numbers of one table
+        floats, D = torch.float32, shape.dimensions  # noqa: N806
+        parts = count * self._units * self._splits(count) * self._at_once * (D + 2)
         attention = _Attention(
-            state=self.state.data_ptr(),
-            qkv=qkv.data_ptr(),
-            query_norm=None if layer.query_norm is None else self.norms[layer.query_norm].data_ptr(),
-            key_norm=None if layer.key_norm is None else self.norms[layer.key_norm].data_ptr(),
-            rotation=self._rotation.data_ptr() + 4 * 2 * self._half * count * layer.rotation if rotates else None,
-            out=out.data_ptr(),
-            parts=self._parts.data_ptr(),
-            arrived=self._arrived.data_ptr(),
+            state=address(self.state, torch.int64, 4 + count, CUDA),
+            qkv=address(qkv, floats, count * (shape.heads + 2 * shape.kv_heads) * D, CUDA),
+            query_norm=optional(norms[0], floats, D, CUDA),
+            key_norm=optional(norms[1], floats, D, CUDA),
+            rotation=address(self._rotation[angles * layer.rotation :], floats, angles, CUDA) if rotates else None,
+            out=address(out, floats, count * shape.heads * D, CUDA),
+            parts=address(self._parts, floats, parts, CUDA),
+            arrived=address(self._arrived, torch.int32, count * self._units, CUDA),
             layer=index,
             heads=shape.heads,
             kv_heads=shape.kv_heads,
@@ -299,7 +307,10 @@ class CudaStep:
     def dequantizing(self, weight: Fragments, start: int, tiles: int, out: Tensor) -> Launch:
         """Return the launch that writes some tiles of a weight, bf16 [tiles * 16, K], into ``out``."""
         across = max(1, min(weight.codes.shape[1] // 4, 8 * self._processors // tiles))
-        args = (weight.pointers, _Int(start), _Int(weight.width), _address(out))
+        if not 0 <= start < start + tiles <= weight.codes.shape[0]:
+            raise ValueError(f"a weight has no tiles from {start} to {start + tiles}")
+        place = _address(out, tiles * ROWS * weight.width, torch.bfloat16)
+        args = (weight.pointers, _Int(start), _Int(weight.width), place)
         return self._launch(_Call(f"dequantize<{weight.sort}>", (tiles, across, 1), 128, args))
 
 
@@ -330,5 +341,5 @@ def _filled(weight: Fragments) -> int:
     return -(-weight.width // WIDEST) * WIDEST
 
 
-def _address(array: Tensor) -> ctypes.c_void_p:
-    return _Pointer(array.data_ptr())
+def _address(array: Tensor, room: int, dtype: torch.dtype = torch.float32) -> ctypes.c_void_p:
+    return _Pointer(address(array, dtype, room, CUDA))

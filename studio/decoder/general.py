@@ -49,7 +49,8 @@ class GeneralDecoder(Decoder["GeneralCache"]):
     @torch.inference_mode()
     def _logits(self, cache: "GeneralCache", tokens: Sequence[int], keep: int) -> Tensor:
         kept = {self._cache_name: cache.kept}
-        found = self.model(torch.tensor([list(tokens)]), **kept, use_cache=True, logits_to_keep=keep).logits
+        ids = torch.tensor([list(tokens)], dtype=torch.int64, device="cpu")
+        found = self.model(ids, **kept, use_cache=True, logits_to_keep=keep).logits
         cache.length += len(tokens)
         return found[0].float()  # type: ignore[no-any-return]
 

@@ -13,38 +13,10 @@ from torch import Tensor
 from studio.decoder.interface import KV_BITS, MOST_TOKENS, Decoder, Way
 from studio.decoder.kv import SPAN, KeyValues
 from studio.decoder.shape import DecoderShape, LayerShape
-from studio.native.products import Weight, decoding, weight_of
-from studio.native.tiles import Tiles
-
-LANES = 16
-
-_Int, _Float, _Pointer = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = [
-        *((name, _Pointer) for name in ("attention_norm", "mlp_norm", "attention_after", "mlp_after")),
-        *((name, _Pointer) for name in ("query_norm", "key_norm", "qkv", "output", "gate_up", "down")),
-        *((name, _Int) for name in ("qkv_count", "gate_up_count", "window", "table")),
-    ]
-
-
-class _Model(ctypes.Structure):
-    _fields_ = [
-        *((name, _Int) for name in ("layers", "hidden", "heads", "kv_heads", "dimensions", "inner", "vocabulary")),
-        *((name, _Int) for name in ("activation", "rotary")),
-        *((name, _Float) for name in ("epsilon", "embedding_scale", "attention_scale", "attention_cap", "logit_cap")),
-        ("rotation_scale", _Float * 2),
-        ("frequencies", _Pointer * 2),
-        *((name, _Pointer) for name in ("layer", "embedding", "head", "final_norm")),
-    ]
-
-
-class _Cache(ctypes.Structure):
-    _fields_ = [
-        *((name, _Int) for name in ("bits", "capacity")),
-        *((name, _Pointer) for name in ("keys", "values", "key_grid", "value_grid")),
-    ]
+from studio.native.pointers import address, optional
+from studio.native.products import checked, decoding, weight_of
+from studio.native.structures import Cache, Float, Int, Layer, Model, Pointer, Weight
+from studio.native.tiles import LANES, WIDTH, Tiles
 
 
 def is_available() -> bool:
@@ -67,7 +39,7 @@ class NativeDecoder(Decoder["NativeCache"]):
     ) -> None:
         """``tiles``: every weight of ``shape.weights()``; ``norms``: every norm's weight, 1-D, of any float dtype.
 
-        Raises RuntimeError where there is no compiled code.
+        Raises RuntimeError where there is no compiled code, ValueError for weights or norms of another shape.
         """
         lib = decoding()
         if lib is None:
@@ -79,12 +51,13 @@ class NativeDecoder(Decoder["NativeCache"]):
         self._decode = lib.decode
         self._kept: list[object] = [tiles]  # what the structures point to
         self._norms = {name: self._own(norm.float() + shape.norm_plus) for name, norm in norms.items()}
-        self.weight_bytes += sum(4 * norm.numel() for norm in norms.values())
+        self.weight_bytes += sum(norm.nbytes for norm in self._norms.values())
         self._tiles = tiles
-        layers = (_Layer * len(shape.layers))(*map(self._layer, shape.layers))
+        layers = (Layer * len(shape.layers))(*map(self._layer, shape.layers))
         self._kept.append(layers)
-        frequencies = [self._own(rotation.frequencies) for rotation in shape.rotations]
-        self._model = _Model(
+        half = len(shape.rotations[0].frequencies) if shape.rotations else 0
+        frequencies = [address(self._own(turn.frequencies), torch.float32, half) for turn in shape.rotations]
+        self._model = Model(
             layers=len(shape.layers),
             hidden=shape.hidden,
             heads=shape.heads,
@@ -93,18 +66,18 @@ class NativeDecoder(Decoder["NativeCache"]):
             inner=shape.inner,
             vocabulary=shape.vocabulary,
             activation=shape.activation,
-            rotary=2 * len(shape.rotations[0].frequencies) if shape.rotations else 0,
+            rotary=2 * half,
             epsilon=shape.epsilon,
             embedding_scale=shape.embedding_scale,
             attention_scale=shape.attention_scale,
             attention_cap=shape.attention_cap,
             logit_cap=shape.logit_cap,
-            rotation_scale=(_Float * 2)(*(rotation.scale for rotation in shape.rotations)),
-            frequencies=(_Pointer * 2)(*frequencies),
+            rotation_scale=(Float * 2)(*(rotation.scale for rotation in shape.rotations)),
+            frequencies=(Pointer * 2)(*frequencies),
             layer=ctypes.addressof(layers),
-            embedding=self._weights(shape.embedding),
-            head=self._weights(shape.head),
-            final_norm=self._norms[shape.final_norm],
+            embedding=self._weights((shape.embedding,), [shape.vocabulary], shape.hidden),
+            head=self._weights((shape.head,), [shape.vocabulary], shape.hidden),
+            final_norm=self._norm(shape.final_norm, shape.hidden),
         )
 
     @property
@@ -119,18 +92,18 @@ class NativeDecoder(Decoder["NativeCache"]):
         return NativeCache(self.shape, positions, bits)
 
     def step(self, cache: "NativeCache", tokens: Sequence[int]) -> Tensor:
-        logits = torch.empty(self.shape.vocabulary)
+        logits = _empty(self.shape.vocabulary)
         self._run(cache, tokens, logits)
         return logits
 
     def judge(self, cache: "NativeCache", tokens: Sequence[int]) -> Tensor:
-        logits = torch.empty(len(tokens), self.shape.vocabulary)
+        logits = _empty(len(tokens), self.shape.vocabulary)
         self._run(cache, tokens, logits)
         return logits
 
     def states(self, cache: "NativeCache", tokens: Sequence[int]) -> Tensor:
         """Let tokens join the cache and return the hidden states behind the final norm, fp32 [T, hidden]."""
-        states = torch.empty(len(tokens), self.shape.hidden)
+        states = _empty(len(tokens), self.shape.hidden)
         self._run(cache, tokens, states=states)
         return states
 
@@ -140,60 +113,79 @@ class NativeDecoder(Decoder["NativeCache"]):
         """Let tokens (at most 128) join the cache. Fills ``logits`` fp32 [V] of the last or [T, V], and ``states`` fp32
         [T, hidden], the hidden states behind the final norm.
 
-        Raises ValueError when the cache has no room for them, MemoryError when there is none.
+        Raises ValueError when the cache has no room for them or is another model's, MemoryError when there is none.
         """
-        count = len(tokens)
+        count, shape = len(tokens), self.shape
+        if cache.heads != (len(shape.layers) * shape.kv_heads, shape.dimensions):
+            raise ValueError("the cache is of another model")
         if not 0 < count <= min(MOST_TOKENS, cache.room) or not all(
             0 <= token < self.shape.vocabulary for token in tokens
         ):
             raise ValueError(f"{count} tokens do not fit")
+        rows = count if logits is not None and logits.ndim == 2 else 1
         failed = self._decode(
             ctypes.byref(self._model),
-            ctypes.byref(cache.pointers),
-            (_Int * count)(*tokens),
-            _Int(count),
-            _Int(cache.length),
-            None if logits is None else _Pointer(logits.data_ptr()),
-            _Int(logits is not None and logits.ndim == 2),
-            None if states is None else _Pointer(states.data_ptr()),
-            _Int(torch.get_num_threads()),
+            ctypes.byref(cache.pointers()),
+            (Int * count)(*tokens),
+            Int(count),
+            Int(cache.length),
+            Pointer(optional(logits, torch.float32, rows * shape.vocabulary)),
+            Int(logits is not None and logits.ndim == 2),
+            Pointer(optional(states, torch.float32, count * shape.hidden)),
+            Int(torch.get_num_threads()),
         )
-        if failed:
-            raise MemoryError("no memory for a step")
+        checked(failed)
         cache.length += count
 
-    def _layer(self, layer: LayerShape) -> _Layer:
-        def norm(name: str | None) -> int | None:
-            return None if name is None else self._norms[name]
-
-        return _Layer(
-            attention_norm=norm(layer.attention_norm),
-            mlp_norm=norm(layer.mlp_norm),
-            attention_after=norm(layer.attention_after),
-            mlp_after=norm(layer.mlp_after),
-            query_norm=norm(layer.query_norm),
-            key_norm=norm(layer.key_norm),
-            qkv=self._weights(*layer.qkv),
-            output=self._weights(layer.output),
-            gate_up=self._weights(*layer.gate_up),
-            down=self._weights(layer.down),
+    def _layer(self, layer: LayerShape) -> Layer:
+        shape = self.shape
+        hidden, inner, own = shape.hidden, shape.inner, shape.dimensions
+        heads, keys = shape.heads * own, shape.kv_heads * own
+        return Layer(
+            attention_norm=self._norm(layer.attention_norm, hidden),
+            mlp_norm=self._norm(layer.mlp_norm, hidden),
+            attention_after=self._norm(layer.attention_after, hidden),
+            mlp_after=self._norm(layer.mlp_after, hidden),
+            query_norm=self._norm(layer.query_norm, own),
+            key_norm=self._norm(layer.key_norm, own),
+            qkv=self._weights(layer.qkv, [heads, keys, keys], hidden),
+            output=self._weights((layer.output,), [hidden], heads),
+            gate_up=self._weights(layer.gate_up, [inner, inner], hidden),
+            down=self._weights((layer.down,), [hidden], inner),
             qkv_count=len(layer.qkv),
             gate_up_count=len(layer.gate_up),
             window=layer.window,
             table=layer.rotation,
         )
 
-    def _weights(self, *names: str) -> int:
-        """Return the address of an array of weights."""
+    def _norm(self, name: str | None, width: int) -> int | None:
+        """Return the address of a norm's weights."""
+        if name is None:
+            return None
+        norm = self._norms[name]
+        if norm.numel() != width:
+            raise ValueError(f"{name} has {norm.numel()} numbers instead of {width}")
+        return address(norm, torch.float32, width)
+
+    def _weights(self, names: Sequence[str], rows: Sequence[int], width: int) -> int:
+        """Return the address of an array of weights that have these ``rows``, or of the one that has all of them."""
+        for name, count in zip(names, rows if len(names) > 1 else [sum(rows)], strict=True):
+            tiles = self._tiles[name]
+            if tiles.rows != count or not tiles.width - WIDTH < width <= tiles.width:
+                raise ValueError(f"{name} is [{tiles.rows}, {tiles.width}] instead of [{count}, {width}]")
         array = (Weight * len(names))(*(weight_of(self._tiles[name]) for name in names))
         self._kept.append(array)
         return ctypes.addressof(array)
 
-    def _own(self, numbers: Tensor) -> int:
-        """Keep fp32 numbers and return their address."""
-        kept = numbers.float().contiguous()
+    def _own(self, numbers: Tensor) -> Tensor:
+        """Keep fp32 numbers that lie one behind the other, and return them."""
+        kept = numbers.to("cpu", torch.float32).contiguous()
         self._kept.append(kept)
-        return kept.data_ptr()
+        return kept
+
+
+def _empty(*size: int) -> Tensor:
+    return torch.empty(*size, dtype=torch.float32, device="cpu")
 
 
 class NativeCache:
@@ -204,18 +196,25 @@ class NativeCache:
         self.capacity = -(-positions // LANES) * LANES
         self.length = 0
         self.bits = bits
-        heads, spans = len(shape.layers) * shape.kv_heads, -(-shape.dimensions // SPAN)
-        numbers = heads * self.capacity * shape.dimensions
-        grid = heads * self.capacity * spans * 2 if bits < 16 else 0
+        self.heads = (len(shape.layers) * shape.kv_heads, shape.dimensions)
+        """How many there are in all layers, and how wide they are."""
+        heads, spans = self.heads[0], -(-shape.dimensions // SPAN)
+        self._codes = heads * self.capacity * shape.dimensions * bits // 8
+        self._grids = heads * self.capacity * spans * 2 if bits < 16 else 0
         # Zeroed pages are not taken from the system before they are written.
-        self._arrays = [torch.zeros(numbers * bits // 8, dtype=torch.uint8) for _ in range(2)]
-        self._arrays += [torch.zeros(max(grid, 1), dtype=torch.float16) for _ in range(2)]
-        self.pointers = _Cache(bits, self.capacity, *(array.data_ptr() for array in self._arrays))
+        self.arrays = [torch.zeros(self._codes, dtype=torch.uint8, device="cpu") for _ in range(2)]
+        self.arrays += [torch.zeros(max(self._grids, 1), dtype=torch.float16, device="cpu") for _ in range(2)]
+
+    def pointers(self) -> Cache:
+        """Return where the arrays lie, which this object must outlive."""
+        codes = [address(array, torch.uint8, self._codes) for array in self.arrays[:2]]
+        grids = [address(array, torch.float16, self._grids) for array in self.arrays[2:]]
+        return Cache(self.bits, self.capacity, *codes, *grids)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the positions that are filled."""
-        return sum(array.nbytes for array in self._arrays) * self.length // self.capacity
+        return sum(array.nbytes for array in self.arrays) * self.length // self.capacity
 
     @property
     def room(self) -> int:

@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from studio.decoder.sizes import check_sizes
+from studio.errors import CheckpointError
+
 FAMILIES = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text"}
 )  # fmt: skip
@@ -20,6 +23,8 @@ PLUS_ONE = frozenset({"gemma", "gemma2", "gemma3_text"})
 ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1, "gelu": 2}
 FIXED_ROTATIONS = frozenset({"default", "linear", "llama3", "yarn"})
 """Ways to stretch rotations whose frequencies do not depend on the text's length."""
+PARTLY_ROTATED = frozenset({"phi3"})
+"""Families whose heads may rotate in part."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,9 @@ class DecoderShape:
     head: str
     final_norm: str
 
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
     def weights(self) -> Iterator[str]:
         """Yield the names of all matrices."""
         yield from dict.fromkeys((self.embedding, self.head))
@@ -87,7 +95,10 @@ class DecoderShape:
 
 
 def shape_of(model: nn.Module) -> DecoderShape | None:
-    """Return the shape of a transformers model, which may be empty; None when it is not Llama-like."""
+    """Return the shape of a transformers model, which may be empty; None when it is not Llama-like.
+
+    Raises CheckpointError for numbers that do not go together, such as four kv heads of two.
+    """
     decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else None  # type: ignore[operator]
     config: Any = getattr(decoder, "config", None)
     head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
@@ -113,6 +124,9 @@ def shape_of(model: nn.Module) -> DecoderShape | None:
         or head.bias is not None
     ):
         return None
+    narrow = min((2 * len(rotation.frequencies) for rotation in rotations.values()), default=attention.head_dim)
+    if narrow < attention.head_dim and config.model_type not in PARTLY_ROTATED:
+        raise CheckpointError("bad_config_value", key="partial_rotary_factor", value=narrow / attention.head_dim)
     return DecoderShape(
         hidden=config.hidden_size,
         heads=config.num_attention_heads,
@@ -184,4 +198,4 @@ def _rotations(decoder: Any) -> dict[str, Rotation] | None:
 def _embedding_scale(embedding: Any) -> float:
     """Return Gemma's factor as the model has it, rounded to the dtype of its weights; 1 for others."""
     scale = getattr(embedding, "embed_scale", None)
-    return 1.0 if scale is None else float(torch.as_tensor(scale).to(torch.bfloat16))
+    return 1.0 if scale is None else float(torch.as_tensor(scale, dtype=torch.float32, device="cpu").to(torch.bfloat16))

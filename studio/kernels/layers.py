@@ -35,7 +35,7 @@ class PackedEmbedding(nn.Module):
     def __init__(self, product: Lookup, factor: Tensor | float | None) -> None:
         super().__init__()
         self.product = product
-        self.register_buffer("factor", None if factor is None else torch.as_tensor(factor))
+        self.register_buffer("factor", None if factor is None else torch.as_tensor(factor, dtype=torch.float32))
 
     factor: Tensor | None
 

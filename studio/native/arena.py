@@ -17,7 +17,7 @@ class Arena:
     """Room for tensors that stay together; given back with the last of them."""
 
     def __init__(self) -> None:
-        self._chunk = torch.empty(0, dtype=torch.uint8)
+        self._chunk = torch.empty(0, dtype=torch.uint8, device="cpu")
         self._next = 0
 
     def put(self, tensor: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def _chunk(nbytes: int) -> Tensor:
     """Return uint8 with room for ``nbytes`` from an address that huge pages begin at."""
     size = -(-nbytes // HUGE_PAGE) * HUGE_PAGE + HUGE_PAGE
     if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(size, dtype=torch.uint8)
+        return torch.empty(size, dtype=torch.uint8, device="cpu")
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)

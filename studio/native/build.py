@@ -31,9 +31,10 @@ def library(source: Path, flags: tuple[str, ...] = FLAGS) -> ctypes.CDLL | None:
         return None
     tuned = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     try:
-        folder, name = settings().cache_dir / "native", f"{source.stem}-{_key(source, compiler, (*flags, tuned))}"
+        flags = (*flags, tuned, *shlex.split(settings().native_flags))
+        folder, name = settings().cache_dir / "native", f"{source.stem}-{_key(source, compiler, flags)}"
         made = next(filter(_is_whole, folder.glob(f"{name}-*.so")), None)
-        return ctypes.CDLL(str(made or _compiled(compiler, (*flags, tuned), source, folder, name)))
+        return ctypes.CDLL(str(made or _compiled(compiler, flags, source, folder, name)))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         LOG.info("%s runs on torch instead of compiled code: %s", source.name, error)
         return None

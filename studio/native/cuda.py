@@ -48,7 +48,7 @@ def _takes(weight: Tensor) -> bool:
 def _works(device: torch.device) -> bool:
     """Return whether Triton can compile for ``device``: it needs a C compiler, and knows only newer GPUs."""
     try:
-        _measured(torch.ones(1, 32, device=device), ())
+        _measured(torch.ones(1, 32, dtype=torch.float32, device=device), ())
     except Exception as error:  # whatever it is, torch can do the work
         LOG.info("weights on %s are measured by torch instead of compiled code: %s", device, error)
         return False

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from studio.native.pointers import CUDA, address, optional
 from studio.packing import PackedTensor, pack_bits, unpack
 from studio.rounding import GRIDS
 from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
@@ -111,11 +112,22 @@ class Fragments:
     def pointers(self) -> WeightPointers:
         """What the kernels are given; this object has to outlive them."""
 
-        def at(array: Tensor | None) -> int | None:
-            return None if array is None else array.data_ptr()
-
-        arrays = (self.codes, self.scale, self.bias, self.levels)
-        return WeightPointers(*map(at, arrays), self.factor, self.rows, *self.codes.shape[:2])
+        tiles, blocks = self.codes.shape[:2]
+        steps = steps_of(self.kind)
+        if tiles * ROWS < self.rows or blocks * steps * STEP < self.width or steps % self.per:
+            raise ValueError(f"codes of {list(self.codes.shape)} are not those of [{self.rows}, {self.width}]")
+        spans = 1 if self.is_whole else blocks * steps // self.per
+        scale = self.scale
+        return WeightPointers(
+            codes=address(self.codes, torch.int32, tiles * blocks * 32 * 4, CUDA),
+            scale=None if scale is None else address(scale, scale.dtype, tiles * spans * 8 * scale.shape[3], CUDA),
+            bias=optional(self.bias, torch.float32, tiles * ROWS, CUDA),
+            levels=optional(self.levels, torch.uint8, 2 * 16, CUDA),
+            factor=self.factor,
+            rows=self.rows,
+            tiles=tiles,
+            blocks=blocks,
+        )
 
     @property
     def sort(self) -> str:
@@ -156,7 +168,10 @@ def fragments_of(
     order = _order(rows, is_paired, device)
     bias = None
     if any(each is not None for each in biases):
-        parts = [torch.zeros(w.shape[0]) if b is None else b for w, b in zip(weights, biases, strict=True)]
+        parts = [
+            torch.zeros(w.shape[0], dtype=torch.float32, device=device) if b is None else b
+            for w, b in zip(weights, biases, strict=True)
+        ]
         bias = _picked(torch.cat([part.float().to(device) for part in parts]), order)
     if isinstance(first, Tensor):
         kind = Kind.HALF if first.dtype == torch.float16 else Kind.BRAIN
@@ -172,14 +187,14 @@ def fragments_of(
     per = gcd(min(steps, MOST_STEPS), group // STEP) if group else min(steps, MOST_STEPS)
     spans = -(-width // (STEP * steps)) * steps // per
     group_of_span = (
-        torch.arange(spans, device=device) * STEP * per // group
+        torch.arange(spans, dtype=torch.int64, device=device) * STEP * per // group
         if group
         else torch.zeros(1, dtype=torch.int64, device=device)
     )
     scale = _records(torch.cat([_scale(weight) for weight in moved]), order, group_of_span)
     if scheme.mode.has_zero_point:
         zeros = _records(torch.cat([_zero_points(weight) for weight in moved]).half(), order, group_of_span)
-        scale = torch.cat((scale, zeros + torch.tensor(EXCESS[kind], device=device)), -1)
+        scale = torch.cat((scale, zeros + torch.tensor(EXCESS[kind], dtype=zeros.dtype, device=device)), -1)
     factor = FACTORS.get(kind, 1.0)
     if scheme.mode is Mode.NVFP4 and first.shared is not None:
         factor *= float(first.shared)
@@ -200,10 +215,10 @@ def fragments_of(
 def _order(rows: int, is_paired: bool, device: torch.device) -> Tensor:
     """Return which row comes where, int64 [tiles * 16], -1 for none."""
     if not is_paired:
-        return pad(torch.arange(rows, device=device), (0, -rows % ROWS), value=-1)
-    half = pad(torch.arange(rows // 2, device=device), (0, -(rows // 2) % (ROWS // 2)), value=-1).reshape(
-        -1, 1, ROWS // 2
-    )
+        return pad(torch.arange(rows, dtype=torch.int64, device=device), (0, -rows % ROWS), value=-1)
+    half = pad(
+        torch.arange(rows // 2, dtype=torch.int64, device=device), (0, -(rows // 2) % (ROWS // 2)), value=-1
+    ).reshape(-1, 1, ROWS // 2)
     return torch.cat((half, torch.where(half < 0, half, half + rows // 2)), 1).flatten()
 
 

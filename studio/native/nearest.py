@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from studio.native.build import library
+from studio.native.pointers import address, rows_at
 from studio.packing import PackedTensor, pack_bits
 from studio.rounding.float4 import MAGNITUDES
 from studio.rounding.levels import CB4_LEVELS, NF4_LEVELS, tables
-from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
+from studio.scheme import Mode, Scheme
 
 SOURCE = Path(__file__).with_name("rounding.c")
 DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2}
@@ -34,6 +35,7 @@ MEASURED = {**KINDS, Mode.INT5_SYM: SYM, Mode.INT3_SYM: SYM, Mode.INT2_SYM: SYM,
 FLOAT_SCALES = {Mode.FP4: 1, Mode.MXFP4: 2}
 """How the C code finds the scale of a float format."""
 T = TypeVar("T")
+LEVELS_AND_BOUNDS = 31
 SHARE = 1 << 16
 """Weights in one call of C code: fewer, and calling costs more than it does."""
 
@@ -49,17 +51,19 @@ def pack_nearest(weight: Tensor, scheme: Scheme) -> tuple[PackedTensor, float, f
         return None
     rows, width = weight.shape
     groups, bits = scheme.groups(width), scheme.mode.bits
-    levels = _levels(Mode.CB4 if scheme.mode is Mode.CB4 else Mode.NF4)
-    codes = torch.empty(rows, width if bits == 8 else -(-width // 2), dtype=torch.uint8)
-    scale = torch.empty(rows, groups, dtype=torch.float16)
-    zeros = torch.empty(rows, groups, dtype=torch.uint8) if kind == ASYM else None
+    table = _levels(Mode.CB4 if scheme.mode is Mode.CB4 else Mode.NF4)
+    levels = ctypes.c_void_p(address(table, torch.float32, LEVELS_AND_BOUNDS))
+    codes = torch.empty(rows, width if bits == 8 else -(-width // 2), dtype=torch.uint8, device="cpu")
+    scale = torch.empty(rows, groups, dtype=torch.float16, device="cpu")
+    zeros = torch.empty(rows, groups, dtype=torch.uint8, device="cpu") if kind == ASYM else None
 
     def work(start: int, stop: int) -> tuple[float, float]:
         sums = (ctypes.c_double * 2)()
         _checked(
             lib.pack_rows(
-                *_rows(weight, start, stop), kind, bits, ctypes.c_long(width // groups), _at(levels, 0),
-                _at(codes, start), _at(scale, start), None if zeros is None else _at(zeros, start), sums,
+                *_rows(weight, start, stop), kind, bits, ctypes.c_long(width // groups), levels,
+                _at(codes, start, stop), _at(scale, start, stop),
+                None if zeros is None else _at(zeros, start, stop), sums,
             )
         )  # fmt: skip
         return sums[0], sums[1]
@@ -78,7 +82,7 @@ class Candidate(ctypes.Structure):
 
     _fields_ = (
         ("kind", ctypes.c_int32), ("half", ctypes.c_float), ("size", ctypes.c_int64),
-        ("levels", ctypes.c_float * 31), ("scale", ctypes.c_int32),
+        ("levels", ctypes.c_float * LEVELS_AND_BOUNDS), ("scale", ctypes.c_int32),
     )  # fmt: skip
 
 
@@ -108,11 +112,11 @@ def squared_errors(weight: Tensor, schemes: Sequence[Scheme]) -> tuple[dict[Sche
 
 @cache
 def _candidate(scheme: Scheme, width: int) -> Candidate:
-    size = width if scheme.group_size == WHOLE_CHANNEL else scheme.group_size
+    size = width // scheme.groups(width)
     kind = MEASURED[scheme.mode]
-    levels = (ctypes.c_float * 31)()
+    levels = (ctypes.c_float * LEVELS_AND_BOUNDS)()
     if kind == LEVELS:
-        levels = (ctypes.c_float * 31)(*_levels(scheme.mode).tolist())
+        levels = (ctypes.c_float * LEVELS_AND_BOUNDS)(*_levels(scheme.mode).tolist())
     return Candidate(kind, float(2 ** (scheme.mode.bits - 1)), size, levels, FLOAT_SCALES.get(scheme.mode, 0))
 
 
@@ -143,11 +147,17 @@ def _takes(weight: Tensor) -> bool:
 def _rows(weight: Tensor, start: int, stop: int) -> tuple[object, ...]:
     """Return the C arguments for rows ``start:stop``: where, dtype, count, width, distance of rows."""
     long = ctypes.c_long
-    return _at(weight, start), DTYPES[weight.dtype], long(stop - start), long(weight.shape[1]), long(weight.stride(0))
+    return (
+        _at(weight, start, stop),
+        DTYPES[weight.dtype],
+        long(stop - start),
+        long(weight.shape[1]),
+        long(weight.stride(0)),
+    )
 
 
-def _at(tensor: Tensor, row: int) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr() + row * tensor.stride(0) * tensor.element_size())
+def _at(tensor: Tensor, start: int, stop: int) -> ctypes.c_void_p:
+    return ctypes.c_void_p(rows_at(tensor, start, stop))
 
 
 def _checked(failed: int) -> None:
@@ -184,6 +194,9 @@ def _helpers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, _cores() - 1))
 
 
+os.register_at_fork(after_in_child=_helpers.cache_clear)  # which has none of the threads
+
+
 @cache
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -196,8 +209,9 @@ def _levels(mode: Mode) -> Tensor:
         levels, bounds = tables(NF4_LEVELS if mode is Mode.NF4 else CB4_LEVELS, torch.device("cpu"))
         return torch.cat((levels, bounds)).contiguous()
     # E2M1: halfway goes to the even mantissa, so some bounds belong to the level above them.
-    levels = torch.tensor(FP4_LEVELS)
+    levels = torch.tensor(FP4_LEVELS, dtype=torch.float32, device="cpu")
     bounds = (levels[1:] + levels[:-1]) / 2
-    even = torch.tensor([index % 2 == 0 for index in (*reversed(range(8)), *range(8))])
-    lower = torch.nextafter(bounds, torch.full((), -torch.inf))
+    evens = [index % 2 == 0 for index in (*reversed(range(8)), *range(8))]
+    even = torch.tensor(evens, dtype=torch.bool, device="cpu")
+    lower = torch.nextafter(bounds, torch.full((), -torch.inf, dtype=torch.float32, device="cpu"))
     return torch.cat((levels, torch.where(even[1:], lower, bounds))).contiguous()

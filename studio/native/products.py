@@ -1,6 +1,8 @@
 """x @ packed weight, compiled: every scheme whose codes lie in tiles, 16-bit floats too (``decode/product.h``)."""
 
 import ctypes
+import logging
+import mmap
 from functools import cache
 from pathlib import Path
 
@@ -8,46 +10,47 @@ import torch
 from torch import Tensor
 
 from studio.native.build import FUSED_FLAGS, library
-from studio.native.tiles import Tiles
+from studio.native.pointers import address, optional
+from studio.native.structures import Weight, is_same
+from studio.native.tiles import LANES, LOOKED_UP, WIDTH, Tiles
 
+LOG = logging.getLogger(__name__)
 SOURCE = Path(__file__).parent / "decode" / "decode.c"
-
-
-class Weight(ctypes.Structure):
-    """``Weight`` of ``product.h``."""
-
-    _fields_ = [
-        *((name, ctypes.c_int32) for name in ("kind", "rows", "width", "group", "block", "wide_scale")),
-        ("middle", ctypes.c_float),
-        *((name, ctypes.c_void_p) for name in ("codes", "scale", "zero", "levels", "bias")),
-    ]
+NO_MEMORY = 1
+"""What compiled code returns for it; more is something that it does not take."""
+MOST_ROWS = 4096
+"""Of x in one call."""
 
 
 @cache
 def decoding() -> ctypes.CDLL | None:
     """Return the compiled code, built where it is not here yet; None where it cannot be."""
-    return library(SOURCE, FUSED_FLAGS)
+    lib = library(SOURCE, FUSED_FLAGS)
+    if lib is not None and not is_same(lib):
+        LOG.error("%s was compiled into something else: torch does the work", SOURCE.name)
+        return None
+    return lib
 
 
 def weight_of(tiles: Tiles) -> Weight:
-    """Return what points to ``tiles``, which must outlive it."""
-
-    def at(array: Tensor | None) -> int | None:
-        return None if array is None else array.data_ptr()
-
+    """Return what points to ``tiles``, which must outlive it. Raises ValueError for arrays that are not theirs."""
+    tiles.check()
+    count = tiles.tiles
+    scales = count * (tiles.width // tiles.group) * LANES
+    is_wide = tiles.scale is not None and tiles.scale.dtype == torch.float32
     return Weight(
         kind=tiles.kind,
         rows=tiles.rows,
         width=tiles.width,
         group=tiles.group,
         block=tiles.block,
-        wide_scale=tiles.scale is not None and tiles.scale.dtype == torch.float32,
+        wide_scale=is_wide,
         middle=tiles.middle,
-        codes=at(tiles.codes),
-        scale=at(tiles.scale),
-        zero=at(tiles.zero),
-        levels=at(tiles.levels),
-        bias=at(tiles.bias),
+        codes=address(tiles.codes, tiles.kind.stored_as, count * tiles.kind.numbers(tiles.width)),
+        scale=optional(tiles.scale, torch.float32 if is_wide else torch.float16, scales),
+        zero=optional(tiles.zero, torch.uint8, scales),
+        levels=optional(tiles.levels, torch.float32, LOOKED_UP),
+        bias=optional(tiles.bias, torch.float32, tiles.rows),
     )
 
 
@@ -60,12 +63,63 @@ def multiply(tiles: Tiles, x: Tensor) -> Tensor:
     lib = decoding()
     if lib is None:
         raise RuntimeError("there is no compiled code")
-    x = x.float().contiguous()
-    out = torch.empty(x.shape[0], tiles.rows)
     weight = weight_of(tiles)
-    sizes = [ctypes.c_int32(size) for size in x.shape]
-    places = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, out)]
-    threads = ctypes.c_int32(torch.get_num_threads())
-    if x.numel() and lib.product(ctypes.byref(weight), places[0], *sizes, places[1], threads):
-        raise MemoryError("no memory for a product")
+    count, width = x.shape
+    if not tiles.width - WIDTH < width <= tiles.width:
+        raise ValueError(f"{width} inputs meet a weight of {tiles.width}")
+    x = x.to(torch.float32).contiguous()
+    out = torch.empty(count, tiles.rows, dtype=torch.float32, device="cpu")
+    for start in range(0, count, MOST_ROWS):
+        rows = min(MOST_ROWS, count - start)
+        places = [
+            ctypes.c_void_p(address(part[start : start + rows], torch.float32, rows * size))
+            for part, size in ((x, width), (out, tiles.rows))
+        ]
+        checked(lib.product(ctypes.byref(weight), places[0], rows, width, places[1], torch.get_num_threads()))
     return out
+
+
+def checked(failed: int) -> None:
+    """Raise what the compiled code says went wrong."""
+    if failed == NO_MEMORY:
+        raise MemoryError("no memory for compiled code")
+    if failed:
+        raise ValueError("compiled code was given what it does not take")
+
+
+def make_turn(memory: mmap.mmap | None = None) -> mmap.mmap | None:
+    """Return ``memory`` made a turn, by default a page that this process has in common with those forked from it; None
+    where processes cannot take turns.
+
+    Called once, before anyone shares it; whoever is to share it calls :func:`share_turn`, before or after the fork.
+    """
+    lib = decoding()
+    if lib is None:
+        return None
+    memory = mmap.mmap(-1, mmap.PAGESIZE) if memory is None else memory
+    if len(memory) < lib.turn_size():
+        raise ValueError("a turn needs more memory")
+    return None if lib.turn_make(_place(memory)) else memory
+
+
+def share_turn(memory: mmap.mmap) -> bool:
+    """Let this process's products and steps wait for the turn in ``memory``: on all cores one runs at a time, whatever
+    process it belongs to, and one that dies in its turn holds up nobody. Return whether there is compiled code.
+
+    ``memory`` comes from :func:`make_turn`, also of the process that this one was forked from.
+    """
+    lib = decoding()
+    if lib is None:
+        return False
+    if len(memory) < lib.turn_size():
+        raise ValueError("a turn needs more memory")
+    _turns.append(memory)  # compiled code knows its address from here on
+    lib.turn_share(_place(memory))
+    return True
+
+
+def _place(memory: mmap.mmap) -> ctypes.c_void_p:
+    return ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+
+
+_turns: list[mmap.mmap] = []

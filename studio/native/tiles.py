@@ -37,6 +37,45 @@ class Kind(IntEnum):
     FLOAT8 = 6
     INTEGER5 = 7
 
+    @property
+    def stored_as(self) -> torch.dtype:
+        """The dtype of an array of codes."""
+        return LAYOUTS[self].dtype
+
+    def numbers(self, width: int) -> int:
+        """Return how many numbers of that dtype a tile of ``width`` inputs has."""
+        layout = LAYOUTS[self]
+        return LANES * width * layout.bits // (8 * layout.dtype.itemsize)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tile's codes lie: ``Layout(torch.int32, 4, 8)`` for eight codes of 4 bits in each number."""
+
+    dtype: torch.dtype
+    bits: int
+    run: int
+    """Inputs that the inner loop takes at once: they divide a group."""
+
+
+LAYOUTS = {
+    Kind.HALF: Layout(torch.int16, 16, 4),
+    Kind.BRAIN: Layout(torch.int16, 16, 4),
+    Kind.INTEGER4: Layout(torch.int32, 4, 32),
+    Kind.LEVELS4: Layout(torch.int32, 4, 8),
+    Kind.LEVELS2: Layout(torch.int32, 2, 16),
+    Kind.INTEGER8: Layout(torch.uint8, 8, 32),
+    Kind.FLOAT8: Layout(torch.uint8, 8, 4),
+    Kind.INTEGER5: Layout(torch.int32, 5, 32),
+}
+INTEGERS = frozenset({Kind.INTEGER4, Kind.INTEGER5, Kind.INTEGER8})
+LEVELS = frozenset({Kind.LEVELS4, Kind.LEVELS2})
+FLOATS = frozenset({Kind.HALF, Kind.BRAIN})
+LOOKED_UP = 16
+"""Numbers that codes are looked up in."""
+LARGEST = 1 << 26
+"""No weight has more rows or inputs."""
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -63,6 +102,25 @@ class Tiles:
 
         zero, levels, bias = put(self.zero), put(self.levels), put(self.bias)
         return replace(self, codes=arena.put(self.codes), scale=put(self.scale), zero=zero, levels=levels, bias=bias)
+
+    @property
+    def tiles(self) -> int:
+        """How many there are."""
+        return -(-self.rows // LANES)
+
+    def check(self) -> None:
+        """Raise ValueError where sizes do not go together, or an array is missing that codes of this kind need."""
+        sizes = (self.rows, self.width, self.group)
+        run = LAYOUTS[self.kind].run
+        is_block = self.block in (32, 64) if self.kind in INTEGERS else self.block == 0
+        if not all(0 < size <= LARGEST for size in sizes) or not is_block:
+            raise ValueError(f"no weight is of {self}")
+        if self.width % self.group or self.group % max(run, self.block):
+            raise ValueError(f"groups of {self.group} do not divide {self.width} inputs")
+        if (self.scale is None) != (self.kind in FLOATS) or (self.levels is None) == (self.kind in LEVELS):
+            raise ValueError(f"an array of {self.kind.name} is missing")
+        if self.zero is not None and self.kind not in INTEGERS:
+            raise ValueError(f"{self.kind.name} has no zero points")
 
     @property
     def nbytes(self) -> int:
@@ -123,7 +181,12 @@ def _bias(bias: Tensor | None) -> Tensor | None:
 
 def _levels(packed: PackedTensor, count: int) -> Tensor:
     """Return what each code stands for, fp32 [count]."""
-    return GRIDS[packed.scheme.mode].values(torch.arange(count, dtype=torch.uint8), packed.shared).float().contiguous()
+    return (
+        GRIDS[packed.scheme.mode]
+        .values(torch.arange(count, dtype=torch.uint8, device="cpu"), packed.shared)
+        .float()
+        .contiguous()
+    )
 
 
 def _scale(packed: PackedTensor) -> Tensor:
@@ -163,7 +226,7 @@ def _fives(codes: Tensor, filled: int) -> Tensor:
     lower = pack_bits(whole & 15, 4).view(torch.int32).flatten(2)
     halves = (whole >> 4).reshape(*whole.shape[:3], 2, 4).transpose(2, 3)  # half, eight, number of the half
     fifth = halves.flatten(2).int()
-    upper = (fifth << torch.arange(32, dtype=torch.int32)).sum(-1, keepdim=True, dtype=torch.int32)
+    upper = (fifth << torch.arange(32, dtype=torch.int32, device="cpu")).sum(-1, keepdim=True, dtype=torch.int32)
     return _lanes(torch.cat((lower, upper), -1).flatten(1))
 
 

@@ -67,7 +67,7 @@ def _halfways(device: torch.device) -> Tensor:
     """Return the bounds [7]: a magnitude above one takes the next code. Where the next is even, halfway counts."""
     levels = torch.tensor(MAGNITUDES, dtype=torch.float32)
     bounds = (levels[1:] + levels[:-1]) / 2
-    bounds[1::2] = torch.nextafter(bounds[1::2], torch.zeros(()))
+    bounds[1::2] = torch.nextafter(bounds[1::2], torch.zeros((), dtype=torch.float32))
     return bounds.to(device)
 
 

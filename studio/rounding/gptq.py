@@ -21,7 +21,8 @@ BLOCK = 128
 def gptq(weight: Tensor, scheme: Scheme, start: Rounded, statistics: Statistics) -> Rounded:
     """Return ``start``, a rounding of ``weight`` [N, K], with the codes that GPTQ finds for its stored grid."""
     order, upper = statistics.feedback
-    group = torch.arange(weight.shape[1], device=weight.device) // (weight.shape[1] // start.scale.shape[1])
+    columns = torch.arange(weight.shape[1], dtype=torch.int64, device=weight.device)
+    group = columns // (weight.shape[1] // start.scale.shape[1])
     scales, zeros = _columns(start, scheme)
     grid = GRIDS[scheme.mode]
     left = weight.float().T.contiguous()[order]

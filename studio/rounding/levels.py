@@ -49,7 +49,7 @@ def nearest(normal: Tensor, midpoints: Tensor) -> Tensor:
     width = (high - low) / (BINS - 2)
     if normal.numel() < 16 * BINS or not bool(midpoints.diff().min() > (1 + 2 * MARGIN) * width):
         return torch.bucketize(normal.contiguous(), midpoints, out_int32=True)
-    edges = torch.arange(-1, BINS - 1, device=midpoints.device)
+    edges = torch.arange(-1, BINS - 1, dtype=torch.int64, device=midpoints.device)
     below = torch.bucketize(low + (edges - MARGIN) * width, midpoints, out_int32=True)
     below[0] = 0
     coming = torch.cat((midpoints, midpoints.new_full((1,), torch.inf)))[below]

@@ -49,7 +49,7 @@ class Statistics:
             damped.diagonal()[diagonal == 0] = mean
             lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
             if not failed:
-                one = torch.eye(len(damped), device=damped.device)
+                one = torch.eye(len(damped), dtype=damped.dtype, device=damped.device)
                 upper = torch.linalg.solve_triangular(lower.flip(0, 1), one, upper=True)
                 if bool(upper.isfinite().all()):
                     return order, upper

@@ -24,6 +24,7 @@ LAYERS = (
     "byte_ranges|hub_client",
     "hub|dataset",
     "source_formats",
+    "config_heads",
     "source_names|configs",
     "module_tree",
     "architecture",

@@ -4,6 +4,7 @@
    member for itself, which is quicker than waiting for another's. */
 #include "attention.h"
 #include "product.h"
+#include <stddef.h>
 #include <stdlib.h>
 
 #define MOST_TOKENS 128
@@ -241,9 +242,12 @@ static void step(void *job, Member me) {
             project(s, &r, m->head, 1, m->hidden, s->logits, m->vocabulary, 0, me);
         }
         if (m->logit_cap > 0) {
-            int rows = s->all_logits ? s->count : 1;
-            share(me, rows * m->vocabulary, &start, &stop);
-            for (int i = start; i < stop; i++) s->logits[i] = m->logit_cap * tanhf(s->logits[i] / m->logit_cap);
+            const int rows = s->all_logits ? s->count : 1;
+            share(me, m->vocabulary, &start, &stop);
+            for (int t = 0; t < rows; t++) {
+                float *logits = s->logits + (size_t)t * m->vocabulary;
+                for (int i = start; i < stop; i++) logits[i] = m->logit_cap * tanhf(logits[i] / m->logit_cap);
+            }
             meet(me);
         }
     }
@@ -262,6 +266,13 @@ static int grown(size_t size) {
     }
     return scratch.memory != 0;
 }
+
+static void begin_alone(void) {
+    disband();
+    scratch.memory = 0, scratch.size = 0;  /* the parent may have been at changing it */
+}
+
+__attribute__((constructor)) static void watch_forks(void) { pthread_atfork(0, 0, begin_alone); }
 
 static void *carve(size_t *used, size_t bytes) {
     void *place = (char *)scratch.memory + *used;
@@ -320,7 +331,8 @@ static void do_product(void *job, Member me) {
 }
 
 int product(const Weight *weight, const float *x, int32_t count, int32_t width, float *out, int32_t members) {
-    pthread_mutex_lock(&team.turn);
+    if (count < 1 || width < 1 || width > weight->width || weight->width > padded(width)) return 2;
+    pthread_mutex_t *turn = take_turn();
     members = recruit(members);
     Product p = {.weight = weight, .x = x, .out = out, .count = count, .width = width};
     const int fits = grown(furnish_product(&p));
@@ -328,15 +340,30 @@ int product(const Weight *weight, const float *x, int32_t count, int32_t width, 
         furnish_product(&p);
         together(do_product, &p, members);
     }
-    pthread_mutex_unlock(&team.turn);
+    give_turn(turn);
     return fits ? 0 : 1;
 }
 
-/* Run `count` (at most 128) tokens from `position` on. Return 0, 1 when memory is short, 2 for a count that is not taken. */
+/* Whether a step stays within its arrays, as far as its numbers alone tell; those of weights are checked once, in Python. */
+static int is_sound(const Model *m, const Cache *c, const int32_t *tokens, int32_t count, int32_t position) {
+    if (count < 1 || count > MOST_TOKENS || position < 0 || position > c->capacity - count || c->capacity % LANES) return 0;
+    if (c->bits != 16 && c->bits != 8 && (c->bits != 4 || m->dimensions % SPAN)) return 0;
+    if (m->heads < 1 || m->kv_heads < 1 || m->heads % m->kv_heads || m->hidden < 1 || m->inner < 1) return 0;
+    if (m->dimensions < LANES || m->dimensions % LANES || m->rotary < 0 || m->rotary > m->dimensions) return 0;
+    for (int i = 0; i < m->layers; i++) {
+        const Layer *l = m->layer + i;
+        if (l->table >= TABLES || (l->table >= 0 && !m->frequencies[l->table]) || l->window < 0) return 0;
+    }
+    for (int t = 0; t < count; t++)
+        if (tokens[t] < 0 || tokens[t] >= m->vocabulary) return 0;
+    return 1;
+}
+
+/* Run `count` (at most 128) tokens from `position` on. Return 0, 1 when memory is short, 2 for what is not taken. */
 int decode(const Model *m, const Cache *cache, const int32_t *tokens, int32_t count, int32_t position, float *logits,
            int32_t all_logits, float *states, int32_t members) {
-    if (count < 1 || count > MOST_TOKENS) return 2;
-    pthread_mutex_lock(&team.turn);
+    if (!is_sound(m, cache, tokens, count, position)) return 2;
+    pthread_mutex_t *turn = take_turn();
     members = recruit(members);
     Step s = {.model = m, .cache = cache, .tokens = tokens, .count = count, .position = position, .logits = logits,
               .all_logits = all_logits, .states = states};
@@ -345,6 +372,31 @@ int decode(const Model *m, const Cache *cache, const int32_t *tokens, int32_t co
         furnish(&s, members);
         together(step, &s, members);
     }
-    pthread_mutex_unlock(&team.turn);
+    give_turn(turn);
     return fits ? 0 : 1;
+}
+
+/* The sizes of what is given from outside and the places of its members, for whoever lays it out too to compare; return how
+   many numbers there are. */
+int layout(int32_t *to, int32_t room) {
+#define AT(type, member) (int32_t)offsetof(type, member)
+    const int32_t found[] = {
+        sizeof(Weight), AT(Weight, kind), AT(Weight, rows), AT(Weight, width), AT(Weight, group), AT(Weight, block),
+        AT(Weight, wide_scale), AT(Weight, middle), AT(Weight, codes), AT(Weight, scale), AT(Weight, zero), AT(Weight, levels),
+        AT(Weight, bias),
+        sizeof(Layer), AT(Layer, attention_norm), AT(Layer, mlp_norm), AT(Layer, attention_after), AT(Layer, mlp_after),
+        AT(Layer, query_norm), AT(Layer, key_norm), AT(Layer, qkv), AT(Layer, output), AT(Layer, gate_up), AT(Layer, down),
+        AT(Layer, qkv_count), AT(Layer, gate_up_count), AT(Layer, window), AT(Layer, table),
+        sizeof(Model), AT(Model, layers), AT(Model, hidden), AT(Model, heads), AT(Model, kv_heads), AT(Model, dimensions),
+        AT(Model, inner), AT(Model, vocabulary), AT(Model, activation), AT(Model, rotary), AT(Model, epsilon),
+        AT(Model, embedding_scale), AT(Model, attention_scale), AT(Model, attention_cap), AT(Model, logit_cap),
+        AT(Model, rotation_scale), AT(Model, frequencies), AT(Model, layer), AT(Model, embedding), AT(Model, head),
+        AT(Model, final_norm),
+        sizeof(Cache), AT(Cache, bits), AT(Cache, capacity), AT(Cache, keys), AT(Cache, values), AT(Cache, key_grid),
+        AT(Cache, value_grid),
+    };
+#undef AT
+    const int32_t count = sizeof found / sizeof *found;
+    if (count <= room) memcpy(to, found, sizeof found);
+    return count;
 }

@@ -1,0 +1,111 @@
+"""Processes that compute on the same cores take turns, and one that is killed in its turn holds up nobody."""
+
+import ctypes
+import mmap
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from studio.native.products import decoding, make_turn, multiply, share_turn
+from studio.native.tiles import tiles_of_floats
+
+pytestmark = [
+    pytest.mark.skipif(decoding() is None, reason="needs a C compiler"),
+    pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="turns between processes need Linux"),  # noqa: PTH110
+]
+TILES = tiles_of_floats(torch.ones(64, 64, dtype=torch.bfloat16))
+X = torch.ones(3, 64)
+EXPECTED = torch.full((3, 64), 64.0)
+PATIENCE = 60
+"""Seconds for what takes milliseconds: machines that test are busy."""
+
+
+@pytest.fixture
+def turn() -> mmap.mmap:
+    memory = make_turn()
+    assert memory is not None
+    return memory
+
+
+def forked(work: Callable[[], object]) -> int:
+    """Start a process that does the work and ends with 0 if it did."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            torch.set_num_threads(2)
+            code = 0 if work() is not False else 2
+        finally:
+            os._exit(code)
+    return child
+
+
+def outcome(child: int) -> int:
+    """Return how a process ended, killing it when it does not: whoever waits for a turn for good would."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return -999
+
+
+def computes() -> bool:
+    return torch.equal(multiply(TILES, X), EXPECTED)
+
+
+def holding(memory: mmap.mmap) -> None:
+    """Take the turn as a step does, and never give it back."""
+    place = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    if ctypes.CDLL(None).pthread_mutex_lock(ctypes.c_void_p(place)) == 0:
+        memory[-1] = 1
+        time.sleep(10 * PATIENCE)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_was_forked_computes_with_threads_of_its_own() -> None:
+    """Its parent's are not there; nor does it wait for a turn that one of them had."""
+    torch.set_num_threads(2)
+    assert computes()
+    stop = threading.Event()
+    busy = threading.Thread(target=lambda: [computes() for _ in iter(stop.is_set, True)])
+    busy.start()
+    try:
+        assert [outcome(forked(computes)) for _ in range(5)] == [0] * 5
+    finally:
+        stop.set()
+        busy.join()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_one_waits_for_the_other_and_goes_on_when_it_is_killed(turn: mmap.mmap) -> None:
+    holder = forked(lambda: holding(turn))
+    until = time.monotonic() + PATIENCE
+    while not turn[-1] and time.monotonic() < until:
+        time.sleep(0.01)
+    assert turn[-1]
+    waiting = forked(lambda: share_turn(turn) and computes() and computes())
+    time.sleep(0.3)
+    assert os.waitpid(waiting, os.WNOHANG) == (0, 0)  # it waits
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+    assert outcome(waiting) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_several_at_once_all_get_their_turns(turn: mmap.mmap) -> None:
+    children = [forked(lambda: share_turn(turn) and all(computes() for _ in range(20))) for _ in range(3)]
+    assert [outcome(child) for child in children] == [0] * 3
+
+
+def test_memory_that_is_too_small_is_no_turn() -> None:
+    with pytest.raises(ValueError, match="more memory"):
+        share_turn(mmap.mmap(-1, 8))
