@@ -101,3 +101,18 @@ def hoarding(place: socket.socket) -> None:
         bytearray(1 << 30)
     except MemoryError:
         place.sendall(b"refused")
+
+
+def turn_taken(count: int) -> float:
+    """Multiply ``count`` times through compiled code; return the seconds that took."""
+    import torch
+
+    from studio.native.products import _turns, multiply
+    from studio.native.tiles import tiles_of_floats
+
+    tiles = tiles_of_floats(torch.ones(64, 64, dtype=torch.bfloat16))
+    began = time.perf_counter()
+    for _ in range(count):
+        multiply(tiles, torch.ones(1, 64, dtype=torch.float32))
+    assert len(_turns) == 1, "a worker shares a turn with the others"
+    return time.perf_counter() - began

@@ -13,6 +13,7 @@ from studio.native.build import FUSED_FLAGS, library
 from studio.native.pointers import address, optional
 from studio.native.structures import Weight, is_same
 from studio.native.tiles import LANES, LOOKED_UP, WIDTH, Tiles
+from studio.workers.common import common_page
 
 LOG = logging.getLogger(__name__)
 SOURCE = Path(__file__).parent / "decode" / "decode.c"
@@ -29,6 +30,15 @@ def decoding() -> ctypes.CDLL | None:
     if lib is not None and not is_same(lib):
         LOG.error("%s was compiled into something else: torch does the work", SOURCE.name)
         return None
+    return None if lib is None else _sharing(lib)
+
+
+def _sharing(lib: ctypes.CDLL) -> ctypes.CDLL:
+    """Let a worker take turns with the others."""
+    page = common_page(lambda memory: lib.turn_make(_place(memory)))
+    if page is not None:
+        _turns.append(page)
+        lib.turn_share(_place(page))
     return lib
 
 

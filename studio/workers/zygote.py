@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from studio.workers import common
+
 PRELOAD = (
     "torch",
     "transformers.modeling_utils",
@@ -42,6 +44,7 @@ def serve(control: socket.socket) -> None:
     for name in PRELOAD:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    common.create()
     gc.collect()
     gc.freeze()  # pages that no collection writes to stay shared with the children
     while True:

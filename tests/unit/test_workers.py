@@ -218,3 +218,21 @@ def test_the_settings_say_which_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         monkeypatch.undo()
         settings.cache_clear()
+
+
+def test_workers_take_turns_at_compiled_code_and_outlive_one_that_dies_in_its_turn() -> None:
+    first, second = ProcessWorker(), ProcessWorker()
+    assert first.call(jobs.turn_taken, 1) > 0
+
+    def wait() -> None:
+        with pytest.raises(ProcessError):
+            first.call(jobs.turn_taken, 1 << 30)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(0.2)
+    os.kill(first._child.pid, signal.SIGKILL)
+    waiting.join(60)
+    assert not waiting.is_alive()
+    assert second.call(jobs.turn_taken, 10) > 0
+    second.close()
