@@ -1,79 +1,183 @@
-"""GGUF -> a folder with safetensors, once. Knows of one file; transformers reads it, dequantized.
+"""GGUF -> a folder with safetensors, once. Knows where it is kept and who makes it, nothing of what is in it.
 
-Only the header is trusted enough to be parsed before transformers sees the file: magic, and the file's length against
-the tensors it promises (gguf's own reader would fail deep inside numpy).
+Headers are checked here (:mod:`studio.gguf_model`); the rest is another process's work (:mod:`studio.gguf_convert`),
+which ends with nothing left behind when it is no longer wanted.
 """
 
 import json
+import os
+import queue
 import shutil
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+import studio
+from studio import errors
 from studio.checkpoint import Checkpoint, fingerprint, of_folder, read_json
-from studio.errors import CheckpointError, ResourceError, UserError, disk_error
+from studio.errors import CheckpointError, ResourceError, UserError
+from studio.gguf_model import TOKENIZER_SECONDS, parts_beside, read_gguf_model
 from studio.settings import settings
 from studio.units import format_bytes
 from studio.workspace import partial_in, sweep_partials
 
 NOTE = "source.json"
 """Beside the prepared files: what they were made from."""
+VERSION = 2
+"""Of what is prepared; a folder of another is made anew. The first could hold random numbers for missing tensors."""
 SMALL_FILES = 64 << 20
 """Bytes that config, tokenizer and the like may take."""
+PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "OMP_NUM_THREADS")
+"""What the converting process sees of the environment: no tokens, no settings."""
+TICK = 0.4
+"""Seconds between signs of life, so that a page can show them."""
 
 
 def prepared_folder(file: Path) -> Path:
-    """Return where the safetensors form of this .gguf file is or will be kept."""
-    return settings().cache_dir / "prepared" / f"{file.stem[:60]}-{fingerprint([file])}"
+    """Return where the safetensors form of this .gguf file, of all its parts, is or will be kept."""
+    parts = parts_beside(file)
+    return settings().cache_dir / "prepared" / f"{parts[0].stem[:60]}-{fingerprint(parts)}"
 
 
 def prepare(file: Path, name: str | None = None) -> Generator[str, None, Checkpoint]:
     """Yield the name of each step and return the checkpoint of a .gguf file, converting it on the first visit.
 
-    The original at 16 bits is the dequantized file in fp16. Raises CheckpointError for a file that is not GGUF, is cut
-    short, or has an architecture transformers cannot read.
+    The original at 16 bits is the dequantized file, each tensor in the 16-bit type that changes it least. Raises
+    CheckpointError for a file that is not GGUF, is cut short, lacks a part, or has an architecture transformers cannot
+    read; ResourceError where there is no room.
     """
     if not file.is_file():
         raise CheckpointError("missing_file", file=file.name)
     folder = prepared_folder(file)
-    if not (folder / NOTE).is_file():
-        formats, weights = check(file)
-        _check_disk(folder, 2 * weights + SMALL_FILES)
-        sweep_partials(folder.parent, folder.name)
-        partial = partial_in(folder.parent, folder.name)
+    if not _is_whole(folder):
+        model = read_gguf_model(file)
+        _check_disk(folder, 2 * model.weights + SMALL_FILES)
+        lock = FileLock(folder.parent / f".{folder.name}.lock", blocking=False, thread_local=False)
+        yield from _locked(lock)
         try:
-            yield from _in_background(file, partial)
-            (partial / NOTE).write_text(json.dumps({"format": formats, "bytes": file.stat().st_size}))
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.replace(folder)
+            if not _is_whole(folder):  # another process may have made it meanwhile
+                note = {"format": model.format, "bytes": model.nbytes, "version": VERSION}
+                yield from _made(model.file, folder, note)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    note = read_json(folder / NOTE)
-    return of_folder(folder, name or str(file), source_format=str(note["format"]), source_bytes=int(note["bytes"]))
+            lock.release()
+    made_from = read_json(folder / NOTE)
+    return of_folder(
+        folder, name or str(file), source_format=str(made_from["format"]), source_bytes=int(made_from["bytes"])
+    )
 
 
-def check(file: Path) -> tuple[str, int]:
-    """Return the types of a .gguf file's weights, most bytes first, and how many weights it has.
+def _is_whole(folder: Path) -> bool:
+    """Return whether a folder was prepared to its end, by this version."""
+    return (folder / NOTE).is_file() and read_json(folder / NOTE).get("version") == VERSION
 
-    Raises CheckpointError when it is not whole.
-    """
-    from gguf import GGUFReader
 
+def _locked(lock: FileLock) -> Generator[str, None, None]:
+    """Wait until no other process is at this file."""
+    while True:
+        try:
+            lock.acquire()
+            return
+        except Timeout:
+            yield "reading"
+            time.sleep(TICK)
+
+
+def _made(file: Path, folder: Path, note: dict[str, Any]) -> Generator[str, None, None]:
+    """Make the folder under a hidden name, and give it its own when it is whole."""
+    sweep_partials(folder.parent, folder.name)
+    partial = partial_in(folder.parent, folder.name)
+    partial.mkdir()
     try:
-        reader = GGUFReader(file)
-        sums: dict[str, int] = {}
-        end = weights = 0
-        for tensor in reader.tensors:
-            weights += int(tensor.n_elements)
-            end = max(end, tensor.data_offset + tensor.n_bytes)
-            if len(tensor.shape) > 1:
-                sums[tensor.tensor_type.name] = sums.get(tensor.tensor_type.name, 0) + int(tensor.n_bytes)
-    except Exception as error:  # gguf raises whatever numpy raises on a file that is cut short
-        raise CheckpointError("damaged_file", file=file.name) from error
-    if end > file.stat().st_size or not sums:
-        raise CheckpointError("damaged_file", file=file.name)
-    return "/".join(sorted(sums, key=lambda name: -sums[name])), weights
+        yield from _converted(file, partial)
+        (partial / NOTE).write_text(json.dumps(note))
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _converted(file: Path, folder: Path) -> Generator[str, None, None]:
+    """Run the converting process, yielding its steps; it is killed when this is closed."""
+    process = _start({"file": str(file.absolute()), "folder": str(folder.absolute())})
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    reader = threading.Thread(target=_listen, args=(process, lines), daemon=True)
+    reader.start()
+    step = "reading"
+    try:
+        while True:
+            yield step
+            try:
+                line = lines.get(timeout=TICK)
+            except queue.Empty:
+                continue
+            said = json.loads(line) if line else {}
+            if "step" in said:
+                step = str(said["step"])
+            elif "done" in said:
+                return
+            elif "error" in said:
+                raise _error(said)
+            else:
+                raise _ended(process.wait(), file)
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+def _start(request: dict[str, str]) -> subprocess.Popen[str]:
+    """Start the process that converts."""
+    package = str(Path(studio.__file__).parents[1])
+    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "studio.gguf_convert"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        bufsize=1,
+        env=environment | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"},
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(request) + "\n")
+    process.stdin.flush()
+    return process
+
+
+def _listen(process: subprocess.Popen[str], lines: "queue.SimpleQueue[str]") -> None:
+    """Pass on what the process says, and an empty line when it says no more."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("{"):  # libraries may print, too
+            lines.put(line)
+    lines.put("")
+
+
+def _error(said: dict[str, Any]) -> UserError:
+    """Return the error that the process ended with."""
+    kind: type[UserError] = getattr(errors, str(said["error"]))
+    return kind(str(said["key"]), **said["values"])
+
+
+def _ended(code: int, file: Path) -> UserError:
+    """Return the sentence for a process that ended without a word."""
+    if code == -signal.SIGXCPU:
+        return CheckpointError("gguf_tokenizer_slow", file=file.name, seconds=TOKENIZER_SECONDS)
+    if code == -signal.SIGKILL:  # by the system, when memory is short
+        return ResourceError("gguf_memory", file=file.name)
+    reason = signal.Signals(-code).name if code < 0 else f"exit {code}"
+    return CheckpointError("gguf_ended", file=file.name, reason=reason)
 
 
 def _check_disk(folder: Path, need: int) -> None:
@@ -83,48 +187,3 @@ def _check_disk(folder: Path, need: int) -> None:
         raise ResourceError(
             "cache_disk_too_small", path=str(settings().cache_dir), need=format_bytes(need), free=format_bytes(free)
         )
-
-
-def _in_background(file: Path, folder: Path) -> Generator[str, None, None]:
-    """Convert in a thread and yield twice a second, so that a page can show that it lives."""
-    from concurrent.futures import TimeoutError as NotYet
-
-    step = ["reading"]
-    with ThreadPoolExecutor(1) as pool:
-        work = pool.submit(_convert, file, folder, step.append)
-        while True:
-            try:
-                work.result(timeout=0.4)
-                return
-            except NotYet:
-                yield step[-1]
-
-
-def _convert(file: Path, folder: Path, say: Callable[[str], Any]) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent,
-            gguf_file=file.name,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float16,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-        say("tokenizer")
-        tokenizer = AutoTokenizer.from_pretrained(
-            file.parent, gguf_file=file.name, local_files_only=True, trust_remote_code=False
-        )
-        say("saving")
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    except UserError:
-        raise
-    except OSError as error:
-        raise disk_error(error, folder) from error
-    except Exception as error:  # transformers' reader raises many kinds; the user can do one thing about all of them
-        raise CheckpointError(
-            "gguf_unreadable", file=file.name, reason=str(error)[:120] or type(error).__name__
-        ) from error

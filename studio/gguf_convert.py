@@ -1,0 +1,208 @@
+"""GGUF -> a folder with safetensors, in a process of its own. Knows nothing of where the folder is kept.
+
+transformers changes things of the whole process while it builds a model, and a stranger's file may need any memory.
+Started by :mod:`studio.gguf_source`, this says a line of JSON for each step, and is killed when nobody waits any more.
+"""
+
+import json
+import os
+import resource
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from studio.architecture import empty_model
+from studio.errors import CheckpointError, UserError, disk_error
+from studio.gguf_config import cause, config_of, end_tokens, factor_names
+from studio.gguf_header import shown
+from studio.gguf_model import TOKENIZER_SECONDS, TOKENS, GgufModel, read_gguf_model
+from studio.gguf_tensors import check_rope, dequantized, in_16_bits, parameters
+from studio.model_files import WEIGHTS
+
+BASE_MEMORY = 3 << 30
+"""Bytes that Python, torch and a vocabulary may take."""
+BYTES_PER_WEIGHT = 24
+"""Of the largest tensor: in fp32 as it is read, rearranged and put together, and both ways in 16 bits."""
+NAMES = {torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+class SixteenBitFile:
+    """A safetensors file of 16-bit tensors, written one by one; which 16 bits is known when each is written."""
+
+    def __init__(self, file: BinaryIO, shapes: dict[str, tuple[int, ...]]) -> None:
+        self._file, self._shapes = file, shapes
+        self._dtypes = dict.fromkeys(shapes, "BF16")
+        self._begin = -(-len(self._header()) // 64) * 64
+        self._starts: dict[str, int] = {}
+        position = self._begin
+        for name, shape in shapes.items():
+            self._starts[name] = position
+            position += 2 * torch.Size(shape).numel()
+
+    def write(self, name: str, values: Tensor) -> None:
+        """Write one tensor."""
+        self._dtypes[name] = NAMES[values.dtype]
+        self._file.seek(self._starts[name])
+        self._file.write(values.contiguous().flatten().view(torch.uint8).numpy().data)
+
+    def finish(self) -> None:
+        """Write the header; without it the file is none."""
+        header = self._header().ljust(self._begin)
+        self._file.seek(0)
+        self._file.write((len(header) - 8).to_bytes(8, "little") + header[8:])
+
+    def _header(self) -> bytes:
+        """Return eight bytes for the length and the header."""
+        claims: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        position = 0
+        for name, shape in self._shapes.items():
+            end = position + 2 * torch.Size(shape).numel()
+            claims[name] = {"dtype": self._dtypes[name], "shape": list(shape), "data_offsets": [position, end]}
+            position = end
+        return b" " * 8 + json.dumps(claims).encode()
+
+
+@dataclass(frozen=True)
+class Built:
+    """transformers' model for a file, still empty, and its values on their way."""
+
+    model: GgufModel
+    module: Any
+    values: Iterator[tuple[str, Tensor, str]]
+    """Parameter, values, and the type they were stored in."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """All parameters but those tied to another."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.module.state_dict().items()}
+        return {name: shape for name, shape in shapes.items() if name not in self.module.all_tied_weights_keys}
+
+
+def convert(file: Path, folder: Path) -> None:
+    """Write config, tokenizer and weights into ``folder``, which is there, within limits. Raises what the file is at
+    fault for."""
+    model = read_gguf_model(file, keep=(TOKENS,))
+    _limit_memory(model)
+    built = build(model)
+    _say(step="tokenizer")
+    with _processor_time(TOKENIZER_SECONDS):
+        save_tokenizer(built, folder)
+    _say(step="saving")
+    save_weights(built, folder)
+
+
+def build(model: GgufModel) -> Built:
+    """Return the empty model, once every tensor has its place and every parameter its tensor, and it turns positions as
+    the file says. Raises CheckpointError otherwise."""
+    factors = {name: dequantized(*model.tensors[name]).astype("float64") for name in factor_names(model)}
+    config, rope = config_of(model, factors)
+    try:
+        module = empty_model(config)
+    except UserError as error:
+        raise CheckpointError("gguf_unreadable", file=model.file.name, reason=cause(error)) from error
+    if rope is not None:
+        check_rope(model, module, rope)
+    return Built(model, module, parameters(model, module))
+
+
+def save_tokenizer(built: Built, folder: Path) -> None:
+    """Write the tokenizer's files."""
+    from transformers import AutoTokenizer
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    file, config = built.model.file, built.module.config
+    # It would read the whole vocabulary, which takes seconds, for the config that is known.
+    with patch.object(reader, "load_gguf_checkpoint", lambda *_, **__: {"config": config.to_dict()}):
+        tokenizer = AutoTokenizer.from_pretrained(
+            file.parent, gguf_file=file.name, local_files_only=True, trust_remote_code=False
+        )
+    tokenizer.save_pretrained(folder)
+
+
+def save_weights(built: Built, folder: Path) -> None:
+    """Write weights, config and what ends an answer."""
+    dtypes = set()
+    with (folder / WEIGHTS).open("wb") as place:
+        weights = SixteenBitFile(place, built.shapes)
+        for name, values, source in built.values:
+            stored = in_16_bits(values, source)
+            dtypes.add(stored.dtype)
+            weights.write(name, stored)
+        weights.finish()
+    config = built.module.config
+    config.dtype = torch.float16 if dtypes == {torch.float16} else torch.bfloat16
+    config.architectures = [type(built.module).__name__]
+    config.save_pretrained(folder)
+    settings = GenerationConfig.from_model_config(config)
+    ends = end_tokens(built.model)
+    if ends:
+        settings.eos_token_id = ends if len(ends) > 1 else ends[0]
+    settings.save_pretrained(folder)
+
+
+@contextmanager
+def _processor_time(seconds: int) -> Iterator[None]:
+    """Let this process be ended when it takes longer."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    before = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + seconds, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CPU, before)
+
+
+def _limit_memory(model: GgufModel) -> None:
+    largest = max(tensor.numel for _, tensor in model.tensors.values())
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = BASE_MEMORY + BYTES_PER_WEIGHT * largest
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _say(**words: Any) -> None:
+    print(json.dumps(words), flush=True)
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it has gone: then nobody holds the other end."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+def main() -> None:
+    """Convert as the one line of standard input says, and answer with lines of JSON: steps, then how it ended."""
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    file, folder = Path(request["file"]), Path(request["folder"])
+    try:
+        convert(file, folder)
+        _say(done=True)
+    except UserError as error:
+        _say(
+            error=type(error).__name__, key=error.key, values={name: str(value) for name, value in error.values.items()}
+        )
+    except MemoryError:
+        _say(error="ResourceError", key="gguf_memory", values={"file": file.name})
+    except OSError as error:
+        broken = disk_error(error, folder)
+        _say(error="ResourceError", key=broken.key, values={name: str(value) for name, value in broken.values.items()})
+    except Exception as error:  # transformers' reader raises many kinds; the user can do one thing about all of them
+        if "can't allocate memory" in str(error) or "out of memory" in str(error):
+            _say(error="ResourceError", key="gguf_memory", values={"file": file.name})
+        else:
+            reason = shown(str(error)) or type(error).__name__
+            _say(error="CheckpointError", key="gguf_unreadable", values={"file": file.name, "reason": reason})
+
+
+if __name__ == "__main__":
+    main()
