@@ -30,8 +30,11 @@ FOLLOWED: dict[str, tuple[str, ...]] = {
     "expert_used_count": ("num_experts_per_tok",),
     "expert_weights_norm": ("norm_topk_prob",),
     "use_parallel_residual": ("use_parallel_residual",),
+    "expert_count": ("num_experts", "num_local_experts"),
+    "expert_feed_forward_length": ("moe_intermediate_size",),
+    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
 }
-"""Metadata that change a model's numbers but no tensor's shape -> what configs call them."""
+"""Metadata that transformers' reader does not pass on for every architecture -> what configs call them."""
 NEEDED: dict[str, tuple[float, ...]] = {
     "attn_logit_softcapping": (0,),
     "final_logit_softcapping": (0,),

@@ -447,7 +447,7 @@ def test_a_gguf_file_cut_short(tmp_path: Path, share: float) -> None:
 
 def test_a_gguf_file_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "words.gguf").write_text("words")
-    assert_refused(run("estimate", tmp_path / "words.gguf", "--json"), "damaged_file")
+    assert_refused(run("estimate", tmp_path / "words.gguf", "--json"), "gguf_no_magic")
 
 
 def test_a_file_that_is_no_model(tmp_path: Path) -> None:
