@@ -25,7 +25,7 @@ from studio.errors import CheckpointError, UserError, disk_error
 from studio.gguf_config import cause, config_of, end_tokens, factor_names
 from studio.gguf_header import shown
 from studio.gguf_model import TOKENIZER_SECONDS, TOKENS, GgufModel, read_gguf_model
-from studio.gguf_tensors import check_rope, dequantized, in_16_bits, parameters
+from studio.gguf_tensors import check_rope, dequantized, in_16_bits, is_loaded_whole, loaded_whole, parameters
 from studio.model_files import WEIGHTS
 
 BASE_MEMORY = 3 << 30
@@ -105,13 +105,21 @@ def build(model: GgufModel) -> Built:
     the file says. Raises CheckpointError otherwise."""
     factors = {name: dequantized(*model.tensors[name]).astype("float64") for name in factor_names(model)}
     config, rope = config_of(model, factors)
-    try:
-        module = empty_model(config)
-    except UserError as error:
-        raise CheckpointError("gguf_unreadable", file=model.file.name, reason=cause(error)) from error
+    if is_loaded_whole(model):
+        module, values = loaded_whole(model, config)
+    else:
+        module = _empty(model, config)
+        values = parameters(model, module)
     if rope is not None:
         check_rope(model, module, rope)
-    return Built(model, module, parameters(model, module))
+    return Built(model, module, values)
+
+
+def _empty(model: GgufModel, config: Any) -> Any:
+    try:
+        return empty_model(config)
+    except UserError as error:
+        raise CheckpointError("gguf_unreadable", file=model.file.name, reason=cause(error)) from error
 
 
 def save_tokenizer(built: Built, folder: Path) -> None:
@@ -164,7 +172,8 @@ def _processor_time(seconds: int) -> Iterator[None]:
 def _limit_memory(model: GgufModel) -> None:
     largest = max(tensor.numel for _, tensor in model.tensors.values())
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = BASE_MEMORY + BYTES_PER_WEIGHT * largest
+    weights = model.weights if is_loaded_whole(model) else largest
+    limit = BASE_MEMORY + BYTES_PER_WEIGHT * weights
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 

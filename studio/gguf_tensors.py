@@ -91,6 +91,53 @@ def _parameters(
             yield target, value, tensor.type
 
 
+def is_loaded_whole(model: GgufModel) -> bool:
+    """Return whether transformers has rearrangements for this architecture that only its own loading carries out."""
+    from transformers.integrations.gguf import GGUF_ARCHS
+
+    return model.architecture in GGUF_ARCHS
+
+
+def loaded_whole(model: GgufModel, config: Any) -> tuple[nn.Module, Iterator[tuple[str, Tensor, str]]]:
+    """Return transformers' model with all its weights in memory, in fp32, and an iterator as :func:`parameters` has it.
+
+    Raises CheckpointError where a tensor is missing, has no place or is of another shape.
+    """
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    if len(model.parts) > 1:
+        raise CheckpointError("gguf_join_first", file=model.file.name, architecture=model.architecture)
+    module, info = AutoModelForCausalLM.from_pretrained(
+        model.file.parent,
+        gguf_file=model.file.name,
+        config=config,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    for name in sorted(info["missing_keys"]):
+        raise CheckpointError("tensor_missing", tensor=shown(name))
+    for name in sorted(info["unexpected_keys"]):
+        raise CheckpointError(
+            "gguf_tensor_no_place", file=model.file.name, tensor=shown(name), architecture=model.architecture
+        )
+    for name, *shapes in sorted(info["mismatched_keys"]):
+        raise _shape(model, name, tuple(shapes[0]), tuple(shapes[-1]))
+    return module, _checked(model, module)
+
+
+def _checked(model: GgufModel, module: nn.Module) -> Iterator[tuple[str, Tensor, str]]:
+    tied: dict[str, str] = dict(getattr(module, "all_tied_weights_keys", {}))
+    for name, values in module.state_dict().items():
+        if name in tied:
+            continue
+        if not torch.isfinite(values).all():
+            raise CheckpointError("gguf_tensor_not_finite", file=model.file.name, tensor=shown(name))
+        yield name, values.float(), "F32"
+
+
 def in_16_bits(values: Tensor, source: str) -> Tensor:
     """Return values in the 16-bit type that they came in, else in that which changes them less: bf16 where fp16 would
     overflow."""

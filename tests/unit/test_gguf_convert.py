@@ -354,3 +354,55 @@ def test_all_tokens_that_the_file_says_end_an_answer_do(keys: dict[str, int], en
     written.metadata |= keys
     folder = converted(written.file()).path
     assert read_json(folder / "generation_config.json")["eos_token_id"] == ends
+
+
+LFM2 = {
+    "operator_norm": "attn_norm", "ffn_norm": "ffn_norm", "feed_forward.w1": "ffn_gate", "feed_forward.w2": "ffn_down",
+    "feed_forward.w3": "ffn_up", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v", "self_attn.out_proj": "attn_output", "self_attn.q_layernorm": "attn_q_norm",
+    "self_attn.k_layernorm": "attn_k_norm", "conv.conv": "shortconv.conv", "conv.in_proj": "shortconv.in_proj",
+    "conv.out_proj": "shortconv.out_proj",
+}  # fmt: skip
+
+
+def write_lfm2(folder: Path, lost: str = "", more: str = "") -> tuple[Path, Tensor]:
+    """Write a model of an architecture whose rearrangements only transformers' own loading carries out."""
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Lfm2Config(
+        vocab_size=len(TOKENIZER), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False, conv_L_cache=3,
+        max_position_embeddings=256, attn_implementation="eager", rms_norm_eps=1e-5,
+    )  # fmt: skip
+    model = Lfm2ForCausalLM(config).eval()
+    arrays: Arrays = {}
+    for name, values in model.state_dict().items():
+        if name.startswith("model.layers."):
+            number, _, rest = name.removeprefix("model.layers.").partition(".")
+            array = values.numpy().squeeze(1) if "conv.conv" in name else values.numpy()
+            arrays[f"blk.{number}.{LFM2[rest.removesuffix('.weight')]}.weight"] = array
+    arrays["token_embd.weight"] = model.model.embed_tokens.weight.detach().numpy()
+    arrays["token_embd_norm.weight"] = model.model.embedding_norm.weight.detach().numpy()
+    config.rms_norm_eps = config.norm_eps
+    metadata = metadata_of(model, TOKENIZER) | {".attention.head_count_kv": [0, 2], ".shortconv.l_cache": 3}
+    arrays.pop(lost, None)
+    if more:
+        arrays[more] = np.ones(64, np.float32)
+    return write_gguf(folder / "m.gguf", "lfm2", metadata, arrays), _logits(model)
+
+
+def test_a_model_that_transformers_loads_itself_answers_the_same(tmp_path: Path) -> None:
+    assert distance(*write_lfm2(tmp_path)) < CLOSE
+
+
+@pytest.mark.parametrize(
+    ("lost", "more", "named"),
+    [
+        ("blk.1.ffn_norm.weight", "", "model.layers.1.ffn_norm.weight"),
+        ("", "blk.0.attn_q_norm.weight", "self_attn.q_layernorm"),
+    ],
+)
+def test_of_such_a_model_too_every_tensor_has_its_place(lost: str, more: str, named: str, tmp_path: Path) -> None:
+    file, _ = write_lfm2(tmp_path, lost, more)
+    assert named in str(refusal(file))
