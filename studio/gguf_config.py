@@ -161,6 +161,15 @@ def _followed(model: GgufModel, config: Any) -> dict[str, Any]:
         heads, hidden = model.setting("attention.head_count"), model.setting("embedding_length")
         if type(heads) is int and type(hidden) is int and heads > 0 and config.model_type not in OWN_HEADS:
             changed["head_dim"] = hidden // heads  # not the width that rotates, which can be less
+    pattern, kinds = model.setting("attention.sliding_window_pattern"), getattr(config, "layer_types", None) or ()
+    if pattern is not None and "sliding_attention" in kinds:
+        if type(pattern) is int:
+            slides = [pattern > 0 and (index + 1) % pattern > 0 for index in range(len(kinds))]
+        elif isinstance(pattern, list) and len(pattern) == len(kinds):
+            slides = [bool(each) for each in pattern]
+        else:
+            model.refuse(f"{model.architecture}.attention.sliding_window_pattern", pattern)
+        changed["layer_types"] = ["sliding_attention" if each else "full_attention" for each in slides]
     for key, nothing in NEEDED.items():
         value = model.number(key) if not isinstance(model.setting(key), bool) else int(bool(model.setting(key)))
         has_word = any(getattr(config, name, None) is not None for name in FOLLOWED.get(key, ()))

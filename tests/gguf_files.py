@@ -19,6 +19,10 @@ NAMES = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
     "mlp.gate": "ffn_gate_inp",
 }  # fmt: skip
+GEMMA = {
+    "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
+}  # fmt: skip
 OUTER = {
     "lm_head.weight": "output.weight", "model.embed_tokens.weight": "token_embd.weight",
     "model.norm.weight": "output_norm.weight",
@@ -28,10 +32,12 @@ OUTER = {
 def arrays_of(model: Any, architecture: str) -> Arrays:
     """Return the model's tensors under GGUF's names, Llama's queries and keys in ggml's order of rows."""
     config, found = model.config, {}
+    is_gemma = architecture.startswith("gemma")
+    names = NAMES | (GEMMA if is_gemma else {})
     for name, tensor in model.state_dict().items():
         if name in model.all_tied_weights_keys:
             continue
-        values = tensor.float().numpy()
+        values = tensor.float().numpy() + (1 if is_gemma and name.endswith("norm.weight") else 0)
         if name in OUTER:
             found[OUTER[name]] = values
             continue
@@ -44,11 +50,11 @@ def arrays_of(model: Any, architecture: str) -> Arrays:
             found[f"blk.{number}.ffn_down_exps.weight"] = values
             continue
         base, _, leaf = rest.rpartition(".")
-        heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(NAMES[base])
+        heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(names[base])
         if architecture == "llama" and heads:
             halves = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
             values = halves.swapaxes(1, 2).reshape(values.shape)
-        found[f"blk.{number}.{NAMES[base]}.{leaf}"] = values
+        found[f"blk.{number}.{names[base]}.{leaf}"] = values
     return found
 
 
@@ -69,7 +75,7 @@ def metadata_of(model: Any, tokenizer: Any) -> dict[str, Any]:
         ".attention.key_length": head,
         ".attention.value_length": head,
         ".rope.dimension_count": head,
-        ".rope.freq_base": float(config.rope_parameters["rope_theta"]),
+        ".rope.freq_base": float(config.rope_parameters.get("rope_theta", 1e6)),
         ".vocab_size": config.vocab_size,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.tokens": tokens,

@@ -96,7 +96,7 @@ def refusal(file: Path) -> CheckpointError:
 
 @pytest.mark.parametrize(
     ("kind", "architecture"),
-    [("llama", "llama"), ("qwen3", "qwen3"), ("phi3", "phi3"), ("qwen3_moe", "qwen3moe")],
+    [("llama", "llama"), ("qwen3", "qwen3"), ("phi3", "phi3"), ("gemma3_text", "gemma3"), ("qwen3_moe", "qwen3moe")],
 )
 def test_a_converted_model_answers_as_the_one_it_was_made_of(kind: str, architecture: str, tmp_path: Path) -> None:
     written = Written(kind, architecture, tmp_path)
@@ -207,6 +207,22 @@ def test_factors_that_change_nothing_are_let_pass(tmp_path: Path) -> None:
     written = Written("llama", "llama", tmp_path)
     written.arrays["rope_freqs.weight"] = np.ones(8, np.float32)
     assert distance(written.file(), written.logits()) < CLOSE
+
+
+def test_only_gemmas_full_layers_are_stretched(tmp_path: Path) -> None:
+    rope = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+    }
+    kinds = ["sliding_attention", "full_attention"]
+    written = Written("gemma3_text", "gemma3", tmp_path, rope_parameters=rope, layer_types=kinds, sliding_window=32)
+    written.metadata |= {
+        ".rope.freq_base": 1e6, ".attention.sliding_window": 32, ".attention.sliding_window_pattern": 2,
+        ".rope.scaling.type": "linear", ".rope.scaling.factor": 8.0,
+    }  # fmt: skip
+    assert distance(written.file(), written.logits()) < CLOSE
+    written.metadata[".attention.sliding_window_pattern"] = [True, False]
+    assert distance(written.file("n.gguf"), written.logits()) < CLOSE
 
 
 def test_phi3s_long_and_short_factors_are_kept(tmp_path: Path) -> None:
