@@ -1,15 +1,14 @@
 """GGUF -> a folder with safetensors, in a process of its own. Knows nothing of where the folder is kept.
 
 transformers changes things of the whole process while it builds a model, and a stranger's file may need any memory.
-Started by :mod:`studio.gguf_source`, this says a line of JSON for each step, and is killed when nobody waits any more.
+Started by :mod:`studio.gguf_source`, it says where it stands, and is killed when nobody waits any more.
 """
 
 import json
 import os
 import resource
-import sys
-import threading
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from studio.architecture import empty_model
-from studio.errors import CheckpointError, UserError, disk_error
+from studio.errors import CheckpointError, ResourceError, UserError, disk_error
 from studio.gguf_config import cause, config_of, end_tokens, factor_names
 from studio.gguf_header import shown
 from studio.gguf_model import TOKENIZER_SECONDS, TOKENS, GgufModel, read_gguf_model
@@ -32,6 +31,8 @@ BASE_MEMORY = 3 << 30
 """Bytes that Python, torch and a vocabulary may take."""
 BYTES_PER_WEIGHT = 24
 """Of the largest tensor: in fp32 as it is read, rearranged and put together, and both ways in 16 bits."""
+TOKENIZER_KEYS = ("tokenizer.ggml.model", TOKENS)
+"""Metadata without which there is no tokenizer."""
 NAMES = {torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -87,16 +88,16 @@ class Built:
         return {name: shape for name, shape in shapes.items() if name not in self.module.all_tied_weights_keys}
 
 
-def convert(file: Path, folder: Path) -> None:
+def convert(file: Path, folder: Path, say: Callable[[str], None]) -> None:
     """Write config, tokenizer and weights into ``folder``, which is there, within limits. Raises what the file is at
     fault for."""
     model = read_gguf_model(file, keep=(TOKENS,))
     _limit_memory(model)
     built = build(model)
-    _say(step="tokenizer")
+    say("tokenizer")
     with _processor_time(TOKENIZER_SECONDS):
         save_tokenizer(built, folder)
-    _say(step="saving")
+    say("saving")
     save_weights(built, folder)
 
 
@@ -123,16 +124,24 @@ def _empty(model: GgufModel, config: Any) -> Any:
 
 
 def save_tokenizer(built: Built, folder: Path) -> None:
-    """Write the tokenizer's files."""
+    """Write the tokenizer's files. Raises CheckpointError for a vocabulary that makes none."""
     from transformers import AutoTokenizer
     from transformers import modeling_gguf_pytorch_utils as reader
 
     file, config = built.model.file, built.module.config
-    # It would read the whole vocabulary, which takes seconds, for the config that is known.
-    with patch.object(reader, "load_gguf_checkpoint", lambda *_, **__: {"config": config.to_dict()}):
-        tokenizer = AutoTokenizer.from_pretrained(
-            file.parent, gguf_file=file.name, local_files_only=True, trust_remote_code=False
-        )
+    for key in TOKENIZER_KEYS:
+        if key not in built.model.metadata:
+            raise CheckpointError("gguf_tokenizer", file=file.name, reason=key)
+    try:
+        # It would read the whole vocabulary, which takes seconds, for the config that is known.
+        with patch.object(reader, "load_gguf_checkpoint", lambda *_, **__: {"config": config.to_dict()}):
+            tokenizer = AutoTokenizer.from_pretrained(
+                file.parent, gguf_file=file.name, local_files_only=True, trust_remote_code=False
+            )
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # the library's own words say which token or merge is at fault
+        raise CheckpointError("gguf_tokenizer", file=file.name, reason=cause(error)) from error
     tokenizer.save_pretrained(folder)
 
 
@@ -178,40 +187,30 @@ def _limit_memory(model: GgufModel) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
-def _say(**words: Any) -> None:
-    print(json.dumps(words), flush=True)
+def serve(place: socket.socket, file: str, folder: str) -> None:
+    """Convert, and say each step and how it ended in a line of JSON: the life of the process."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # libraries talk; the server's own output is not theirs
+        os.dup2(nowhere, stream)
 
+    def say(**words: Any) -> None:
+        place.sendall(json.dumps(words).encode() + b"\n")
 
-def _end_with_parent() -> None:
-    """End this process as soon as the one that started it has gone: then nobody holds the other end."""
-    sys.stdin.read()
-    os._exit(1)
-
-
-def main() -> None:
-    """Convert as the one line of standard input says, and answer with lines of JSON: steps, then how it ended."""
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    file, folder = Path(request["file"]), Path(request["folder"])
     try:
-        convert(file, folder)
-        _say(done=True)
-    except UserError as error:
-        _say(
-            error=type(error).__name__, key=error.key, values={name: str(value) for name, value in error.values.items()}
-        )
-    except MemoryError:
-        _say(error="ResourceError", key="gguf_memory", values={"file": file.name})
-    except OSError as error:
-        broken = disk_error(error, folder)
-        _say(error="ResourceError", key=broken.key, values={name: str(value) for name, value in broken.values.items()})
-    except Exception as error:  # transformers' reader raises many kinds; the user can do one thing about all of them
-        if "can't allocate memory" in str(error) or "out of memory" in str(error):
-            _say(error="ResourceError", key="gguf_memory", values={"file": file.name})
-        else:
-            reason = shown(str(error)) or type(error).__name__
-            _say(error="CheckpointError", key="gguf_unreadable", values={"file": file.name, "reason": reason})
+        convert(Path(file), Path(folder), lambda step: say(step=step))
+        say(done=True)
+    except Exception as error:
+        reason = _user_error(error, Path(file), Path(folder))
+        values = {name: str(value) for name, value in reason.values.items()}
+        say(error=type(reason).__name__, key=reason.key, values=values)
 
 
-if __name__ == "__main__":
-    main()
+def _user_error(error: Exception, file: Path, folder: Path) -> UserError:
+    """Return the sentence for an error: transformers' reader raises many kinds, of which a user can do one thing."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return ResourceError("gguf_memory", file=file.name)
+    if isinstance(error, OSError):
+        return disk_error(error, folder)
+    return CheckpointError("gguf_unreadable", file=file.name, reason=shown(str(error)) or type(error).__name__)

@@ -5,13 +5,8 @@ which ends with nothing left behind when it is no longer wanted.
 """
 
 import json
-import os
-import queue
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -19,13 +14,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-import studio
 from studio import errors
 from studio.checkpoint import Checkpoint, fingerprint, of_folder, read_json
-from studio.errors import CheckpointError, ResourceError, UserError
+from studio.errors import CheckpointError, ProcessError, ResourceError, UserError
 from studio.gguf_model import TOKENIZER_SECONDS, parts_beside, read_gguf_model
 from studio.settings import settings
 from studio.units import format_bytes
+from studio.workers import start
 from studio.workspace import partial_in, sweep_partials
 
 NOTE = "source.json"
@@ -34,8 +29,6 @@ VERSION = 2
 """Of what is prepared; a folder of another is made anew. The first could hold random numbers for missing tensors."""
 SMALL_FILES = 64 << 20
 """Bytes that config, tokenizer and the like may take."""
-PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "OMP_NUM_THREADS")
-"""What the converting process sees of the environment: no tokens, no settings."""
 TICK = 0.4
 """Seconds between signs of life, so that a page can show them."""
 
@@ -105,63 +98,32 @@ def _made(file: Path, folder: Path, note: dict[str, Any]) -> Generator[str, None
 
 def _converted(file: Path, folder: Path) -> Generator[str, None, None]:
     """Run the converting process, yielding its steps; it is killed when this is closed."""
-    process = _start({"file": str(file.absolute()), "folder": str(folder.absolute())})
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    reader = threading.Thread(target=_listen, args=(process, lines), daemon=True)
-    reader.start()
-    step = "reading"
     try:
+        child = start("studio.gguf_convert:serve", str(file.absolute()), str(folder.absolute()))
+    except OSError as error:
+        raise ProcessError("no_process", reason=error.strerror or str(error)) from error
+    step, heard = "reading", b""
+    try:
+        child.socket.settimeout(TICK)
         while True:
             yield step
             try:
-                line = lines.get(timeout=TICK)
-            except queue.Empty:
+                piece = child.socket.recv(1 << 16)
+            except TimeoutError:
                 continue
-            said = json.loads(line) if line else {}
-            if "step" in said:
+            except OSError:
+                piece = b""
+            if not piece:
+                raise _ended(child.end(), file)
+            *lines, heard = (heard + piece).split(b"\n")
+            for said in map(json.loads, lines):
+                if "error" in said:
+                    raise _error(said)
+                if "done" in said:
+                    return
                 step = str(said["step"])
-            elif "done" in said:
-                return
-            elif "error" in said:
-                raise _error(said)
-            else:
-                raise _ended(process.wait(), file)
     finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                stream.close()
-
-
-def _start(request: dict[str, str]) -> subprocess.Popen[str]:
-    """Start the process that converts."""
-    package = str(Path(studio.__file__).parents[1])
-    environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "studio.gguf_convert"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        bufsize=1,
-        env=environment | {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"},
-    )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-    return process
-
-
-def _listen(process: subprocess.Popen[str], lines: "queue.SimpleQueue[str]") -> None:
-    """Pass on what the process says, and an empty line when it says no more."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("{"):  # libraries may print, too
-            lines.put(line)
-    lines.put("")
+        child.end()
 
 
 def _error(said: dict[str, Any]) -> UserError:
@@ -170,13 +132,13 @@ def _error(said: dict[str, Any]) -> UserError:
     return kind(str(said["key"]), **said["values"])
 
 
-def _ended(code: int, file: Path) -> UserError:
+def _ended(code: int | None, file: Path) -> UserError:
     """Return the sentence for a process that ended without a word."""
     if code == -signal.SIGXCPU:
         return CheckpointError("gguf_tokenizer_slow", file=file.name, seconds=TOKENIZER_SECONDS)
     if code == -signal.SIGKILL:  # by the system, when memory is short
         return ResourceError("gguf_memory", file=file.name)
-    reason = signal.Signals(-code).name if code < 0 else f"exit {code}"
+    reason = signal.Signals(-code).name if code is not None and code < 0 else f"exit {code}"
     return CheckpointError("gguf_ended", file=file.name, reason=reason)
 
 

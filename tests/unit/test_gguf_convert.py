@@ -310,6 +310,23 @@ def test_metadata_that_do_not_fit_are_named(changes: dict[str, Any], named: str,
     assert named in str(refusal(written.file()))
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"tokenizer.ggml.model": None}, "tokenizer.ggml.model"),
+        ({"tokenizer.ggml.model": "novel"}, "novel"),
+        ({"tokenizer.ggml.merges": ["a"]}, "m.gguf"),
+        ({"tokenizer.ggml.merges": ["qqqqq zzzzz"]}, "qqqqq"),
+    ],
+)
+def test_a_vocabulary_that_makes_no_tokenizer_is_called_so(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
+    written = Written("llama", "llama", tmp_path)
+    written.metadata |= changes
+    refused = refusal(written.file())
+    assert refused.key == "gguf_tokenizer"
+    assert named in str(refused)
+
+
 def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
     written = Written("llama", "llama", tmp_path)
     written.arrays["blk.1.ffn_up.weight"] = np.ones((64, 64), np.float32)
