@@ -35,7 +35,9 @@ MAX_NAME = 1 << 10
 """Bytes of a tensor's or a key's name; llama.cpp takes 64."""
 MAX_DIMENSIONS = 4
 """The most that ggml has."""
-MAX_TENSORS = 100_000
+MAX_TENSORS = 1 << 14
+MAX_TENSOR = 1 << 42
+"""Bytes; no disk at home holds more."""
 MAX_KEYS = 10_000
 MAX_ITEMS = 1 << 21
 """Strings that a header may hold, and numbers in an array of it: several times the largest vocabulary's merges."""
@@ -149,7 +151,7 @@ class _Reader:
             names.add(name)
             if offset % alignment:
                 raise self._wrong(f"{name} offset", offset)
-            self._fits(nbytes, name)
+            self._fits(nbytes, name, MAX_TENSOR)
             if begin + offset + nbytes > self._size:
                 raise CheckpointError("damaged_file", file=self._path.name)
             found.append(GgufTensor(name, kind, shape, begin + offset, begin + offset + nbytes))
@@ -287,16 +289,15 @@ class _Reader:
         if end > len(self._data):
             raise CheckpointError("damaged_file", file=self._path.name)
 
-    def _fits(self, nbytes: int, name: str) -> None:
-        """Raise CheckpointError for something larger than the whole file."""
-        if nbytes > self._size:
-            raise CheckpointError(
-                "gguf_larger",
-                file=self._path.name,
-                name=shown(name),
-                need=format_bytes(nbytes),
-                size=format_bytes(self._size),
-            )
+    def _fits(self, nbytes: int, name: str, most: int = MAX_HEADER) -> None:
+        """Raise CheckpointError for something larger than the whole file: one that was cut short where the file could
+        have been so long, a lie where it is more than the ``most`` that any has."""
+        if nbytes <= self._size:
+            return
+        if nbytes <= most:
+            raise CheckpointError("damaged_file", file=self._path.name)
+        need, size = format_bytes(nbytes), format_bytes(self._size)
+        raise CheckpointError("gguf_larger", file=self._path.name, name=shown(name), need=need, size=size)
 
     def _wrong(self, key: str, value: object) -> CheckpointError:
         return CheckpointError("gguf_bad_value", file=self._path.name, key=shown(key), value=shown(str(value)))

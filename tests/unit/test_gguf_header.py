@@ -167,7 +167,7 @@ def test_a_header_cut_short_is_called_so(share: float, put: Callable[[bytes], Pa
     raw = header([ARCHITECTURE, key("tokenizer.ggml.tokens", 9, number(8) + number(300, U64) + tokens)], [])
     with pytest.raises(CheckpointError) as refused:
         read_gguf_header(put(raw[: int(share * len(raw))]))
-    assert refused.value.key in ("damaged_file", "gguf_larger")
+    assert refused.value.key == "damaged_file"
 
 
 def test_any_change_of_a_file_is_read_or_refused(put: Callable[[bytes], Path]) -> None:
