@@ -19,6 +19,8 @@ PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 MAX_PARTS = 1000
 MAX_SIZE = 1 << 24
 """No width, vocabulary or number of positions is larger."""
+MAX_TOKENS = 1 << 19
+"""Twice the largest vocabulary there is; a tokenizer of more is seconds in the making."""
 MAX_LAYERS = 1000
 READABLE = frozenset(
     {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}
@@ -209,6 +211,8 @@ def _check_vocabulary(model: GgufModel) -> None:
     count = _length(tokens)
     if count is None:
         model.refuse(TOKENS, tokens)
+    if count > MAX_TOKENS:
+        raise CheckpointError("gguf_too_many", file=model.file.name, key=TOKENS, count=count, limit=MAX_TOKENS)
     if count != embedding.shape[0]:
         raise CheckpointError("gguf_vocabulary", file=model.file.name, tokens=count, rows=embedding.shape[0])
     for key in OF_TOKENS:

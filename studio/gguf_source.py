@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from studio import errors
 from studio.checkpoint import Checkpoint, fingerprint, of_folder, read_json
-from studio.errors import CheckpointError, ProcessError, ResourceError, UserError
+from studio.errors import CheckpointError, ProcessError, ResourceError, UserError, disk_error
 from studio.gguf_model import TOKENIZER_SECONDS, parts_beside, read_gguf_model
 from studio.settings import settings
 from studio.units import format_bytes
@@ -51,15 +51,18 @@ def prepare(file: Path, name: str | None = None) -> Generator[str, None, Checkpo
     folder = prepared_folder(file)
     if not _is_whole(folder):
         model = read_gguf_model(file)
-        _check_disk(folder, 2 * model.weights + SMALL_FILES)
-        lock = FileLock(folder.parent / f".{folder.name}.lock", blocking=False, thread_local=False)
-        yield from _locked(lock)
         try:
-            if not _is_whole(folder):  # another process may have made it meanwhile
-                note = {"format": model.format, "bytes": model.nbytes, "version": VERSION}
-                yield from _made(model.file, folder, note)
-        finally:
-            lock.release()
+            _check_disk(folder, 2 * model.weights + SMALL_FILES)
+            lock = FileLock(folder.parent / f".{folder.name}.lock", blocking=False, thread_local=False)
+            yield from _locked(lock)
+            try:
+                if not _is_whole(folder):  # another process may have made it meanwhile
+                    note = {"format": model.format, "bytes": model.nbytes, "version": VERSION}
+                    yield from _made(model.file, folder, note)
+            finally:
+                lock.release()
+        except OSError as error:
+            raise disk_error(error, folder) from error
     made_from = read_json(folder / NOTE)
     return of_folder(
         folder, name or str(file), source_format=str(made_from["format"]), source_bytes=int(made_from["bytes"])

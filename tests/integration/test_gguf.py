@@ -118,3 +118,20 @@ def test_the_process_says_what_is_wrong(gguf: Path, own_cache: Path, tmp_path: P
     with pytest.raises(CheckpointError, match=r"blk\.1\.attn_norm\.weight"):
         finish(prepare(file))
     assert list((own_cache / "prepared").glob("lost*")) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "key"),
+    [(-24, "gguf_tokenizer_slow"), (-9, "gguf_memory"), (-11, "gguf_ended"), (1, "gguf_ended"), (None, "gguf_ended")],
+)
+def test_a_death_is_told_by_its_kind(code: int | None, key: str) -> None:
+    error = gguf_source._ended(code, Path("m.gguf"))
+    assert error.key == key
+    assert "m.gguf" in str(error)
+
+
+def test_a_cache_that_cannot_be_written_is_a_sentence(gguf: Path, own_cache: Path) -> None:
+    own_cache.mkdir(exist_ok=True)
+    (own_cache / "prepared").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match="prepared"):
+        finish(prepare(gguf))
