@@ -7,7 +7,7 @@ is made sure of before the first one is read: transformers fills what is missing
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -86,6 +86,8 @@ def _parameters(
         left[target] -= 1
         if not left[target]:
             value = made["tensors"].pop(target)
+            if _without_ones(value.shape) == _without_ones(shapes[target]):  # some files leave out dimensions of 1
+                value = value.reshape(shapes[target])
             if tuple(value.shape) != shapes[target]:
                 raise _shape(model, name, tuple(value.shape), shapes[target])
             yield target, value, tensor.type
@@ -229,6 +231,10 @@ def _sources(model: GgufModel, module: nn.Module, places: dict[str, str]) -> dic
 
 def _same(place: str, name: str) -> bool:
     return name.removesuffix(".weight") == place.removesuffix(".weight")
+
+
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    return [size for size in shape if size != 1]
 
 
 def _shape(model: GgufModel, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> CheckpointError:

@@ -17,7 +17,7 @@ NAMES = {
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
     "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up",
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-    "mlp.gate": "ffn_gate_inp",
+    "mlp.gate": "ffn_gate_inp", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down",
 }  # fmt: skip
 GEMMA = {
     "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
@@ -25,7 +25,7 @@ GEMMA = {
 }  # fmt: skip
 OUTER = {
     "lm_head.weight": "output.weight", "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
+    "model.norm.weight": "output_norm.weight", "model.norm.bias": "output_norm.bias",
 }  # fmt: skip
 
 
@@ -71,7 +71,8 @@ def metadata_of(model: Any, tokenizer: Any) -> dict[str, Any]:
         ".feed_forward_length": config.intermediate_size,
         ".attention.head_count": config.num_attention_heads,
         ".attention.head_count_kv": config.num_key_value_heads,
-        ".attention.layer_norm_rms_epsilon": float(config.rms_norm_eps),
+        ".attention.layer_norm_rms_epsilon": getattr(config, "rms_norm_eps", None),
+        ".attention.layer_norm_epsilon": getattr(config, "norm_epsilon", None),
         ".attention.key_length": head,
         ".attention.value_length": head,
         ".rope.dimension_count": head,

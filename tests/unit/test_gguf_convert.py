@@ -32,7 +32,8 @@ class Written:
 
         torch.manual_seed(0)
         vocabulary = len(TOKENIZER)
-        config = tiny_config(kind, vocabulary, **settings) if kind != "qwen3_moe" else _moe(vocabulary)
+        others = {"qwen3_moe": _moe, "starcoder2": _starcoder}
+        config = others[kind](vocabulary) if kind in others else tiny_config(kind, vocabulary, **settings)
         self.model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
         with torch.no_grad():
             for name, values in self.model.named_parameters():
@@ -60,6 +61,17 @@ def _moe(vocabulary: int) -> Any:
         vocab_size=vocabulary, hidden_size=64, intermediate_size=96, moe_intermediate_size=32, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, head_dim=16, num_experts=4, num_experts_per_tok=2,
         norm_topk_prob=True, max_position_embeddings=256, mlp_only_layers=[],
+    )  # fmt: skip
+
+
+def _starcoder(vocabulary: int) -> Any:
+    """Return a config whose base of rotations transformers' reader of GGUF passes by."""
+    from transformers import Starcoder2Config
+
+    return Starcoder2Config(
+        vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, bos_token_id=0, eos_token_id=1,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e5},
     )  # fmt: skip
 
 
@@ -96,7 +108,14 @@ def refusal(file: Path) -> CheckpointError:
 
 @pytest.mark.parametrize(
     ("kind", "architecture"),
-    [("llama", "llama"), ("qwen3", "qwen3"), ("phi3", "phi3"), ("gemma3_text", "gemma3"), ("qwen3_moe", "qwen3moe")],
+    [
+        ("llama", "llama"),
+        ("qwen3", "qwen3"),
+        ("phi3", "phi3"),
+        ("gemma3_text", "gemma3"),
+        ("starcoder2", "starcoder2"),
+        ("qwen3_moe", "qwen3moe"),
+    ],
 )
 def test_a_converted_model_answers_as_the_one_it_was_made_of(kind: str, architecture: str, tmp_path: Path) -> None:
     written = Written(kind, architecture, tmp_path)
