@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from studio import machine, source
+from studio import machine, source, workers
 from studio.prompt import RENDERER
 from studio.session import Session
 from studio.settings import settings
@@ -27,6 +27,8 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
     if host is not None:
         settings().host = host
     settings().cache_dir.mkdir(parents=True, exist_ok=True)
+    if settings().isolate:
+        workers.warm_up()
     for folder in (sessions_folder(), Path(get_upload_folder())):
         sweep(folder)
     if source.builtin_file() is not None:

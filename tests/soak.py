@@ -1,0 +1,323 @@
+"""``python -m tests.soak --minutes 60 --visitors 8``: visitors at random at one page, until something gives way.
+
+Each opens a model, moves controls, compresses, chats, measures drift, stops, leaves and comes back, some in two tabs.
+What may not be: a server that ends, a worker that ends, a page that says "unexpected", a message in the server's log
+that is an error, or a request that is never answered. ``--preload`` and the environment let the server run under a
+sanitizer (docs/security.md). Exits with 1 where something was found.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import queue
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.conftest import ROOT, SHARED, TEMPLATE, save_tiny_model
+
+ANSWER = 900
+"""Seconds a request may take: eight visitors share two cores, perhaps under a sanitizer."""
+BAD = re.compile(
+    r"Traceback|ERROR|Sanitizer|runtime error:|terminate called|Segmentation|Aborted|worker process has ended", re.I
+)
+"""Lines of the server's log that nobody should find there."""
+EVENT = re.compile(rb'"event_id": ?"([0-9a-f]+)"')
+BUG = re.compile(r"unexpected|a bug|SIG[A-Z]{3,4}", re.I)
+"""What no page should say."""
+QUESTIONS = ("What is the capital of France?", "Count to ten.", "one two three", "Tell me about rivers. " * 30)
+CHOICES = (
+    ("int4_asym", 64, 1.0, "int8_asym", "error", False, "nncf", "nearest"),
+    ("int4_sym", 32, 0.8, "int8_asym", "error", False, "nncf", "nearest"),
+    ("nf4", 64, 0.5, "int8_sym", "error", False, "nncf", "nearest"),
+    ("int8_asym", -1, 1.0, "int8_asym", "error", False, "nncf", "nearest"),
+    ("int5_sym", 32, 1.0, "int8_asym", "error", False, "nncf", "nearest"),
+    ("int4_asym", 64, 0.8, "int8_asym", "error", False, "damage", "nearest"),
+)
+
+
+@dataclass
+class Findings:
+    """What was done, and what went wrong."""
+
+    done: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    waiting: dict[int, tuple[str, float]] = field(default_factory=dict)
+    """Requests under way: what was asked, and when."""
+
+
+class Visitor:
+    """One tab of one visitor."""
+
+    def __init__(self, address: str, models: list[str], findings: Findings, seed: int) -> None:
+        self._address, self._models, self._findings = address, models, findings
+        self._random = random.Random(seed)
+        self._hash = uuid.uuid4().hex
+        with urllib.request.urlopen(f"{address}config", timeout=ANSWER) as response:
+            functions = json.loads(response.read())["dependencies"]
+        self._functions = {each["api_name"]: (each["id"], each["queue"]) for each in functions if each["api_name"]}
+        self._lock, self._is_wanted, self._has_left = threading.Lock(), threading.Event(), False
+        self._heard: dict[str, queue.SimpleQueue[str]] = {}
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._heart = _heartbeat(f"{address}gradio_api/heartbeat/{self._hash}")
+        self.call("visit")
+
+    def leave(self) -> None:
+        self._has_left = True
+        with contextlib.suppress(OSError):
+            self._heart.close()
+
+    def act(self) -> bool:
+        """Do something; return whether the visitor stays."""
+        acts: list[tuple[int, Callable[[], object]]] = [
+            (3, lambda: self.call("open_model", self._random.choice(self._models))),
+            (6, lambda: self.call("choose", *self._random.choice(CHOICES))),
+            (2, lambda: self.call("paint", self._random.choice(["weight", "output", "damage", "bits"]))),
+            (3, lambda: self.call("measure", None)),
+            (2, lambda: self.call("undo")),
+            (6, self._compress),
+            (10, self._chat),
+            (4, self._drift),
+            (2, lambda: self.call("clear")),
+            (1, lambda: self.call("export")),
+            (1, lambda: self.call("speak")),
+        ]
+        weights, things = zip(*acts, strict=True)
+        self._random.choices(things, weights)[0]()
+        return self._random.random() > 0.04
+
+    def _compress(self) -> None:
+        self.call("queue_compress")
+        self._perhaps_stopped("cancel", "compress")
+
+    def _drift(self) -> None:
+        self.call("queue_drift")
+        self._perhaps_stopped("stop_drift", "measure_drift", often=0.7)
+
+    def _chat(self) -> None:
+        self.call("queue_talk")
+        tokens = self._random.choice([8, 32, 100])
+        rest = ["", 16, tokens, self._random.choice([0.0, 1.0]), 1.0, 0, 1.0, self._random.randrange(100)]
+        name = self._random.choice(["talk", "talk", "talk", "regenerate"])
+        self._perhaps_stopped("stop", name, self._random.choice(QUESTIONS), *rest)
+
+    def _perhaps_stopped(self, stop: str, name: str, *inputs: object, often: float = 0.3) -> None:
+        """Call a long job; sometimes stop it, from what would be another button."""
+        if self._random.random() < often:
+            timer = threading.Timer(self._random.uniform(0.1, 8), lambda: self.call(stop))
+            timer.start()
+        self.call(name, *inputs)
+
+    def call(self, name: str, *inputs: object) -> None:
+        """Call a function of the page, by the way that the page itself does, and read all it says."""
+        me = threading.get_ident()
+        self._findings.waiting[me] = name, time.monotonic()
+        try:
+            said = self._said(name, [] if name == "visit" else [None, "en", *inputs])
+        except (OSError, ValueError, KeyError, queue.Empty) as error:
+            self._findings.faults.append(f"{name}: {type(error).__name__}: {error}")
+            return
+        finally:
+            self._findings.waiting.pop(me, None)
+        self._findings.done[name] += 1
+        found = BUG.search(said) or re.search(r'"success": ?false', said)
+        if found is not None:
+            where = found.start()
+            self._findings.faults.append(f"{name}: the page says {said[max(0, where - 200) : where + 300]!r}")
+
+    def _said(self, name: str, inputs: list[object]) -> str:
+        number, is_queued = self._functions[name]
+        body = {"data": inputs, "fn_index": number, "session_hash": self._hash, "trigger_id": None}
+        if not is_queued:
+            return self._asked(f"run/{name}", body).decode()
+        with self._lock:  # what the server says before the event is known here would be lost
+            event = json.loads(self._asked("queue/join", body))["event_id"]
+            heard = self._heard[event] = queue.SimpleQueue()
+            self._is_wanted.set()
+        said = ""
+        while True:
+            message = heard.get(timeout=ANSWER)
+            said += message
+            if '"process_completed"' in message:
+                return said
+
+    def _asked(self, path: str, body: dict[str, object]) -> bytes:
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self._address}gradio_api/{path}", json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request, timeout=ANSWER) as response:
+            answer: bytes = response.read()
+        return answer
+
+    def _listen(self) -> None:
+        """Hand what the server says to whoever waits for it; it ends a stream once it has no more to say."""
+        url = f"{self._address}gradio_api/queue/data?session_hash={self._hash}"
+        while not self._has_left:
+            self._is_wanted.wait(1)
+            if not self._is_wanted.is_set():
+                continue
+            try:
+                with urllib.request.urlopen(url, timeout=ANSWER) as stream:
+                    for line in stream:
+                        if line.startswith(b"data:") and (event := EVENT.search(line)):
+                            self._hear(event[1].decode(), line.decode())
+                        if self._has_left:
+                            return
+            except OSError:
+                time.sleep(0.1)  # it ended just before something was asked
+
+    def _hear(self, event: str, message: str) -> None:
+        with self._lock:
+            heard = self._heard.get(event)
+            if '"process_completed"' in message:
+                self._heard.pop(event, None)
+                if not self._heard:
+                    self._is_wanted.clear()
+        if heard is not None:
+            heard.put(message)
+
+
+def _heartbeat(url: str) -> socket.socket:
+    """Keep a connection open, as a tab does: the server takes its end for the visitor's leaving."""
+    host, _, rest = url.removeprefix("http://").partition("/")
+    name, _, port = host.partition(":")
+    heart = socket.create_connection((name, int(port)), timeout=ANSWER)
+    heart.sendall(f"GET /{rest} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n".encode())
+    return heart
+
+
+def visits(address: str, models: list[str], findings: Findings, seed: int, until: float) -> None:
+    """Come, act, leave, and come again; every third visitor has two tabs."""
+    chance = random.Random(seed)
+    number = 0
+    while time.monotonic() < until and len(findings.faults) < 50:
+        number += 1
+        try:
+            tabs = [Visitor(address, models, findings, chance.randrange(1 << 30)) for _ in range(1 + (seed % 3 == 0))]
+        except OSError as error:
+            findings.faults.append(f"a visitor could not come: {error}")
+            time.sleep(1)
+            continue
+        staying = list(tabs)
+        while staying and time.monotonic() < until and len(findings.faults) < 50:
+            tab = chance.choice(staying)
+            if not tab.act():
+                tab.leave()
+                staying.remove(tab)
+        for tab in staying:
+            tab.leave()
+
+
+@contextlib.contextmanager
+def serving(folder: Path, preload: str) -> Iterator[tuple[str, "subprocess.Popen[str]", Path]]:
+    """Run the page in a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = folder / "server.log"
+    environment = os.environ | {
+        "GRADIO_TEMP_DIR": str(folder / "gradio"),
+        "STUDIO_CACHE_DIR": str(SHARED),
+        "STUDIO_LOCAL_FILES": "1",
+    }
+    if preload:
+        environment["LD_PRELOAD"] = preload
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "studio", "serve", "--port", str(port)],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=stream, text=True,
+        )  # fmt: skip
+        assert server.stdout is not None
+        said = server.stdout.readline()
+        address = re.search(r"http://\S+", said)
+        if address is None:
+            sys.exit(f"the server did not start: {said}{log.read_text()}")
+        try:
+            yield address[0].replace("localhost", "127.0.0.1"), server, log
+        finally:
+            server.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(60)
+            server.kill()
+
+
+def memory_of(server: psutil.Process) -> tuple[int, int]:
+    """Return the bytes that the server and its children have to themselves, and how many children there are."""
+    children = server.children(recursive=True)
+    total = 0
+    for process in [server, *children]:
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_full_info().uss
+    return total, len(children)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--visitors", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tiny", action="store_true", help="only tiny models: a sanitizer is slow")
+    parser.add_argument("--preload", default="", help="a sanitizer's runtime")
+    parser.add_argument("--keep", type=Path, help="where to leave the server's log")
+    asked = parser.parse_args()
+    findings = Findings()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        models = [] if asked.tiny else ["builtin", "builtin"]
+        for name in ("llama", "gemma3_text", "gpt2"):
+            save_tiny_model(name, folder / name)
+            (folder / name / "chat_template.jinja").write_text(TEMPLATE)
+            models.append(str(folder / name))
+        with serving(folder, asked.preload) as (address, server, log):
+            until = time.monotonic() + 60 * asked.minutes
+            threads = [
+                threading.Thread(target=visits, args=(address, models, findings, asked.seed + i, until), daemon=True)
+                for i in range(asked.visitors)
+            ]
+            for thread in threads:
+                thread.start()
+            process, said = psutil.Process(server.pid), time.monotonic()
+            while any(thread.is_alive() for thread in threads) and time.monotonic() < until + 2 * ANSWER:
+                time.sleep(1)
+                if server.poll() is not None:
+                    findings.faults.append(f"the server ended with {server.returncode}")
+                    break
+                if time.monotonic() - said > 60:
+                    said = time.monotonic()
+                    nbytes, children = memory_of(process)
+                    count = sum(findings.done.values())
+                    long = [(name, round(said - at)) for name, at in list(findings.waiting.values()) if said - at > 60]
+                    print(f"{count} requests, {nbytes >> 20} MB, {children} children, waiting {long}", flush=True)
+            else:
+                waiting = sum(thread.is_alive() for thread in threads)
+                if waiting:
+                    findings.faults.append(f"{waiting} visitors were never answered")
+        text = log.read_text(errors="replace")
+        bad = [line for line in text.splitlines() if BAD.search(line)]
+        findings.faults += [f"log: {line[:300]}" for line in bad[:20]]
+        if asked.keep is not None:
+            asked.keep.write_text(text)
+    print(dict(findings.done.most_common()))
+    for fault in findings.faults[:50]:
+        print("FAULT", fault)
+    print(f"{sum(findings.done.values())} requests, {len(findings.faults)} faults")
+    return 1 if findings.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
