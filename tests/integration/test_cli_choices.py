@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import signal
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from studio.plan import MAX_PINS
 from studio.scheme import Mode, Scheme
 from studio.settings import settings
 from tests.conftest import save_tiny_model
-from tests.integration.test_cli import assert_refused, names, run, run_process, start
+from tests.integration.test_cli import assert_refused, names, run, run_process
 
 TinyModel = Callable[[str], Path]
 FACTS = {"model", "revision", "architecture", "source_format", "source_bytes", "part", "can_chat"}
@@ -245,6 +244,15 @@ def home(builtin: Checkpoint) -> Iterator[Path]:
 
 
 EVERY_TENSOR = "import studio.compress; studio.compress.SYNC_BYTES = 0"
+AND_DIE = f"""{EVERY_TENSOR}
+import os, signal
+def noted(journal, name, error, note=studio.compress.Journal.note, names=[]):
+    note(journal, name, error)
+    names.append(name)
+    if len(names) == 30:
+        os.kill(os.getpid(), signal.SIGKILL)
+studio.compress.Journal.note = noted
+"""
 AND_SAY = f"""{EVERY_TENSOR}
 from studio import session
 def said(*arguments, compress=session.compress):
@@ -261,16 +269,14 @@ def test_a_compression_that_was_killed_is_taken_up_again(home: Path) -> None:
     shared = settings().cache_dir / "unfinished"
     for left in shared.glob("*"):  # of earlier runs of this test
         left.unlink()
-    process = start("compress", "builtin", "--out", home / "killed", *arguments, before=EVERY_TENSOR)
-    finished = 0
-    while finished < 20 and process.poll() is None:
-        time.sleep(0.005)
-        finished = sum(len(journal.read_bytes().splitlines()) - 1 for journal in shared.glob("*.journal"))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    killed = run_process(
+        "compress", "builtin", "--out", home / "killed", *arguments, before=AND_DIE, STUDIO_ISOLATE="0"
+    )
+    assert killed.code == -signal.SIGKILL
+    finished = sum(len(journal.read_bytes().splitlines()) - 1 for journal in shared.glob("*.journal"))
     assert [folder.name.partition("-")[0] for folder in home.iterdir()] == [".killed.partial"]
-    answer = run_process("compress", "builtin", "--out", home / "killed", *arguments, "--json", before=AND_SAY)
+    again = ("compress", "builtin", "--out", home / "killed", *arguments, "--json")
+    answer = run_process(*again, before=AND_SAY, STUDIO_ISOLATE="0")
     assert answer.code == 0
     [resumed] = [int(line.split()[1]) for line in answer.stderr.splitlines() if line.startswith("resumed")]
     assert resumed >= finished >= 20

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,7 @@ def test_a_visitor_who_knows_less_erases_nothing(checkpoint: Checkpoint) -> None
 
 @pytest.mark.parametrize("name", ["survey", "sensitivities"])
 def test_a_cache_that_cannot_be_written_costs_nothing_else(checkpoint: Checkpoint, own_cache: Path, name: str) -> None:
+    shutil.rmtree(own_cache)
     own_cache.write_text("a file where the folder should be")
     assert finish(getattr(survey_module, name)(checkpoint))
     assert recall(checkpoint) == Survey()
