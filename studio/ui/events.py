@@ -27,6 +27,20 @@ SAVE = """(file) => {
 """Press the file's own button once it is there: the first time, the browser has to fetch what draws it."""
 
 
+MENUS = """() => {
+  const still = new Set(['Tab', 'Shift', 'Control', 'Alt', 'Meta', 'CapsLock']);
+  addEventListener('keydown', (event) => {
+    const input = event.target;
+    if (!still.has(event.key) || !(input instanceof HTMLInputElement) || input.role !== 'listbox') return;
+    event.stopPropagation();
+    const menus = input.closest('.block').querySelectorAll('ul[role=listbox]');
+    if (event.key === 'Tab') menus.forEach((menu) => { menu.tabIndex = -1; });
+  }, true);
+}"""
+"""Gradio's menu takes a key that moves the focus, or only goes with another, for something typed: once its box is left
+it opens again, and stays open. So such keys do not reach it, and Tab goes past the open list to the next control."""
+
+
 def wire(page: Page, blocks: gr.Blocks) -> None:
     """Attach every handler to its component."""
     who = [page.session, page.header.language]
@@ -67,6 +81,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     loaded = on(blocks.load, do.visit, [], quick)
     loaded.then(do.open_model, [*who, page.model.name], everything, **headers)
+    blocks.load(None, js=MENUS, api_visibility="private")
     on(page.header.language.input, do.speak, who, quick)
     page.header.language.change(
         None,
@@ -99,7 +114,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         on(button.click, handler, inputs, quick)
     # Not after each of these: mostly nothing is missing. What is asked for while it measures comes after that.
     measuring = last | {"concurrency_limit": MEASURERS, "concurrency_id": "measure"}
-    page.missing.change(do.measure, [*who, page.map.layer], moving, **measuring)
+    page.missing.change(do.measure, who, moving, **measuring)
     pressed = on(plan.compress.click, do.queue_compress, who, quick)
     pressed.then(do.compress, who, everything, **slow)
     on(plan.cancel.click, do.cancel, who, quick)
@@ -126,7 +141,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     for trigger in (chat.send.click, chat.prompt.submit):
         sent = on(trigger, do.queue_talk, who, quick)
-        sent.then(do.talk, [*who, chat.prompt, *sampling], everything, **slow)
+        answered = sent.then(do.talk, [*who, chat.prompt, *sampling], everything, **slow)
+        answered.then(do.empty, [*who, chat.prompt], [page.model.notice, chat.prompt, chat.notice], **quick)
     again = on(chat.regenerate.click, do.queue_talk, who, quick)
     again.then(do.regenerate, [*who, chat.prompt, *sampling], everything, **slow)
     on(chat.edit.click, do.edit, who, quick).then(

@@ -1,7 +1,7 @@
 """What each event does: read -> session method -> present. Wires nothing; every handler is a few lines."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,32 +71,36 @@ class Handlers:
     def open_model(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Open the chosen model from its headers."""
         yield {self.page.model.notice: present.notice(text("stage.headers", language))}
+        before = session.checkpoint
         for event in paced(session.open(str(name or ""))):
-            yield {self.page.model.notice: present.progress(event, language)}
-        yield {
-            **show.merged(show.dynamic(self.page, session, language), show.controls(self.page, session)),
-            **show.conversation(self.page, session, language),
-            self.page.model.notice: "",
-            **show.missing(self.page, session, language),
-            **show.no_file(self.page),
-            **drift.shown(self.page.drift, session, language),
-            self.page.drift.progress: "",
-            self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
-            self.page.map.card: "",
-            self.page.map.notice: "",
-            self.page.plan.progress: "",
-            self.page.chat.notice: "",
-        }
+            yield {self.page.model.notice: present.progress(event, session.spoken or language)}
+        language = session.spoken or language
+        if before is not None and session.checkpoint is before:  # chosen again, or merely left: nothing has changed
+            yield {self.page.model.notice: "", **show.missing(self.page, session, language)}
+            return
+        nothing: Updates = dict.fromkeys((self.page.model.notice, self.page.map.notice, self.page.chat.notice), "")
+        yield show.merged(
+            nothing,
+            show.dynamic(self.page, session, language),
+            show.controls(self.page, session),
+            show.conversation(self.page, session, language),
+            show.no_file(self.page),
+            drift.shown(self.page.drift, session, language),
+            show.card(self.page, session, language),
+            {
+                self.page.drift.progress: "",
+                self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
+                self.page.plan.progress: "",
+            },
+            show.missing(self.page, session, language),
+        )
 
     @guarded
     def estimate(self, session: Session, language: str) -> Iterator[Updates]:
         """Read a few rows of each layer where they are, and draw the map from them."""
-        try:
-            yield from self._filling(session, language, session.sample())
-            yield show.map_of(self.page, session, language) | {self.page.model.notice: ""}  # also where it was stopped
-        except UserError:
-            yield show.map_of(self.page, session, language)
-            raise
+        yield from self._filling(session, language, session.sample())
+        # also where it was stopped
+        yield show.map_of(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
     @guarded
     def halt(self, session: Session, language: str) -> Iterator[Updates]:
@@ -105,25 +109,26 @@ class Handlers:
         yield {self.page.map.halt: gr.update(visible=False)}
 
     @guarded
-    def measure(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
+    def measure(self, session: Session, language: str) -> Iterator[Updates]:
         """Measure what the map lacks, in the background: it fills in, and from then on the plan is only looked up."""
         yield from self._filling(session, language, session.measure())
-        yield {self.page.map.card: present.layer_card(session, str(pattern or ""), language)}
+        yield show.card(self.page, session, session.spoken or language)
 
     def _filling(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""
         painted = float("-inf")
         try:
             for event in paced(steps):
-                shown: Updates = {self.page.model.notice: present.progress(event, language)}
+                spoken = session.spoken or language
+                shown: Updates = {self.page.model.notice: present.progress(event, spoken)}
                 if time.monotonic() - painted >= MAP_PACE:
-                    shown |= show.map_of(self.page, session, language)
+                    shown |= show.map_of(self.page, session, spoken)
                     painted = time.monotonic()
                 yield shown
         except Cancelled:  # the visitor went on to another model, which is measured next
             yield {self.page.model.notice: gr.skip()}  # a handler that yields nothing would empty every component
             return
-        yield show.planned(self.page, session, language) | {self.page.model.notice: ""}
+        yield show.figures(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
     @guarded
     def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
@@ -133,9 +138,12 @@ class Handlers:
 
     @guarded
     def speak(self, session: Session, language: str) -> Iterator[Updates]:
-        """Say everything in another language."""
-        notices = (self.page.model.notice, self.page.plan.progress, self.page.chat.notice, self.page.export.progress)
-        yield show.spoken(self.page, session, language) | dict.fromkeys(notices, "")
+        """Say everything in another language, also what a job that runs will say; what it has said is said no more."""
+        session.spoken = language
+        page = self.page
+        said = (page.model.notice, page.map.notice, page.export.progress, page.drift.progress)
+        still = {**self._staleness(session, language), page.chat.notice: self._editing(session, language)}
+        yield show.spoken(page, session, language) | dict.fromkeys(said, "") | still
 
     @guarded
     def choose(
@@ -174,18 +182,19 @@ class Handlers:
     @guarded
     def pick(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
         """A layer of the map was clicked: show what it would cost in each scheme, ready to be pinned."""
-        pattern = str((event._data or {}).get("layer", ""))
+        session.looked_at = str((event._data or {}).get("layer", ""))
         yield {
             self.page.map.pinning: gr.update(open=True),
-            self.page.map.layer: gr.update(value=pattern),
-            self.page.map.card: present.layer_card(session, pattern, language),
+            self.page.map.layer: gr.update(value=session.looked_at),
             self.page.map.notice: "",
+            **show.card(self.page, session, language),
         }
 
     @guarded
     def describe(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
         """A layer was named: show what it would cost in each scheme."""
-        yield {self.page.map.card: present.layer_card(session, str(pattern or ""), language), self.page.map.notice: ""}
+        session.looked_at = str(pattern or "")
+        yield show.card(self.page, session, language) | {self.page.map.notice: ""}
 
     @guarded
     def pin(self, session: Session, language: str, pattern: str, scheme: str) -> Iterator[Updates]:
@@ -194,8 +203,9 @@ class Handlers:
             yield {self.page.map.notice: present.notice(text("pin.pick_first", language), "error")}
             return
         session.pin(str(pattern), None if scheme == "none" else Scheme.parse(str(scheme)))
-        card = present.layer_card(session, str(pattern), language)
-        yield self._planned(session, language) | {self.page.map.notice: "", self.page.map.card: card}
+        session.looked_at = str(pattern)
+        card = show.card(self.page, session, language)
+        yield self._planned(session, language) | {self.page.map.notice: "", **card}
 
     @guarded
     def unpin(self, session: Session, language: str) -> Iterator[Updates]:
@@ -221,8 +231,7 @@ class Handlers:
 
     def _staleness(self, session: Session, language: str) -> Updates:
         """Return what there is to say of a compressed copy that is not the plan's, instead of an error said before."""
-        note = session.compressed is not None and not session.is_current
-        return {self.page.plan.progress: present.notice(text("plan.stale", language)) if note else ""}
+        return {self.page.plan.progress: present.staleness(session, language)}
 
     @guarded
     def queue_compress(self, session: Session, language: str) -> Iterator[Updates]:
@@ -237,21 +246,32 @@ class Handlers:
     @guarded
     def compress(self, session: Session, language: str) -> Iterator[Updates]:
         """Compress, with progress; Cancel ends it between two steps."""
+        if session.is_made:  # all that was said to it and measured of it stays
+            said = present.notice(text("plan.unchanged", session.spoken or language), "good")
+            yield show.plan_at_rest(self.page, session) | {self.page.plan.progress: said}
+            return
         for event in paced(session.compress()):
-            yield {self.page.plan.progress: present.progress(event, language)}
-        assert session.compressed is not None
-        done = text("stage.done", language, seconds=f"{session.compressed.seconds:.1f}")
-        yield {
-            **show.resting(self.page, session),
-            **show.dynamic(self.page, session, language),
-            **show.conversation(self.page, session, language),
-            **show.missing(self.page, session, language),  # of a model that was fetched just now
-            **show.no_file(self.page),
-            **drift.shown(self.page.drift, session, language),
-            self.page.plan.progress: present.notice(done, "good") + methods.uncalibrated(session, language)
-            if session.is_current
-            else present.notice(text("plan.stale", language)),
-        }
+            yield {self.page.plan.progress: present.progress(event, session.spoken or language)}
+        language = session.spoken or language
+        compressed = session.compressed
+        if compressed is None:  # another model was opened this moment
+            yield show.plan_at_rest(self.page, session) | {self.page.plan.progress: ""}
+            return
+        done = present.notice(text("stage.done", language, seconds=f"{compressed.seconds:.1f}"), "good")
+        stale = present.staleness(session, language)
+        yield show.merged(
+            show.plan_at_rest(self.page, session),
+            show.dynamic(self.page, session, language),
+            show.conversation(self.page, session, language),
+            show.no_file(self.page),
+            drift.shown(self.page.drift, session, language),
+            {
+                self.page.plan.progress: stale or done + methods.uncalibrated(session, language),
+                self.page.drift.progress: "",  # what they said was of the copy before it, or of there being none
+                self.page.chat.notice: "",
+            },
+            show.missing(self.page, session, language),  # of a model that was fetched just now
+        )
 
     @guarded
     def cancel(self, session: Session, language: str) -> Iterator[Updates]:
@@ -273,34 +293,59 @@ class Handlers:
     @guarded
     def talk(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
         """Both models answer; each token is painted as it comes."""
-        yield from self._answered(session, language, prompt or "", session.talk.is_editing, *settings)
-        yield {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
+        session.talk.taken = None
+        is_taken = yield from self._answered(session, language, prompt or "", session.talk.is_editing, *settings)
+        session.talk.taken = prompt if is_taken else None
+        yield {self.page.chat.notice: self._editing(session, session.spoken or language)}
+
+    @guarded
+    def empty(self, session: Session, language: str, prompt: str) -> Iterator[Updates]:
+        """Take a message that the conversation took out of the box; one that was refused, or typed since, stays."""
+        yield {self.page.chat.prompt: gr.update(value="") if prompt == session.talk.taken else gr.skip()}
+        session.talk.taken = None
 
     @guarded
     def regenerate(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
         """Both models answer the last message anew; what is being typed stays."""
         last = session.talk.last
         if last is None:
-            yield show.resting(self.page, session)
+            yield show.chat_at_rest(self.page, session)
             return
-        yield from self._answered(session, language, last.prompt, True, *settings)
-        is_same = self._sampling(*settings).temperature == 0
-        yield {self.page.chat.notice: present.notice(text("chat.same_again", language)) if is_same else ""}
+        is_taken = yield from self._answered(session, language, last.prompt, True, *settings)
+        is_same = is_taken and self._sampling(*settings).temperature == 0
+        said = text("chat.same_again", session.spoken or language) if is_same else ""
+        yield {self.page.chat.notice: present.notice(said)}
 
     def _answered(
         self, session: Session, language: str, prompt: str, again: bool, system: str, kv_bits: int, *settings: Any
-    ) -> Iterator[Updates]:
-        sampling, epoch = self._sampling(system, kv_bits, *settings), session.talk.epoch
+    ) -> Generator[Updates, None, bool]:
+        """Paint the answers as they come; return whether the conversation took the message, or was cleared meanwhile.
+
+        One that no column could answer is not kept, so it leaves the columns again, but for what they say of it.
+        """
+        sampling, epoch, last = self._sampling(system, kv_bits, *settings), session.talk.epoch, session.talk.last
         before = session.talk.turns[:-1] if again else session.talk.turns
+        shown: Updates = {}
         for item in paced(session.chat(prompt, sampling, system or "", int(kv_bits), again)):
+            spoken = session.spoken or language
             if isinstance(item, Event):
-                yield {self.page.chat.notice: present.progress(item, language)}
+                yield {self.page.chat.notice: present.progress(item, spoken)}
             elif session.talk.epoch == epoch:  # not cleared meanwhile
-                turn = Turn(prompt, item)
-                yield show.answers(self.page, session, before, turn, language) | {self.page.chat.notice: ""}
+                shown = show.answers(self.page, session, before, Turn(prompt, item), spoken)
+                yield shown | {self.page.chat.notice: ""}
+        spoken, resting = session.spoken or language, show.chat_at_rest(self.page, session)
+        if session.talk.epoch == epoch and session.talk.last is last:
+            said: Updates = {line: shown[line] for line in self.page.chat.lines if line in shown}
+            yield show.merged(show.conversation(self.page, session, spoken), said, resting)
+            return False
         session.talk.is_editing = False
         machine.measure()
-        yield show.merged(show.rested(self.page, session, language), show.resting(self.page, session))
+        yield show.merged(show.rested(self.page, session, spoken), resting)
+        return True
+
+    def _editing(self, session: Session, language: str) -> str:
+        """Return what there is to say while the next message is to take the place of the last one."""
+        return present.notice(text("chat.editing", language)) if session.talk.is_editing else ""
 
     def _sampling(self, system: str, kv_bits: int, *settings: Any) -> Sampling:
         longest, temperature, top_p, top_k, penalty, seed = settings
@@ -316,7 +361,7 @@ class Handlers:
             return
         yield {
             self.page.chat.prompt: gr.update(value=last.prompt),
-            self.page.chat.notice: present.notice(text("chat.editing", language)),
+            self.page.chat.notice: self._editing(session, language),
         }
 
     @guarded
@@ -338,11 +383,12 @@ class Handlers:
         folder = own_folder(Path(get_upload_folder()))
         steps = session.archive(folder)
         for event in paced(steps):
-            yield {self.page.export.progress: present.progress(event, language)}
+            yield {self.page.export.progress: present.progress(event, session.spoken or language)}
+        language = session.spoken or language
         file = next(folder.iterdir())
         size = format_bytes(file.stat().st_size)
         yield {
-            **show.resting(self.page, session),
+            **show.export_at_rest(self.page, session),
             self.page.export.file: gr.update(value=str(file), visible=True, label=f"{file.name} ({size})"),
             self.page.export.progress: present.notice(text("stage.ready", language, size=size, name=file.name), "good"),
         }
