@@ -104,7 +104,7 @@ class DriftHandlers:
         return {
             **show.figures(self.page, session, language),
             self.page.plan.method: gr.update(info=methods.method_info(session, language)),
-            self.page.plan.progress: present.staleness(session, language),
+            self.page.plan.progress: show.staleness(session, language),
         }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.ui import show
+from studio.ui.chat_handlers import ChatHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
@@ -139,17 +140,18 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
             on(taken, take, [*who, box], quick)
         on(dataset.submit, fetch, [*who, dataset], headers)
 
+    said = ChatHandlers(page)
     for trigger in (chat.send.click, chat.prompt.submit):
-        sent = on(trigger, do.queue_talk, who, quick)
-        answered = sent.then(do.talk, [*who, chat.prompt, *sampling], everything, **slow)
-        answered.then(do.empty, [*who, chat.prompt], [page.model.notice, chat.prompt, chat.notice], **quick)
-    again = on(chat.regenerate.click, do.queue_talk, who, quick)
-    again.then(do.regenerate, [*who, chat.prompt, *sampling], everything, **slow)
-    on(chat.edit.click, do.edit, who, quick).then(
+        sent = on(trigger, said.queue_talk, who, quick)
+        answered = sent.then(said.talk, [*who, chat.prompt, *sampling], everything, **slow)
+        answered.then(said.empty, [*who, chat.prompt], [page.model.notice, chat.prompt, chat.notice], **quick)
+    again = on(chat.regenerate.click, said.queue_talk, who, quick)
+    again.then(said.regenerate, [*who, chat.prompt, *sampling], everything, **slow)
+    on(chat.edit.click, said.edit, who, quick).then(
         None, js="() => document.querySelector('#prompt textarea')?.focus()", api_visibility="private"
     )
-    on(chat.stop.click, do.stop, who, quick)
-    on(chat.clear.click, do.clear, who, quick)
+    on(chat.stop.click, said.stop, who, quick)
+    on(chat.clear.click, said.clear, who, quick)
 
     exported = on(page.export.button.click, do.export, who, slow)
     exported.success(

@@ -1,7 +1,7 @@
 """What each event does: read -> session method -> present. Wires nothing; every handler is a few lines."""
 
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,15 +9,13 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from studio import hub, machine, source
+from studio import hub, source
 from studio.errors import Cancelled, UserError
 from studio.jobs import Event
 from studio.plan import Choice
-from studio.sampling import Sampling
 from studio.scheme import Scheme, parse_mode
 from studio.session import Session
 from studio.settings import settings
-from studio.talk import Turn
 from studio.text import preferred, text
 from studio.ui import drift, methods, present, show
 from studio.ui.guard import guarded
@@ -142,7 +140,7 @@ class Handlers:
         session.spoken = language
         page = self.page
         said = (page.model.notice, page.map.notice, page.export.progress, page.drift.progress)
-        still = {**self._staleness(session, language), page.chat.notice: self._editing(session, language)}
+        still = {**self._staleness(session, language), page.chat.notice: show.editing(session, language)}
         yield show.spoken(page, session, language) | dict.fromkeys(said, "") | still
 
     @guarded
@@ -231,7 +229,7 @@ class Handlers:
 
     def _staleness(self, session: Session, language: str) -> Updates:
         """Return what there is to say of a compressed copy that is not the plan's, instead of an error said before."""
-        return {self.page.plan.progress: present.staleness(session, language)}
+        return {self.page.plan.progress: show.staleness(session, language)}
 
     @guarded
     def queue_compress(self, session: Session, language: str) -> Iterator[Updates]:
@@ -258,7 +256,7 @@ class Handlers:
             yield show.plan_at_rest(self.page, session) | {self.page.plan.progress: ""}
             return
         done = present.notice(text("stage.done", language, seconds=f"{compressed.seconds:.1f}"), "good")
-        stale = present.staleness(session, language)
+        stale = show.staleness(session, language)
         yield show.merged(
             show.plan_at_rest(self.page, session),
             show.dynamic(self.page, session, language),
@@ -278,103 +276,6 @@ class Handlers:
         """Ask the compression to end."""
         session.stop("compress")
         yield {self.page.plan.cancel: gr.update(interactive=False)}
-
-    @guarded
-    def queue_talk(self, session: Session, language: str) -> Iterator[Updates]:
-        """Send was pressed: say so at once, also while another visitor's job runs."""
-        session.begin("chat")
-        chat = self.page.chat
-        yield {
-            **{button: gr.update(interactive=False) for button in (chat.send, chat.regenerate, chat.edit)},
-            chat.stop: gr.update(interactive=True),
-            chat.notice: present.notice(text("stage.waiting", language)),
-        }
-
-    @guarded
-    def talk(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
-        """Both models answer; each token is painted as it comes."""
-        session.talk.taken = None
-        is_taken = yield from self._answered(session, language, prompt or "", session.talk.is_editing, *settings)
-        session.talk.taken = prompt if is_taken else None
-        yield {self.page.chat.notice: self._editing(session, session.spoken or language)}
-
-    @guarded
-    def empty(self, session: Session, language: str, prompt: str) -> Iterator[Updates]:
-        """Take a message that the conversation took out of the box; one that was refused, or typed since, stays."""
-        yield {self.page.chat.prompt: gr.update(value="") if prompt == session.talk.taken else gr.skip()}
-        session.talk.taken = None
-
-    @guarded
-    def regenerate(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
-        """Both models answer the last message anew; what is being typed stays."""
-        last = session.talk.last
-        if last is None:
-            yield show.chat_at_rest(self.page, session)
-            return
-        is_taken = yield from self._answered(session, language, last.prompt, True, *settings)
-        is_same = is_taken and self._sampling(*settings).temperature == 0
-        said = text("chat.same_again", session.spoken or language) if is_same else ""
-        yield {self.page.chat.notice: present.notice(said)}
-
-    def _answered(
-        self, session: Session, language: str, prompt: str, again: bool, system: str, kv_bits: int, *settings: Any
-    ) -> Generator[Updates, None, bool]:
-        """Paint the answers as they come; return whether the conversation took the message, or was cleared meanwhile.
-
-        One that no column could answer is not kept, so it leaves the columns again, but for what they say of it.
-        """
-        sampling, epoch, last = self._sampling(system, kv_bits, *settings), session.talk.epoch, session.talk.last
-        before = session.talk.turns[:-1] if again else session.talk.turns
-        shown: Updates = {}
-        for item in paced(session.chat(prompt, sampling, system or "", int(kv_bits), again)):
-            spoken = session.spoken or language
-            if isinstance(item, Event):
-                yield {self.page.chat.notice: present.progress(item, spoken)}
-            elif session.talk.epoch == epoch:  # not cleared meanwhile
-                shown = show.answers(self.page, session, before, Turn(prompt, item), spoken)
-                yield shown | {self.page.chat.notice: ""}
-        spoken, resting = session.spoken or language, show.chat_at_rest(self.page, session)
-        if session.talk.epoch == epoch and session.talk.last is last:
-            said: Updates = {line: shown[line] for line in self.page.chat.lines if line in shown}
-            yield show.merged(show.conversation(self.page, session, spoken), said, resting)
-            return False
-        session.talk.is_editing = False
-        machine.measure()
-        yield show.merged(show.rested(self.page, session, spoken), resting)
-        return True
-
-    def _editing(self, session: Session, language: str) -> str:
-        """Return what there is to say while the next message is to take the place of the last one."""
-        return present.notice(text("chat.editing", language)) if session.talk.is_editing else ""
-
-    def _sampling(self, system: str, kv_bits: int, *settings: Any) -> Sampling:
-        longest, temperature, top_p, top_k, penalty, seed = settings
-        return Sampling(int(longest), float(temperature), float(top_p), int(top_k), float(penalty), int(seed or 0))
-
-    @guarded
-    def edit(self, session: Session, language: str) -> Iterator[Updates]:
-        """Let the last message be changed and asked anew; pressed again, leave it as it is."""
-        last, talk = session.talk.last, session.talk
-        talk.is_editing = last is not None and not talk.is_editing
-        if last is None or not talk.is_editing:
-            yield {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
-            return
-        yield {
-            self.page.chat.prompt: gr.update(value=last.prompt),
-            self.page.chat.notice: self._editing(session, language),
-        }
-
-    @guarded
-    def stop(self, session: Session, language: str) -> Iterator[Updates]:
-        """Ask the answers to end."""
-        session.stop("chat")
-        yield {self.page.chat.stop: gr.update(interactive=False)}
-
-    @guarded
-    def clear(self, session: Session, language: str) -> Iterator[Updates]:
-        """Forget the conversation."""
-        session.clear_chat()
-        yield {**show.conversation(self.page, session, language), self.page.chat.notice: ""}
 
     @guarded
     def export(self, session: Session, language: str) -> Iterator[Updates]:

@@ -36,12 +36,6 @@ def notice(sentence: str, kind: str = "") -> str:
     return f'<p class="notice {kind}" role="{role}">{escape(sentence)}</p>' if sentence else ""
 
 
-def staleness(session: Session, language: str) -> str:
-    """Return what there is to say of a compressed copy that is not the plan's, nothing where it is."""
-    is_stale = session.compressed is not None and not session.is_current
-    return notice(text("plan.stale", language)) if is_stale else ""
-
-
 def progress(event: Event, language: str) -> str:
     """Return a progress bar with the stage's name and what it works on."""
     label = text(f"stage.{event.stage}", language)

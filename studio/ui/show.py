@@ -177,6 +177,17 @@ def merged(*parts: Updates) -> Updates:
     return whole
 
 
+def staleness(session: Session, language: str) -> str:
+    """Return what there is to say of a compressed copy that is not the plan's, nothing where it is."""
+    is_stale = session.compressed is not None and not session.is_current
+    return present.notice(text("plan.stale", language)) if is_stale else ""
+
+
+def editing(session: Session, language: str) -> str:
+    """Return what there is to say while the next message is to take the place of the last one, else nothing."""
+    return present.notice(text("chat.editing", language)) if session.talk.is_editing else ""
+
+
 def plan_at_rest(page: Page, session: Session) -> Updates:
     """Return the plan's buttons as they are while nothing is compressed."""
     return {page.plan.compress: gr.update(interactive=True), page.plan.cancel: gr.update(interactive=False)}
