@@ -31,11 +31,10 @@ SAVE = """(file) => {
 MENUS = """() => {
   const still = new Set(['Tab', 'Shift', 'Control', 'Alt', 'Meta', 'CapsLock']);
   addEventListener('keydown', (event) => {
-    const input = event.target;
-    if (!still.has(event.key) || !(input instanceof HTMLInputElement) || input.role !== 'listbox') return;
+    if (!still.has(event.key) || event.target.role !== 'combobox') return;
     event.stopPropagation();
-    const menus = input.closest('.block').querySelectorAll('ul[role=listbox]');
-    if (event.key === 'Tab') menus.forEach((menu) => { menu.tabIndex = -1; });
+    const menu = document.getElementById(event.target.getAttribute('aria-controls'));
+    if (event.key === 'Tab' && menu) menu.tabIndex = -1;
   }, true);
 }"""
 """Gradio's menu takes a key that moves the focus, or only goes with another, for something typed: once its box is left
