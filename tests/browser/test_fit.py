@@ -53,9 +53,9 @@ def put_in(page: Page, box: str, words: str) -> None:
 
 
 def open_all(page: Page) -> None:
-    for button in page.locator("button.label-wrap:not(.open)").all():
-        if button.is_visible():
-            button.click()
+    page.locator("button.label-wrap:not(.open)").evaluate_all("(buttons) => buttons.forEach((each) => each.click())")
+    expect(page.locator("button.label-wrap:not(.open)")).to_have_count(0)
+    expect(page.locator("#pin-layer input")).to_be_visible()
 
 
 def test_nothing_sticks_out_with_everything_open_and_names_without_end(page: Page) -> None:
