@@ -53,6 +53,8 @@ class Measuring:
     """Layer -> scheme -> figure, as far as measured."""
     colour: Literal["weight", "output", "damage", "bits"] = "weight"
     """What the map shows."""
+    looked_at: str = ""
+    """The layer, or the pattern of layers, whose costs are on show beneath the map."""
     choice: Choice = field(default_factory=Choice)
     plan: Plan | None = None
     _errors: tuple[Plan, Survey, dict[str, float]] | None = None
@@ -86,6 +88,12 @@ class Measuring:
         if not checkpoint.can_chat:
             return False
         return any(self._missing(figure, checkpoint, plan) for figure in self._figures_wanted)
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether figures of this model's layers can be had here, once they are asked for."""
+        checkpoint = self.checkpoint
+        return checkpoint is not None and checkpoint.folder is not None and checkpoint.can_chat
 
     @property
     def output_errors(self) -> Figures:

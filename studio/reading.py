@@ -1,8 +1,8 @@
 """Which texts the models of a session read, to be calibrated and measured. Knows nothing of what plans become."""
 
-import uuid
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from torch import Tensor
@@ -87,7 +87,8 @@ class Reading(Measuring):
         checkpoint = self.checkpoint
         if checkpoint is not None and checkpoint.folder is not None and checkpoint.can_chat:
             check(checkpoint, content)
-        file = self.workspace / f"{uuid.uuid4().hex}.txt"
+        # by its content: given again, it is the same text, and what was made with it is still current
+        file = self.workspace / f"{sha256(content.encode()).hexdigest()[:32]}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content, encoding="utf-8")
         return Text(name, file)

@@ -55,8 +55,14 @@ class Session(Reading):
     drift: Drift | None = None
     """Of the compressed copy, as far as measured."""
     talk: Talk = field(default_factory=Talk)
+    spoken: str | None = None
+    """The language chosen on the page, in which jobs that run go on; None while it is the browser's."""
     _before: list[Choice] = field(default_factory=list)
     _archive: Path | None = None
+    _made: tuple[str, Text | None] = ("", None)
+    """The job whose copy is here: its digest, and the text that it was calibrated on."""
+    _drifts: dict[tuple[str, Text | None], Drift] = field(default_factory=dict)
+    """What was measured of each job's copy: the same work gives the same copy, whose drift still holds."""
 
     # model
 
@@ -75,7 +81,7 @@ class Session(Reading):
         plan = planned(checkpoint, choice, scores, sampled)
         with self._planning:  # what still works for the model before it sees that it is gone, and ends
             self.checkpoint, self.known, self.scores, self.choice, self.plan = checkpoint, known, scores, choice, plan
-            self.sampled, self.sample_bytes, self.figures = sampled, cost, {}
+            self.sampled, self.sample_bytes, self.figures, self.looked_at = sampled, cost, {}, ""
             self._before.clear()
         self._forget_compressed()
         self.talk.forget()
@@ -125,11 +131,18 @@ class Session(Reading):
             return False
         return not self.choice.method.needs_inputs or self.calibrated_on == self.calibration
 
+    @property
+    def is_made(self) -> bool:
+        """Whether compressing would make the copy that is here already, layer by layer."""
+        if self.compressed is None or self.plan is None or not self.is_current:
+            return False
+        return self.plan.is_exact and self.compressed.plan.assignments == self.plan.assignments
+
     def compress(self) -> Generator[Event, None, Compressed]:
         """Carry the plan out into a folder ready for export, fetching the model first where it is not here.
 
-        Raises UserError; the compressed copy before it then stays. Raises Cancelled, too, when another model was opened
-        meanwhile.
+        What was measured of an earlier copy of the same plan still holds. Raises UserError; the compressed copy before
+        it then stays. Raises Cancelled, too, when another model was opened meanwhile.
         """
         self._check_can_predict(self._model())
         checkpoint = yield from self.fetch()
@@ -144,6 +157,7 @@ class Session(Reading):
             if plan.is_exact or plan.choice == ranked:  # else a control was moved, to what is not ranked yet
                 break
         text = self.calibration
+        made = job_digest(checkpoint, plan), text if plan.choice.method.needs_inputs else None
         tokens, read = None, ""
         if plan.choice.method.needs_inputs:
             tokens = yield from self._calibration_tokens(checkpoint, text)
@@ -173,6 +187,7 @@ class Session(Reading):
                 raise
         self._forget_compressed()
         self.compressed, self.folder, self.calibrated_on = compressed, folder, text
+        self._made, self.drift = made, self._drifts.get(made)
         self.talk.forget()
         give_back()
         return compressed
@@ -205,7 +220,7 @@ class Session(Reading):
         Raises ModelError while nothing is compressed or for a model that writes no text, TextError, ResourceError;
         Cancelled, too, when the copy is gone.
         """
-        checkpoint, folder, text = self._model(), self.folder, self.evaluation
+        checkpoint, folder, made, text = self._model(), self.folder, self._made, self.evaluation
         if folder is None:
             raise ModelError("nothing_to_measure")
         self._heed("drift")
@@ -227,7 +242,7 @@ class Session(Reading):
             whole = yield from relayed(steps, sharpened)
         if self.folder != folder:
             raise Cancelled
-        self.drift = whole
+        self.drift = self._drifts[made] = whole
         return whole
 
     # chat

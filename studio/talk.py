@@ -43,6 +43,8 @@ class Talk:
         """How often the conversation was forgotten."""
         self.is_editing = False
         """Whether the next message takes the place of the last one."""
+        self.taken: str | None = None
+        """The message that the conversation took last, as long as it stands in the box that it came from."""
         self._reads: dict[int, Prefix] = {}
 
     @property

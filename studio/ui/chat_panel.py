@@ -33,6 +33,11 @@ class ChatPanel:
     repetition_penalty: gr.Slider
     seed: gr.Number
 
+    @property
+    def lines(self) -> tuple[gr.HTML, gr.HTML]:
+        """What stands beneath each column."""
+        return self.original_stats, self.compressed_stats
+
 
 def chat_panel(words: Words) -> ChatPanel:
     """Two columns, one message box."""
@@ -64,8 +69,7 @@ def chat_panel(words: Words) -> ChatPanel:
             {"label": "chat.prompt", "info": "chat.prompt_info"},
             lines=1,
             max_lines=6,
-            elem_id="prompt",
-            max_length=100_000,
+            elem_id="prompt",  # of no greatest length: the browser would cut what is pasted without a word
         )
         with gr.Row(elem_classes="tight"):
             send = words.on(gr.Button, {"value": "chat.send"}, variant="primary", elem_id="send", min_width=90)

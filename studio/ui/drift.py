@@ -59,10 +59,14 @@ def shown(panel: DriftPanel, session: Session, language: str) -> dict[Block, Any
     is_there = session.folder is not None and checkpoint is not None and checkpoint.can_chat
     return {
         panel.box: gr.update(visible=is_there),
-        panel.measure: gr.update(interactive=True),
-        panel.stop: gr.update(visible=False),
+        **at_rest(panel),
         **measured(panel, session, language),
     }
+
+
+def at_rest(panel: DriftPanel) -> dict[Block, Any]:
+    """Return the buttons as they are while nothing is measured."""
+    return {panel.measure: gr.update(interactive=True), panel.stop: gr.update(visible=False)}
 
 
 def measured(panel: DriftPanel, session: Session, language: str) -> dict[Block, Any]:

@@ -10,7 +10,7 @@ from studio.errors import Cancelled, UserError
 from studio.session import Session
 from studio.text import text
 from studio.texts import GENERATED
-from studio.ui import drift, methods, present
+from studio.ui import drift, methods, present, show
 from studio.ui.guard import guarded
 from studio.ui.handlers import paced
 from studio.ui.page import Page
@@ -41,14 +41,13 @@ class DriftHandlers:
         said = ""
         try:
             for event in paced(session.measure_drift()):
-                figures: Updates = drift.measured(panel, session, language)
-                yield figures | {panel.progress: present.progress(event, language)}
+                spoken = session.spoken or language
+                figures: Updates = drift.measured(panel, session, spoken)
+                yield figures | {panel.progress: present.progress(event, spoken)}
         except Cancelled:
-            said = present.notice(text("drift.stopped", language)) if session.drift is not None else ""
-        except Exception:  # `guarded` says what happened
-            yield drift.shown(panel, session, language)
-            raise
-        yield drift.shown(panel, session, language) | {panel.progress: said}
+            is_partial = session.drift is not None and not session.drift.is_whole
+            said = present.notice(text("drift.stopped", session.spoken or language)) if is_partial else ""
+        yield drift.shown(panel, session, session.spoken or language) | {panel.progress: said}
 
     @guarded
     def stop_drift(self, session: Session, language: str) -> Iterator[Updates]:
@@ -67,7 +66,7 @@ class DriftHandlers:
     def take_text(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
         """Measure on the visitor's file from now on, or on the built-in texts again."""
         panel = self.page.drift
-        yield _taken(session.evaluate_on, _path(given), panel.text, panel.progress, language)
+        yield {panel.progress: ""} | _taken(session.evaluate_on, _path(given), panel.text, panel.progress, language)
 
     @guarded
     def fetch_text(self, session: Session, language: str, name: str) -> Iterator[Updates]:
@@ -75,24 +74,22 @@ class DriftHandlers:
         panel = self.page.drift
         yield {panel.progress: present.notice(text("reads.fetching", language))}
         said = _taken(session.evaluate_on, str(name or ""), panel.dataset, panel.progress, language)
-        if not said[panel.progress] and session.evaluation is not None:
-            said |= {panel.progress: present.notice(text("reads.reads", language, text=session.evaluation.name))}
-        yield said
+        reads = text("reads.reads", language, text=session.evaluation.name) if session.evaluation is not None else ""
+        yield {panel.progress: present.notice(reads)} | said
 
     @guarded
     def pick_calibration(self, session: Session, language: str, kind: str) -> Iterator[Updates]:
         """Calibrate on the built-in texts or the model's own words, or offer the box for another text."""
         session.calibrate_on(kind if kind == GENERATED.name else None)
         plan = self.page.plan
-        boxes = _boxes(kind, plan.calibration, plan.dataset) | {plan.progress: ""}
-        yield boxes | self._reads(session, language)
+        yield _boxes(kind, plan.calibration, plan.dataset) | self._reads(session, language)
 
     @guarded
     def take_calibration(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
         """Calibrate on the visitor's file from now on, or on the built-in texts again."""
         plan = self.page.plan
         said = _taken(session.calibrate_on, _path(given), plan.calibration, plan.progress, language)
-        yield said | self._reads(session, language)
+        yield self._reads(session, language) | said
 
     @guarded
     def fetch_calibration(self, session: Session, language: str, name: str) -> Iterator[Updates]:
@@ -100,10 +97,15 @@ class DriftHandlers:
         plan = self.page.plan
         yield {plan.progress: present.notice(text("reads.fetching", language))}
         said = _taken(session.calibrate_on, str(name or ""), plan.dataset, plan.progress, language)
-        yield said | self._reads(session, language)
+        yield self._reads(session, language) | said
 
     def _reads(self, session: Session, language: str) -> Updates:
-        return {self.page.plan.method: gr.update(info=methods.method_info(session, language))}
+        """Return what another text changes: what the method says, and whether the copy is still the plan's."""
+        return {
+            **show.figures(self.page, session, language),
+            self.page.plan.method: gr.update(info=methods.method_info(session, language)),
+            self.page.plan.progress: show.staleness(session, language),
+        }
 
 
 def _path(given: str | None) -> Path | None:
@@ -121,10 +123,10 @@ def _boxes(kind: str, file: gr.File, dataset: gr.Textbox) -> Updates:
 def _taken(
     take: Callable[[Path | str | None], None], given: Path | str | None, box: Block, place: gr.HTML, language: str
 ) -> Updates:
-    """Let the session take a text; a file that it does not leaves the box again, a name stays to be corrected."""
+    """Let the session take a text, or return why not; a file then leaves the box, a name stays to be corrected."""
     try:
         take(given)
     except UserError as error:
         emptied = gr.skip() if isinstance(given, str) else gr.update(value=None)
         return {box: emptied, place: present.notice(error.sentence(language), "error")}
-    return {box: gr.skip(), place: ""}
+    return {box: gr.skip()}

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from studio.ui import show
+from studio.ui.chat_handlers import ChatHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
@@ -25,6 +26,19 @@ SAVE = """(file) => {
   if (file) setTimeout(save, 100, 300);
 }"""
 """Press the file's own button once it is there: the first time, the browser has to fetch what draws it."""
+
+
+MENUS = """() => {
+  const still = new Set(['Tab', 'Shift', 'Control', 'Alt', 'Meta', 'CapsLock']);
+  addEventListener('keydown', (event) => {
+    if (!still.has(event.key) || event.target.role !== 'combobox') return;
+    event.stopPropagation();
+    const menu = document.getElementById(event.target.getAttribute('aria-controls'));
+    if (event.key === 'Tab' && menu) menu.tabIndex = -1;
+  }, true);
+}"""
+"""Gradio's menu takes a key that moves the focus, or only goes with another, for something typed: once its box is left
+it opens again, and stays open. So such keys do not reach it, and Tab goes past the open list to the next control."""
 
 
 def wire(page: Page, blocks: gr.Blocks) -> None:
@@ -67,6 +81,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     loaded = on(blocks.load, do.visit, [], quick)
     loaded.then(do.open_model, [*who, page.model.name], everything, **headers)
+    blocks.load(None, js=MENUS, api_visibility="private")
     on(page.header.language.input, do.speak, who, quick)
     page.header.language.change(
         None,
@@ -99,7 +114,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         on(button.click, handler, inputs, quick)
     # Not after each of these: mostly nothing is missing. What is asked for while it measures comes after that.
     measuring = last | {"concurrency_limit": MEASURERS, "concurrency_id": "measure"}
-    page.missing.change(do.measure, [*who, page.map.layer], moving, **measuring)
+    page.missing.change(do.measure, who, moving, **measuring)
     pressed = on(plan.compress.click, do.queue_compress, who, quick)
     pressed.then(do.compress, who, everything, **slow)
     on(plan.cancel.click, do.cancel, who, quick)
@@ -124,16 +139,18 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
             on(taken, take, [*who, box], quick)
         on(dataset.submit, fetch, [*who, dataset], headers)
 
+    said = ChatHandlers(page)
     for trigger in (chat.send.click, chat.prompt.submit):
-        sent = on(trigger, do.queue_talk, who, quick)
-        sent.then(do.talk, [*who, chat.prompt, *sampling], everything, **slow)
-    again = on(chat.regenerate.click, do.queue_talk, who, quick)
-    again.then(do.regenerate, [*who, chat.prompt, *sampling], everything, **slow)
-    on(chat.edit.click, do.edit, who, quick).then(
+        sent = on(trigger, said.queue_talk, who, quick)
+        answered = sent.then(said.talk, [*who, chat.prompt, *sampling], everything, **slow)
+        answered.then(said.empty, [*who, chat.prompt], [page.model.notice, chat.prompt, chat.notice], **quick)
+    again = on(chat.regenerate.click, said.queue_talk, who, quick)
+    again.then(said.regenerate, [*who, chat.prompt, *sampling], everything, **slow)
+    on(chat.edit.click, said.edit, who, quick).then(
         None, js="() => document.querySelector('#prompt textarea')?.focus()", api_visibility="private"
     )
-    on(chat.stop.click, do.stop, who, quick)
-    on(chat.clear.click, do.clear, who, quick)
+    on(chat.stop.click, said.stop, who, quick)
+    on(chat.clear.click, said.clear, who, quick)
 
     exported = on(page.export.button.click, do.export, who, slow)
     exported.success(

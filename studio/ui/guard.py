@@ -1,21 +1,23 @@
 """What becomes of a handler that fails: a sentence beside what was pressed. Knows no handler but by its name."""
 
+import asyncio
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
-import gradio as gr
 from gradio.blocks import Block
 
 from studio.errors import Cancelled, UserError
 from studio.session import Session
 from studio.text import text
-from studio.ui import present, show
+from studio.ui import drift, present, show
 from studio.ui.page import Page
 from studio.ui.show import Updates
 
 LOG = logging.getLogger(__name__)
+ENDS = (GeneratorExit, KeyboardInterrupt, SystemExit, asyncio.CancelledError)
+"""What ends a handler from outside: nothing went wrong in it, and nobody waits for its answer."""
 
 
 class Paged(Protocol):
@@ -29,33 +31,71 @@ def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator
 
     @functools.wraps(handler)
     def safe(self: Paged, session: Session | None, language: str, *inputs: Any) -> Iterator[Updates]:
-        page = self.page
+        page, name = self.page, handler.__name__
         if session is None:
             yield {page.model.notice: present.notice(text("error.choose_a_model", language), "error")}
             return
-        place = _PLACES[handler.__name__](page)
         try:
             yield from handler(self, session, language, *inputs)
-        except Cancelled:
-            yield _after(page, session, handler.__name__) | {place: present.notice(text("stage.cancelled", language))}
-        except UserError as error:
-            yield _after(page, session, handler.__name__) | {place: present.notice(error.sentence(language), "error")}
-        except Exception:
-            LOG.exception("%s failed", handler.__name__)
-            sentence = text("error.unexpected", language)
-            yield _after(page, session, handler.__name__) | {place: present.notice(sentence, "error")}
+            return
+        except ENDS:
+            raise
+        except BaseException as error:  # a library's panic is no Exception, and yet the buttons are to come back
+            said = _said(error, session, name, session.spoken or language)
+        yield {**_RESTS.get(name, _nothing)(page, session), _PLACES[name](page): said}
+        if name in _REDRAWS:
+            yield _REDRAWS[name](page, session, session.spoken or language)
 
     return safe
 
 
-def _after(page: Page, session: Session, handler: str) -> Updates:
-    """Return what a handler that failed has to put back: its buttons, or the name of the model that stayed."""
-    if handler in ("compress", "talk", "regenerate", "export"):
-        return show.resting(page, session)
-    if handler == "open_model" and session.checkpoint is not None:
-        return {page.model.name: gr.update(value=session.checkpoint.name)}
+def _said(error: BaseException, session: Session, name: str, language: str) -> str:
+    """Return what to say of an error, as HTML; one that nobody meant is written to the log."""
+    if isinstance(error, Cancelled):
+        return present.notice(text(_cancelled(session, name), language))
+    if isinstance(error, UserError):
+        return present.notice(error.sentence(language), "error")
+    LOG.error("%s failed", name, exc_info=error)
+    return present.notice(text("error.unexpected", language), "error")
+
+
+def _cancelled(session: Session, name: str) -> str:
+    """Return what is true of a job that was stopped: only compressing keeps what it did, and not by every method."""
+    if name != "compress":
+        return "stage.stopped"
+    is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
+    return "stage.cancelled_calibrated" if is_calibrated else "stage.cancelled"
+
+
+def _nothing(page: Page, session: Session) -> Updates:
     return {}
 
+
+_RESTS: dict[str, Callable[[Page, Session], Updates]] = {
+    **dict.fromkeys(("queue_compress", "compress", "cancel"), show.plan_at_rest),
+    **dict.fromkeys(("queue_talk", "talk", "regenerate", "stop"), show.chat_at_rest),
+    **dict.fromkeys(("queue_drift", "measure_drift", "stop_drift"), lambda page, session: drift.at_rest(page.drift)),
+    "estimate": lambda page, session: show.sample_at_rest(page),
+    "halt": lambda page, session: show.sample_at_rest(page),
+    "export": show.export_at_rest,
+}
+"""What each handler that failed has to put back first: the buttons that it, or the one before it, switched off."""
+
+
+def _compressing(page: Page, session: Session, language: str) -> Updates:
+    """Return what follows from a model whose files may be here by now, though it was not compressed."""
+    return show.merged(show.dynamic(page, session, language), show.missing(page, session, language))
+
+
+_REDRAWS: dict[str, Callable[[Page, Session, str], Updates]] = {
+    "compress": _compressing,
+    "talk": show.conversation,
+    "regenerate": show.conversation,
+    "estimate": show.map_of,
+    "measure": show.map_of,
+    "measure_drift": lambda page, session, language: drift.shown(page.drift, session, language),
+}
+"""What else is no longer true after each handler that failed, from the session as it stands."""
 
 _PLACES: dict[str, Callable[[Page], Block]] = {
     "open_model": lambda page: page.model.notice,
@@ -79,6 +119,7 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "cancel": lambda page: page.plan.progress,
     "talk": lambda page: page.chat.notice,
     "regenerate": lambda page: page.chat.notice,
+    "empty": lambda page: page.chat.notice,
     "edit": lambda page: page.chat.notice,
     "stop": lambda page: page.chat.notice,
     "clear": lambda page: page.chat.notice,

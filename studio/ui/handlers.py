@@ -9,15 +9,13 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from studio import hub, machine, source
+from studio import hub, source
 from studio.errors import Cancelled, UserError
 from studio.jobs import Event
 from studio.plan import Choice
-from studio.sampling import Sampling
 from studio.scheme import Scheme, parse_mode
 from studio.session import Session
 from studio.settings import settings
-from studio.talk import Turn
 from studio.text import preferred, text
 from studio.ui import drift, methods, present, show
 from studio.ui.guard import guarded
@@ -71,32 +69,36 @@ class Handlers:
     def open_model(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Open the chosen model from its headers."""
         yield {self.page.model.notice: present.notice(text("stage.headers", language))}
+        before = session.checkpoint
         for event in paced(session.open(str(name or ""))):
-            yield {self.page.model.notice: present.progress(event, language)}
-        yield {
-            **show.merged(show.dynamic(self.page, session, language), show.controls(self.page, session)),
-            **show.conversation(self.page, session, language),
-            self.page.model.notice: "",
-            **show.missing(self.page, session, language),
-            **show.no_file(self.page),
-            **drift.shown(self.page.drift, session, language),
-            self.page.drift.progress: "",
-            self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
-            self.page.map.card: "",
-            self.page.map.notice: "",
-            self.page.plan.progress: "",
-            self.page.chat.notice: "",
-        }
+            yield {self.page.model.notice: present.progress(event, session.spoken or language)}
+        language = session.spoken or language
+        if before is not None and session.checkpoint is before:  # chosen again, or merely left: nothing has changed
+            yield {self.page.model.notice: "", **show.missing(self.page, session, language)}
+            return
+        nothing: Updates = dict.fromkeys((self.page.model.notice, self.page.map.notice, self.page.chat.notice), "")
+        yield show.merged(
+            nothing,
+            show.dynamic(self.page, session, language),
+            show.controls(self.page, session),
+            show.conversation(self.page, session, language),
+            show.no_file(self.page),
+            drift.shown(self.page.drift, session, language),
+            show.card(self.page, session, language),
+            {
+                self.page.drift.progress: "",
+                self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
+                self.page.plan.progress: "",
+            },
+            show.missing(self.page, session, language),
+        )
 
     @guarded
     def estimate(self, session: Session, language: str) -> Iterator[Updates]:
         """Read a few rows of each layer where they are, and draw the map from them."""
-        try:
-            yield from self._filling(session, language, session.sample())
-            yield show.map_of(self.page, session, language) | {self.page.model.notice: ""}  # also where it was stopped
-        except UserError:
-            yield show.map_of(self.page, session, language)
-            raise
+        yield from self._filling(session, language, session.sample())
+        # also where it was stopped
+        yield show.map_of(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
     @guarded
     def halt(self, session: Session, language: str) -> Iterator[Updates]:
@@ -105,25 +107,26 @@ class Handlers:
         yield {self.page.map.halt: gr.update(visible=False)}
 
     @guarded
-    def measure(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
+    def measure(self, session: Session, language: str) -> Iterator[Updates]:
         """Measure what the map lacks, in the background: it fills in, and from then on the plan is only looked up."""
         yield from self._filling(session, language, session.measure())
-        yield {self.page.map.card: present.layer_card(session, str(pattern or ""), language)}
+        yield show.card(self.page, session, session.spoken or language)
 
     def _filling(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""
         painted = float("-inf")
         try:
             for event in paced(steps):
-                shown: Updates = {self.page.model.notice: present.progress(event, language)}
+                spoken = session.spoken or language
+                shown: Updates = {self.page.model.notice: present.progress(event, spoken)}
                 if time.monotonic() - painted >= MAP_PACE:
-                    shown |= show.map_of(self.page, session, language)
+                    shown |= show.map_of(self.page, session, spoken)
                     painted = time.monotonic()
                 yield shown
         except Cancelled:  # the visitor went on to another model, which is measured next
             yield {self.page.model.notice: gr.skip()}  # a handler that yields nothing would empty every component
             return
-        yield show.planned(self.page, session, language) | {self.page.model.notice: ""}
+        yield show.figures(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
     @guarded
     def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
@@ -133,9 +136,12 @@ class Handlers:
 
     @guarded
     def speak(self, session: Session, language: str) -> Iterator[Updates]:
-        """Say everything in another language."""
-        notices = (self.page.model.notice, self.page.plan.progress, self.page.chat.notice, self.page.export.progress)
-        yield show.spoken(self.page, session, language) | dict.fromkeys(notices, "")
+        """Say everything in another language, also what a job that runs will say; what it has said is said no more."""
+        session.spoken = language
+        page = self.page
+        said = (page.model.notice, page.map.notice, page.export.progress, page.drift.progress)
+        still = {**self._staleness(session, language), page.chat.notice: show.editing(session, language)}
+        yield show.spoken(page, session, language) | dict.fromkeys(said, "") | still
 
     @guarded
     def choose(
@@ -174,18 +180,19 @@ class Handlers:
     @guarded
     def pick(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
         """A layer of the map was clicked: show what it would cost in each scheme, ready to be pinned."""
-        pattern = str((event._data or {}).get("layer", ""))
+        session.looked_at = str((event._data or {}).get("layer", ""))
         yield {
             self.page.map.pinning: gr.update(open=True),
-            self.page.map.layer: gr.update(value=pattern),
-            self.page.map.card: present.layer_card(session, pattern, language),
+            self.page.map.layer: gr.update(value=session.looked_at),
             self.page.map.notice: "",
+            **show.card(self.page, session, language),
         }
 
     @guarded
     def describe(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
         """A layer was named: show what it would cost in each scheme."""
-        yield {self.page.map.card: present.layer_card(session, str(pattern or ""), language), self.page.map.notice: ""}
+        session.looked_at = str(pattern or "")
+        yield show.card(self.page, session, language) | {self.page.map.notice: ""}
 
     @guarded
     def pin(self, session: Session, language: str, pattern: str, scheme: str) -> Iterator[Updates]:
@@ -194,8 +201,9 @@ class Handlers:
             yield {self.page.map.notice: present.notice(text("pin.pick_first", language), "error")}
             return
         session.pin(str(pattern), None if scheme == "none" else Scheme.parse(str(scheme)))
-        card = present.layer_card(session, str(pattern), language)
-        yield self._planned(session, language) | {self.page.map.notice: "", self.page.map.card: card}
+        session.looked_at = str(pattern)
+        card = show.card(self.page, session, language)
+        yield self._planned(session, language) | {self.page.map.notice: "", **card}
 
     @guarded
     def unpin(self, session: Session, language: str) -> Iterator[Updates]:
@@ -221,8 +229,7 @@ class Handlers:
 
     def _staleness(self, session: Session, language: str) -> Updates:
         """Return what there is to say of a compressed copy that is not the plan's, instead of an error said before."""
-        note = session.compressed is not None and not session.is_current
-        return {self.page.plan.progress: present.notice(text("plan.stale", language)) if note else ""}
+        return {self.page.plan.progress: show.staleness(session, language)}
 
     @guarded
     def queue_compress(self, session: Session, language: str) -> Iterator[Updates]:
@@ -237,21 +244,32 @@ class Handlers:
     @guarded
     def compress(self, session: Session, language: str) -> Iterator[Updates]:
         """Compress, with progress; Cancel ends it between two steps."""
+        if session.is_made:  # all that was said to it and measured of it stays
+            said = present.notice(text("plan.unchanged", session.spoken or language), "good")
+            yield show.plan_at_rest(self.page, session) | {self.page.plan.progress: said}
+            return
         for event in paced(session.compress()):
-            yield {self.page.plan.progress: present.progress(event, language)}
-        assert session.compressed is not None
-        done = text("stage.done", language, seconds=f"{session.compressed.seconds:.1f}")
-        yield {
-            **show.resting(self.page, session),
-            **show.dynamic(self.page, session, language),
-            **show.conversation(self.page, session, language),
-            **show.missing(self.page, session, language),  # of a model that was fetched just now
-            **show.no_file(self.page),
-            **drift.shown(self.page.drift, session, language),
-            self.page.plan.progress: present.notice(done, "good") + methods.uncalibrated(session, language)
-            if session.is_current
-            else present.notice(text("plan.stale", language)),
-        }
+            yield {self.page.plan.progress: present.progress(event, session.spoken or language)}
+        language = session.spoken or language
+        compressed = session.compressed
+        if compressed is None:  # another model was opened this moment
+            yield show.plan_at_rest(self.page, session) | {self.page.plan.progress: ""}
+            return
+        done = present.notice(text("stage.done", language, seconds=f"{compressed.seconds:.1f}"), "good")
+        stale = show.staleness(session, language)
+        yield show.merged(
+            show.plan_at_rest(self.page, session),
+            show.dynamic(self.page, session, language),
+            show.conversation(self.page, session, language),
+            show.no_file(self.page),
+            drift.shown(self.page.drift, session, language),
+            {
+                self.page.plan.progress: stale or done + methods.uncalibrated(session, language),
+                self.page.drift.progress: "",  # what they said was of the copy before it, or of there being none
+                self.page.chat.notice: "",
+            },
+            show.missing(self.page, session, language),  # of a model that was fetched just now
+        )
 
     @guarded
     def cancel(self, session: Session, language: str) -> Iterator[Updates]:
@@ -260,89 +278,18 @@ class Handlers:
         yield {self.page.plan.cancel: gr.update(interactive=False)}
 
     @guarded
-    def queue_talk(self, session: Session, language: str) -> Iterator[Updates]:
-        """Send was pressed: say so at once, also while another visitor's job runs."""
-        session.begin("chat")
-        chat = self.page.chat
-        yield {
-            **{button: gr.update(interactive=False) for button in (chat.send, chat.regenerate, chat.edit)},
-            chat.stop: gr.update(interactive=True),
-            chat.notice: present.notice(text("stage.waiting", language)),
-        }
-
-    @guarded
-    def talk(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
-        """Both models answer; each token is painted as it comes."""
-        yield from self._answered(session, language, prompt or "", session.talk.is_editing, *settings)
-        yield {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
-
-    @guarded
-    def regenerate(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
-        """Both models answer the last message anew; what is being typed stays."""
-        last = session.talk.last
-        if last is None:
-            yield show.resting(self.page, session)
-            return
-        yield from self._answered(session, language, last.prompt, True, *settings)
-        is_same = self._sampling(*settings).temperature == 0
-        yield {self.page.chat.notice: present.notice(text("chat.same_again", language)) if is_same else ""}
-
-    def _answered(
-        self, session: Session, language: str, prompt: str, again: bool, system: str, kv_bits: int, *settings: Any
-    ) -> Iterator[Updates]:
-        sampling, epoch = self._sampling(system, kv_bits, *settings), session.talk.epoch
-        before = session.talk.turns[:-1] if again else session.talk.turns
-        for item in paced(session.chat(prompt, sampling, system or "", int(kv_bits), again)):
-            if isinstance(item, Event):
-                yield {self.page.chat.notice: present.progress(item, language)}
-            elif session.talk.epoch == epoch:  # not cleared meanwhile
-                turn = Turn(prompt, item)
-                yield show.answers(self.page, session, before, turn, language) | {self.page.chat.notice: ""}
-        session.talk.is_editing = False
-        machine.measure()
-        yield show.merged(show.rested(self.page, session, language), show.resting(self.page, session))
-
-    def _sampling(self, system: str, kv_bits: int, *settings: Any) -> Sampling:
-        longest, temperature, top_p, top_k, penalty, seed = settings
-        return Sampling(int(longest), float(temperature), float(top_p), int(top_k), float(penalty), int(seed or 0))
-
-    @guarded
-    def edit(self, session: Session, language: str) -> Iterator[Updates]:
-        """Let the last message be changed and asked anew; pressed again, leave it as it is."""
-        last, talk = session.talk.last, session.talk
-        talk.is_editing = last is not None and not talk.is_editing
-        if last is None or not talk.is_editing:
-            yield {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
-            return
-        yield {
-            self.page.chat.prompt: gr.update(value=last.prompt),
-            self.page.chat.notice: present.notice(text("chat.editing", language)),
-        }
-
-    @guarded
-    def stop(self, session: Session, language: str) -> Iterator[Updates]:
-        """Ask the answers to end."""
-        session.stop("chat")
-        yield {self.page.chat.stop: gr.update(interactive=False)}
-
-    @guarded
-    def clear(self, session: Session, language: str) -> Iterator[Updates]:
-        """Forget the conversation."""
-        session.clear_chat()
-        yield {**show.conversation(self.page, session, language), self.page.chat.notice: ""}
-
-    @guarded
     def export(self, session: Session, language: str) -> Iterator[Updates]:
         """Make the one file and hand it to the browser."""
         yield show.no_file(self.page) | {self.page.export.button: gr.update(interactive=False)}
         folder = own_folder(Path(get_upload_folder()))
         steps = session.archive(folder)
         for event in paced(steps):
-            yield {self.page.export.progress: present.progress(event, language)}
+            yield {self.page.export.progress: present.progress(event, session.spoken or language)}
+        language = session.spoken or language
         file = next(folder.iterdir())
         size = format_bytes(file.stat().st_size)
         yield {
-            **show.resting(self.page, session),
+            **show.export_at_rest(self.page, session),
             self.page.export.file: gr.update(value=str(file), visible=True, label=f"{file.name} ({size})"),
             self.page.export.progress: present.notice(text("stage.ready", language, size=size, name=file.name), "good"),
         }

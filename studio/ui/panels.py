@@ -51,6 +51,17 @@ element.addEventListener('keydown', (event) => {
 says to those who hear the page, it says under the pointer too."""
 
 
+NEWEST = """
+let newest = props.value;
+const turn = (html) => Number(/data-turn="(\\d+)"/.exec(html)?.[1] ?? 0);
+watch('value', () => {
+  if (turn(props.value) < turn(newest)) props.value = newest;
+  else newest = props.value;
+});
+"""
+"""A picture that was begun before the one on show came too late: what it shows is no longer so."""
+
+
 @dataclass(frozen=True)
 class Header:
     language: gr.Radio
@@ -100,7 +111,7 @@ def model_panel(words: Words) -> ModelPanel:
             with gr.Column(scale=4, min_width=280):
                 facts = gr.HTML(elem_id="model-facts")
                 notice = gr.HTML(elem_id="model-notice")
-        strip = gr.HTML(elem_id="strip")
+        strip = gr.HTML(elem_id="strip", js_on_load=NEWEST)
     return ModelPanel(name, facts, notice, strip)
 
 
@@ -137,8 +148,8 @@ def map_panel(words: Words) -> MapPanel:
             halt = words.on(
                 gr.Button, {"value": "map.estimate_stop"}, visible=False, elem_id="halt", size="sm", scale=1
             )
-        legend = gr.HTML(elem_id="map-legend", js_on_load=PICK)
-        grid = gr.HTML(elem_id="map-grid", js_on_load=PICK)
+        legend = gr.HTML(elem_id="map-legend", js_on_load=PICK + NEWEST)
+        grid = gr.HTML(elem_id="map-grid", js_on_load=PICK + NEWEST)
         with words.on(gr.Accordion, {"label": "pin.heading"}, open=False, elem_id="pinning") as pinning:
             with gr.Row(elem_classes="tight"):
                 layer = words.on(
@@ -163,10 +174,10 @@ def map_panel(words: Words) -> MapPanel:
                 pin = words.on(gr.Button, {"value": "pin.pin"}, elem_id="pin", min_width=90)
                 unpin = words.on(gr.Button, {"value": "pin.unpin"}, interactive=False, elem_id="unpin", min_width=90)
             notice = gr.HTML(elem_id="pin-notice")
-            pins = gr.HTML(elem_id="pins")
-            card = gr.HTML(elem_id="layer-card")
+            pins = gr.HTML(elem_id="pins", js_on_load=NEWEST)
+            card = gr.HTML(elem_id="layer-card", js_on_load=NEWEST)
         with words.on(gr.Accordion, {"label": "map.table"}, open=False):
-            table = gr.HTML(elem_id="layer-table")
+            table = gr.HTML(elem_id="layer-table", js_on_load=NEWEST)
     return MapPanel(colour, estimate, halt, legend, grid, pinning, layer, scheme, pin, unpin, notice, pins, card, table)
 
 
@@ -180,9 +191,9 @@ def size_panel(words: Words) -> SizePanel:
     """Original against compressed, by what the bytes hold."""
     with gr.Column(elem_id="size"):
         words.on(gr.HTML, {"value": heading("size.heading")})
-        chart = gr.HTML(elem_id="size-chart")
+        chart = gr.HTML(elem_id="size-chart", js_on_load=NEWEST)
         with words.on(gr.Accordion, {"label": "size.distribution"}, open=False):
-            distribution = gr.HTML(elem_id="distribution")
+            distribution = gr.HTML(elem_id="distribution", js_on_load=NEWEST)
     return SizePanel(chart, distribution)
 
 

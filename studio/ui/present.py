@@ -175,20 +175,22 @@ def map_legend(
     guessed: Estimates = NONE_GUESSED,
     as_nearest: bool = False,
     predicted: float | None = None,
+    is_coming: bool = False,
 ) -> str:
     """Return which error the map shows, what the numbers mean, and the weights outside the blocks.
 
-    ``predicted``: the KL divergence that the plan is predicted to cost, where it is known.
+    ``predicted``: the KL divergence that the plan is predicted to cost, where it is known. ``is_coming``: whether what
+    the map is to show can be measured here, now that it is asked for.
     """
     title = text(f"map.by_{'bits' if errors is None else colour}", language)
     if errors is None and colour in ("output", "damage"):
-        title = text(f"map.{colour}_waits", language)
+        title = text(f"map.{colour}_{'measuring' if is_coming else 'waits'}", language)
     if colour == "damage" and predicted is not None:
         title += text("map.predicted", language, kld=f"{predicted:.2g}")
     if guessed and errors is not None:
         title += text("map.sampled", language)
     if as_nearest:
-        title += text("map.as_nearest", language)
+        title += text("map.as_nearest" if colour == "weight" else "map.always_nearest", language)
     if not plan.is_exact:
         title += text("map.estimate", language)
     schemes = sorted(scheme.name for scheme in plan.linear_schemes if scheme is not None)

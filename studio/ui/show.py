@@ -22,16 +22,15 @@ from studio.ui.page import Page
 Updates = dict[Block, Any]
 _ASKED = itertools.count(1)
 """A number that no visitor's page shows yet."""
+_TURNS = itertools.count(1)
+"""Which of two pictures was begun later, and so shows what the other may not know of."""
 
 
 def dynamic(page: Page, session: Session, language: str) -> Updates:
     """Return everything that follows from the session's model, plan and compressed copy."""
     return {
         page.model.facts: present.model_facts(session, language),
-        page.chat.compressed: gr.update(
-            label=compressed_label(session, language),
-            placeholder=text("chat.nothing_compressed" if session.folder is None else "chat.ready", language),
-        ),
+        page.chat.compressed: compressed_words(session, language),
         page.export.summary: present.export_summary(session, language),
         page.export.button: gr.update(interactive=session.folder is not None),
         **offered(page, session, language),
@@ -67,21 +66,44 @@ def offered(page: Page, session: Session, language: str) -> Updates:
 
 def planned(page: Page, session: Session, language: str) -> Updates:
     """Return what follows from the plan: fewer components than all, for each costs the browser a look."""
-    plan = session.plan
-    found = present.weight_errors(session)
-    shown: Updates = {
-        page.model.strip: present.strip(session, found, language),
+    return {
+        **figures(page, session, language),
         page.plan.undo: gr.update(interactive=session.can_undo),
+        page.map.unpin: gr.update(interactive=bool(session.choice.pins)),
     }
-    if plan is None:
-        return shown
-    return shown | {
-        **_map(page, session, found, language),
-        page.map.table: present.layer_table(plan, found, language, estimate.estimates(session, found)),
-        page.map.pins: present.pins(plan, language),
-        page.map.unpin: gr.update(interactive=bool(plan.choice.pins)),
-        page.sizes.chart: size_chart(plan, language),
-        page.sizes.distribution: present.distribution_table(plan, language),
+
+
+def figures(page: Page, session: Session, language: str) -> Updates:
+    """Return every figure of the plan, and no button: what a measurement that ends changes.
+
+    All of it is stamped with its turn, for the answer to a move of a control may overtake that of the measurement which
+    it set off.
+    """
+    turn, plan = next(_TURNS), session.plan
+    found = present.weight_errors(session)
+    shown: Updates = {page.model.strip: present.strip(session, found, language)}
+    if plan is not None:
+        shown |= {
+            **_map(page, session, found, language),
+            page.map.table: present.layer_table(plan, found, language, estimate.estimates(session, found)),
+            page.map.pins: present.pins(plan, language),
+            page.sizes.chart: size_chart(plan, language),
+            page.sizes.distribution: present.distribution_table(plan, language),
+        }
+    return _stamped(turn, shown)
+
+
+def card(page: Page, session: Session, language: str) -> Updates:
+    """Return what the layer that the visitor looks at costs in each scheme."""
+    turn = next(_TURNS)
+    return _stamped(turn, {page.map.card: present.layer_card(session, session.looked_at, language)})
+
+
+def _stamped(turn: int, pictures: Updates) -> Updates:
+    """Return the pictures, each of HTML with the turn that it was begun in."""
+    return {
+        component: f'{picture}<i hidden data-turn="{turn}"></i>' if isinstance(picture, str) else picture
+        for component, picture in pictures.items()
     }
 
 
@@ -118,8 +140,9 @@ def backup_name(backup: Mode | None) -> str:
 
 def map_of(page: Page, session: Session, language: str) -> Updates:
     """Return the map in the colour the visitor picked, its legend, and the figures that fill in with it."""
-    found = present.weight_errors(session)
-    return _map(page, session, found, language) | {page.model.strip: present.strip(session, found, language)}
+    turn, found = next(_TURNS), present.weight_errors(session)
+    shown = _map(page, session, found, language) | {page.model.strip: present.strip(session, found, language)}
+    return _stamped(turn, shown)
 
 
 def _map(page: Page, session: Session, found: Errors | None, language: str) -> Updates:
@@ -130,7 +153,8 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
     guessed = estimate.estimates(session, found) if colour == "weight" else {}
     as_nearest = errors is not None and present.is_as_nearest(session, colour)
     predicted = session.predicted_drift if colour == "damage" else None
-    legend = present.map_legend(plan, colour, errors, language, guessed, as_nearest, predicted)
+    is_coming = session.has_figures
+    legend = present.map_legend(plan, colour, errors, language, guessed, as_nearest, predicted, is_coming)
     legend += estimate.needs_whole(session, language)
     is_offered = session.is_sampling or estimate.is_offered(session, found)
     offer = gr.update(visible=is_offered, interactive=not session.is_sampling, value=estimate.offer(session, language))
@@ -153,17 +177,40 @@ def merged(*parts: Updates) -> Updates:
     return whole
 
 
-def resting(page: Page, session: Session) -> Updates:
-    """Return the buttons as they are while nothing runs."""
+def staleness(session: Session, language: str) -> str:
+    """Return what there is to say of a compressed copy that is not the plan's, nothing where it is."""
+    is_stale = session.compressed is not None and not session.is_current
+    return present.notice(text("plan.stale", language)) if is_stale else ""
+
+
+def editing(session: Session, language: str) -> str:
+    """Return what there is to say while the next message is to take the place of the last one, else nothing."""
+    return present.notice(text("chat.editing", language)) if session.talk.is_editing else ""
+
+
+def plan_at_rest(page: Page, session: Session) -> Updates:
+    """Return the plan's buttons as they are while nothing is compressed."""
+    return {page.plan.compress: gr.update(interactive=True), page.plan.cancel: gr.update(interactive=False)}
+
+
+def chat_at_rest(page: Page, session: Session) -> Updates:
+    """Return the chat's buttons as they are while nothing is answered."""
     return {
-        page.plan.compress: gr.update(interactive=True),
-        page.plan.cancel: gr.update(interactive=False),
         page.chat.send: gr.update(interactive=True),
         page.chat.stop: gr.update(interactive=False),
         page.chat.regenerate: gr.update(interactive=session.talk.last is not None),
         page.chat.edit: gr.update(interactive=session.talk.last is not None),
-        page.export.button: gr.update(interactive=session.folder is not None),
     }
+
+
+def export_at_rest(page: Page, session: Session) -> Updates:
+    """Return the button of the one file as it is while none is made."""
+    return {page.export.button: gr.update(interactive=session.folder is not None)}
+
+
+def sample_at_rest(page: Page) -> Updates:
+    """Return the buttons of the sample as they are while none is drawn."""
+    return {page.map.estimate: gr.update(interactive=True), page.map.halt: gr.update(visible=False)}
 
 
 def conversation(page: Page, session: Session, language: str) -> Updates:
@@ -175,7 +222,7 @@ def conversation(page: Page, session: Session, language: str) -> Updates:
     )
     return {
         page.chat.original: gr.update(value=original),
-        page.chat.compressed: gr.update(value=compressed, label=compressed_label(session, language)),
+        page.chat.compressed: gr.update(value=compressed) | compressed_words(session, language),
         page.chat.original_stats: lines[0] if lines else "",
         page.chat.compressed_stats: lines[1] if len(lines) > 1 else "",
         **rested(page, session, language),
@@ -193,11 +240,14 @@ def rested(page: Page, session: Session, language: str) -> Updates:
     }
 
 
-def compressed_label(session: Session, language: str) -> str:
-    """Return the compressed column's heading, with the scheme that answers in it."""
+def compressed_words(session: Session, language: str) -> dict[str, Any]:
+    """Return the compressed column's heading, with the scheme that answers in it, and what an empty one says."""
     if session.compressed is None:
-        return text("chat.compressed", language)
-    return text("chat.compressed_scheme", language, scheme=session.compressed.plan.choice.primary)
+        label, empty = text("chat.compressed", language), text("chat.nothing_compressed", language)
+    else:
+        scheme = session.compressed.plan.choice.primary
+        label, empty = text("chat.compressed_scheme", language, scheme=scheme), text("chat.ready", language)
+    return gr.update(label=label, placeholder=empty)
 
 
 def model_choices(language: str) -> list[tuple[str, str]]:
@@ -208,7 +258,7 @@ def model_choices(language: str) -> list[tuple[str, str]]:
 def answers(page: Page, session: Session, before: Sequence[Turn], turn: Turn, language: str) -> Updates:
     """Return both columns with the turn that is being answered, and each answer's figures."""
     chat, given = page.chat, turn.answers
-    columns = ((chat.original, chat.original_stats), (chat.compressed, chat.compressed_stats))
+    columns = tuple(zip((chat.original, chat.compressed), chat.lines, strict=True))
     shown: Updates = {chat.speed: talking.picture(session, given, language)}
     for i in range(len(given.replies)):
         column, line = columns[i]
@@ -227,7 +277,7 @@ def spoken(page: Page, session: Session, language: str) -> Updates:
     """Return every text of the page in ``language``; what a visitor typed stays."""
     model = gr.update(choices=model_choices(language), info=model_info(language))
     talk = conversation(page, session, language)
-    lost = drift.measured(page.drift, session, language) | {page.drift.progress: ""}
+    lost = drift.measured(page.drift, session, language) | card(page, session, language)
     named: Updates = {page.model.name: model}
     return merged(page.words.updates(language), dynamic(page, session, language), talk, lost, named)
 

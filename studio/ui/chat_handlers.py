@@ -1,0 +1,118 @@
+"""What the events of the chat do: read -> session method -> present. Wires nothing."""
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import gradio as gr
+
+from studio import machine
+from studio.jobs import Event
+from studio.sampling import Sampling
+from studio.session import Session
+from studio.talk import Turn
+from studio.text import text
+from studio.ui import present, show
+from studio.ui.guard import guarded
+from studio.ui.handlers import paced
+from studio.ui.page import Page
+from studio.ui.show import Updates
+
+
+class ChatHandlers:
+    """The handlers of one page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    @guarded
+    def queue_talk(self, session: Session, language: str) -> Iterator[Updates]:
+        """Send was pressed: say so at once, also while another visitor's job runs."""
+        session.begin("chat")
+        chat = self.page.chat
+        yield {
+            **{button: gr.update(interactive=False) for button in (chat.send, chat.regenerate, chat.edit)},
+            chat.stop: gr.update(interactive=True),
+            chat.notice: present.notice(text("stage.waiting", language)),
+        }
+
+    @guarded
+    def talk(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
+        """Both models answer; each token is painted as it comes."""
+        session.talk.taken = None
+        is_taken = yield from self._answered(session, language, prompt or "", session.talk.is_editing, *settings)
+        session.talk.taken = prompt if is_taken else None
+        yield {self.page.chat.notice: show.editing(session, session.spoken or language)}
+
+    @guarded
+    def empty(self, session: Session, language: str, prompt: str) -> Iterator[Updates]:
+        """Take a message that the conversation took out of the box; one that was refused, or typed since, stays."""
+        yield {self.page.chat.prompt: gr.update(value="") if prompt == session.talk.taken else gr.skip()}
+        session.talk.taken = None
+
+    @guarded
+    def regenerate(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
+        """Both models answer the last message anew; what is being typed stays."""
+        last = session.talk.last
+        if last is None:
+            yield show.chat_at_rest(self.page, session)
+            return
+        is_taken = yield from self._answered(session, language, last.prompt, True, *settings)
+        is_same = is_taken and self._sampling(*settings).temperature == 0
+        said = text("chat.same_again", session.spoken or language) if is_same else ""
+        yield {self.page.chat.notice: present.notice(said)}
+
+    def _answered(
+        self, session: Session, language: str, prompt: str, again: bool, system: str, kv_bits: int, *settings: Any
+    ) -> Generator[Updates, None, bool]:
+        """Paint the answers as they come; return whether the conversation took the message, or was cleared meanwhile.
+
+        One that no column could answer is not kept, so it leaves the columns again, but for what they say of it.
+        """
+        sampling, epoch, last = self._sampling(system, kv_bits, *settings), session.talk.epoch, session.talk.last
+        before = session.talk.turns[:-1] if again else session.talk.turns
+        shown: Updates = {}
+        for item in paced(session.chat(prompt, sampling, system or "", int(kv_bits), again)):
+            spoken = session.spoken or language
+            if isinstance(item, Event):
+                yield {self.page.chat.notice: present.progress(item, spoken)}
+            elif session.talk.epoch == epoch:  # not cleared meanwhile
+                shown = show.answers(self.page, session, before, Turn(prompt, item), spoken)
+                yield shown | {self.page.chat.notice: ""}
+        spoken, resting = session.spoken or language, show.chat_at_rest(self.page, session)
+        if session.talk.epoch == epoch and session.talk.last is last:
+            said: Updates = {line: shown[line] for line in self.page.chat.lines if line in shown}
+            yield show.merged(show.conversation(self.page, session, spoken), said, resting)
+            return False
+        session.talk.is_editing = False
+        machine.measure()
+        yield show.merged(show.rested(self.page, session, spoken), resting)
+        return True
+
+    def _sampling(self, system: str, kv_bits: int, *settings: Any) -> Sampling:
+        longest, temperature, top_p, top_k, penalty, seed = settings
+        return Sampling(int(longest), float(temperature), float(top_p), int(top_k), float(penalty), int(seed or 0))
+
+    @guarded
+    def edit(self, session: Session, language: str) -> Iterator[Updates]:
+        """Let the last message be changed and asked anew; pressed again, leave it as it is."""
+        last, talk = session.talk.last, session.talk
+        talk.is_editing = last is not None and not talk.is_editing
+        if last is None or not talk.is_editing:
+            yield {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}
+            return
+        yield {
+            self.page.chat.prompt: gr.update(value=last.prompt),
+            self.page.chat.notice: show.editing(session, language),
+        }
+
+    @guarded
+    def stop(self, session: Session, language: str) -> Iterator[Updates]:
+        """Ask the answers to end."""
+        session.stop("chat")
+        yield {self.page.chat.stop: gr.update(interactive=False)}
+
+    @guarded
+    def clear(self, session: Session, language: str) -> Iterator[Updates]:
+        """Forget the conversation."""
+        session.clear_chat()
+        yield {**show.conversation(self.page, session, language), self.page.chat.notice: ""}
