@@ -910,9 +910,9 @@ def test_numbers_of_a_compressed_folder_that_are_none_are_refused_when_it_is_ope
     exported: Path, name: str, value: float
 ) -> None:
     """An evaluation would say NaN."""
-    arrays = load_file(exported / WEIGHTS)
+    arrays = load_file(exported / PACKED)
     arrays[name].view(-1)[3] = value
-    save_file(arrays, exported / WEIGHTS)
+    save_file(arrays, exported / PACKED)
     sign(exported)
     for read in (load_compressed, open_compressed):
         with pytest.raises(CheckpointError) as caught:
