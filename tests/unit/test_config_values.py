@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -122,3 +123,38 @@ def test_what_a_file_says_does_not_reach_the_screen_as_it_is() -> None:
     assert "\\x1b[2J\\r\\n\\u202etxt\\ud800" in sentence
     assert len(sentence) < 600
     assert printable("naïve 模型 “x”") == "naïve 模型 “x”"
+
+
+VALUES: list[Any] = [
+    None, True, 0, -1, 2**31, 2**63, 0.5, 1e308, math.nan, math.inf, "", "64", "\x1b[2J", "\ud800", "gelu",
+    [], {}, [1], ["a"], [[[1]]], {"a": 1}, ["s"] * 300, {"full_attention": 5}, {"rope_type": "yarn"},
+    {"rope_type": "dynamic", "factor": 1e308}, {"rope_type": "llama3", "factor": 0.0, "low_freq_factor": 1},
+    {"rope_type": "longrope", "factor": 2, "long_factor": [1]},
+]  # fmt: skip
+MORE = (
+    "rope_scaling", "layer_types", "sliding_window", "text_config", "dtype", "quantization_config", "architectures",
+    "is_encoder_decoder", "to_dict", "sub_configs", "attribute_map", "partial_rotary_factor", "per_layer_config",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_a_config_says_is_a_model_or_one_sentence(folder: Path, seed: int) -> None:
+    """A short run of a fuzz of 2,000: values of every type for every key."""
+    config = json.loads((folder / "config.json").read_text())
+    chance = random.Random(seed)
+    for _ in range(12):
+        changes = {chance.choice([*config, *MORE]): chance.choice(VALUES) for _ in range(chance.choice([1, 1, 2]))}
+        (folder / "config.json").write_text(json.dumps(config | changes))
+        said = sentence(folder)
+        assert said.isprintable(), changes
+        assert len(said) < 700, changes
+        assert "damaged" not in said, changes
+
+
+def sentence(folder: Path) -> str:
+    """Return what is said of a model, nothing where it opens."""
+    try:
+        of_folder(folder)
+    except UserError as error:
+        return error.sentence()
+    return ""

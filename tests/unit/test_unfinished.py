@@ -70,12 +70,12 @@ def test_a_failure_gives_the_file_back(shared: Path, workspace: Path) -> None:
 
 @pytest.mark.parametrize("reason", ["another_disk", "a_cache_that_cannot_be_written"])
 def test_where_it_cannot_be_shared_it_is_one_s_own(
-    own_cache: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+    empty_cache: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     if reason == "another_disk":
         monkeypatch.setattr(unfinished_module, "_is_beside", lambda *_: False)
     else:
-        own_cache.write_text("a file where the folder should be")
+        empty_cache.write_text("a file where the folder should be")
     with unfinished("job", workspace) as file:
         assert file.parent == workspace
         file.write_text("half")
