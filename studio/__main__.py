@@ -3,25 +3,27 @@
 torch and all that needs it is imported inside the commands, so that help is there at once.
 """
 
+from studio import interrupts
+
+interrupts.leave_quietly()  # before the imports below, which take their time
+
 import os
-import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from studio.errors import ModelError, PromptError, ResourceError, disk_error
+from studio.errors import ModelError, PromptError, ResourceError
+from studio.output import move_in, workspace_for
 from studio.scheme import BACKUPS, Method, Mode, parse_mode
 from studio.settings import settings
 from studio.terminal import Terminal, language, say, terminal
 from studio.text import text
-from studio.workspace import partial_in, sweep_partials
 
 if TYPE_CHECKING:
     from studio.checkpoint import Checkpoint
@@ -162,15 +164,16 @@ def compress(
         from studio.texts import BUILTIN, GENERATED
 
         session = _session(mode, group_size, ratio, backup, misfit, all_layers, sensitivity, pin, ignore, method)
+        here.interrupted = "interrupted_anew" if session.choice.method.needs_inputs else "interrupted"
         target = out.expanduser().resolve()
-        with _workspace(target) as session.workspace:
+        with workspace_for(target) as session.workspace:
             if calibrate != BUILTIN:  # before a model is fetched for nothing
                 is_named = calibrate == GENERATED.name or is_dataset(calibrate)
                 session.calibrate_on(calibrate if is_named else Path(calibrate).expanduser())
             checkpoint = _open(here, session, model, group_size is not None)
             done = here.follow(session.compress())
             assert session.folder is not None
-            _move_in(session.folder, target)
+            move_in(session.folder, target)
         facts = model_facts(checkpoint) | plan_facts(done.plan, done.relative_error)
         rows = plan_rows(done.plan) + result_rows(done.relative_error, done.seconds, target)
         if done.unreached:
@@ -328,50 +331,6 @@ def _fetched(here: Terminal, model: str) -> "Checkpoint":
     if not checkpoint.can_chat:  # before it is fetched for nothing
         raise ModelError("cannot_chat", architecture=checkpoint.architecture)
     return here.follow(session.fetch())
-
-
-@contextmanager
-def _workspace(target: Path) -> Iterator[Path]:
-    """Lend a hidden folder on the disk of ``target`` to work in; afterwards it is gone, whatever happened.
-
-    Beside a target that does not exist yet, inside one that does: its parent may belong to someone else. Raises
-    ResourceError before the work when the target has files in it or cannot be written.
-    """
-    missing = [parent for parent in target.parents if not parent.exists()]
-    hidden = partial_in(target if target.exists() else target.parent, target.name)
-    try:
-        try:
-            for place in (target.parent, target):
-                sweep_partials(place, target.name)
-            if target.exists() and any(target.iterdir()):
-                raise ResourceError("folder_not_empty", path=target)
-            hidden.mkdir(parents=True)
-        except OSError as error:
-            raise disk_error(error, target) from error
-        yield hidden
-    except ResourceError as error:
-        if error.key != "export_disk_full":
-            raise
-        raise ResourceError("export_disk_full", path=target) from error  # not the hidden folder's name
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-        for parent in missing:
-            with suppress(OSError):  # one that is not empty holds the finished folder
-                parent.rmdir()
-
-
-def _move_in(folder: Path, target: Path) -> None:
-    """Put a finished folder in place: by one rename, or file by file into an empty folder.
-
-    The recipe goes last, for a folder counts as compressed once it has one.
-    """
-    from studio.recipe import RECIPE
-
-    if not target.exists():
-        folder.replace(target)
-        return
-    for file in sorted(folder.iterdir(), key=lambda file: file.name == RECIPE):
-        file.replace(target / file.name)
 
 
 def main() -> None:

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from studio.configs import Task, check_counts, task
+from studio.config_values import check_counts, refused
+from studio.configs import Task, task
 from studio.configs import load_config as load_config
 from studio.errors import CheckpointError
 from studio.headers import TensorEntry
-from studio.model_files import CONFIG
 from studio.module_tree import module_tree
 from studio.source_formats import StoredTensor
 from studio.source_names import sources
@@ -27,9 +27,6 @@ from studio.source_names import sources
 DEFINING_LINEAR = frozenset({"Linear", "FalconLinear"})
 """Linear modules that compute x @ W.T and no more; routers that also pick are kept as they are."""
 
-
-MAX_BUFFER_BYTES = 1 << 30
-"""What a model may hold beside its weights."""
 
 EXPERT = re.compile(r"(?<=\.)\d+(?=\.)")
 """The number of an expert in a name, between dots."""
@@ -142,7 +139,7 @@ def empty_model(config: Any, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
         except ValueError:  # an architecture without torch's fused attention
             return module_tree(config, "eager", dtype)
     except Exception as error:  # impossible sizes and names raise whatever the model's own code does
-        raise CheckpointError("damaged_file", file=CONFIG) from error
+        raise refused(error, config.to_dict()) from error
 
 
 def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, ...]:
@@ -156,10 +153,7 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, .
         # Buffers without memory too: a table of a billion positions costs nothing.
         model = module_tree(config, "eager", torch.bfloat16, has_buffers=False)
     except Exception as error:  # impossible sizes and names raise whatever the model's own code does
-        raise CheckpointError("damaged_file", file=CONFIG) from error
-    # A table of causal masks for every position, as some models hold, is of a size the weights do not tell.
-    if sum(buffer.numel() * buffer.element_size() for buffer in model.buffers()) > MAX_BUFFER_BYTES:
-        raise CheckpointError("damaged_file", file=CONFIG)
+        raise refused(error, config.to_dict()) from error
     modules = dict(model.named_modules())
     tied: dict[str, str] = dict(model.all_tied_weights_keys)  # type: ignore[arg-type]
     twins: dict[str, tuple[str, ...]] = {}
@@ -168,7 +162,7 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, .
     try:
         found = sources(model, entries)
     except ValueError as error:  # a name with a number of thousands of digits
-        raise CheckpointError("damaged_file", file=next(iter(entries.values())).file) from error
+        raise CheckpointError("bad_tensor_name", file=next(iter(entries.values())).file) from error
     head = model.get_output_embeddings()  # type: ignore[operator]
     layers = []
     for name, tensor in model.state_dict(keep_vars=True).items():

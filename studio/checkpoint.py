@@ -1,7 +1,6 @@
 """A model's files: its layer map from headers, its tensors a few rows at a time. Knows nothing of schemes or plans."""
 
 import hashlib
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -16,14 +15,15 @@ from torch import Tensor
 from studio.architecture import Kind, Layer, layer_map
 from studio.byte_ranges import ByteRanges, FolderRanges
 from studio.configs import Task, has_other_parts, load_config, task
-from studio.errors import CheckpointError, ModelError
+from studio.errors import CheckpointError
 from studio.headers import TensorEntry, read_header
 from studio.hub import Repository
+from studio.json_file import read_json as read_json
 from studio.license import UNKNOWN, License, of_card
-from studio.model_files import CARD, CONFIG, INDEX, WEIGHTS
+from studio.model_files import CARD, CONFIG
 from studio.source_formats import Files, StoredTensor
+from studio.weight_files import joined, listed, no_weights, weight_files
 
-MAX_JSON_BYTES = 50_000_000
 FINGERPRINT_BYTES = 1 << 20
 PIECE_WEIGHTS = 1 << 22
 """Weights read at once where all are wanted."""
@@ -172,13 +172,15 @@ def of_folder(
     were made from, if they were. Raises ModelError for a
     folder without safetensors, CheckpointError for files that are missing, cut short or not what they claim.
     """
-    files = weight_files(folder)
-    entries: dict[str, TensorEntry] = {}
-    for file in files:
-        found = read_header(file)
-        if entries.keys() & found.keys():  # which of the two is meant?
-            raise CheckpointError("damaged_file", file=INDEX)
-        entries.update(found)
+    names = listed(folder)
+
+    def read(name: str) -> dict[str, Any]:
+        return read_json(folder / name)
+
+    files = [folder / name for name in weight_files(names, read)]
+    if not files:
+        raise no_weights(folder.name, names, read)
+    entries = joined(map(read_header, files))
     return _checkpoint(
         name=name or str(folder),
         revision=revision or fingerprint(files),
@@ -219,35 +221,6 @@ def _checkpoint(
         base_model=base_model,
         license=license,
     )
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a folder: the one, or the shards its index names."""
-    if (folder / WEIGHTS).is_file():
-        return [folder / WEIGHTS]
-    if not (folder / INDEX).is_file():
-        raise ModelError("no_safetensors", model=folder.name)
-    shards = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(shards, dict):
-        raise CheckpointError("damaged_file", file=INDEX)
-    names = sorted({str(shard) for shard in shards.values()})
-    for shard in names:
-        if Path(shard).name != shard or not (folder / shard).is_file():
-            raise CheckpointError("missing_file", file=shard[:80])
-    return [folder / shard for shard in names]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON object from a file. Raises CheckpointError when it is missing, huge, or not one."""
-    if not path.is_file():
-        raise CheckpointError("missing_file", file=path.name)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < MAX_JSON_BYTES else None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError("damaged_file", file=path.name) from error
-    if not isinstance(content, dict):
-        raise CheckpointError("damaged_file", file=path.name)
-    return content
 
 
 def fingerprint(files: list[Path]) -> str:

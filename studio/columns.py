@@ -20,7 +20,7 @@ from studio.evaluate import predictor
 from studio.loaded_model import LoadedModel, Prefix, replies
 from studio.model import load_tokenizer
 from studio.pool import Pool
-from studio.recipe import PackedWeight, read_recipe
+from studio.recipe import PackedWeight, check_sizes, read_recipe
 from studio.sampling import Sampling
 from studio.template import Message
 from studio.workers import new_worker
@@ -55,6 +55,7 @@ def original_column(checkpoint: Checkpoint) -> Column:
 def compressed_column(folder: Path) -> Column:
     """Return an exported folder as a column of the chat."""
     recipe = read_recipe(folder)
+    check_sizes(recipe, folder)
     need = recipe.compressed_bytes + max((_passing(weight) for weight in recipe.weights), default=0)
     return Column(str(folder), need, partial(_compressed, folder))
 

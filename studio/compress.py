@@ -121,9 +121,10 @@ def compress(
                     writer.do(journal.note, a.layer.name, errors[a.layer.name])
                     done += a.layer.numel
                     yield Progress(a.layer.name, done, total)
-    except Exception:
-        file.unlink(missing_ok=True)
-        journal.forget()
+    except BaseException as error:
+        if schemes or isinstance(error, Exception):  # what a calibration rounded is of no use to the next
+            file.unlink(missing_ok=True)
+            journal.forget()
         raise
     journal.forget()
     found = {a.layer.name: errors[a.layer.name] or 0.0 for a in plan.assignments if a.scheme is not None}

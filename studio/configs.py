@@ -5,12 +5,14 @@ nothing of tensors.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from studio.config_heads import check_heads
-from studio.errors import CheckpointError, ModelError
+from studio.config_values import check_heads, check_values, refused
+from studio.errors import ModelError
+from studio.json_file import check_depth
 from studio.model_files import CONFIG
 from studio.source_formats import is_readable
 
@@ -18,16 +20,12 @@ IGNORED_KEYS = frozenset(
     {"attn_implementation", "attn_implementation_internal", "experts_implementation", "experts_implementation_internal"}
     | {"num_labels", "id2label", "label2id"}
     | {"pretraining_tp", "slow_but_exact"}
+    | {"attribute_map", "sub_configs", "base_model_tp_plan", "base_model_pp_plan", "keys_to_ignore_at_inference"}
 )
 """What a config may not say: the first can name code on the Hub; labels, which no decoder has, can be millions; the
-last compute the same numbers in slices of a weight, which a packed one does not have."""
+next compute the same numbers in slices of a weight, which a packed one does not have; the last are the class's own."""
 
-MAX_SIZE = 1 << 24
-"""No width, vocabulary or number of positions is larger; tables for one that claims to be would fill the memory."""
-MAX_EXPERTS = 1 << 12
-"""Experts of one block, at most: each can be a few modules."""
-
-LAYER_COUNTS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers")
+INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
 QUANTIZATION = "quantization_config"
 PACKED_BY_STUDIO = {"quant_method": "quantization-studio"}
@@ -74,20 +72,21 @@ def load_config(config: Mapping[str, Any]) -> Any:
     if quantization not in (None, PACKED_BY_STUDIO) and not is_readable(quantization):
         method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
         raise ModelError("already_quantized", method=str(method)[:40])
+    check_depth(CONFIG, config)
+    kinds = CONFIG_MAPPING[kind]
+    # transformers makes every key an attribute, also one that is called as its own methods are.
+    allowed = {k: v for k, v in _allowed(config).items() if not callable(getattr(kinds, k, None))}
+    check_values(allowed)
     try:
-        check_heads(config)
-        whole = CONFIG_MAPPING[kind].from_dict(_allowed(config))
+        whole = kinds.from_dict(allowed)
         part = _text_part(whole)
         known = part is not None or _task(whole) is not None
-    except CheckpointError:
-        raise
+        check_heads(whole if part is None else part)
     except Exception as error:  # whatever a hostile or broken config makes transformers raise
-        raise CheckpointError("damaged_file", file=CONFIG) from error
+        raise refused(error, allowed) from error
     if not known:
         raise ModelError("unknown_architecture", architecture=kind[:40])
-    found = whole if part is None else part
-    check_heads(found.to_dict())  # what the file did not say too
-    return found
+    return whole if part is None else part
 
 
 def task(config: Any) -> Task:
@@ -112,31 +111,15 @@ def exported_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in part.items() if key not in NOT_EXPORTED} | {QUANTIZATION: PACKED_BY_STUDIO}
 
 
-MAX_LAYERS = 1000
-"""Eight times those of the deepest models: more take minutes to build, and no page can show them."""
-
-
-def check_counts(config: Any, tensors: int) -> None:
-    """Raise CheckpointError for more layers than tensors, or experts beyond counting: to build them takes forever."""
-    counts = {key: value for key, value in config.to_dict().items() if type(value) is int}
-    counts |= {name: value for name in LAYER_COUNTS if type(value := getattr(config, name, None)) is int}
-    layers = max((counts.get(name, 0) for name in LAYER_COUNTS), default=0)
-    experts = max((value for key, value in counts.items() if "experts" in key), default=0)
-    if layers > min(tensors, MAX_LAYERS) or experts > MAX_EXPERTS:
-        raise CheckpointError("damaged_file", file=CONFIG)
-
-
-def _allowed(value: Any, key: str = "") -> Any:
-    """Return a config without what it may not say, at any depth. Raises ValueError for sizes that cannot be."""
+def _allowed(value: Any) -> Any:
+    """Return a config without what it may not say, at any depth."""
     if isinstance(value, Mapping):
         if value.keys() == {"__float__"}:  # how transformers writes what JSON has no number for
-            return float(value["__float__"])
+            return INFINITE.get(value["__float__"], value) if isinstance(value["__float__"], str) else value
         kept = {k: v for k, v in value.items() if k.lstrip("_") not in IGNORED_KEYS | {QUANTIZATION, "auto_map"}}
-        return {k: _allowed(v, k) for k, v in kept.items()}
+        return {k: _allowed(v) for k, v in kept.items()}
     if isinstance(value, list):
-        return [_allowed(each, key) for each in value]
-    if type(value) is int and value > MAX_SIZE and "theta" not in key:
-        raise ValueError(f"{key} is too large")
+        return [_allowed(each) for each in value]
     return value
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from studio.configs import check_counts, load_config
+from studio.config_values import check_counts
+from studio.configs import load_config
 from studio.errors import CheckpointError, ModelError, UserError
 from studio.gguf_header import Array, Value, shown
 from studio.gguf_model import EMBEDDING, GgufModel

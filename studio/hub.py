@@ -6,11 +6,10 @@ they are believed, and only names of the repository's own listing are ever asked
 """
 
 import glob
-import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,9 +24,11 @@ from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 from studio.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
 from studio.headers import MAX_HEADER_BYTES, TensorEntry, parse_header
 from studio.hub_client import MODEL, HubRanges, cache, endpoint, explained, is_repo_id, listing, token
+from studio.json_file import check_bytes, read_json
 from studio.license import UNKNOWN, License
-from studio.model_files import CONFIG, INDEX, PACKED, WEIGHTS
+from studio.model_files import CONFIG, INDEX, PACKED
 from studio.units import format_bytes
+from studio.weight_files import joined, no_weights, weight_files
 
 # Not by environment: gradio may have imported the client before us. Xet moves bytes outside Python, where no exception
 # stops it; and the client's own chunks of 10 MB take a home line seconds to notice a cancel.
@@ -42,7 +43,6 @@ ALLOW_PATTERNS = (
 IGNORE_PATTERNS = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.safetensors", "adapter_config.json")
 """What it never fetches: code, pickles, adapters, other variants of the weights."""
 
-MAX_CONFIG_BYTES, MAX_INDEX_BYTES = 5_000_000, 50_000_000
 FIRST_READ_BYTES = 100_000  # most headers are shorter: one request per file
 PROBE_SECONDS, REMEMBER_SECONDS = 1.5, 60.0
 REPORT_SECONDS, STOP_SECONDS = 0.2, 2.0
@@ -147,52 +147,30 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
     with explained(repo):
         sha, sizes, license = listing(repo, revision, MODEL)
 
-        def fetch_json(name: str, limit: int = MAX_INDEX_BYTES) -> dict[str, Any]:
-            if sizes[name] > limit:
-                raise CheckpointError("damaged_file", file=name)
+        def fetch_json(name: str) -> dict[str, Any]:
+            check_bytes(name, sizes[name])
             path = client.hf_hub_download(
                 repo, name, revision=sha, cache_dir=cache(), endpoint=endpoint(), token=token()
             )
-            return _read_json(Path(path))
+            return read_json(Path(path))
 
-        weights = _weight_files(sizes, fetch_json)
+        weights = weight_files(sizes, fetch_json)
         if not weights:
-            raise ModelError("already_compressed" if PACKED in sizes else "no_safetensors", model=repo)
+            if PACKED in sizes:
+                raise ModelError("already_compressed", model=repo)
+            raise no_weights(repo, sizes, fetch_json)
         if CONFIG not in sizes:
             raise ModelError("model_no_config", model=repo)
-        config = fetch_json(CONFIG, MAX_CONFIG_BYTES)
+        config = fetch_json(CONFIG)
         entries = _fetch_entries(repo, sha, {name: sizes[name] for name in weights})
     files = {name: size for name, size in sizes.items() if name in weights or is_wanted(name)}
     return Repository(repo, sha, config, entries, files, license)
-
-
-def _weight_files(names: Collection[str], read_json: Callable[[str], dict[str, Any]]) -> list[str]:
-    """Return the single file or, without it, the shards of the index; nothing where there is neither."""
-    if WEIGHTS in names or INDEX not in names:
-        return [WEIGHTS] if WEIGHTS in names else []
-    weight_map = read_json(INDEX).get("weight_map")
-    shards = list(weight_map.values()) if isinstance(weight_map, dict) else []
-    if not shards or not all(
-        isinstance(name, str) and name in names and name.endswith(".safetensors") for name in shards
-    ):
-        raise CheckpointError("damaged_file", file=INDEX)
-    return sorted(set(shards))
 
 
 def is_wanted(name: str) -> bool:
     """Return whether a file belongs to a model beside its weights: config, tokenizer, template; never code."""
     allowed, ignored = (any(fnmatchcase(name, each) for each in some) for some in (ALLOW_PATTERNS, IGNORE_PATTERNS))
     return allowed and not ignored
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError("damaged_file", file=path.name) from error
-    if not isinstance(content, dict):
-        raise CheckpointError("damaged_file", file=path.name)
-    return content
 
 
 def _fetch_entries(repo: str, sha: str, sizes: dict[str, int]) -> dict[str, TensorEntry]:
@@ -212,10 +190,7 @@ def _fetch_entries(repo: str, sha: str, sizes: dict[str, int]) -> dict[str, Tens
 
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(fetch, sizes))
-    entries = {name: entry for part in parts for name, entry in part.items()}
-    if len(entries) != sum(map(len, parts)):
-        raise CheckpointError("damaged_file", file=INDEX)
-    return entries
+    return joined(parts)
 
 
 def download(repository: Repository) -> Generator[Progress, None, Path]:
@@ -298,7 +273,7 @@ def local_snapshot(repo: str) -> tuple[str, Path] | None:
 def _is_complete(repo: str, folder: Path) -> bool:
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     try:
-        weights = _weight_files(names, lambda name: _read_json(folder / name))
+        weights = weight_files(names, lambda name: read_json(folder / name))
         listing = client.get_cached_repo_tree(repo, revision=folder.name, cache_dir=cache())
     except CheckpointError:  # a shard is not here
         return False

@@ -13,15 +13,19 @@ from torch import Tensor, nn
 
 from studio.architecture import Layer, empty_model
 from studio.checkpoint import Checkpoint, read_json
+from studio.config_values import check_counts, refused
 from studio.configs import load_config
 from studio.errors import CheckpointError
+from studio.headers import read_header
 from studio.kernels import Lookup, PackedEmbedding, PackedLinear, PackedStack, Product, lookup_for, product_for
-from studio.model_files import CONFIG
+from studio.model_files import CONFIG, GENERATION
 from studio.packing import PackedTensor
 from studio.recipe import PackedWeight, check_files, read_recipe
 from studio.scheme import Scheme
 
 COMPUTE = torch.bfloat16
+NAN_BYTES = {torch.float8_e4m3fn: 0x7F, torch.float8_e8m0fnu: 0xFF}
+"""The bits that are all set where one of an export's 8-bit floats is no number; neither kind has an infinity."""
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
 """What configs call the number of experts of a layer."""
 
@@ -54,7 +58,7 @@ def load_compressed(folder: Path) -> nn.Module:
     """
     recipe = read_recipe(folder)
     check_files(recipe, folder)
-    model = empty_model(load_config(read_json(folder / CONFIG)), COMPUTE)
+    model = empty_model(compressed_config(folder, recipe.weights_file), COMPUTE)
     parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
     with safe_open(folder / recipe.weights_file, framework="pt") as file:
         for weight in recipe.weights:
@@ -66,9 +70,16 @@ def load_compressed(folder: Path) -> nn.Module:
             tensor = file.get_tensor(name)
             if tensor.shape != parameters[name].shape:
                 raise CheckpointError("tensor_mismatch", tensor=name)
-            _put(model, name, tensor.to(COMPUTE, copy=True))
+            _put(model, name, _finite(name, tensor).to(COMPUTE, copy=True))
     _tie_kept(model)
     return _finished(model, folder)
+
+
+def compressed_config(folder: Path, weights: str) -> Any:
+    """Return the config of an exported folder. Raises CheckpointError where the file ``weights`` cannot be of it."""
+    config = load_config(read_json(folder / CONFIG))
+    check_counts(config, len(read_header(folder / weights)))
+    return config
 
 
 def weight_bytes(model: nn.Module) -> int:
@@ -118,12 +129,31 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def packed_weight(file: Any, weight: PackedWeight) -> PackedTensor:
-    """Return a weight's stored arrays, copied out of the mapped file."""
+    """Return a weight's stored arrays, copied out of the mapped file. Raises CheckpointError for what is no number."""
     scheme = Scheme.parse(weight.scheme)
-    arrays: dict[str, Tensor] = {
-        part.name: file.get_tensor(f"{weight.name}.{part.name}").clone() for part in weight.parts
-    }
+    names = {part.name: f"{weight.name}.{part.name}" for part in weight.parts}
+    arrays: dict[str, Tensor] = {part: _finite(name, file.get_tensor(name)).clone() for part, name in names.items()}
     return PackedTensor.of(scheme, weight.shape, arrays)
+
+
+def kept_tensor(file: Any, name: str) -> Tensor:
+    """Return a tensor that was kept at 16 bits. Raises CheckpointError where it holds what is no number."""
+    return _finite(name, file.get_tensor(name))
+
+
+def _finite(name: str, stored: Tensor) -> Tensor:
+    """Return ``stored`` as it is. Raises CheckpointError for NaN or infinity: all that is computed from it would be.
+
+    8-bit floats have no function of torch's that tells.
+    """
+    if stored.dtype in NAN_BYTES:
+        mask = NAN_BYTES[stored.dtype]
+        sound = not bool((stored.view(torch.uint8) & mask == mask).any())
+    else:
+        sound = not stored.is_floating_point() or bool(stored.isfinite().all())
+    if not sound:
+        raise CheckpointError("not_finite", tensor=name[:120])
+    return stored
 
 
 def _put_packed(model: nn.Module, weight: PackedWeight, packed: PackedTensor) -> None:
@@ -185,9 +215,11 @@ def _finished(model: nn.Module, folder: Path) -> nn.Module:
     missing = next((name for name, value in model.state_dict().items() if value.is_meta), None)
     if missing is not None:
         raise CheckpointError("tensor_missing", tensor=missing)
-    if (folder / "generation_config.json").is_file():
+    path = folder / GENERATION
+    if path.is_file():
+        settings = read_json(path)
         try:
-            model.generation_config = GenerationConfig.from_dict(read_json(folder / "generation_config.json"))
-        except (TypeError, ValueError) as error:
-            raise CheckpointError("damaged_file", file="generation_config.json") from error
+            model.generation_config = GenerationConfig.from_dict(settings)
+        except Exception as error:  # its values come from outside, as the config's do
+            raise refused(error, settings, GENERATION) from error
     return model.eval().requires_grad_(False)

@@ -15,8 +15,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from studio.configs import Task, task
+from studio.errors import CheckpointError
+from studio.model_files import CONFIG
+from studio.units import format_bytes
 
 META = torch.device("meta")
+MAX_BUFFER_BYTES = 1 << 30
+"""What a model may hold beside its weights."""
 
 
 def module_tree(config: Any, attention: str, dtype: torch.dtype, has_buffers: bool = True) -> nn.Module:
@@ -44,9 +49,18 @@ def module_tree(config: Any, attention: str, dtype: torch.dtype, has_buffers: bo
         )
     for part in _configs(config):
         part.dtype = dtype
+    _check_buffers(model)
     if has_buffers:
         _fill_buffers(model)
     return model.eval()
+
+
+def _check_buffers(model: nn.Module) -> None:
+    """Raise CheckpointError for tables of a size that no weight tells, such as causal masks of all positions."""
+    size = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    if size > MAX_BUFFER_BYTES:
+        limit = format_bytes(MAX_BUFFER_BYTES)
+        raise CheckpointError("large_buffers", file=CONFIG, size=format_bytes(size), limit=limit)
 
 
 class _Weightless(TorchFunctionMode):

@@ -4,6 +4,7 @@ Knows of names, schemes and checksums; not of how a file is written or a model i
 """
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,12 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from studio.errors import CheckpointError, SchemeError
 from studio.headers import read_header
+from studio.json_file import parse_json
 from studio.license import UNKNOWN, License
 from studio.model_files import PACKED, WEIGHTS
+from studio.model_files import RECIPE as RECIPE
 from studio.scheme import Part, Scheme
+from studio.units import format_bytes
+from studio.weight_files import listed
 
-RECIPE = "recipe.json"
-MAX_RECIPE_BYTES = 50_000_000
+MAX_RECIPE_BYTES = 20_000_000
+MAX_RECIPE_VALUES = 1_000_000
+Name = Annotated[str, Field(min_length=1, max_length=400)]
+Number = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1, le=1 << 40)]
 
 
@@ -42,7 +49,7 @@ class Choices(BaseModel):
 
     mode: str
     group_size: int
-    ratio: float
+    ratio: Number
     backup: str
     misfit: str = "error"
     all_layers: bool = False
@@ -56,12 +63,12 @@ class Choices(BaseModel):
 class PackedWeight(BaseModel):
     """One compressed weight: the parameter's name, its [N, K], its scheme, and the parameters tied to it."""
 
-    name: str
+    name: Name
     shape: tuple[Size, Size]
     scheme: str
     transposed: bool = False
-    tied: tuple[str, ...] = ()
-    relative_error: float
+    tied: tuple[Name, ...] = ()
+    relative_error: Number
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -80,8 +87,8 @@ class Recipe(BaseModel):
     source: Source
     choices: Choices
     weights: tuple[PackedWeight, ...]
-    original_bytes: int
-    compressed_bytes: int
+    original_bytes: Size
+    compressed_bytes: Size
     versions: dict[str, str]
     sha256: dict[str, str]
     """Checksum of every other file of the folder but the card."""
@@ -108,33 +115,70 @@ def read_recipe(folder: Path) -> Recipe:
     file = folder / RECIPE
     if not file.is_file():
         raise CheckpointError("missing_file", file=RECIPE)
+    if file.stat().st_size > MAX_RECIPE_BYTES:
+        limit = format_bytes(MAX_RECIPE_BYTES)
+        raise CheckpointError("file_too_large", file=RECIPE, size=format_bytes(file.stat().st_size), limit=limit)
     try:
-        if file.stat().st_size > MAX_RECIPE_BYTES:
-            raise ValueError("too large")
-        recipe = Recipe.model_validate_json(file.read_bytes())
-        parts = [(weight.name, weight.parts) for weight in recipe.weights]
-    except (ValidationError, ValueError, SchemeError) as error:
-        raise CheckpointError("damaged_file", file=RECIPE) from error
+        recipe = Recipe.model_validate(parse_json(RECIPE, file.read_bytes(), MAX_RECIPE_VALUES))
+    except ValidationError as error:
+        raise _bad_value(error) from error
+    parts = [(weight, _parts(weight)) for weight in recipe.weights]
     if not (folder / recipe.weights_file).is_file():
         raise CheckpointError("missing_file", file=recipe.weights_file)
     entries = read_header(folder / recipe.weights_file)
-    for name, arrays in parts:
+    packed: set[str] = set()
+    for weight, arrays in parts:
         for part in arrays:
-            entry = entries.get(f"{name}.{part.name}")
-            if entry is None or (entry.dtype, entry.shape) != (part.dtype, part.shape):
-                raise CheckpointError("tensor_mismatch", tensor=name[:120])
+            name = f"{weight.name}.{part.name}"
+            entry = entries.get(name)
+            if entry is None or name in packed or (entry.dtype, entry.shape) != (part.dtype, part.shape):
+                raise CheckpointError("tensor_mismatch", tensor=weight.name[:120])
+            packed.add(name)
     return recipe
+
+
+def _bad_value(error: ValidationError) -> CheckpointError:
+    """Return the sentence for the first value that is not as a recipe has it."""
+    fault = error.errors(include_url=False)[0]
+    key = ".".join(map(str, fault["loc"]))
+    value = str(fault["input"])[:60] if isinstance(fault["input"], str | int | float) else type(fault["input"]).__name__
+    return CheckpointError("bad_recipe", file=RECIPE, key=key[:120], value=value, reason=fault["msg"][:120])
+
+
+def _parts(weight: PackedWeight) -> tuple[Part, ...]:
+    try:
+        return weight.parts
+    except (ValueError, SchemeError) as error:
+        key = f"{weight.name[:120]}: scheme"
+        raise CheckpointError(
+            "bad_recipe", file=RECIPE, key=key, value=weight.scheme[:60], reason=str(error)[:120]
+        ) from error
+
+
+def check_sizes(recipe: Recipe, folder: Path) -> None:
+    """Raise CheckpointError where a recipe's sizes are not those of the file, for whom they tell what a model needs."""
+    entries = read_header(folder / recipe.weights_file)
+    packed = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
+    kept = sum(entry.numel for name, entry in entries.items() if name not in packed)
+    sizes = {
+        "compressed_bytes": (recipe.compressed_bytes, sum(entry.nbytes for entry in entries.values())),
+        "original_bytes": (recipe.original_bytes, 2 * (kept + sum(math.prod(each.shape) for each in recipe.weights))),
+    }
+    for key, (said, found) in sizes.items():
+        if said != found:
+            raise CheckpointError("recipe_sizes", file=RECIPE, key=key, value=said, found=found)
 
 
 def check_files(recipe: Recipe, folder: Path) -> None:
     """Raise CheckpointError when a file of the folder is missing or not the one the recipe was written for."""
+    if recipe.weights_file not in recipe.sha256:
+        raise CheckpointError("bad_recipe", file=RECIPE, key="sha256", value="?", reason=recipe.weights_file)
+    names = listed(folder)
     for name, checksum in recipe.sha256.items():
-        if Path(name).name != name or not (folder / name).is_file():
+        if name not in names:
             raise CheckpointError("missing_file", file=name[:80])
         if sha256(folder / name) != checksum:
             raise CheckpointError("damaged_file", file=name[:80])
-    if recipe.weights_file not in recipe.sha256:
-        raise CheckpointError("damaged_file", file=RECIPE)
 
 
 def is_compressed(folder: Path) -> bool:

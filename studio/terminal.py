@@ -7,6 +7,7 @@ an exit code: 2 when the user can do something about it, 1 for a bug, 130 when i
 import errno
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -19,7 +20,8 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import typer
 from pydantic import ValidationError
 
-from studio.errors import UserError
+from studio.errors import ResourceError, UserError, is_out_of_memory, printable
+from studio.interrupts import taken
 from studio.settings import settings
 from studio.text import DEFAULT, catalogue, preferred, text
 
@@ -31,6 +33,8 @@ Result = TypeVar("Result")
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What moves a cursor or colours a screen; a model may have been trained to write it."""
 SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """What the system refuses because of a disk or a permission, not because of the studio."""
 
@@ -59,6 +63,8 @@ class Terminal:
         self.as_json = as_json
         self.out = out
         """Where the answer goes, and nothing else."""
+        self.interrupted = "stopped"
+        """The key of what is said when the user interrupts: a command may know more of what comes of it."""
 
     def follow(self, steps: "Generator[Event, None, Result]") -> Result:
         """Show a job's progress and return its result."""
@@ -72,21 +78,22 @@ class Terminal:
 
     def note(self, sentence: str) -> None:
         """Say something beside the answer."""
-        print(sentence, file=sys.stderr)
+        print("\n".join(map(printable, sentence.split("\n"))), file=sys.stderr)
 
     def stream(self, words: str) -> None:
         """Write a piece of the answer as it comes; JSON is written whole, by :meth:`answer`."""
         if not self.as_json:
-            print(words, end="", file=self.out, flush=True)
+            shown = CONTROL.sub("\N{REPLACEMENT CHARACTER}", words) if self.out.isatty() else words
+            print(shown, end="", file=self.out, flush=True)
 
     def answer(self, facts: dict[str, Any], heading: str = "", rows: Sequence[tuple[str, str]] = ()) -> None:
         """Write the answer: the facts as JSON, or the heading and the rows below it."""
         if self.as_json:
             print(json.dumps(facts), file=self.out, flush=True)
             return
-        print(heading, file=self.out)
+        print(printable(heading), file=self.out)
         if rows:
-            _print_table(rows, self.out)
+            _print_table([(printable(name), printable(value)) for name, value in rows], self.out)
 
     def fail(self, key: str, sentence: str, code: int) -> typer.Exit:
         """Say what went wrong; return the exception that ends the command."""
@@ -101,11 +108,11 @@ def terminal(as_json: bool) -> Iterator[Terminal]:
     """Lend a command its terminal, and turn what it raises into a sentence and an exit code."""
     here = Terminal(as_json, sys.stdout)
     try:
-        with redirect_stdout(sys.stderr):  # what libraries print must not mix with the answer
+        with taken(), redirect_stdout(sys.stderr):  # what libraries print must not mix with the answer
             _check_settings()
             yield here
     except KeyboardInterrupt as interrupt:
-        raise here.fail("interrupted", say("interrupted"), INTERRUPTED) from interrupt
+        raise here.fail("interrupted", say(here.interrupted), INTERRUPTED) from interrupt
     except (BrokenPipeError, typer.Exit):  # the reader went away; typer knows what to do
         raise
     except Exception as error:
@@ -123,6 +130,8 @@ def _check_settings() -> None:
 
 def _explained(error: Exception) -> tuple[str, str, int]:
     """Return the key, the sentence and the exit code of what went wrong; a bug's traceback is kept in a file."""
+    if is_out_of_memory(error) and not isinstance(error, UserError):
+        error = ResourceError("out_of_memory")
     if isinstance(error, OSError) and error.errno in SURROUNDINGS:
         error = UserError("cannot_use", path=error.filename or settings().cache_dir, reason=error.strerror)
     if isinstance(error, UserError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from studio.settings import settings
+from studio.workspace import locked
 
 KEPT_DAYS = 1
 """How long an interrupted compression can be taken up again."""
@@ -36,7 +37,7 @@ def unfinished(digest: str, workspace: Path) -> Iterator[Path]:
             _sweep(shared, digest)
             yield shared / f"{digest}.safetensors"
         finally:
-            lock.release()
+            _release(lock, shared / f"{digest}.safetensors")
         return
     file = workspace / f"{uuid.uuid4().hex}.safetensors"
     try:
@@ -58,12 +59,25 @@ def _is_beside(shared: Path, workspace: Path) -> bool:
 def _taken(lock: FileLock) -> bool:
     """Return whether the lock is ours now."""
     try:
-        lock.acquire()
-        os.utime(lock.lock_file)  # not to be swept as old
+        with locked(Path(lock.lock_file).parent):
+            lock.acquire()
+            os.utime(lock.lock_file)  # not to be swept as old
     except (OSError, Timeout):  # held by another, or the folder cannot be written
         lock.release()
         return False
     return True
+
+
+def _release(lock: FileLock, file: Path) -> None:
+    """Give the lock back; its file stays only beside work that can be taken up again.
+
+    Nobody may have opened it and wait to be told that it is theirs while it is removed: hence a lock round both.
+    """
+    with locked(file.parent):
+        if not file.exists():
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def _sweep(folder: Path, digest: str) -> None:
@@ -81,4 +95,4 @@ def _sweep(folder: Path, digest: str) -> None:
         if _taken(lock):  # nobody is at it
             file.unlink(missing_ok=True)
             file.with_name(f"{file.name}.journal").unlink(missing_ok=True)
-            lock.release()
+            _release(lock, file)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from studio.architecture import empty_model
 from studio.checkpoint import Checkpoint, read_json
+from studio.config_values import bad_value
 from studio.configs import load_config
 from studio.decoder import cuda_step
 from studio.decoder.cuda import CudaDecoder
@@ -21,7 +22,7 @@ from studio.decoder.native import NativeDecoder, is_available
 from studio.decoder.shape import DecoderShape, shape_of
 from studio.device import device
 from studio.errors import CheckpointError
-from studio.model import load_compressed, load_original, packed_weight, whole
+from studio.model import compressed_config, kept_tensor, load_compressed, load_original, packed_weight, whole
 from studio.native import fragments, nvrtc
 from studio.native.arena import Arena
 from studio.native.tiles import Tiles, takes, tiles_of, tiles_of_floats
@@ -58,7 +59,7 @@ def open_compressed(folder: Path) -> Decoder[Any]:
     Raises CheckpointError when the folder is not whole.
     """
     recipe = read_recipe(folder)
-    model = _empty(folder)
+    model = empty_model(compressed_config(folder, recipe.weights_file))
     shape = shape_of(model)
     if shape is None:
         return GeneralDecoder(load_compressed(folder), "architecture")
@@ -74,8 +75,7 @@ def open_compressed(folder: Path) -> Decoder[Any]:
                 return packed_weight(file, weights[name])
             if name not in names:
                 raise CheckpointError("tensor_missing", tensor=name[:120])
-            found: Tensor = file.get_tensor(name)
-            return found
+            return kept_tensor(file, name)
 
         files = _Files(folder, model, read, names | set(weights), schemes)
         return _fastest(files, shape, lambda reason: GeneralDecoder(load_compressed(folder), reason))
@@ -181,7 +181,7 @@ def _stop_ids(folder: Path) -> frozenset[int]:
     if not path.is_file():
         return frozenset()
     found = read_json(path).get("eos_token_id")
-    ids = found if isinstance(found, list) else [found]
+    ids: list[Any] = found if isinstance(found, list) else [found]
     if not all(each is None or type(each) is int for each in ids):
-        raise CheckpointError("damaged_file", file=path.name)
+        raise bad_value("eos_token_id", found, "int, [int, …]", path.name)
     return stop_ids([each for each in ids if each is not None])

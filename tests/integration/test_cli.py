@@ -413,7 +413,7 @@ def endless_header(folder: Path) -> None:
 
 
 DAMAGES = [
-    (without_safetensors, "no_safetensors"),
+    (without_safetensors, "only_pickles"),
     (without_config, "missing_file"),
     *((damage, "damaged_file") for damage in (cut_short, cut_in_header, empty_file, corrupt_header, endless_header)),
 ]

@@ -32,7 +32,7 @@ from studio import session as session_module
 from studio.chat import answer
 from studio.checkpoint import Checkpoint, of_folder
 from studio.columns import compressed_column
-from studio.decoder import Decoder, open_original
+from studio.decoder import Decoder, open_compressed, open_original
 from studio.errors import Cancelled, CheckpointError, ModelError, PromptError, ResourceError, UserError
 from studio.headers import read_header
 from studio.jobs import Answers, Event
@@ -41,7 +41,7 @@ from studio.model import load_compressed, load_original, load_tokenizer, weight_
 from studio.plan import Choice, make_plan
 from studio.pool import Pool
 from studio.prompt import prompt_ids
-from studio.recipe import PackedWeight, read_recipe
+from studio.recipe import PackedWeight, check_files, read_recipe
 from studio.rounding import NF4_LEVELS
 from studio.sampling import Sampling
 from studio.scheme import Scheme
@@ -723,14 +723,14 @@ DAMAGES: dict[Callable[[Path], object], str] = {
     changed_offsets: "damaged_file",
     shard_deleted: "missing_file",
     shard_not_in_the_index: "tensor_missing",
-    shard_elsewhere: "missing_file",
-    index_without_a_map: "damaged_file",
+    shard_elsewhere: "bad_index",
+    index_without_a_map: "index_without_map",
     config_not_json: "damaged_file",
-    config_a_list: "damaged_file",
+    config_a_list: "not_an_object",
     config_in_another_encoding: "damaged_file",
     config_of_another_size: "tensor_mismatch",
     config_with_more_layers: "tensor_missing",
-    config_of_words: "damaged_file",
+    config_of_words: "wrong_config_value",
     architecture_unknown: "unknown_architecture",
     architecture_with_code: "needs_remote_code",
     quantized_already: "already_quantized",
@@ -793,8 +793,8 @@ Change = Callable[[dict[str, Any]], object]
 
 TAMPERED: dict[str, tuple[Change, str]] = {
     "another-scheme": (lambda r: r["weights"][3].update(scheme="int4_sym-g32"), "tensor_mismatch"),
-    "another-mode": (lambda r: r["weights"][3].update(scheme="int3_asym-g32"), "damaged_file"),
-    "scheme-of-words": (lambda r: r["weights"][3].update(scheme="int4_asym-gmany"), "damaged_file"),
+    "another-mode": (lambda r: r["weights"][3].update(scheme="int3_asym-g32"), "bad_recipe"),
+    "scheme-of-words": (lambda r: r["weights"][3].update(scheme="int4_asym-gmany"), "bad_recipe"),
     "another-shape": (lambda r: r["weights"][3].update(shape=[32, 128]), "tensor_mismatch"),
     "a-huge-shape": (lambda r: r["weights"][3].update(shape=[1 << 40, 1 << 40]), "tensor_mismatch"),
     "a-path-for-a-name": (lambda r: r["weights"][3].update(name="../../etc/passwd"), "tensor_mismatch"),
@@ -806,11 +806,11 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "a-twin-that-is-a-norm": (lambda r: r["weights"][3].update(tied=["model.norm.weight"]), "tensor_mismatch"),
     "a-twin-that-is-python": (lambda r: r["weights"][3].update(tied=["__class__.weight"]), "tensor_mismatch"),
     "a-weight-left-out": (lambda r: r["weights"].pop(3), "tensor_mismatch"),
-    "no-weights": (lambda r: r.pop("weights"), "damaged_file"),
-    "another-format": (lambda r: r.update(format="other"), "damaged_file"),
+    "no-weights": (lambda r: r.pop("weights"), "bad_recipe"),
+    "another-format": (lambda r: r.update(format="other"), "bad_recipe"),
     "another-version": (lambda r: r.update(format_version=1), "missing_file"),
     "a-version-to-come": (lambda r: r.update(format_version=3), "unknown_version"),
-    "a-key-of-its-own": (lambda r: r.update(run="rm -rf /"), "damaged_file"),
+    "a-key-of-its-own": (lambda r: r.update(run="rm -rf /"), "bad_recipe"),
 }
 
 
@@ -900,6 +900,55 @@ def test_a_tensor_that_is_missing_from_a_compressed_folder_is_named(exported: Pa
     with pytest.raises(CheckpointError) as caught:
         load_compressed(exported)
     assert (caught.value.key, caught.value.values) == ("tensor_missing", {"tensor": "model.norm.weight"})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
+@pytest.mark.parametrize(
+    "name", ["model.layers.0.mlp.up_proj.weight.scale", "model.norm.weight"], ids=["scale", "kept"]
+)
+def test_numbers_of_a_compressed_folder_that_are_none_are_refused_when_it_is_opened(
+    exported: Path, name: str, value: float
+) -> None:
+    """An evaluation would say NaN."""
+    arrays = load_file(exported / PACKED)
+    arrays[name].view(-1)[3] = value
+    save_file(arrays, exported / PACKED)
+    sign(exported)
+    for read in (load_compressed, open_compressed):
+        with pytest.raises(CheckpointError) as caught:
+            read(exported)
+        assert (caught.value.key, caught.value.values) == ("not_finite", {"tensor": name})
+
+
+def compressed_recipe(folder: Path) -> Any:
+    """Return the recipe of a folder that is admitted."""
+    compressed_column(folder)
+    return read_recipe(folder)
+
+
+LIES: dict[str, tuple[Change, str]] = {
+    "small": (lambda r: r.update(compressed_bytes=1), "recipe_sizes"),
+    "large": (lambda r: r.update(compressed_bytes=1 << 40), "recipe_sizes"),
+    "original": (lambda r: r.update(original_bytes=r["original_bytes"] + 2), "recipe_sizes"),
+    "negative": (lambda r: r.update(compressed_bytes=-1), "bad_recipe"),
+    "error_of_nan": (lambda r: r["weights"][0].update(relative_error=math.nan), "bad_recipe"),
+    "name_without_end": (lambda r: r["weights"][0].update(name="a" * 5000), "bad_recipe"),
+    "file_without_end": (lambda r: r["sha256"].update({"a" * 5000: "0"}), "missing_file"),
+    "file_elsewhere": (lambda r: r["sha256"].update({"../config.json": "0"}), "missing_file"),
+    "file_with_a_nul": (lambda r: r["sha256"].update({"a\0b": "0"}), "missing_file"),
+    "twice": (lambda r: r["weights"].append(r["weights"][0]), "tensor_mismatch"),
+}
+
+
+@pytest.mark.parametrize(("change", "key"), LIES.values(), ids=LIES.keys())
+def test_a_recipe_that_lies_is_refused_before_the_model_is_loaded(exported: Path, change: Change, key: str) -> None:
+    recipe = json.loads((exported / "recipe.json").read_text())
+    change(recipe)
+    (exported / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(UserError) as caught:
+        check_files(compressed_recipe(exported), exported)
+    assert caught.value.key == key
+    assert caught.value.sentence().isprintable()
 
 
 # chat

@@ -1,15 +1,17 @@
 """A safetensors header is believed only where every claim in it holds."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import deserialize
 from safetensors.torch import save_file
 
 from studio.errors import CheckpointError
-from studio.headers import MAX_HEADER_BYTES, TensorEntry, read_header
+from studio.headers import MAX_HEADER_BYTES, MAX_TENSORS, TensorEntry, parse_header, read_header
 
 F32_PAIR: dict[str, Any] = {
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
@@ -92,6 +94,14 @@ def test_the_written_good_header_is_good(tmp_path: Path) -> None:
         pytest.param(F32_PAIR | {"b": [1, 2, 3]}, id="claim_is_a_list"),
         pytest.param([F32_PAIR], id="header_is_a_list"),
         pytest.param(b"not json at all", id="not_json"),
+        pytest.param(json.dumps(F32_PAIR).encode("utf-16"), id="utf_16"),
+        pytest.param(json.dumps(F32_PAIR | {"\ud800": F32_PAIR["b"]}).encode(), id="half_a_pair"),
+        pytest.param(json.dumps(F32_PAIR | {"__metadata__": {"a": "\ud800"}}).encode(), id="half_a_pair_in_metadata"),
+        pytest.param(F32_PAIR | {"__metadata__": {"a": 1}}, id="metadata_are_numbers"),
+        pytest.param(F32_PAIR | {"__metadata__": [1]}, id="metadata_are_a_list"),
+        pytest.param(changed("b", more=float("nan")), id="not_a_number"),
+        pytest.param(b'{"a": NaN, ' + json.dumps(F32_PAIR).encode()[1:], id="a_name_twice"),
+        pytest.param(json.dumps(F32_PAIR).encode().replace(b"[0,", b"[-0,"), id="minus_nothing"),
         pytest.param(b"\xff\xfe\xfd" * 5, id="not_text"),
         pytest.param(b'{"a": ' + b"9" * 5000 + b"}", id="number_without_end"),
         pytest.param(b"[" * 100_000, id="nested_without_end"),
@@ -135,3 +145,32 @@ def test_a_file_with_bytes_behind_its_tensors_is_refused(tmp_path: Path) -> None
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(CheckpointError):
         read_header(path)
+
+
+def test_whatever_the_library_refuses_is_refused() -> None:
+    """A short run of a seeded fuzz; 100,000 rounds found UTF-16, surrogates, NaN, twins and -0, all named above."""
+    good, pieces = json.dumps({"__metadata__": {"format": "pt"}} | F32_PAIR).encode(), [
+        b"\\ud800", b"\xed\xa0\x80", b"NaN", b"-0", b"1e2", b"\x00", b'"x":1,', b'"__metadata__":{"a":1},', b"[",
+        b",", b"\xff", b'"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},', b'"__metadata__":{"a":"\\udc00"},',
+    ]  # fmt: skip
+    chance, accepted = random.Random(0), 0
+    for _ in range(3000):
+        raw = bytearray(good)
+        for _ in range(chance.choice([1, 1, 2])):
+            at = chance.randrange(len(raw))
+            raw[at : at + chance.choice([0, 0, 1, 3])] = chance.choice(pieces)
+        try:
+            parse_header("model.safetensors", bytes(raw), 32)
+        except CheckpointError:
+            continue
+        deserialize(len(raw).to_bytes(8, "little") + bytes(raw) + bytes(32))  # raises where the library refuses
+        accepted += 1
+    assert accepted > 10
+
+
+def test_more_tensors_than_any_model_has_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    claim = b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},'
+    header = b"{" + b"".join(claim % number for number in range(MAX_TENSORS)) + claim[:-1] % MAX_TENSORS + b"}"
+    with pytest.raises(CheckpointError) as caught:
+        read_header(write(tmp_path, header, 0))
+    assert caught.value.key == "too_many_tensors"

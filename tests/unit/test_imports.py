@@ -12,9 +12,12 @@ LAYERS = (
     "",  # the package itself: its docstring and version
     "text",
     "errors",
-    "units|settings|threads|steps|model_files|license|kept|shelf|memory",
+    "units|settings|threads|steps|model_files|license|kept|shelf|memory|interrupts",
     "device|workspace|workers",
+    "json_file",
+    "config_values",
     "headers",
+    "weight_files",
     "scheme",
     "rounding",
     "packing",
@@ -24,7 +27,6 @@ LAYERS = (
     "byte_ranges|hub_client",
     "hub|dataset",
     "source_formats",
-    "config_heads",
     "source_names|configs",
     "module_tree",
     "architecture",
@@ -65,6 +67,7 @@ LAYERS = (
     "ui",
     "terminal",
     "report",
+    "output",
     "__main__",
 )
 """Modules and packages directly under ``studio``, lowest first. A new one has to be given its place here; those

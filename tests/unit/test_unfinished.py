@@ -118,3 +118,13 @@ def test_only_the_newest_few_are_kept_and_none_that_someone_is_at(shared: Path, 
         assert "busy" in left
         assert {"job1", "job2"} < left
         assert len(left - {"busy"}) <= KEPT_FILES
+
+
+def test_a_job_that_leaves_nothing_leaves_no_lock(shared: Path, workspace: Path) -> None:
+    with unfinished("job", workspace) as file:
+        file.write_text("half")
+        file.unlink()
+    assert list(shared.iterdir()) == []
+    with unfinished("job", workspace) as file:
+        file.write_text("half")
+    assert {path.suffix for path in shared.iterdir()} == {".safetensors", ".lock"}
