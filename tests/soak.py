@@ -79,7 +79,10 @@ class Visitor:
         self.call("visit")
 
     def leave(self) -> None:
-        self._has_left = True
+        with self._lock:
+            self._has_left = True
+            for heard in self._heard.values():  # a button pressed just before
+                heard.put('"process_completed"')
         with contextlib.suppress(OSError):
             self._heart.close()
 
@@ -147,6 +150,8 @@ class Visitor:
         if not is_queued:
             return self._asked(f"run/{name}", body).decode()
         with self._lock:  # what the server says before the event is known here would be lost
+            if self._has_left:
+                return ""
             event = json.loads(self._asked("queue/join", body))["event_id"]
             heard = self._heard[event] = queue.SimpleQueue()
             self._is_wanted.set()
