@@ -20,6 +20,7 @@ from studio.model_files import CONFIG
 from studio.packing import PackedTensor
 from studio.recipe import PackedWeight, check_files, read_recipe
 from studio.scheme import Scheme
+from studio.tokenizer import load_tokenizer as load_tokenizer
 
 COMPUTE = torch.bfloat16
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
@@ -103,18 +104,6 @@ def passed_by(model: nn.Module) -> int:
 def slow_schemes(model: nn.Module) -> bool:
     """Return whether some weights have no packed product on this machine and are dequantized tile by tile."""
     return any(isinstance(module, Product | PackedStack) and not module.is_fast for module in model.modules())
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer of a model's folder. Raises CheckpointError when there is none that can be read."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_fast=True)
-    except (
-        Exception
-    ) as error:  # a tokenizer's files come from outside; whatever is wrong with them, the model cannot chat
-        raise CheckpointError("no_tokenizer", model=folder.name) from error
 
 
 def packed_weight(file: Any, weight: PackedWeight) -> PackedTensor:
