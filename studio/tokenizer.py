@@ -181,11 +181,11 @@ class GuardedTokenizer:
             if ended.why == "memory":
                 raise PromptError("template_memory", limit=format_bytes(MEMORY)) from ended
             raise PromptError("template_failed", file=self._file, reason=ended.reason) from ended
-        names = {"model": self._folder.name, "file": self._file}
+        model, file = self._folder.name, self._file
         if ended.why == "time":
-            raise CheckpointError("tokenizer_slow", **names, seconds=f"{seconds:.0f}") from ended
+            raise CheckpointError("tokenizer_slow", model=model, file=file, seconds=f"{seconds:.0f}") from ended
         if ended.why == "memory":
-            raise CheckpointError("tokenizer_memory", **names, limit=format_bytes(MEMORY)) from ended
+            raise CheckpointError("tokenizer_memory", model=model, file=file, limit=format_bytes(MEMORY)) from ended
         raise self._failed(ended.reason) from ended
 
     def _failed(self, reason: str) -> CheckpointError:
