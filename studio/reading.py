@@ -18,6 +18,7 @@ from studio.jobs import Event
 from studio.measuring import Measuring
 from studio.pool import Pool
 from studio.texts import GENERATED, Text, check_has_head, read_text
+from studio.tokenizer import well_formed
 from studio.workspace import own_folder, sessions_folder
 
 POOL = Pool()
@@ -89,7 +90,7 @@ class Reading(Measuring):
             check(checkpoint, content)
         file = self.workspace / f"{uuid.uuid4().hex}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content, encoding="utf-8")
+        file.write_text(well_formed(content), encoding="utf-8")
         return Text(name, file)
 
 

@@ -4,13 +4,12 @@ Knows neither models nor what the tokens are for. Files of strangers can loop, f
 that process alone, which is started again for whoever asks next.
 """
 
-import hashlib
 import itertools
 import json
 import threading
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +33,8 @@ REASON = 160
 REMEMBERED_SECONDS = 10.0
 """How long a template that had to be stopped is not tried again: the other column need not wait for it."""
 
+LOT = 200_000
+"""Characters tokenized at once: the library takes hundreds of bytes for each token."""
 MOST = 1 << 24
 """Bytes of any answer, and four for each that was sent: no text has more tokens than bytes."""
 MOST_A_STEP, MOST_A_TOKEN = 1 << 16, 1 << 10
@@ -58,8 +59,8 @@ class GuardedTokenizer:
         self.special_ids: frozenset[int] = frozenset(facts["special_ids"])
         """Tokens that stand for no text."""
         self.eos_token_id: int | None = facts["eos_token_id"]
-        template = facts["template"]
-        self._template = "" if template is None else hashlib.sha256(template.encode(errors="replace")).hexdigest()
+        self._template: str = facts["template"] or ""
+        self._template_file: str = facts["template_file"] or self._file
 
     def __len__(self) -> int:
         """Return how many tokens it knows."""
@@ -80,12 +81,12 @@ class GuardedTokenizer:
         Raises PromptError for a template that fails, CheckpointError for a tokenizer that does.
         """
         if time.monotonic() - _STOPPED.get(self._template, -REMEMBERED_SECONDS) < REMEMBERED_SECONDS:
-            raise PromptError("template_endless", seconds=f"{SECONDS:.0f}")
+            raise PromptError("template_endless", file=self._template_file, seconds=f"{SECONDS:.0f}")
         said = [{**message, "content": well_formed(message["content"])} for message in messages]
         made = json.loads(self._ask(Ask.PIECES, json.dumps(said).encode()))
         ids = self._encoded([Piece(*each) for each in made])
         if not ids:
-            raise PromptError("template_failed", file=self._file, reason="0 tokens")
+            raise PromptError("template_failed", file=self._template_file, reason="0 tokens")
         return ids
 
     def check(self, ids: Sequence[int], words: int) -> None:
@@ -127,12 +128,14 @@ class GuardedTokenizer:
             self._process = None
 
     def _encoded(self, made: Sequence[Piece]) -> list[int]:
-        seconds = SECONDS + SECONDS_A_MEGABYTE * sum(len(piece.text) for piece in made) / 1e6
-        body = json.dumps([piece._replace(text=well_formed(piece.text)) for piece in made]).encode()
-        return array("I", self._ask(Ask.ENCODE, body, seconds)).tolist()
+        ids: list[int] = []
+        for lot in _lots(made):
+            seconds = SECONDS + SECONDS_A_MEGABYTE * sum(len(piece.text) for piece in lot) / 1e6
+            ids += array("I", self._ask(Ask.ENCODE, json.dumps(lot).encode(), seconds))
+        return ids
 
-    def _ask(self, kind: Ask, body: bytes, seconds: float = SECONDS) -> bytes:
-        return self._asked(kind, body, seconds, MOST + 4 * len(body))[1]
+    def _ask(self, kind: Ask, body: bytes, seconds: float | None = None) -> bytes:
+        return self._asked(kind, body, SECONDS if seconds is None else seconds, MOST + 4 * len(body))[1]
 
     def _asked(self, kind: Ask, body: bytes, seconds: float, most: int) -> tuple[Went, bytes]:
         """Return how a request went, and its answer. Raises CheckpointError or PromptError."""
@@ -177,10 +180,10 @@ class GuardedTokenizer:
             if ended.why == "time":
                 _STOPPED.clear()
                 _STOPPED[self._template] = time.monotonic()
-                raise PromptError("template_endless", seconds=f"{seconds:.0f}") from ended
+                raise PromptError("template_endless", file=self._template_file, seconds=f"{seconds:.0f}") from ended
             if ended.why == "memory":
-                raise PromptError("template_memory", limit=format_bytes(MEMORY)) from ended
-            raise PromptError("template_failed", file=self._file, reason=ended.reason) from ended
+                raise PromptError("template_memory", file=self._template_file, limit=format_bytes(MEMORY)) from ended
+            raise PromptError("template_failed", file=self._template_file, reason=ended.reason) from ended
         model, file = self._folder.name, self._file
         if ended.why == "time":
             raise CheckpointError("tokenizer_slow", model=model, file=file, seconds=f"{seconds:.0f}") from ended
@@ -204,6 +207,25 @@ def well_formed(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def _lots(made: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Yield pieces in lots of at most ``LOT`` characters; longer ones are cut between lines, or words."""
+    lot: list[Piece] = []
+    for piece in made:
+        left, has_frame = well_formed(piece.text), piece.has_frame
+        while True:
+            end = len(left)
+            if end > LOT:
+                end = max(left.rfind("\n", 0, LOT) + 1, left.rfind(" ", LOT // 2, LOT)) or LOT
+            if lot and sum(len(each.text) for each in lot) + end > LOT:
+                yield lot
+                lot = []
+            lot.append(Piece(left[:end], piece.is_plain, has_frame))
+            left, has_frame = left[end:], False
+            if not left:
+                break
+    yield lot
 
 
 def _told(said: dict[str, Any]) -> UserError:

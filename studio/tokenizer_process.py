@@ -4,6 +4,7 @@ Knows no models, and nothing of who asks. A stranger's tokenizer is a program of
 or end the process.
 """
 
+import hashlib
 import json
 import os
 import socket
@@ -84,7 +85,8 @@ class _Answering:
             "size": len(tokenizer),
             "special_ids": [token for token in tokenizer.all_special_ids if isinstance(token, int)],
             "eos_token_id": end if isinstance(end, int) else None,
-            "template": None if self._template is None else self._template[0][:1_000_000],
+            "template": None if self._template is None else digest(self._template[0]),
+            "template_file": None if self._template is None else self._template[1],
         }
         return json.dumps(facts).encode()
 
@@ -112,6 +114,11 @@ class _Answering:
         for token in tokens[:-1]:
             stream.step(token)
         return stream.step(tokens[-1])
+
+
+def digest(template: str) -> str:
+    """Return a name for a template's text."""
+    return hashlib.sha256(template.encode(errors="replace")).hexdigest()
 
 
 _KINDS = {

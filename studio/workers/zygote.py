@@ -27,6 +27,8 @@ PRELOAD = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
     "transformers.utils.chat_template_utils",
+    "jinja2.ext",
+    "studio.tokenizer_process",
     "studio.columns",
     "studio.drift",
     "studio.output_error",
