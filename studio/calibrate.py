@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from studio.architecture import Kind, Layer
 from studio.blocks import BlockModel, Step
 from studio.checkpoint import Checkpoint
-from studio.errors import CheckpointError
-from studio.model import COMPUTE, load_tokenizer
+from studio.model import COMPUTE
 from studio.settings import settings
 from studio.shelf import Shelf
 from studio.texts import digest
+from studio.texts import token_ids as tokens_of
 
 TEXT = Path(__file__).resolve().parents[1] / "assets" / "calibration.txt"
 MAX_TOKENS = 512
@@ -44,11 +44,7 @@ class Inputs:
 
 def token_ids(checkpoint: Checkpoint) -> Tensor:
     """Return the built-in text as int64 [1, T], at most 512 tokens. Raises CheckpointError without a tokenizer."""
-    ids = load_tokenizer(checkpoint.path)(TEXT.read_text(encoding="utf-8"))["input_ids"][:MAX_TOKENS]
-    words = next(layer.shape[0] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING)
-    if not ids or max(ids) >= words:
-        raise CheckpointError("no_tokenizer", model=checkpoint.title)
-    return torch.tensor([ids], dtype=torch.int64)
+    return tokens_of(checkpoint, TEXT.read_text(encoding="utf-8"))[:MAX_TOKENS].unsqueeze(0)
 
 
 def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[Step, None, dict[str, Inputs]]:

@@ -12,12 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from studio.decoder import MOST_TOKENS, Decoder, Read, Reason, Way, stop_ids
+from studio.decoder import MOST_TOKENS, Decoder, Read, Reason, Way
 from studio.detokenize import Detokenizer
 from studio.errors import ModelError, PromptError, ResourceError, UserError
 from studio.prompt import prompt_ids
 from studio.sampling import Picker, Sampling
 from studio.template import Message
+from studio.tokenizer import GuardedTokenizer
 from studio.units import format_bytes
 
 LOG = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Speaker:
     """A model that can answer, with its tokenizer."""
 
     decoder: Decoder[Any]
-    tokenizer: Any
+    tokenizer: GuardedTokenizer
 
     @property
     def weight_bytes(self) -> int:
@@ -96,7 +97,7 @@ class Speaker:
     @property
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer: those of the model's files, and the tokenizer's own."""
-        return self.decoder.stop_ids | stop_ids(self.tokenizer.eos_token_id)
+        return self.decoder.stop_ids | self.tokenizer.stop_ids
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def answer(
     """
     decoder, read = speaker.decoder, Read() if read is None else read
     ids = prompt_ids(speaker.tokenizer, messages)
+    speaker.tokenizer.check(ids, decoder.vocabulary)
     if len(ids) >= speaker.context:
         raise PromptError("prompt_too_long", tokens=len(ids), context=speaker.context)
     room = min(sampling.max_new_tokens, speaker.context - len(ids))

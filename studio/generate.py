@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from studio import kept
-from studio.architecture import Kind
 from studio.checkpoint import Checkpoint
 from studio.decoder import Decoder
 from studio.errors import CheckpointError, ModelError
 from studio.sampling import Picker, Sampling
 from studio.settings import settings
+from studio.texts import words
+from studio.tokenizer import GuardedTokenizer
 
 WINDOWS, WINDOW = 16, 256
 LIKELIEST = 4
@@ -37,7 +38,7 @@ class Written:
 
 
 def write(
-    checkpoint: Checkpoint, decoder: Decoder[Any], tokenizer: Any, count: int, length: int = WINDOW
+    checkpoint: Checkpoint, decoder: Decoder[Any], tokenizer: GuardedTokenizer, count: int, length: int = WINDOW
 ) -> Generator[Written, None, Tensor]:
     """Yield after each token and return ``count`` windows of the model's own words, int64 [``count``, T], always the
     same ones.
@@ -46,7 +47,8 @@ def write(
     Raises ModelError for logits that are no numbers.
     """
     length = min(length, decoder.context)
-    begin = list(tokenizer("", verbose=False)["input_ids"])[: length - 1]
+    begin = tokenizer.encode("")[: length - 1]
+    tokenizer.check(begin, words(checkpoint))
     firsts = _first_tokens(checkpoint, tokenizer, count)
     written = []
     for window, first in enumerate(firsts):
@@ -70,11 +72,11 @@ def write(
 def recall(checkpoint: Checkpoint) -> Tensor | None:
     """Return what the model wrote on an earlier visit, int64 [W, T], None where it has not, or not this."""
     found = kept.recall(_file(checkpoint))
-    words = _words(checkpoint)
+    known = words(checkpoint)
     is_sound = isinstance(found, list) and len(found) == WINDOWS and all(isinstance(row, list) and row for row in found)
     if not is_sound or len({len(row) for row in found}) > 1 or len(found[0]) > WINDOW:
         return None
-    if not all(type(token) is int and 0 <= token < words for row in found for token in row):
+    if not all(type(token) is int and 0 <= token < known for row in found for token in row):
         return None
     return torch.tensor(found, dtype=torch.int64)
 
@@ -84,18 +86,13 @@ def keep(checkpoint: Checkpoint, ids: Tensor) -> None:
     kept.keep(_file(checkpoint), ids.tolist())
 
 
-def _first_tokens(checkpoint: Checkpoint, tokenizer: Any, count: int) -> list[int]:
+def _first_tokens(checkpoint: Checkpoint, tokenizer: GuardedTokenizer, count: int) -> list[int]:
     """Return tokens drawn from all that stand for text. Raises CheckpointError for a tokenizer of another model."""
-    special = set(tokenizer.all_special_ids)
-    known = [token for token in range(min(len(tokenizer), _words(checkpoint))) if token not in special]
+    known = [token for token in range(min(len(tokenizer), words(checkpoint))) if token not in tokenizer.special_ids]
     if not known:
         raise CheckpointError("no_tokenizer", model=checkpoint.title)
     places = torch.randint(len(known), (count,), dtype=torch.int64, generator=torch.Generator().manual_seed(SEED))
     return [known[place] for place in places.tolist()]
-
-
-def _words(checkpoint: Checkpoint) -> int:
-    return next((layer.shape[0] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING), 0)
 
 
 def _file(checkpoint: Checkpoint) -> Path:

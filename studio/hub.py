@@ -37,7 +37,7 @@ constants.DOWNLOAD_CHUNK_SIZE = 1 << 20
 
 ALLOW_PATTERNS = (
     INDEX, CONFIG, "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "*.jinja",
-    "merges.txt", "vocab*",
+    "merges.txt", "vocab*", "chat_template.json",
 )  # fmt: skip
 """What a download fetches beside the weight files that ``inspect`` found."""
 IGNORE_PATTERNS = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.safetensors", "adapter_config.json")

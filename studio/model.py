@@ -22,6 +22,7 @@ from studio.model_files import CONFIG, GENERATION
 from studio.packing import PackedTensor
 from studio.recipe import PackedWeight, check_files, read_recipe
 from studio.scheme import Scheme
+from studio.tokenizer import load_tokenizer as load_tokenizer
 
 COMPUTE = torch.bfloat16
 NAN_BYTES = {torch.float8_e4m3fn: 0x7F, torch.float8_e8m0fnu: 0xFF}
@@ -114,18 +115,6 @@ def passed_by(model: nn.Module) -> int:
 def slow_schemes(model: nn.Module) -> bool:
     """Return whether some weights have no packed product on this machine and are dequantized tile by tile."""
     return any(isinstance(module, Product | PackedStack) and not module.is_fast for module in model.modules())
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer of a model's folder. Raises CheckpointError when there is none that can be read."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, use_fast=True)
-    except (
-        Exception
-    ) as error:  # a tokenizer's files come from outside; whatever is wrong with them, the model cannot chat
-        raise CheckpointError("no_tokenizer", model=folder.name) from error
 
 
 def packed_weight(file: Any, weight: PackedWeight) -> PackedTensor:

@@ -12,8 +12,8 @@ from itertools import islice
 from torch import Tensor
 
 from studio.checkpoint import Checkpoint
-from studio.model import load_tokenizer
 from studio.texts import ASSETS, token_ids
+from studio.tokenizer import load_tokenizer
 
 LANGUAGES = ("en", "zh")
 BATCH = 32

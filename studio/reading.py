@@ -18,6 +18,7 @@ from studio.jobs import Event
 from studio.measuring import Measuring
 from studio.pool import Pool
 from studio.texts import GENERATED, Text, check_has_head, read_text
+from studio.tokenizer import well_formed
 from studio.workspace import own_folder, sessions_folder
 
 POOL = Pool()
@@ -90,7 +91,7 @@ class Reading(Measuring):
         # by its content: given again, it is the same text, and what was made with it is still current
         file = self.workspace / f"{sha256(content.encode()).hexdigest()[:32]}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content, encoding="utf-8")
+        file.write_text(well_formed(content), encoding="utf-8")
         return Text(name, file)
 
 

@@ -1,126 +1,118 @@
-"""Chat templates, rendered in a process of their own. Knows nothing of models.
+"""Chat templates, rendered. Knows no tokens; a template is a program from a stranger, so this runs in a child alone.
 
-A template is a program from a stranger. Jinja's sandbox keeps it from the machine, but not from looping for ever or
-filling the memory; a separate process with limits on both can be ended.
+Jinja's sandbox keeps a template from the machine; what it loses or refuses is found out here, so that no message goes
+missing in silence.
 """
 
-import json
-import math
-import resource
-import select
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from studio.errors import PromptError
 
-TIMEOUT = 5.0
-"""Seconds a template may take."""
 MAX_TEMPLATE = 200_000
 MAX_RESULT = 2_000_000
 """Characters."""
-MEMORY = 2 << 30
-"""Bytes of address space of the rendering process."""
+MARK = 7_301_958_642_000
+"""The first of the numbers that stand for messages: digits pass every filter that changes letters."""
+REASON = 160
 
 Message = Mapping[str, str]
 """``{"role": "user", "content": "…"}``"""
 
 
-class TemplateRenderer:
-    """One rendering process, started when first needed and again after it had to be ended. Threads may share it."""
+def rendered(template: str, file: str, messages: Sequence[Message], tokens: Mapping[str, str]) -> str:
+    """Return the prompt that ``template`` makes of the messages, ending where the answer begins.
 
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._lock = threading.Lock()
-        self._endless: dict[int, float] = {}
-        """When a template, by its hash, was last stopped: another column need not wait for it again."""
-
-    def start(self) -> None:
-        """Start the process ahead of need: it takes a second to import."""
-        with self._lock:
-            self._running()
-
-    def render(self, template: str, messages: Sequence[Message], tokens: Mapping[str, str]) -> str:
-        """Return the prompt that ``template`` makes of the messages, ending where the answer begins.
-
-        ``tokens``: the special tokens a template may name (``bos_token``, …). Raises PromptError for a template that
-        fails, never ends, or is absurdly long.
-        """
-        if len(template) > MAX_TEMPLATE:
-            raise PromptError("template_failed", reason=f"{len(template):,} characters")
-        request = json.dumps({"template": template, "messages": [dict(m) for m in messages], "tokens": dict(tokens)})
-        with self._lock:
-            if time.monotonic() - self._endless.get(hash(template), -math.inf) < 2 * TIMEOUT:
-                raise PromptError("template_endless", seconds=f"{TIMEOUT:.0f}")
-            process = self._running()
-            assert process.stdin is not None
-            assert process.stdout is not None
-            try:
-                process.stdin.write(request + "\n")
-                process.stdin.flush()
-                ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
-                line = process.stdout.readline() if ready else ""
-            except OSError:
-                line = ""
-            if not line:
-                self._end()
-                self._endless = {hash(template): time.monotonic()}
-                raise PromptError("template_endless", seconds=f"{TIMEOUT:.0f}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise PromptError("template_failed", reason=str(answer["error"])[:160])
-        return str(answer["text"])
-
-    def close(self) -> None:
-        """End the process."""
-        with self._lock:
-            self._end()
-
-    def _running(self) -> subprocess.Popen[str]:
-        if self._process is None or self._process.poll() is not None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "studio.template"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                bufsize=1,
-            )
-            assert self._process.stdout is not None
-            self._process.stdout.readline()  # it says when it is ready
-        return self._process
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+    ``tokens``: the special tokens a template may name (``bos_token``, …). Contents go in as text, or as a list of parts
+    where the template reads nothing else. Raises PromptError, which names ``file``, for a template that fails, leaves a
+    message out, or is absurdly long.
+    """
+    if len(template) > MAX_TEMPLATE:
+        raise _failed(file, f"{len(template):,} characters")
+    system = [message for message in messages if message["role"] == "system"]
+    try:
+        text, lost = _best(template, messages, tokens)
+    except MemoryError:
+        raise
+    except Exception as error:  # a stranger's program may raise anything; its words are the user's clue
+        reason = f"{type(error).__name__}: {error}"[:REASON]
+        if system and _works(template, [message for message in messages if message["role"] != "system"], tokens):
+            raise PromptError("system_prompt_refused", file=file, reason=reason) from error
+        raise _failed(file, reason) from error
+    if not text or len(text) > MAX_RESULT:
+        raise _failed(file, f"{len(text):,} characters")
+    if "user" in lost:
+        raise PromptError("template_drops_message", file=file)
+    if "system" in lost:
+        raise PromptError("system_prompt_dropped", file=file)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _failed(file, f"U+{ord(text[error.start]):04X} is half a character") from error
+    return text
 
 
-def _serve() -> None:
-    """Read a request a line from standard input and answer each with a line: the life of the process."""
+def _best(template: str, messages: Sequence[Message], tokens: Mapping[str, str]) -> tuple[str, set[str]]:
+    """Return the prompt with contents as text or, where that loses more, as parts; and the roles that are lost in it.
+
+    Raises what the template raises on text, unless it takes parts.
+    """
+    failure: Exception | None = None
+    found: list[tuple[str, set[str]]] = []
+    for form in (_as_text, _as_parts):
+        try:
+            text = _render(template, form(messages), tokens)
+        except MemoryError:
+            raise
+        except Exception as error:
+            failure = error if form is _as_text else failure
+            continue
+        lost = _lost(template, messages, tokens, text, form)
+        if not lost:
+            return text, lost
+        found.append((text, lost))
+    if failure is not None:
+        raise failure
+    return min(found, key=lambda each: len(each[1]))
+
+
+def _lost(template: str, messages: Sequence[Message], tokens: Mapping[str, str], text: str, form: Any) -> set[str]:
+    """Return the roles of messages that a template leaves out. Of answers it may leave out what was thought."""
+    marks = [str(MARK + place) for place in range(len(messages))]
+    try:
+        marked = _render(
+            template, form([{**m, "content": mark} for m, mark in zip(messages, marks, strict=True)]), tokens
+        )
+    except MemoryError:
+        raise
+    except Exception:  # it looks into what is said: then the words themselves must be there
+        marked, marks = text, [message["content"].strip() for message in messages]
+    return {m["role"] for m, mark in zip(messages, marks, strict=True) if mark not in marked} & {"user", "system"}
+
+
+def _works(template: str, messages: Sequence[Message], tokens: Mapping[str, str]) -> bool:
+    try:
+        return not _best(template, messages, tokens)[1]
+    except MemoryError:
+        raise
+    except Exception:
+        return False
+
+
+def _as_text(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [dict(message) for message in messages]
+
+
+def _as_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+
+
+def _render(template: str, messages: list[dict[str, Any]], tokens: Mapping[str, str]) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    print("ready", flush=True)
-    for line in sys.stdin:
-        print(json.dumps(_answer(render_jinja_template, json.loads(line))), flush=True)
+    found, _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, **tokens)
+    return str(found[0])
 
 
-def _answer(render: Any, request: dict[str, Any]) -> dict[str, str]:
-    try:
-        rendered, _ = render(
-            [request["messages"]], chat_template=request["template"], add_generation_prompt=True, **request["tokens"]
-        )
-        if len(rendered[0]) > MAX_RESULT:
-            return {"error": f"{len(rendered[0]):,} characters"}
-        return {"text": rendered[0]}
-    except Exception as error:  # a stranger's program may raise anything; its words are the user's clue
-        return {"error": f"{type(error).__name__}: {error}"}
-
-
-if __name__ == "__main__":
-    _serve()
+def _failed(file: str, reason: str) -> PromptError:
+    return PromptError("template_failed", file=file, reason=reason)

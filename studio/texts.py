@@ -3,15 +3,14 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from studio.architecture import Kind
 from studio.checkpoint import Checkpoint
-from studio.errors import CheckpointError, ModelError, TextError
-from studio.model import load_tokenizer
+from studio.errors import ModelError, TextError
+from studio.tokenizer import GuardedTokenizer, load_tokenizer
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 MAX_TEXT_BYTES = 20_000_000
@@ -59,14 +58,19 @@ def check_has_head(checkpoint: Checkpoint) -> None:
         raise ModelError("no_language_model", model=checkpoint.title)
 
 
-def token_ids(checkpoint: Checkpoint, text: str, tokenizer: Any = None) -> Tensor:
+def token_ids(checkpoint: Checkpoint, text: str, tokenizer: GuardedTokenizer | None = None) -> Tensor:
     """Return the tokens of a text, int64 [T]. Raises CheckpointError when tokenizer and model are not of each other."""
     tokenizer = tokenizer or load_tokenizer(checkpoint.path)
-    ids = tokenizer(text, verbose=False)["input_ids"]
-    words = next((layer.shape[0] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING), 0)
-    if not ids or max(ids) >= words:
-        raise CheckpointError("no_tokenizer", model=checkpoint.title)
+    ids = tokenizer.encode(text)
+    tokenizer.check(ids, words(checkpoint))
+    if not ids:
+        raise TextError("text_too_short", tokens=0, window=1)
     return torch.tensor(ids, dtype=torch.int64)
+
+
+def words(checkpoint: Checkpoint) -> int:
+    """Return how many tokens a model's embedding has a row for."""
+    return next((layer.shape[0] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING), 0)
 
 
 def digest(ids: Tensor) -> str:

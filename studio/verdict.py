@@ -17,6 +17,7 @@ from studio.decoder import MOST_TOKENS, Decoder, Read
 from studio.detokenize import Detokenizer
 from studio.prompt import prompt_ids
 from studio.template import Message
+from studio.tokenizer import GuardedTokenizer
 
 WIDE = 4
 """Bytes of a weight in fp32, in which the pass is computed where one block, or the head, fits so; else in bf16."""
@@ -60,7 +61,7 @@ class Verdict:
 def judged(
     checkpoint: Checkpoint,
     decoder: Decoder[Any],
-    tokenizer: Any,
+    tokenizer: GuardedTokenizer,
     prompt: Sequence[int],
     said: Sequence[int],
     read: Read,
@@ -79,7 +80,7 @@ def judged(
     seen = hidden[:, len(prompt) - 1 :]
     own = _own(decoder, ids[:-1], len(prompt) - 1, read, kv_bits)
     written, text = Detokenizer(tokenizer), ""
-    stops = decoder.stop_ids | {tokenizer.eos_token_id}
+    stops = decoder.stop_ids | tokenizer.stop_ids
     tokens: list[Judged] = []
     for logits in original.logits(seen):
         for theirs in logits[0].float():
@@ -126,7 +127,7 @@ def _own(
 
 
 def _judged(
-    theirs: Tensor, ours: Tensor, token: int, place: tuple[int, int], tokenizer: Any, stops: frozenset[int]
+    theirs: Tensor, ours: Tensor, token: int, place: tuple[int, int], tokenizer: GuardedTokenizer, stops: frozenset[int]
 ) -> Judged:
     """Compare the logits fp32 [V] of the original and of the compressed model where ``token`` was said."""
     original, compressed = theirs.log_softmax(-1), ours.log_softmax(-1)
@@ -135,7 +136,7 @@ def _judged(
     return Judged(
         place,
         (float(original[token].exp()), float(compressed[token].exp())),
-        "" if best == token or best in stops else str(tokenizer.decode([best])),
+        "" if best == token or best in stops else tokenizer.decode([best]),
         best == token,
         float(original[best].exp()),
         # A token that the original rules out weighs nothing, whatever the other thinks of it.

@@ -47,7 +47,6 @@ for name in (
 
 from studio import hub, source  # noqa: E402
 from studio.checkpoint import Checkpoint  # noqa: E402
-from studio.prompt import RENDERER  # noqa: E402
 from studio.settings import settings  # noqa: E402
 from tests.steps import finish  # noqa: E402
 
@@ -78,13 +77,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.parent.name == "browser":
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.timeout(1800))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_process_stays() -> Iterator[None]:
-    """The process that renders chat templates lives as long as the studio; here that is until the last test."""
-    yield
-    RENDERER.close()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -43,6 +43,7 @@ class CudaDecoder(Decoder["CudaCache"]):
         Raises RuntimeError or OSError where the kernels cannot be had.
         """
         self.shape, self.context, self.stop_ids = shape, context, stop_ids
+        self.vocabulary = shape.vocabulary
         self._device = device or torch.device("cuda", torch.cuda.current_device())
         self._lock = threading.Lock()  # texts share what a step writes to
         with torch.cuda.device(self._device), torch.inference_mode():

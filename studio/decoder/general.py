@@ -22,6 +22,7 @@ class GeneralDecoder(Decoder["GeneralCache"]):
         self.model, self.reason = model, reason
         self.weight_bytes = weight_bytes(model)
         self.is_slow = slow_schemes(model)
+        self.vocabulary = int(getattr(model.config, "vocab_size", None) or 1 << 30)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
         self.stop_ids = stop_ids(getattr(getattr(model, "generation_config", None), "eos_token_id", None))
         # Before transformers 5.24 it had other names, of its own where blocks keep a state and no keys (Mamba).

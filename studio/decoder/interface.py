@@ -62,6 +62,8 @@ class Decoder(ABC, Generic[Kept]):
     way: Way
     weight_bytes: int
     """What the weights take in memory."""
+    vocabulary: int
+    """Tokens it knows."""
     context: int
     """Positions a text can have."""
     stop_ids: frozenset[int]

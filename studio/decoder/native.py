@@ -45,6 +45,7 @@ class NativeDecoder(Decoder["NativeCache"]):
         if lib is None:
             raise RuntimeError("the compiled decoder is not available")
         self.shape, self.context, self.stop_ids = shape, context, stop_ids
+        self.vocabulary = shape.vocabulary
         # At 4 bits two halves of a span of dimensions share bytes.
         self.kv_bits = KV_BITS if shape.dimensions % SPAN == 0 else KV_BITS[:2]
         self.weight_bytes = sum(each.nbytes for each in {id(each): each for each in tiles.values()}.values())

@@ -9,7 +9,6 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from studio import machine, source, workers
-from studio.prompt import RENDERER
 from studio.session import Session
 from studio.settings import settings
 from studio.ui.events import wire
@@ -36,7 +35,6 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
             for _ in source.open_model(source.BUILTIN, paths=False):
                 pass
     machine.measure()  # while nobody waits for anything
-    RENDERER.start()
     gc.freeze()  # what is loaded by now stays: looking through it again would cost a third of a second, now and then
     blocks, page = build(_close)
     with blocks:

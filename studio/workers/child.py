@@ -21,6 +21,8 @@ import studio
 
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE", re.IGNORECASE)
 """Names in the environment whose values no child needs."""
+ROOM = 1 << 19
+"""Bytes of a request that are under way: the whole environment is in it."""
 TRIES = 2
 """A zygote that has ended is started again once."""
 
@@ -155,12 +157,11 @@ class _Zygote:
             self._stop()
 
     def _running(self) -> socket.socket:
-        if self._process is not None and self._process.poll() is None and self._control is not None:
+        if self._control is not None and (self._process is None or self._process.poll() is None):
             return self._control
         self._stop()
         ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        for side in (ours, theirs):  # a request holds the whole environment
-            side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 19)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
         with theirs:
             self._process = _started(theirs)
         self._control = ours
@@ -180,9 +181,15 @@ class _Zygote:
         self._lock = threading.Lock()
         self._process = self._control = None
 
+    def inherit(self, control: socket.socket) -> None:
+        """Ask the zygote that this process comes from, over a socket of its own."""
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ROOM)
+        self._control = control
+
 
 _ZYGOTE = _Zygote()
 atexit.register(_ZYGOTE.close)
+inherit = _ZYGOTE.inherit
 
 
 def _started(theirs: socket.socket, *args: str) -> "subprocess.Popen[bytes]":

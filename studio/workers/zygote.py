@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import resource
+import selectors
 import signal
 import socket
 import sys
@@ -27,6 +28,8 @@ PRELOAD = (
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
     "transformers.utils.chat_template_utils",
+    "jinja2.ext",
+    "studio.tokenizer_process",
     "studio.columns",
     "studio.drift",
     "studio.output_error",
@@ -47,31 +50,67 @@ def serve(control: socket.socket) -> None:
     common.create()
     gc.collect()
     gc.freeze()  # pages that no collection writes to stay shared with the children
+    asking = selectors.DefaultSelector()
+    asking.register(control, selectors.EVENT_READ, set())
     while True:
-        message, fds, _, _ = socket.recv_fds(control, MESSAGE, 1)
-        if not message:
-            return
-        request = json.loads(message)
-        if request["op"] == "fork":
-            answer: dict[str, Any] = {"pid": _forked(request, fds[0], control)}
-        else:
-            answer = {"statuses": [_reaped(pid) for pid in request["pids"]]}
-        for fd in fds:
-            os.close(fd)
-        control.sendall(json.dumps(answer).encode())
+        for key, _ in asking.select():
+            place, pids = key.fileobj, key.data
+            assert isinstance(place, socket.socket)
+            try:
+                message, fds, _, _ = socket.recv_fds(place, MESSAGE, 1)
+            except ConnectionResetError:
+                message = b""
+            if not message and place is control:
+                return
+            if not message:  # a child has ended, and those that it asked for go with it
+                asking.unregister(place)
+                place.close()
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                    _reaped(pid)
+                continue
+            answer = _answer(json.loads(message), fds, asking, pids)
+            for fd in fds:
+                os.close(fd)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                place.sendall(json.dumps(answer).encode())
 
 
-def _forked(request: dict[str, Any], fd: int, control: socket.socket) -> int:
+def _answer(request: dict[str, Any], fds: list[int], asking: selectors.BaseSelector, pids: set[int]) -> dict[str, Any]:
+    """Fork or reap; ``pids`` are the children of whoever asks."""
+    if request["op"] == "fork":
+        pid = _forked(request, fds[0], asking)
+        pids.add(pid)
+        return {"pid": pid}
+    pids.difference_update(request["pids"])
+    return {"statuses": [_reaped(pid) for pid in request["pids"]]}
+
+
+def _forked(request: dict[str, Any], fd: int, asking: selectors.BaseSelector) -> int:
+    """Fork; a child that nothing limits may ask for children of its own, over a socket that is heard from now on."""
     parent = os.getpid()
+    pair = None if request["memory"] is not None else socket.socketpair(type=socket.SOCK_SEQPACKET)
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        control.close()
+        for key in list(asking.get_map().values()):  # or nobody would hear that another has ended
+            assert isinstance(key.fileobj, socket.socket)
+            key.fileobj.close()
+        asking.close()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+        if pair is not None:
+            from studio.workers.child import inherit
+
+            pair[0].close()
+            inherit(pair[1])
         become(request, fd)
+    if pair is not None:
+        pair[1].close()
+        asking.register(pair[0], selectors.EVENT_READ, set())
     return pid
 
 

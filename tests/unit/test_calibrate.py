@@ -117,7 +117,7 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_model: Tiny) -> None:
     )
     with pytest.raises(CheckpointError) as caught:
         token_ids(replace(checkpoint, layers=few))
-    assert caught.value.key == "no_tokenizer"
+    assert caught.value.key == "tokenizer_beyond"
 
 
 def test_inputs_are_found_once_for_a_text(tiny_model: Tiny, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,13 +63,16 @@ def test_a_model_without_probabilities_is_a_sentence(checkpoint: Checkpoint) -> 
 
 def test_a_tokenizer_of_another_model_is_refused(checkpoint: Checkpoint) -> None:
     class Foreign:
-        all_special_ids = (0, 1)
+        special_ids = frozenset((0, 1))
 
         def __len__(self) -> int:
             return 2
 
-        def __call__(self, *_: object, **__: object) -> dict[str, list[int]]:
-            return {"input_ids": []}
+        def encode(self, text: str) -> list[int]:
+            return []
+
+        def check(self, ids: list[int], words: int) -> None:
+            return None
 
     with pytest.raises(CheckpointError):
         finish(write(checkpoint, open_original(checkpoint), Foreign(), 1, 9))
