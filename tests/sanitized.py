@@ -1,4 +1,4 @@
-"""``python -m tests.sanitized [NAME ...]``: the compiled code's tests under sanitizers: ``address``, ``undefined``, ``thread``.
+"""``python -m tests.sanitized [NAME ...]``: the compiled code's tests under ``address``, ``undefined`` and ``thread``.
 
 Python itself is not built for them, so their libraries are loaded before it, and only what is compiled here is watched.
 A whole server runs so too: ``environment`` below says what has to be set, and ``build`` what has to be done first.
@@ -20,11 +20,11 @@ OPTIONS = {
 TESTS = ("test_guard_pages.py", "test_team.py", "test_pointers.py", "test_products.py")
 SHORT = ("test_team.py", "test_guard_pages.py::test_whole_steps")
 BUILD = """
-from studio.native.build import FUSED_FLAGS, library
+from studio.native.build import FUSED_FLAGS, made
 from studio.native import nearest, products
-library(products.SOURCE, FUSED_FLAGS), library(nearest.SOURCE)
+made(products.SOURCE, FUSED_FLAGS), made(nearest.SOURCE)
 """
-"""Compiles, and cannot load what it made: the sanitizer's library is not there."""
+"""Compiles without loading what it made: the sanitizer's library is not there."""
 
 
 def environment(name: str) -> dict[str, str]:
