@@ -1,4 +1,4 @@
-"""Threads that compute together: whatever their number, whoever calls, and however often they sleep between two calls."""
+"""Threads that compute together: whatever their number, whoever calls, and however often they sleep between calls."""
 
 import threading
 import time
