@@ -26,18 +26,28 @@ PATIENCE = 120
 @cache
 def library(source: Path, flags: tuple[str, ...] = FLAGS) -> ctypes.CDLL | None:
     """Return the compiled ``source``, None where there is no compiler or it fails: torch then does the work."""
+    try:
+        file = made(source, flags)
+        return None if file is None else ctypes.CDLL(str(file))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        LOG.info("%s runs on torch instead of compiled code: %s", source.name, error)
+        return None
+
+
+def made(source: Path, flags: tuple[str, ...] = FLAGS) -> Path | None:
+    """Return the file that ``source`` is compiled into, making it where it is not here yet; None without a compiler.
+
+    Raises OSError, ValueError or SubprocessError when it cannot be made.
+    """
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not settings().native or compiler is None:
         return None
     tuned = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    try:
-        flags = (*flags, tuned, *shlex.split(settings().native_flags))
-        folder, name = settings().cache_dir / "native", f"{source.stem}-{_key(source, compiler, flags)}"
-        made = next(filter(_is_whole, folder.glob(f"{name}-*.so")), None)
-        return ctypes.CDLL(str(made or _compiled(compiler, flags, source, folder, name)))
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        LOG.info("%s runs on torch instead of compiled code: %s", source.name, error)
-        return None
+    flags = (*flags, tuned, *shlex.split(settings().native_flags))
+    folder, name = settings().cache_dir / "native", f"{source.stem}-{_key(source, compiler, flags)}"
+    return next(filter(_is_whole, folder.glob(f"{name}-*.so")), None) or _compiled(
+        compiler, flags, source, folder, name
+    )
 
 
 def _compiled(compiler: str, flags: tuple[str, ...], source: Path, folder: Path, name: str) -> Path:

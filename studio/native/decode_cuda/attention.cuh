@@ -150,7 +150,10 @@ template <int D, int G, bool SINGLE> __global__ void __launch_bounds__(32 * ATTE
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             const int p = base + i * STREAMS + stream;
-            if (SINGLE && p == last && has_dimensions) k[i] = *(const uint4 *)(fresh[0] + d), v[i] = *(const uint4 *)(fresh[1] + d);
+            /* Of the part that has it alone: others look past their end too, and their `fresh` holds whatever was there,
+               NaN perhaps, which no share of zero takes away. */
+            if (SINGLE && p == last && p < end && has_dimensions)
+                k[i] = *(const uint4 *)(fresh[0] + d), v[i] = *(const uint4 *)(fresh[1] + d);
             float x[8];
             widen(k[i], x);
             value[i] = v[i];

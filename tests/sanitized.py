@@ -1,0 +1,71 @@
+"""``python -m tests.sanitized [NAME ...]``: the compiled code's tests under ``address``, ``undefined`` and ``thread``.
+
+Python itself is not built for them, so their libraries are loaded before it, and only what is compiled here is watched.
+A whole server runs so too: ``environment`` below says what has to be set, and ``build`` what has to be done first.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LIBRARIES = {"address": "libasan.so", "undefined": "libubsan.so", "thread": "libtsan.so"}
+OPTIONS = {
+    "ASAN_OPTIONS": "detect_leaks=0",  # Python's own are many
+    "UBSAN_OPTIONS": "print_stacktrace=1",
+    "TSAN_OPTIONS": "ignore_noninstrumented_modules=1 exitcode=66",
+}
+TESTS = ("test_guard_pages.py", "test_team.py", "test_pointers.py", "test_products.py")
+SHORT = ("test_team.py", "test_guard_pages.py::test_whole_steps")
+BUILD = """
+from studio.native.build import FUSED_FLAGS, made
+from studio.native import nearest, products
+made(products.SOURCE, FUSED_FLAGS), made(nearest.SOURCE)
+"""
+"""Compiles without loading what it made: the sanitizer's library is not there."""
+
+
+def environment(name: str) -> dict[str, str]:
+    """Return what a process needs to run the compiled code under a sanitizer."""
+    flags = f"-fsanitize={name} -fno-sanitize-recover=all -g -O1"
+    return {"STUDIO_NATIVE_FLAGS": flags, "LD_PRELOAD": _library(name), **OPTIONS}
+
+
+def build(name: str) -> None:
+    """Compile for a sanitizer, in a process without it: the compiler would run under it too, many times as slowly."""
+    plain = {"STUDIO_NATIVE_FLAGS": environment(name)["STUDIO_NATIVE_FLAGS"]}
+    subprocess.run([sys.executable, "-c", BUILD], cwd=ROOT, env=os.environ | plain, check=True)
+
+
+def run(name: str, tests: Sequence[str], more: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run unit tests under a sanitizer."""
+    paths = [f"tests/unit/{test}" for test in tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *paths]
+    if name == "thread":  # its memory has fixed places, which random ones would meet
+        command = ["setarch", "-R", *command]
+    command += ["--deselect", "tests/unit/test_products.py::test_processors_that_know_less"]  # minutes to compile
+    env = os.environ | environment(name) | (more or {})
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def _library(name: str) -> str:
+    found = subprocess.run(["gcc", f"-print-file-name={LIBRARIES[name]}"], capture_output=True, text=True, check=True)
+    return found.stdout.strip()
+
+
+def main() -> int:
+    failed = 0
+    for name in sys.argv[1:] or LIBRARIES:
+        build(name)
+        done = run(name, TESTS)
+        print(f"{name}: {done.stdout.strip().splitlines()[-1] if done.stdout.strip() else 'ended'}")
+        if done.returncode:
+            failed = 1
+            print(done.stdout[-6000:], done.stderr[-6000:], sep="\n")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
