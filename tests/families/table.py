@@ -66,15 +66,20 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    rows = []
+    rows, failed = [], False
     for family in (*FAMILIES, *TEXT_TWINS):
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(row(family, Path(folder)))
+            try:
+                rows.append(row(family, Path(folder)))
+            except Exception as error:  # a family must not keep the others from being told
+                rows.append(f"| {family} | **at fault: {type(error).__name__}** |||||")
+                failed = True
         print(rows[-1], file=sys.stderr, flush=True)
 
     FILE.parent.mkdir(exist_ok=True)
     head = HEAD.format(version=transformers.__version__, tokens=agree.TOKENS)
     FILE.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

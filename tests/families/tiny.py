@@ -43,7 +43,8 @@ SIZES: dict[str, Any] = {
     "sliding_window": 24, "sliding_window_size": 24, "attention_window_size": 24, "window_size": 24,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16,
-    "rotary_dim": 8, "index_topk": 64, "adapter_in_dim": HIDDEN, "state_size": 8, "chunk_size": 16, "time_step_rank": 4,
+    "rotary_dim": 8, "index_topk": 64, "adapter_in_dim": HIDDEN, "adapter_input_size": HIDDEN, "adapter_out_dim": HIDDEN,
+    "state_size": 8, "chunk_size": 16, "time_step_rank": 4,
 }  # fmt: skip
 """A config's key -> its size here."""
 
@@ -93,6 +94,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "ple_embed_dim": 8, "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 64,
         "indexer_compress_ratio": 4,
     },
+    "qwen2_vl_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}},
+    "qwen2_5_vl_text": {
+        "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 1e4, "mrope_section": [1, 1, 2], "factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+    "qwen3_vl_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}},
+    "qwen3_vl_moe_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}},
     "recurrent_gemma": {"num_hidden_layers": 3, "lru_width": HIDDEN},
     "roc_bert": {
         "pronunciation_embed_dim": 16, "shape_embed_dim": 16, "shape_vocab_size": 64, "pronunciation_vocab_size": 64,
