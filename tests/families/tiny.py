@@ -43,7 +43,8 @@ SIZES: dict[str, Any] = {
     "sliding_window": 24, "sliding_window_size": 24, "attention_window_size": 24, "window_size": 24,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
     "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16,
-    "rotary_dim": 8, "index_topk": 64, "adapter_in_dim": HIDDEN, "adapter_input_size": HIDDEN, "adapter_out_dim": HIDDEN,
+    "rotary_dim": 8, "index_topk": 64,
+    "adapter_in_dim": HIDDEN, "adapter_input_size": HIDDEN, "adapter_out_dim": HIDDEN,
     "state_size": 8, "chunk_size": 16, "time_step_rank": 4,
 }  # fmt: skip
 """A config's key -> its size here."""
