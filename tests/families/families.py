@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from studio.checkpoint import Checkpoint, of_folder
+from studio.checkpoint import Checkpoint, of_folder, read_json
 from studio.configs import REFUSED, load_config
 from tests.families import tiny
 
@@ -41,6 +42,11 @@ class Tiny:
     folder: Path
     model: Any
     checkpoint: Checkpoint
+
+    def in_bf16(self) -> Any:
+        """Return transformers' model computing in bf16; that of a part is the one there is, converted."""
+        is_part = self.model.config.model_type != read_json(self.folder / "config.json")["model_type"]
+        return self.model.to(torch.bfloat16) if is_part else tiny.loaded(self.model, self.folder, torch.bfloat16)
 
 
 def opened(family: str, folder: Path) -> Tiny:

@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import torch
 import transformers
 from transformers.utils import logging
 
@@ -55,7 +54,7 @@ def row(family: str, folder: Path) -> str:
         return f"| {family} | an encoder: it is compressed and exported, and does not chat |||||"
     tokens = agree.some_tokens(VOCABULARY)
     expected = agree.reference(one.model, tokens)
-    errors = [agree.error(agree.reference(one.model.to(torch.bfloat16), tokens), expected)]
+    errors = [agree.error(agree.reference(one.in_bf16(), tokens), expected)]
     for decoder in (open_original(one.checkpoint), open_compressed(agree.packed(one.checkpoint, folder))):
         for pieces in ((128, 72), (128,)):
             errors.append(agree.error(agree.in_pieces(decoder, tokens, pieces), expected))
