@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-native-sanitized parity bench-compress bench-decode bench-load bench-quality lint format clean browser
+.PHONY: help run test test-native-sanitized parity families bench-compress bench-decode bench-load bench-quality lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ test-native-sanitized: $(VENV)/developed ## The compiled code under sanitizers o
 
 parity: $(VENV)/developed ## Compare every weight of the built-in model with NNCF, into tests/parity/REPORT.md
 	@$(BIN)/python -m tests.parity.report
+
+families: $(VENV)/developed ## Compare every family's answers with transformers', into docs/families.md
+	@$(BIN)/python -m tests.families.table
 
 bench-compress: $(VENV)/developed ## Time compressing against NNCF and the machine, into tests/bench/COMPRESS.md (BENCH="--only survey")
 	@$(BIN)/python -m tests.bench.compress $(BENCH)

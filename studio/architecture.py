@@ -6,7 +6,7 @@ the model's own code's word, not a guess from names.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -18,7 +18,7 @@ from torch import nn
 from studio.config_values import check_counts, refused
 from studio.configs import Task, task
 from studio.configs import load_config as load_config
-from studio.errors import CheckpointError
+from studio.errors import CheckpointError, ModelError
 from studio.headers import TensorEntry
 from studio.module_tree import module_tree
 from studio.source_formats import StoredTensor
@@ -30,6 +30,10 @@ DEFINING_LINEAR = frozenset({"Linear", "FalconLinear"})
 
 EXPERT = re.compile(r"(?<=\.)\d+(?=\.)")
 """The number of an expert in a name, between dots."""
+
+
+Differ = Callable[[str, str], bool]
+"""Names of two of the file's tensors -> whether their values differ."""
 
 
 class Kind(StrEnum):
@@ -142,11 +146,14 @@ def empty_model(config: Any, dtype: torch.dtype = torch.bfloat16) -> nn.Module:
         raise refused(error, config.to_dict()) from error
 
 
-def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, ...]:
+def layer_map(config: Any, entries: Mapping[str, TensorEntry], differ: Differ | None = None) -> tuple[Layer, ...]:
     """Return every tensor of the model, in the model's order, matched with the checkpoint's.
 
+    ``differ`` says whether two of the file's tensors have other values: two that a config ties and that have are two.
+    Without it they are one.
+
     Raises CheckpointError when a tensor is missing or of another shape or type than the config promises, ModelError
-    when transformers makes one of the file's in a way that the studio does not know.
+    when transformers makes one of the file's in a way that the studio does not know, or one is of whole numbers.
     """
     check_counts(config, len(entries))
     try:
@@ -155,19 +162,25 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, .
     except Exception as error:  # impossible sizes and names raise whatever the model's own code does
         raise refused(error, config.to_dict()) from error
     modules = dict(model.named_modules())
-    tied: dict[str, str] = dict(model.all_tied_weights_keys)  # type: ignore[arg-type]
-    twins: dict[str, tuple[str, ...]] = {}
-    for twin, owner in tied.items():
-        twins[owner] = (*twins.get(owner, ()), twin)
     try:
         found = sources(model, entries)
     except ValueError as error:  # a name with a number of thousands of digits
         raise CheckpointError("bad_tensor_name", file=next(iter(entries.values())).file) from error
+    if differ is not None:
+        ties: dict[str, str] = model.all_tied_weights_keys  # type: ignore[assignment]
+        twice = [(twin, owner) for twin, owner in ties.items() if found.get(twin) and found.get(owner)]
+        untie(model, {name for pair in twice if differ(*(found[each][0] for each in pair)) for name in pair})
+    tied: dict[str, str] = dict(model.all_tied_weights_keys)  # type: ignore[arg-type]
+    twins: dict[str, tuple[str, ...]] = {}
+    for twin, owner in tied.items():
+        twins[owner] = (*twins.get(owner, ()), twin)
     head = model.get_output_embeddings()  # type: ignore[operator]
     layers = []
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name in tied:
             continue
+        if not tensor.is_floating_point():
+            raise ModelError("whole_numbers", architecture=config.model_type, tensor=name)
         same = twins.get(name, ())
         made_of = next((found[each] for each in (name, *same) if found.get(each)), None)
         if made_of is None:
@@ -180,6 +193,17 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry]) -> tuple[Layer, .
         shape = (*tensor.shape[:-2], *reversed(tensor.shape[-2:])) if transposed else tuple(tensor.shape)
         layers.append(Layer(name, made_of, kind, shape, transposed, same, _side(config, name)))
     return tuple(layers)
+
+
+def untie(model: nn.Module, held: Collection[str]) -> None:
+    """Let parameters be two where both are held, whatever the config says of tying, as transformers does."""
+    ties: dict[str, str] = model.all_tied_weights_keys  # type: ignore[assignment]
+    for twin in [twin for twin, owner in ties.items() if twin in held and owner in held]:
+        del ties[twin]
+        path, _, leaf = twin.rpartition(".")
+        module = model.get_submodule(path)
+        empty = torch.empty_like(module.get_parameter(leaf), device="meta")
+        module.register_parameter(leaf, nn.Parameter(empty, requires_grad=False))
 
 
 def _fit(shape: tuple[int, ...], parts: Sequence[StoredTensor], kind: Kind) -> bool:
@@ -211,8 +235,8 @@ def _kind(module: nn.Module, leaf: str, tensor: torch.Tensor, head: nn.Module | 
         return Kind.LINEAR, bool(module.is_transposed)
     if leaf != "weight" or tensor.ndim != 2:
         return Kind.OTHER, False
-    if module is head:
-        return Kind.HEAD, False
+    if module is head:  # one that does more than multiply stays as it is
+        return (Kind.HEAD if type(module).forward is nn.Linear.forward else Kind.OTHER), False
     if isinstance(module, nn.Embedding):
         is_plain = type(module).forward is nn.Embedding.forward or hasattr(module, "embed_scale")
         return (Kind.EMBEDDING if is_plain else Kind.OTHER), False  # OPT's table of positions counts on its own

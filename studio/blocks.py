@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from studio.architecture import Layer, empty_model, load_config
+from studio.architecture import Layer, empty_model, load_config, untie
 from studio.checkpoint import Checkpoint, read_json
 from studio.model_files import CONFIG
 from studio.steps import threaded
@@ -98,6 +98,7 @@ class BlockModel:
     ) -> None:
         """Build the tree. Raises CheckpointError when the config makes no model."""
         self.model = empty_model(load_config(read_json(checkpoint.path / CONFIG)), dtype)
+        untie(self.model, {layer.name for layer in checkpoint.layers})
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._transform = transform

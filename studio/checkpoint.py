@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def _checkpoint(
     base_model: str = "",
 ) -> Checkpoint:
     model = load_config(config)
-    layers = layer_map(model, entries)
+    layers = layer_map(model, entries, None if folder is None else partial(_differ, folder, entries))
     return Checkpoint(
         name,
         revision,
@@ -221,6 +222,19 @@ def _checkpoint(
         base_model=base_model,
         license=license,
     )
+
+
+def _differ(folder: Path, entries: Mapping[str, TensorEntry], one: str, other: str) -> bool:
+    """Return whether two tensors begin or end differently: a head that is trained apart does so in its first rows."""
+    first, second = entries[one], entries[other]
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return True
+    length = min(first.nbytes, FINGERPRINT_BYTES)
+    with FolderRanges(folder) as ranges:
+        return any(
+            not torch.equal(*(ranges.read(each.file, each.start + start, length) for each in (first, second)))
+            for start in (0, first.nbytes - length)
+        )
 
 
 def fingerprint(files: list[Path]) -> str:

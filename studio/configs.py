@@ -45,6 +45,21 @@ TEXT_TWINS: dict[str, dict[str, Any]] = {
 positions of their rotation are one and the same."""
 
 
+REFUSED = {
+    "xlnet": "reads_both_ways",
+    "cpmant": "reads_both_ways",
+    "reformer": "answers_vary",
+    "prophetnet": "length_changes_answers",
+    "gemma4_assistant": "needs_other_model",
+    "gemma4_unified_assistant": "needs_other_model",
+    "musicgen": "writes_no_text",
+    "musicgen_melody": "writes_no_text",
+    "blt": "reads_patches",
+    "emu3": "needs_its_pictures",
+}
+"""Families that transformers names as language models and that cannot answer here -> why."""
+
+
 class Task(StrEnum):
     """What a model does with text, which decides transformers' class for it."""
 
@@ -59,8 +74,8 @@ class Task(StrEnum):
 def load_config(config: Mapping[str, Any]) -> Any:
     """Return transformers' config object for a ``config.json``; of a model that also sees or hears, its text part's.
 
-    Raises ModelError for an architecture that transformers does not know by itself as a language model, or weights
-    quantized in a way that cannot be read; CheckpointError for a config that makes no sense.
+    Raises ModelError for an architecture that transformers does not know by itself as a language model, one that cannot
+    answer here, or weights quantized in a way that cannot be read; CheckpointError for a config that makes no sense.
     """
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -68,6 +83,8 @@ def load_config(config: Mapping[str, Any]) -> Any:
     if kind not in CONFIG_MAPPING:
         reason = "needs_remote_code" if "auto_map" in config or kind == "chatglm" else "unknown_architecture"
         raise ModelError(reason, architecture=kind[:40] or "?")
+    if kind in REFUSED:
+        raise ModelError(REFUSED[kind], architecture=kind)
     quantization = config.get(QUANTIZATION)
     if quantization not in (None, PACKED_BY_STUDIO) and not is_readable(quantization):
         method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
@@ -81,9 +98,12 @@ def load_config(config: Mapping[str, Any]) -> Any:
         whole = kinds.from_dict(allowed)
         part = _text_part(whole)
         known = part is not None or _task(whole) is not None
+        reads_both_ways = part is None and _task(whole) is Task.DECODER and getattr(whole, "is_decoder", 1) is False
         check_heads(whole if part is None else part)
     except Exception as error:  # whatever a hostile or broken config makes transformers raise
         raise refused(error, allowed) from error
+    if reads_both_ways:
+        raise ModelError("reads_both_ways", architecture=kind)
     if not known:
         raise ModelError("unknown_architecture", architecture=kind[:40])
     return whole if part is None else part
@@ -161,6 +181,8 @@ def _text_part(config: Any) -> Any:
 
 
 def _plain_rotation(text: Any) -> dict[str, Any]:
-    """Return the settings of a rotation without its sections for time, height and width."""
+    """Return the settings of a rotation without its sections for time, height and width; what stretches it stays."""
     settings = dict(getattr(text, "rope_parameters", None) or {})
-    return {key: value for key, value in settings.items() if not key.startswith("mrope")} | {"rope_type": "default"}
+    kind = settings.get("rope_type", "default")
+    plain = {key: value for key, value in settings.items() if not key.startswith("mrope") and key != "type"}
+    return plain | {"rope_type": "default" if kind == "mrope" else kind}

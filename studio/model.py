@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from studio.architecture import Layer, empty_model
+from studio.architecture import Layer, empty_model, untie
 from studio.checkpoint import Checkpoint, read_json
 from studio.config_values import check_counts, refused
 from studio.configs import load_config
@@ -35,6 +35,7 @@ def load_original(checkpoint: Checkpoint) -> nn.Module:
     """Return the uncompressed model in bf16. Raises CheckpointError when its files are damaged."""
     config = load_config(read_json(checkpoint.path / CONFIG))
     model = empty_model(config, COMPUTE)
+    untie(model, {layer.name for layer in checkpoint.layers})
     for layer in checkpoint.layers:
         stored = whole(checkpoint, layer)
         for name in (layer.name, *layer.tied):
@@ -62,6 +63,7 @@ def load_compressed(folder: Path) -> nn.Module:
     model = empty_model(compressed_config(folder, recipe.weights_file), COMPUTE)
     parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
     with safe_open(folder / recipe.weights_file, framework="pt") as file:
+        untie(model, (set(file.keys()) - parts) | {weight.name for weight in recipe.weights})
         for weight in recipe.weights:
             _put_packed(model, weight, packed_weight(file, weight))
         parameters = dict(model.state_dict(keep_vars=True))
@@ -208,7 +210,10 @@ def _finished(model: nn.Module, folder: Path) -> nn.Module:
     if path.is_file():
         settings = read_json(path)
         try:
-            model.generation_config = GenerationConfig.from_dict(settings)
+            generation = GenerationConfig.from_dict(settings)
         except Exception as error:  # its values come from outside, as the config's do
             raise refused(error, settings, GENERATION) from error
+        if generation.eos_token_id is None:  # what the config says holds, as where there is no such file
+            generation.eos_token_id = getattr(model.config, "eos_token_id", None)
+        model.generation_config = generation
     return model.eval().requires_grad_(False)

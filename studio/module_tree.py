@@ -52,6 +52,10 @@ def module_tree(config: Any, attention: str, dtype: torch.dtype, has_buffers: bo
     _check_buffers(model)
     if has_buffers:
         _fill_buffers(model)
+    for module in model.modules():  # tables of positions whose code asks torch for its default dtype
+        table = module._buffers.get("weights")
+        if table is not None and hasattr(module, "make_weights"):
+            module._buffers["weights"] = table.to(dtype)
     return model.eval()
 
 

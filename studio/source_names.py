@@ -42,7 +42,9 @@ def sources(model: Any, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
             else:
                 fused[target][pattern].append(name)
             break
-    made = {target: _stacked(target, parts, converter_of) for target, parts in fused.items() if target not in single}
+    kind = str(model.config.model_type)
+    left = {target: parts for target, parts in fused.items() if target not in single}
+    made = {target: _stacked(kind, target, parts, converter_of) for target, parts in left.items()}
     return {target: (name,) for target, name in single.items()} | made
 
 
@@ -51,7 +53,7 @@ def _of_text_part(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in TEXT_PARTS)
 
 
-def _stacked(target: str, parts: dict[str, list[str]], converter_of: dict[str, Any]) -> tuple[str, ...]:
+def _stacked(kind: str, target: str, parts: dict[str, list[str]], converter_of: dict[str, Any]) -> tuple[str, ...]:
     """Return the tensors of a fused parameter in the order of its rows: all of expert 0, all of expert 1, …"""
     converter = converter_of[next(iter(parts))]
     operations = [(type(operation).__name__, getattr(operation, "dim", None)) for operation in converter.operations]
@@ -60,4 +62,4 @@ def _stacked(target: str, parts: dict[str, list[str]], converter_of: dict[str, A
         return tuple(name for column in columns for name in column)
     if operations in ([("MergeModulelist", 0)], [("MergeModulelist", 0), ("Concatenate", 1)]):
         return tuple(name for expert in zip(*columns, strict=False) for name in expert)
-    raise ModelError("unknown_architecture", architecture=target[:40])
+    raise ModelError("made_otherwise", architecture=kind, tensor=target[:120])

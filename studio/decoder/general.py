@@ -1,7 +1,6 @@
 """A model whose steps are transformers' own modules: any architecture, at the price of dispatching hundreds of small
 operations a token."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,8 @@ from torch import Tensor, nn
 
 from studio.decoder.interface import Decoder, Reason, Way
 from studio.decoder.kv import key_values
+from studio.decoder.lengths import forget_lengths, lengths_of
+from studio.decoder.memory import carried_bytes, memory_of
 from studio.model import passed_by, slow_schemes, weight_bytes
 
 
@@ -25,10 +26,8 @@ class GeneralDecoder(Decoder["GeneralCache"]):
         self.vocabulary = int(getattr(model.config, "vocab_size", None) or 1 << 30)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
         self.stop_ids = stop_ids(getattr(getattr(model, "generation_config", None), "eos_token_id", None))
-        # Before transformers 5.24 it had other names, of its own where blocks keep a state and no keys (Mamba).
-        names = inspect.signature(model.forward).parameters
-        known = ("cache", "cache_params", "past_key_values")
-        self._cache_name = next((name for name in known if name in names), "past_key_values")
+        self._memory = memory_of(model)
+        self._lengths = lengths_of(model)
 
     @property
     def step_bytes(self) -> int:
@@ -39,7 +38,7 @@ class GeneralDecoder(Decoder["GeneralCache"]):
         return 0 if known is None else known.nbytes(positions)
 
     def begin(self, positions: int, bits: int = 16) -> "GeneralCache":
-        return GeneralCache(self.model.config, positions)
+        return GeneralCache(self._empty(), positions)
 
     def step(self, cache: "GeneralCache", tokens: Sequence[int]) -> Tensor:
         return self._logits(cache, tokens, 1)[-1]
@@ -47,26 +46,70 @@ class GeneralDecoder(Decoder["GeneralCache"]):
     def judge(self, cache: "GeneralCache", tokens: Sequence[int]) -> Tensor:
         return self._logits(cache, tokens, 0)
 
-    @torch.inference_mode()
+    def _empty(self) -> Any:
+        """Return what the model carries at the beginning of a text."""
+        from transformers import DynamicCache
+
+        is_given = self._memory.name is not None and not self._memory.is_own
+        return DynamicCache(config=self.model.config) if is_given else None
+
     def _logits(self, cache: "GeneralCache", tokens: Sequence[int], keep: int) -> Tensor:
-        kept = {self._cache_name: cache.kept}
-        ids = torch.tensor([list(tokens)], dtype=torch.int64, device="cpu")
-        found = self.model(ids, **kept, use_cache=True, logits_to_keep=keep).logits
-        cache.length += len(tokens)
-        return found[0].float()  # type: ignore[no-any-return]
+        """Return the logits [T, V] of the last tokens, at least those of the last ``keep``; 0 is all."""
+        reread = self._memory.name is None or self._is_outdated(cache, len(tokens))
+        given = [*cache.ids, *tokens] if reread else list(tokens)
+        if reread:
+            cache.kept, cache.length = self._empty(), 0
+        ones = self._memory.one_by_one and cache.length
+        pieces = [[token] for token in given] if ones else [given]
+        found = torch.cat([self._piece(cache, piece, keep) for piece in pieces])
+        cache.ids += tokens
+        cache.is_rewound = False
+        return found[-len(tokens) :]
+
+    def _is_outdated(self, cache: "GeneralCache", count: int) -> bool:
+        """Return whether what is carried was rotated for another length than transformers would have it.
+
+        It reads a prompt at once, all of it for its length, and each token of an answer for the length by then; where
+        a rotation switches, everything is read again.
+        """
+        if not self._lengths or not cache.length:
+            return False
+        before, after = cache.rotated, cache.length + count
+        if self._lengths.switched(before) != self._lengths.switched(after):
+            return True
+        return self._lengths.of(before) != self._lengths.of(after) and (count > 1 or cache.is_rewound)
+
+    @torch.inference_mode()
+    def _piece(self, cache: "GeneralCache", tokens: Sequence[int], keep: int) -> Tensor:
+        memory, end = self._memory, cache.length + len(tokens)
+        more: dict[str, Any] = {"use_cache": memory.name is not None, "logits_to_keep": keep}
+        if memory.name is not None:
+            more[memory.name] = cache.kept
+        if memory.takes_positions:
+            more["position_ids"] = torch.arange(cache.length, end, dtype=torch.int64, device="cpu").unsqueeze(0)
+        if self._lengths:
+            forget_lengths(self.model)
+        found = self.model(torch.tensor([list(tokens)], dtype=torch.int64, device="cpu"), **more)
+        if memory.is_own and memory.name is not None:
+            cache.kept = getattr(found, memory.name)
+        cache.length = cache.rotated = end
+        return found.logits[0].float()  # type: ignore[no-any-return]
 
 
 class GeneralCache:
-    """transformers' cache, which grows with the text."""
+    """What the model carries, which grows with the text."""
 
     bits = 16
 
-    def __init__(self, config: Any, positions: int) -> None:
-        from transformers import DynamicCache
-
-        self.kept = DynamicCache(config=config)
+    def __init__(self, kept: Any, positions: int) -> None:
+        self.kept = kept
+        self.ids: list[int] = []
+        """The text so far: some models read it again."""
         self.capacity = positions
         self.length = 0
+        self.rotated = 0
+        """The length that the frequencies of the last reading were for."""
+        self.is_rewound = False
 
     @property
     def room(self) -> int:
@@ -74,17 +117,18 @@ class GeneralCache:
 
     @property
     def nbytes(self) -> int:
-        tensors = (value for layer in self.kept.layers for value in vars(layer).values() if isinstance(value, Tensor))
-        return sum(tensor.nbytes for tensor in tensors)
+        return carried_bytes(self.kept)
 
     def rewind(self, length: int) -> None:
         """Forget everything from a position on. Raises ValueError for a model that keeps a state, which cannot."""
         if length < self.length:
             try:
-                self.kept.crop(length - self.length)
+                if self.kept is not None:
+                    self.kept.crop(length - self.length)
             except (RuntimeError, AttributeError) as error:  # a window that has moved on, a state without a past
                 raise ValueError("this cache cannot be rewound") from error
-            self.length = length
+            del self.ids[length:]
+            self.length, self.is_rewound = length, True
 
 
 def stop_ids(found: int | list[int] | None) -> frozenset[int]:

@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from studio.architecture import empty_model
+from studio.architecture import empty_model, untie
 from studio.checkpoint import Checkpoint, read_json
 from studio.config_values import bad_value
 from studio.configs import load_config
@@ -23,6 +23,7 @@ from studio.decoder.shape import DecoderShape, shape_of
 from studio.device import device
 from studio.errors import CheckpointError
 from studio.model import compressed_config, kept_tensor, load_compressed, load_original, packed_weight, whole
+from studio.model_files import CONFIG
 from studio.native import fragments, nvrtc
 from studio.native.arena import Arena
 from studio.native.tiles import Tiles, takes, tiles_of, tiles_of_floats
@@ -38,6 +39,7 @@ Read = Callable[[str], PackedTensor | Tensor]
 def open_original(checkpoint: Checkpoint) -> Decoder[Any]:
     """Return the uncompressed model at 16 bits. Raises CheckpointError when its files are damaged."""
     model = _empty(checkpoint.path)
+    untie(model, {layer.name for layer in checkpoint.layers})
     shape = shape_of(model)
     if shape is None:
         return GeneralDecoder(load_original(checkpoint), "architecture")
@@ -69,6 +71,8 @@ def open_compressed(folder: Path) -> Decoder[Any]:
     parts = {f"{weight.name}.{part.name}" for weight in recipe.weights for part in weight.parts}
     with safe_open(folder / recipe.weights_file, framework="pt") as file:
         names = set(file.keys()) - parts
+        untie(model, names | set(weights))
+        shape = shape_of(model) or shape
 
         def read(name: str) -> PackedTensor | Tensor:
             if name in weights:
@@ -172,15 +176,15 @@ def _on_cuda(sound: _Sound, shape: DecoderShape) -> CudaDecoder | Reason:
 
 
 def _empty(folder: Path) -> nn.Module:
-    return empty_model(load_config(read_json(folder / "config.json")))
+    return empty_model(load_config(read_json(folder / CONFIG)))
 
 
 def _stop_ids(folder: Path) -> frozenset[int]:
-    """Return the ids that end an answer by ``generation_config.json``, where there is one."""
+    """Return the ids that end an answer: by ``generation_config.json`` where it names some, else by ``config.json``."""
     path = folder / "generation_config.json"
-    if not path.is_file():
-        return frozenset()
-    found = read_json(path).get("eos_token_id")
+    found = read_json(path).get("eos_token_id") if path.is_file() else None
+    if found is None:
+        path, found = folder / CONFIG, getattr(load_config(read_json(folder / CONFIG)), "eos_token_id", None)
     ids: list[Any] = found if isinstance(found, list) else [found]
     if not all(each is None or type(each) is int for each in ids):
         raise bad_value("eos_token_id", found, "int, [int, …]", path.name)

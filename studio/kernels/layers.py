@@ -39,6 +39,12 @@ class PackedEmbedding(nn.Module):
 
     factor: Tensor | None
 
+    @property
+    def weight(self) -> Tensor:
+        """One NaN that claims W's shape [N, K], for code that asks it for the model's dtype and device."""
+        shape = self.product.height, self.product.width
+        return torch.full((), torch.nan, dtype=torch.bfloat16).expand(shape)
+
     def forward(self, indices: Tensor) -> Tensor:
         rows = self.product.rows(indices)
         return rows if self.factor is None else rows * self.factor.to(rows.dtype)

@@ -22,8 +22,8 @@ class Product(nn.Module, ABC):
     @abstractmethod
     def __init__(self, packed: PackedTensor) -> None:
         super().__init__()
-        self.width = packed.shape[1]
-        """K."""
+        self.height, self.width = packed.shape
+        """N and K."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor: ...

@@ -43,6 +43,9 @@ def raised_in(path: Path) -> list[Raised]:
             return keys(node.body) + keys(node.orelse)
         if isinstance(node, ast.Name) and node.id in assigned:
             return keys(assigned[node.id])
+        if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+            table = assigned.get(node.value.id)
+            return [key for value in table.values for key in keys(value)] if isinstance(table, ast.Dict) else ["?"]
         return ["?"]
 
     return [

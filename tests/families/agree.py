@@ -1,0 +1,63 @@
+"""How far the studio's answers are from transformers', read in several ways. Knows no family by name."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from studio.blocks import BlockModel
+from studio.checkpoint import Checkpoint
+from studio.compress import compress
+from studio.decoder import Decoder
+from studio.export import write_folder
+from studio.plan import Choice, make_plan
+from tests.steps import finish
+
+TOKENS = 200
+ODD = (37, 1, 90, 5, 67)
+"""Lengths of pieces that no block or chunk of a model divides."""
+
+
+def some_tokens(vocabulary: int, count: int = TOKENS) -> list[int]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(6, vocabulary, (count,), generator=generator).tolist()
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    """Return the relative error of centred logits [T, V], of all tokens together."""
+    found, expected = (x.double() - x.double().mean(-1, keepdim=True) for x in (found, expected))
+    return float((found - expected).norm() / expected.norm())
+
+
+def reference(model: Any, tokens: Sequence[int]) -> Tensor:
+    """Return the logits [T, V] of transformers' own model."""
+    with torch.inference_mode():
+        found: Tensor = model(input_ids=torch.tensor([list(tokens)])).logits[0].float()
+    return found
+
+
+def in_pieces(decoder: Decoder[Any], tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """Return the logits [T, V] of a text read in pieces of these lengths, then token by token."""
+    cache = decoder.begin(len(tokens))
+    found, start = [], 0
+    for length in (*lengths, *[1] * (len(tokens) - sum(lengths))):
+        found.append(decoder.judge(cache, tokens[start : start + length]))
+        start += length
+    return torch.cat(found)
+
+
+def by_blocks(checkpoint: Checkpoint, tokens: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return the logits [T, V] of the model run block by block from disk."""
+    streamed = BlockModel(checkpoint, dtype)
+    hidden = finish(streamed.run(torch.tensor([list(tokens)])))
+    with closing(streamed.logits(hidden)) as pieces:
+        return torch.cat([piece[0].float() for piece in pieces])
+
+
+def packed(checkpoint: Checkpoint, place: Path, mode: str = "int8_asym") -> Path:
+    """Compress everything to a mode and return the exported folder."""
+    plan = make_plan(checkpoint.layers, Choice.of(mode, -1, 1, mode))
+    return write_folder(checkpoint, finish(compress(checkpoint, plan, place / "packed")), place / "exported")
