@@ -19,7 +19,7 @@ from studio.checkpoint import Checkpoint
 from studio.model import COMPUTE
 from studio.settings import settings
 from studio.shelf import Shelf
-from studio.texts import digest
+from studio.texts import digest, positions
 from studio.texts import token_ids as tokens_of
 
 TEXT = Path(__file__).resolve().parents[1] / "assets" / "calibration.txt"
@@ -43,8 +43,12 @@ class Inputs:
 
 
 def token_ids(checkpoint: Checkpoint) -> Tensor:
-    """Return the built-in text as int64 [1, T], at most 512 tokens. Raises CheckpointError without a tokenizer."""
-    return tokens_of(checkpoint, TEXT.read_text(encoding="utf-8"))[:MAX_TOKENS].unsqueeze(0)
+    """Return the built-in text as int64 [1, T], T being 512 or as many positions as the model has.
+
+    Raises CheckpointError without a tokenizer.
+    """
+    ids = tokens_of(checkpoint, TEXT.read_text(encoding="utf-8"))
+    return ids[: positions(checkpoint, MAX_TOKENS)].unsqueeze(0)
 
 
 def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[Step, None, dict[str, Inputs]]:

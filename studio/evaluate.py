@@ -19,15 +19,13 @@ from torch.nn.functional import log_softmax
 from torch.nn.utils.rnn import pad_sequence
 
 from studio.blocks import BlockModel
-from studio.checkpoint import Checkpoint, read_json
-from studio.configs import load_config
+from studio.checkpoint import Checkpoint
 from studio.decoder import MOST_TOKENS, Decoder
-from studio.model_files import CONFIG
 from studio.questions import Flips, Options, Question, options, questions
 from studio.settings import settings
 from studio.shelf import Shelf
 from studio.steps import relayed
-from studio.texts import ASSETS, check_has_head, digest, read_text, token_ids, windows
+from studio.texts import ASSETS, check_has_head, digest, positions, read_text, token_ids, windows
 
 BUILTIN_TEXTS = (ASSETS / "evaluation-en.txt", ASSETS / "evaluation-zh.txt")
 WINDOWS, WINDOW = 18, 512
@@ -182,8 +180,7 @@ def text_windows(checkpoint: Checkpoint, text: str | None = None) -> Tensor:
     head.
     """
     check_has_head(checkpoint)
-    positions = getattr(load_config(read_json(checkpoint.path / CONFIG)), "max_position_embeddings", None)
-    length = min(WINDOW, positions or WINDOW)
+    length = positions(checkpoint, WINDOW)
     texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
     each = [windows(token_ids(checkpoint, one), WINDOWS // len(texts), length) for one in texts]
     turns = [(place / len(found), window) for found in each for place, window in enumerate(found)]

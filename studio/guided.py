@@ -27,7 +27,7 @@ from studio.rounding import METHODS, Rounded, Statistics
 from studio.rounding.awq import channel_scales, scaled
 from studio.rounding.tuned import Start
 from studio.scheme import Method, Scheme
-from studio.texts import ASSETS, check_has_head, read_text, token_ids, windows
+from studio.texts import ASSETS, check_has_head, positions, read_text, token_ids, windows
 from studio.tuning import tuned_block
 
 BUILTIN_TEXTS = (ASSETS / "calibration.txt", ASSETS / "calibration-more.txt")
@@ -126,7 +126,9 @@ def guided(
 
 
 def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tensor:
-    """Return what calibrates: windows of a text, or of the built-in ones, int64 [W, 256], W at most 16.
+    """Return what calibrates: windows of a text, or of the built-in ones, int64 [W, T], W at most 16.
+
+    T is 256, or as many positions as the model has.
 
     Raises TextError for a text that is too short, ModelError for a model without a language model's head,
     CheckpointError without a tokenizer.
@@ -134,7 +136,7 @@ def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tenso
     check_has_head(checkpoint)
     texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
     ids = torch.cat([token_ids(checkpoint, one) for one in texts])
-    return windows(ids, WINDOWS, WINDOW)
+    return windows(ids, WINDOWS, positions(checkpoint, WINDOW))
 
 
 def _unweighted() -> Generator[Step, None, dict[str, Tensor]]:

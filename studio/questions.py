@@ -12,10 +12,12 @@ from itertools import islice
 from torch import Tensor
 
 from studio.checkpoint import Checkpoint
-from studio.texts import ASSETS, token_ids
+from studio.texts import ASSETS, positions, token_ids
 from studio.tokenizer import load_tokenizer
 
 LANGUAGES = ("en", "zh")
+MOST_TOKENS = 1 << 12
+"""Of a question with its option; real ones have fifty."""
 BATCH = 32
 """Sequences run at once."""
 
@@ -98,17 +100,25 @@ class Options:
 
 
 def options(checkpoint: Checkpoint, asked: tuple[Question, ...]) -> Options:
-    """Return the options as tokens of the model. Raises CheckpointError without a tokenizer."""
+    """Return the options as tokens of the model, without questions that are longer than it can read.
+
+    Raises CheckpointError without a tokenizer.
+    """
     if not asked:
         return Options((), [])
-    tokenizer = load_tokenizer(checkpoint.path)
-    found = []
+    tokenizer, most = load_tokenizer(checkpoint.path), positions(checkpoint, MOST_TOKENS)
+    found: list[Option] = []
+    kept: list[Question] = []
     for question in asked:
+        whole: list[Option] = []
         stem = token_ids(checkpoint, question.text, tokenizer)
         for option in question.options:
             joined = f"{question.text}{'' if question.language == 'zh' else ' '}{option}"
             ids = token_ids(checkpoint, joined, tokenizer)
             # Tokens may span the seam: what question and whole share is the question's.
             same = int((stem[: len(ids)] == ids[: len(stem)]).long().cumprod(0).sum())
-            found.append(Option(ids, max(1, min(same, len(ids) - 1))))
-    return Options(asked, found)
+            whole.append(Option(ids, max(1, min(same, len(ids) - 1))))
+        if all(len(option.ids) <= most for option in whole):
+            kept.append(question)
+            found += whole
+    return Options(tuple(kept), found)

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from studio.architecture import Kind
-from studio.checkpoint import Checkpoint
+from studio.checkpoint import Checkpoint, read_json
+from studio.configs import load_config
 from studio.errors import ModelError, TextError
+from studio.model_files import CONFIG
 from studio.tokenizer import GuardedTokenizer, load_tokenizer
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -66,6 +68,12 @@ def token_ids(checkpoint: Checkpoint, text: str, tokenizer: GuardedTokenizer | N
     if not ids:
         raise TextError("text_too_short", tokens=0, window=1)
     return torch.tensor(ids, dtype=torch.int64)
+
+
+def positions(checkpoint: Checkpoint, most: int) -> int:
+    """Return how many tokens the model can read at once, at most ``most``: tables of positions end somewhere."""
+    known = getattr(load_config(read_json(checkpoint.path / CONFIG)), "max_position_embeddings", None)
+    return min(most, known) if isinstance(known, int) and known > 0 else most
 
 
 def words(checkpoint: Checkpoint) -> int:

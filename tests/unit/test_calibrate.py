@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from studio import calibrate as module
+from studio import damage, output_error
 from studio.architecture import Kind
 from studio.blocks import Step
 from studio.calibrate import MAX_ROWS, MAX_TOKENS, TEXT, Inputs, calibrate, spread, token_ids
 from studio.checkpoint import Checkpoint, of_folder
 from studio.errors import CheckpointError
+from studio.evaluate import text_windows
+from studio.guided import calibration_tokens
 from studio.model import load_original
+from studio.scheme import Mode, Scheme
+from tests.steps import finish
 
 Tiny = Callable[[str], Path]
 
@@ -144,3 +149,17 @@ def test_inputs_of_another_text_or_model_are_others(tiny_model: Tiny, own_cache:
     inputs_of(module.inputs(checkpoint, tokens(161)))
     inputs_of(module.inputs(of_folder(tiny_model("qwen3")), tokens()))
     assert len(list((own_cache / "inputs").rglob("*.kept"))) == 3
+
+
+@pytest.mark.parametrize("figure", ["output", "damage", "calibration", "evaluation"])
+def test_a_model_of_few_positions_reads_no_further(tiny_model: Tiny, own_cache: Path, figure: str) -> None:
+    """GPT-2's table of positions ends after 256: a longer text raised an IndexError in the middle of its code."""
+    checkpoint = of_folder(tiny_model("gpt2"))
+    if figure in ("calibration", "evaluation"):
+        ids = calibration_tokens(checkpoint) if figure == "calibration" else text_windows(checkpoint)
+        assert ids.shape[1] == 256
+        return
+    measure = output_error.measure if figure == "output" else damage.measure
+    found = finish(measure(checkpoint, [Scheme(Mode.INT8_ASYM, -1)]))
+    assert found
+    assert token_ids(checkpoint).shape == (1, 256)
