@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-native-sanitized parity families bench-compress bench-decode bench-load bench-quality lint format clean browser
+.PHONY: help run test test-native-sanitized soak parity families bench-compress bench-decode bench-load bench-quality lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,9 @@ test: $(VENV)/developed browser ## Install, then lint, types and all tests, two 
 
 test-native-sanitized: $(VENV)/developed ## The compiled code under sanitizers of addresses, undefined behaviour and threads
 	@$(BIN)/python -m tests.sanitized
+
+soak: $(VENV)/developed ## Visitors at random at one page for an hour (SOAK="--minutes 30 --sanitizer address")
+	@$(BIN)/python -m tests.soak $(SOAK)
 
 parity: $(VENV)/developed ## Compare every weight of the built-in model with NNCF, into tests/parity/REPORT.md
 	@$(BIN)/python -m tests.parity.report

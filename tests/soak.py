@@ -2,8 +2,8 @@
 
 Each opens a model, moves controls, compresses, chats, measures drift, stops, leaves and comes back, some in two tabs.
 What may not be: a server that ends, a worker that ends, a page that says "unexpected", a message in the server's log
-that is an error, or a request that is never answered. ``--preload`` and the environment let the server run under a
-sanitizer (docs/security.md). Exits with 1 where something was found.
+that is an error, or a request that is never answered. With ``--sanitizer address`` the compiled code stops at the first
+access it should not make. Exits with 1 where something was found.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from pathlib import Path
 
 import psutil
 
+from tests import sanitized
 from tests.conftest import ROOT, SHARED, TEMPLATE, save_tiny_model
 
 ANSWER = 900
@@ -229,7 +230,7 @@ def visits(address: str, models: list[str], findings: Findings, seed: int, until
 
 
 @contextlib.contextmanager
-def serving(folder: Path, preload: str) -> Iterator[tuple[str, "subprocess.Popen[str]", Path]]:
+def serving(folder: Path, sanitizer: str) -> Iterator[tuple[str, "subprocess.Popen[str]", Path]]:
     """Run the page in a process of its own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -240,8 +241,9 @@ def serving(folder: Path, preload: str) -> Iterator[tuple[str, "subprocess.Popen
         "STUDIO_CACHE_DIR": str(SHARED),
         "STUDIO_LOCAL_FILES": "1",
     }
-    if preload:
-        environment["LD_PRELOAD"] = preload
+    if sanitizer:
+        sanitized.build(sanitizer)
+        environment |= sanitized.environment(sanitizer)
     with log.open("w") as stream:
         server = subprocess.Popen(
             [sys.executable, "-m", "studio", "serve", "--port", str(port)],
@@ -277,7 +279,7 @@ def main() -> int:
     parser.add_argument("--visitors", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tiny", action="store_true", help="only tiny models: a sanitizer is slow")
-    parser.add_argument("--preload", default="", help="a sanitizer's runtime")
+    parser.add_argument("--sanitizer", default="", choices=["", *sanitized.LIBRARIES])
     parser.add_argument("--keep", type=Path, help="where to leave the server's log")
     asked = parser.parse_args()
     findings = Findings()
@@ -288,7 +290,7 @@ def main() -> int:
             save_tiny_model(name, folder / name)
             (folder / name / "chat_template.jinja").write_text(TEMPLATE)
             models.append(str(folder / name))
-        with serving(folder, asked.preload) as (address, server, log):
+        with serving(folder, asked.sanitizer) as (address, server, log):
             until = time.monotonic() + 60 * asked.minutes
             threads = [
                 threading.Thread(target=visits, args=(address, models, findings, asked.seed + i, until), daemon=True)

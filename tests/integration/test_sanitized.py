@@ -1,0 +1,18 @@
+"""The compiled code under sanitizers, in short form: whole steps on arrays that end at guard pages, and the team."""
+
+from pathlib import Path
+
+import pytest
+
+from tests import sanitized
+
+
+@pytest.mark.parametrize("name", ["address", "thread"])
+def test_the_compiled_code_under_a_sanitizer(name: str) -> None:
+    """``make test-native-sanitized`` is the long form, with undefined behaviour, which takes minutes to compile."""
+    if not Path(sanitized.environment(name)["LD_PRELOAD"]).is_absolute():
+        pytest.skip(f"this compiler has no sanitizer of this kind: {name}")
+    sanitized.build(name)
+    done = sanitized.run(name, sanitized.SHORT)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert " passed" in done.stdout
