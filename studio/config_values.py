@@ -89,7 +89,9 @@ def check_values(config: Mapping[str, Any]) -> None:
             raise CheckpointError("too_many_values", file=CONFIG, limit=MAX_VALUES)
         if isinstance(value, Mapping):
             _check_groups(value.get("num_attention_heads"), value.get("num_key_value_heads"))
-        expected = _expected(key.rpartition(".")[2].partition("[")[0], value)
+        name, is_item, _ = key.rpartition(".")[2].partition("[")
+        is_word = bool(is_item) and isinstance(value, str) and name not in LARGEST  # GPT-Neo's attention_layers
+        expected = "" if is_word else _expected(name, value)
         if expected:
             raise bad_value(key, value, expected)
 

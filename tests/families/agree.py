@@ -32,6 +32,12 @@ def error(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+def middle_error(found: Tensor, expected: Tensor) -> float:
+    """Return the same of the token in the middle when sorted by it: a router that flips decides over a few tokens."""
+    found, expected = (x.double() - x.double().mean(-1, keepdim=True) for x in (found, expected))
+    return float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).median())
+
+
 def reference(model: Any, tokens: Sequence[int]) -> Tensor:
     """Return the logits [T, V] of transformers' own model."""
     with torch.inference_mode():

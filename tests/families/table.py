@@ -28,7 +28,8 @@ pieces of 128, as a chat reads a prompt; *steps* reads 128 tokens and then one a
 weight of the model. Random weights are unkind to experts: a router between two may go either way for some tokens.
 
 Bounds: in fp32, where the tests let the studio compute so, 0.005, in odd pieces, token by token and block by block from
-disk; at 16 bits 0.05 + 2 x bf16 alone; at int8 0.05 + 4 x bf16 alone. The command fails where a row is beyond.
+disk; at 16 bits 0.05 + 2 x bf16 alone; at int8 0.05 + 4 x bf16 alone. The command fails where a row is beyond. The
+tests take the token in the middle at int8, since one whose router flips would decide.
 
 Rotations that follow the length of the text are read as transformers reads them: a prompt is rotated for its whole
 length, and each token of an answer for the length by then. With dynamic NTK the keys of earlier tokens keep the

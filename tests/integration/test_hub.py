@@ -16,6 +16,8 @@ from safetensors.numpy import save_file
 
 from studio import hub
 from studio.errors import CheckpointError, HubError, ModelError, ResourceError
+from studio.json_file import MAX_BYTES
+from studio.model_files import CONFIG
 from tests.hub_server import LocalHub
 
 REPO = "owner/small"
@@ -258,14 +260,14 @@ class TestInspect:
             hub.inspect(REPO)
 
     @pytest.mark.parametrize(
-        "content", [b"not json", b"[1]", b"[" * 100_000, b" " * (hub.MAX_CONFIG_BYTES + 1)], ids=lambda c: str(c[:4])
+        "content", [b"not json", b"[1]", b"[" * 100_000, b" " * (MAX_BYTES[CONFIG] + 1)], ids=lambda c: str(c[:4])
     )
     def test_a_config_that_is_none(self, content: bytes, server: LocalHub, folder: Path) -> None:
         (folder / "config.json").write_bytes(content)
         server.add(REPO, folder)
         with pytest.raises(CheckpointError, match=r"config\.json"):
             hub.inspect(REPO)
-        if len(content) > hub.MAX_CONFIG_BYTES:
+        if len(content) > MAX_BYTES[CONFIG]:
             assert server.sent("config.json") == 0
 
     @pytest.mark.parametrize(
