@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from studio import hub
 from studio.errors import CheckpointError, HubError, ModelError, ResourceError
 from studio.json_file import MAX_BYTES
-from studio.model_files import CONFIG
+from studio.model_files import CONFIG, WEIGHTS
 from tests.hub_server import LocalHub
 
 REPO = "owner/small"
@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
     """A model of 6 MB, with company that must never be fetched."""
     folder = tmp_path / "model"
     folder.mkdir()
-    save_file({"embed": weight(0), "head": weight(1)}, folder / hub.WEIGHTS)
+    save_file({"embed": weight(0), "head": weight(1)}, folder / WEIGHTS)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (folder / "tokenizer.json").write_text("{}")
     (folder / "chat_template.jinja").write_text("{{ messages }}")
@@ -84,7 +84,7 @@ def weight(seed: int) -> Any:
 
 def sharded(folder: Path) -> Path:
     """Turn the model into two shards and their index."""
-    (folder / hub.WEIGHTS).unlink()
+    (folder / WEIGHTS).unlink()
     names = {"embed": "model-00001-of-00002.safetensors", "head": "model-00002-of-00002.safetensors"}
     for seed, (tensor, name) in enumerate(names.items()):
         save_file({tensor: weight(seed)}, folder / name)
@@ -172,25 +172,25 @@ class TestInspect:
         assert (repository.repo, repository.sha) == (REPO, model.sha)
         assert repository.config == {"model_type": "llama"}
         assert {name: (entry.file, entry.dtype, entry.shape) for name, entry in repository.entries.items()} == {
-            "embed": (hub.WEIGHTS, "F16", (1500, 1000)),
-            "head": (hub.WEIGHTS, "F16", (1500, 1000)),
+            "embed": (WEIGHTS, "F16", (1500, 1000)),
+            "head": (WEIGHTS, "F16", (1500, 1000)),
         }
-        asked = [request for request in server.requests if request.path.endswith(hub.WEIGHTS)]
+        asked = [request for request in server.requests if request.path.endswith(WEIGHTS)]
         assert all(request.range for request in asked)
-        assert server.sent(hub.WEIGHTS) <= hub.FIRST_READ_BYTES
+        assert server.sent(WEIGHTS) <= hub.FIRST_READ_BYTES
 
     def test_reads_a_long_header_in_two_requests(self, server: LocalHub, folder: Path) -> None:
         tensors = {f"a.tensor.with.a.long.name.{i}": np.zeros((1, 500), np.float16) for i in range(2000)}
-        save_file(tensors, folder / hub.WEIGHTS)
+        save_file(tensors, folder / WEIGHTS)
         server.add(REPO, folder)
         assert hub.inspect(REPO).entries.keys() == tensors.keys()
-        header = int.from_bytes((folder / hub.WEIGHTS).read_bytes()[:8], "little")
-        assert server.sent(hub.WEIGHTS) == 8 + header > hub.FIRST_READ_BYTES
+        header = int.from_bytes((folder / WEIGHTS).read_bytes()[:8], "little")
+        assert server.sent(WEIGHTS) == 8 + header > hub.FIRST_READ_BYTES
 
     def test_counts_exactly_what_a_download_fetches(self, server: LocalHub, folder: Path) -> None:
         server.add(REPO, folder)
         repository = hub.inspect(REPO)
-        names = {hub.WEIGHTS, "config.json", "tokenizer.json", "chat_template.jinja", "vocab[1].txt"}
+        names = {WEIGHTS, "config.json", "tokenizer.json", "chat_template.jinja", "vocab[1].txt"}
         assert repository.files == {name: (folder / name).stat().st_size for name in names}
         assert repository.download_bytes == sum(repository.files.values())
 
@@ -225,13 +225,13 @@ class TestInspect:
             hub.inspect(REPO)
 
     def test_a_repository_without_safetensors(self, server: LocalHub, folder: Path) -> None:
-        (folder / hub.WEIGHTS).unlink()  # adapters and variants remain
+        (folder / WEIGHTS).unlink()  # adapters and variants remain
         server.add(REPO, folder)
         with pytest.raises(ModelError, match="no safetensors weights"):
             hub.inspect(REPO)
 
     def test_a_repository_of_an_export(self, server: LocalHub, folder: Path) -> None:
-        (folder / hub.WEIGHTS).rename(folder / hub.PACKED)
+        (folder / WEIGHTS).rename(folder / hub.PACKED)
         server.add(REPO, folder)
         with pytest.raises(ModelError, match="compressed already"):
             hub.inspect(REPO)
@@ -287,16 +287,16 @@ class TestInspect:
         ids=["too-large", "negative", "gap", "rest", "bool", "text", "axes", "no-offsets", "list"],
     )
     def test_a_header_that_lies(self, claim: Any, server: LocalHub, folder: Path) -> None:
-        write_header(folder / hub.WEIGHTS, {"embed": claim}, 2000)
+        write_header(folder / WEIGHTS, {"embed": claim}, 2000)
         server.add(REPO, folder)
-        with pytest.raises(CheckpointError, match=hub.WEIGHTS):
+        with pytest.raises(CheckpointError, match=WEIGHTS):
             hub.inspect(REPO)
 
     @pytest.mark.parametrize("content", [b"", b"1234", b"\xff" * 8 + b"{}", b"\2" + bytes(7) + b"[]"])
     def test_a_file_without_header(self, content: bytes, server: LocalHub, folder: Path) -> None:
-        (folder / hub.WEIGHTS).write_bytes(content)
+        (folder / WEIGHTS).write_bytes(content)
         server.add(REPO, folder)
-        with pytest.raises(CheckpointError, match=hub.WEIGHTS):
+        with pytest.raises(CheckpointError, match=WEIGHTS):
             hub.inspect(REPO)
 
     @pytest.mark.parametrize(
@@ -361,14 +361,14 @@ class TestDownload:
         while next(download).done < 1_000_000:
             pass
         download.close()
-        sent = server.sent(hub.WEIGHTS)
-        assert sent < repository.files[hub.WEIGHTS]
+        sent = server.sent(WEIGHTS)
+        assert sent < repository.files[WEIGHTS]
         assert not list(cache.rglob("*.incomplete"))
-        kept = sum(size for name, size in repository.files.items() if name != hub.WEIGHTS)
+        kept = sum(size for name, size in repository.files.items() if name != WEIGHTS)
         server.bytes_per_second = float("inf")
         seen, path = finish(hub.download(repository))
         assert seen[0].done >= kept - 1_000, "small files were kept"
-        assert (path / hub.WEIGHTS).read_bytes() == (folder / hub.WEIGHTS).read_bytes()
+        assert (path / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
 
     def test_a_disk_too_small(self, server: LocalHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         server.add(REPO, folder)
@@ -441,7 +441,7 @@ class TestLocalSnapshot:
 
     def test_a_copy_that_another_program_fetched(self, server: LocalHub, folder: Path, cache: Path) -> None:
         server.add(REPO, folder)
-        for name in (hub.WEIGHTS, "config.json", "tokenizer.json"):
+        for name in (WEIGHTS, "config.json", "tokenizer.json"):
             assert hub.local_snapshot(REPO) is None
             huggingface_hub.hf_hub_download(REPO, name, cache_dir=cache, endpoint=server.url)
         assert hub.local_snapshot(REPO) is not None

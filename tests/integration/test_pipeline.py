@@ -529,6 +529,7 @@ def test_a_model_that_cannot_be_opened_keeps_the_one_before_it(opened: Session) 
     assert all(reply.tokens for reply in ask(opened).replies)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_disk_that_fills_up_while_compressing_leaves_nothing(opened: Session, workspace: Path) -> None:
     with largest_file(50_000), pytest.raises(ResourceError) as caught:
         finish(opened.compress())
