@@ -134,7 +134,7 @@ class Measuring:
         if checkpoint is None or checkpoint.folder is None:
             return
         self.begin("survey")
-        steps = TURNS.taken(survey(checkpoint, self.known, self._wanted()))
+        steps = TURNS.taken(in_worker(survey, checkpoint, self.known, self._wanted()))
         try:
             for step in steps:
                 self._heed("survey")
@@ -192,7 +192,7 @@ class Measuring:
             self._check_can_predict(checkpoint)
             yield from self.measure_figure("damage", "compress")
         elif self.scores is None and checkpoint.folder is not None:
-            steps = sensitivities(checkpoint)
+            steps = in_worker(sensitivities, checkpoint)
             scores = yield from self._relay(
                 "compress", steps, lambda step: Event("rank", step.done / step.total, step.layer), checkpoint
             )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from studio.chat import Look, Reply
+from studio.errors import ProcessError
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Comparison:
     looks: Sequence[Callable[[int, Sequence[int]], Look]]
     """Of each column: what the model said at a place in its answer, one of the last two, and gave these tokens."""
     found: Parting | None = None
+    is_lost: bool = False
+    """Whether a model cannot be looked at any more: its worker has ended."""
     _heard: list[int] = field(default_factory=lambda: [0, 0])
     _said: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
     """The tokens of one column that the other has yet to answer."""
@@ -35,17 +38,21 @@ class Comparison:
 
     def hear(self, column: int, reply: Reply) -> None:
         """Take in a column's newest token; one that was heard already changes nothing."""
-        if self.found is not None or reply.newest is None or reply.tokens == self._heard[column]:
+        if self.found is not None or self.is_lost or reply.newest is None or reply.tokens == self._heard[column]:
             return
         self._heard[column] = reply.tokens
         self._said[column].append(reply.newest.token)
         self._places[column].append((self._length[column], len(reply.text)))
         self._length[column] = len(reply.text)
-        while self.found is None and all(self._said):
+        while all(self._said):
             pair = (self._said[0].pop(0), self._said[1].pop(0))
             places = (self._places[0].pop(0), self._places[1].pop(0))
             if pair[0] != pair[1]:
-                self.found = self._parting(pair, places)
+                try:
+                    self.found = self._parting(pair, places)
+                except (ProcessError, ValueError):
+                    self.is_lost = True
+                return
 
     def _parting(self, pair: tuple[int, int], places: tuple[tuple[int, int], tuple[int, int]]) -> Parting:
         index = min(self._heard) - 1

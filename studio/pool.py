@@ -1,17 +1,18 @@
 """Models that are loaded, shared by all sessions. Knows how much memory there is, not what the models are for.
 
-One lock admits loads one at a time, so that two sessions cannot both take the last gigabytes. A model in use is never
-dropped; of the others the one unused for longest goes first.
+Memory is admitted under one lock, and what is still loading counts as taken, so that two sessions cannot both take the
+last gigabytes. A model in use is never dropped; of the others the one unused for longest goes first.
 """
 
+import copy
 import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from studio.errors import ResourceError
+from studio.errors import ProcessError, ResourceError
 from studio.loaded_model import LoadedModel, Prefix
 from studio.machine import available_memory
 from studio.memory import give_back
@@ -28,14 +29,29 @@ READS = 0.25
 
 @dataclass
 class _Held:
-    model: LoadedModel
+    need: int
+    """Bytes that loading it takes."""
     users: int = 0
     is_dropped: bool = False
+    model: LoadedModel | None = None
+    """None until it is loaded, and where that failed."""
+    error: Exception | None = None
+    ready: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes, or will."""
+        return self.need if self.model is None else self.model.weight_bytes
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its worker has ended, or it could not be loaded."""
+        return self.error is not None or (self.model is not None and not self.model.is_alive)
 
     def give_up(self) -> None:
         """Close the model, now or when its last user returns it."""
         self.is_dropped = True
-        if not self.users:
+        if not self.users and self.model is not None:
             self.model.close()
 
 
@@ -52,28 +68,55 @@ class Pool:
     def borrow(self, key: str, need: int, load: Callable[[], LoadedModel]) -> Iterator[LoadedModel]:
         """Lend the model called ``key``, loading it when it is not there, or was lost with its worker.
 
-        ``need``: bytes that loading takes. Raises ResourceError with the arithmetic when they are not free.
+        ``need``: bytes that loading takes. Raises ResourceError with the arithmetic when they are not free. While one
+        visitor's model loads, others come and go; who wants the same one waits for it.
         """
-        with self._lock:
-            held = self._models.get(key)
-            if held is not None and not held.model.is_alive:
-                self._give_up(key)
-                held = None
-            if held is None:
-                self._make_room(need)
-                held = self._models[key] = _Held(load())
-                give_back()
-            held.users += 1
-            self._models.move_to_end(key)
+        held, is_new = self._taken(key, need)
         try:
+            if is_new:
+                self._load(held, load)
+            held.ready.wait()
+            if held.model is None:
+                assert held.error is not None
+                raise copy.copy(held.error)
             yield held.model
         finally:
             with self._lock:
                 held.users -= 1
                 if held.is_dropped:
                     held.give_up()
-                for key in self._idle()[:-KEEP]:
+                elif held.is_lost and self._models.get(key) is held:
                     self._give_up(key)
+                for idle in self._idle()[:-KEEP]:
+                    self._give_up(idle)
+
+    def _taken(self, key: str, need: int) -> tuple[_Held, bool]:
+        """Return the model called ``key`` with one user more, and whether it is to be loaded; memory is admitted."""
+        with self._lock:
+            held = self._models.get(key)
+            if held is not None and held.is_lost:
+                self._give_up(key)
+                held = None
+            is_new = held is None
+            if held is None:
+                self._make_room(need)
+                held = self._models[key] = _Held(need)
+            held.users += 1
+            self._models.move_to_end(key)
+            return held, is_new
+
+    def _load(self, held: _Held, load: Callable[[], LoadedModel]) -> None:
+        try:
+            held.model = load()
+        except Exception as error:
+            held.error = error
+            raise
+        except BaseException:
+            held.error = ProcessError("worker_closed")
+            raise
+        finally:
+            held.ready.set()
+            give_back()
 
     @contextmanager
     def borrow_alone(self, need: int, load: Callable[[], LoadedModel]) -> Iterator[LoadedModel]:
@@ -106,10 +149,11 @@ class Pool:
     def free(self) -> int:
         """Return the bytes that models and conversations may still take."""
         budget = settings().model_memory
-        free = available_memory() * HEADROOM
-        if budget is not None:
-            with self._lock:
-                free = min(free, budget - sum(held.model.weight_bytes for held in self._models.values()))
+        with self._lock:
+            coming = sum(held.need for held in self._models.values() if not held.ready.is_set())
+            free = available_memory() * HEADROOM - coming
+            if budget is not None:
+                free = min(free, budget - sum(held.nbytes for held in self._models.values()))
         return max(0, int(free))
 
     def make_room(self, need: int) -> None:

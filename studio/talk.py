@@ -113,8 +113,7 @@ class Talk:
                     if is_stopped() or epoch != self.epoch:
                         return
                 if said and checkpoint is not None:
-                    free = pool.free()
-                    judging = _judged(checkpoint, awake[1], turns[1], said, reads[1], kv_bits, free)
+                    judging = _judged(pool, checkpoint, columns[1], turns[1], said, reads[1], kv_bits)
                     try:
                         while True:
                             yield next(judging)
@@ -131,7 +130,10 @@ class Talk:
             finally:
                 for steps in speaking:
                     steps.close()
-                if epoch == self.epoch:
+                if epoch != self.epoch:
+                    for read in reads.values():
+                        read.forget()
+                else:
                     if any(reply.tokens for reply in answers.replies):
                         kept = replace(answers, replies=tuple(replace(r, newest=None) for r in answers.replies))
                         self.turns = (*history, Turn(prompt, kept, attempt))
@@ -195,17 +197,19 @@ def _look(prefix: Prefix, index: int, tokens: Sequence[int]) -> Look:
 
 
 def _judged(
+    pool: Pool,
     checkpoint: Checkpoint,
-    model: LoadedModel,
+    make: Callable[[], Column],
     turn: Sequence[Message],
     said: Sequence[int],
     prefix: Prefix,
     kv_bits: int,
-    free: int,
 ) -> Generator[Event, None, Verdict]:
-    """Let the original read the compressed model's answer, where that one is."""
-    steps = model.run(judged_answer, checkpoint, turn, said, prefix.of(model), kv_bits, free)
-    return (yield from relayed(steps, _judging))
+    """Let the original read the compressed model's answer, where that one is; another, where that was lost."""
+    column = make()
+    with pool.borrow(column.key, column.need, column.load) as model:
+        steps = model.run(judged_answer, checkpoint, turn, said, prefix.of(model), kv_bits, pool.free())
+        return (yield from relayed(steps, _judging))
 
 
 def _judging(step: Step) -> Event:

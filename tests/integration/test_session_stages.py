@@ -43,7 +43,7 @@ def session(tmp_path: Path, models: dict[str, Path]) -> Iterator[Session]:
 
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def reads(monkeypatch: pytest.MonkeyPatch, here: None) -> list[Any]:
     return counted_reads(monkeypatch)
 
 

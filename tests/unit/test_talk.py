@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from studio.checkpoint import of_folder
 from studio.columns import original_column
 from studio.decoder import Decoder, GeneralDecoder, Read, open_original
 from studio.decoder.native import is_available
-from studio.errors import PromptError, ResourceError
+from studio.errors import ProcessError, PromptError, ResourceError
 from studio.model import load_original, load_tokenizer
 from studio.parting import Comparison
 from studio.pieces import special_names
@@ -359,3 +360,64 @@ def test_a_message_asked_anew_takes_the_place_of_the_last_with_another_seed(fold
     ask("three", again=True)
     assert [turn.prompt for turn in talk.turns] == ["one", "three"]
     assert [message["content"] for message in talk.messages(0)[::2]] == ["one", "three"]
+
+
+# a model that takes its time to load
+
+
+def test_others_come_and_go_while_a_model_loads_and_who_wants_it_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lock was held meanwhile: a load that hangs would have stopped everyone."""
+    monkeypatch.setattr(pool_module, "available_memory", lambda: 1_000)
+    pool, may_load, waiting = Pool(), threading.Event(), threading.Event()
+    model: Any = SimpleNamespace(weight_bytes=10, is_alive=True, close=lambda: None)
+    loads: list[str] = []
+
+    def slowly() -> Any:
+        loads.append("slow")
+        waiting.set()
+        assert may_load.wait(30)
+        return model
+
+    def borrow(found: list[Any]) -> None:
+        with pool.borrow("slow", 500, slowly) as lent:
+            found.append(lent)
+
+    found: list[Any] = []
+    threads = [threading.Thread(target=borrow, args=(found,)) for _ in range(2)]
+    threads[0].start()
+    assert waiting.wait(30)
+    threads[1].start()
+    assert pool.free() == 400  # what is coming counts as taken
+    with pool.borrow("other", 300, lambda: model):
+        assert pool.free() == 400
+    with pytest.raises(ResourceError), pool.borrow("third", 500, lambda: model):
+        pass
+    may_load.set()
+    for thread in threads:
+        thread.join(30)
+    assert found == [model, model]
+    assert loads == ["slow"]
+
+
+def test_a_model_that_cannot_be_loaded_is_tried_again_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool()
+
+    def fail() -> Any:
+        raise ResourceError("answer_memory")
+
+    with pytest.raises(ResourceError), pool.borrow("model", 1, fail):
+        pass
+    model: Any = SimpleNamespace(weight_bytes=10, is_alive=True, close=lambda: None)
+    with pool.borrow("model", 1, lambda: model) as lent:
+        assert lent is model
+
+
+def test_answers_whose_model_is_lost_are_not_compared_any_more() -> None:
+    def lost(index: int, tokens: Sequence[int]) -> Any:
+        raise ProcessError("worker_closed")
+
+    comparison = Comparison([lost, lost])
+    for column, token in enumerate((5, 6)):
+        comparison.hear(column, Reply("a", tokens=1, newest=Picked(token)))
+    assert comparison.found is None
+    assert comparison.is_lost
