@@ -1,0 +1,101 @@
+"""``make bench-workers``: what it costs a token that models answer, and tokens are written, in processes of their own.
+
+The built-in model at int4_asym 64 answers the same prompt by turns: with everything in one process, with the tokenizer
+in its own, and as the page has it, the model in a worker and the tokenizer beside it. Times are of the whole way to the
+reader, from the first token to the last; the least and the middle of the rounds are printed, for machines are noisy.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from studio import source
+from studio.chat import Reply, Speaker, answer
+from studio.columns import compressed_column
+from studio.compress import compress
+from studio.export import write_folder
+from studio.loaded_model import LoadedModel, Prefix, replies
+from studio.plan import Choice, make_plan
+from studio.sampling import Sampling
+from studio.workers import ProcessWorker
+from tests.steps import finish
+
+TOKENS, ROUNDS = 128, 12
+MESSAGES = [{"role": "user", "content": "Tell me a long story about a river and the people who live beside it."}]
+SAMPLING = Sampling(max_new_tokens=TOKENS)
+
+
+class InProcess:
+    """A tokenizer whose answers are written here, for comparison: what files of strangers are never read with."""
+
+    def __init__(self, guarded: Any, file: Path) -> None:
+        self._guarded, self._fast = guarded, Tokenizer.from_file(str(file))
+        self._streams: dict[int, DecodeStream] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guarded, name)
+
+    def __len__(self) -> int:
+        return len(self._guarded)
+
+    def next_text(self, stream: int, ids: list[int], text: str) -> str:
+        if len(ids) == 1:
+            self._streams[stream] = DecodeStream(skip_special_tokens=True)
+        return text + (self._streams[stream].step(self._fast, ids[-1]) or "")
+
+
+def seconds_a_token(steps: Iterator[Reply]) -> float:
+    """Return the time between the first token and the last as a reader sees it, a token."""
+    first = last = 0.0
+    tokens = 0
+    for reply in steps:
+        last = time.perf_counter()
+        if not first and reply.tokens:
+            first = last
+        tokens = reply.tokens
+    return (last - first) / max(1, tokens - 1)
+
+
+def main() -> int:
+    checkpoint = finish(source.open_model(source.BUILTIN, paths=False))
+    with tempfile.TemporaryDirectory() as place:
+        plan = make_plan(checkpoint.layers, Choice.of("int4_asym", 64, 1.0, "int8_asym"))
+        done = finish(compress(checkpoint, plan, Path(place) / "packed"))
+        folder = write_folder(checkpoint, done, Path(place) / "exported")
+        column = compressed_column(folder)
+        guarded: Speaker = column.open()
+        alone = replace(guarded, tokenizer=InProcess(guarded.tokenizer, folder / "tokenizer.json"))
+        loaded = LoadedModel.opened(ProcessWorker(), column.open)
+        ways: dict[str, Callable[[], Iterator[Reply]]] = {
+            "one process": lambda: answer(alone, MESSAGES, SAMPLING),
+            "tokenizer apart": lambda: answer(guarded, MESSAGES, SAMPLING),
+            "model and tokenizer apart": lambda: replies(loaded, MESSAGES, SAMPLING, 16, Prefix()),
+        }
+        texts = {[reply.text for reply in begin()][-1] for begin in ways.values()}
+        if len(texts) != 1:
+            raise ValueError("the ways differ in what they say")
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(ROUNDS):
+            for name, begin in ways.items():
+                times[name].append(seconds_a_token(begin()))
+        loaded.close()
+    base = times["one process"]
+    for name, found in times.items():
+        pairs = statistics.median(a / b for a, b in zip(found, base, strict=True))
+        print(
+            f"{name:26} {1e3 * min(found):.3f} ms a token at best, {1e3 * statistics.median(found):.3f} in the middle;"
+            f" {min(found) / min(base):.3f} x and {pairs:.3f} x one process"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
