@@ -30,16 +30,20 @@ def decoding() -> ctypes.CDLL | None:
     if lib is not None and not is_same(lib):
         LOG.error("%s was compiled into something else: torch does the work", SOURCE.name)
         return None
-    return None if lib is None else _sharing(lib)
-
-
-def _sharing(lib: ctypes.CDLL) -> ctypes.CDLL:
-    """Let a worker take turns with the others."""
-    page = common_page(lambda memory: lib.turn_make(_place(memory)))
-    if page is not None:
-        _turns.append(page)
-        lib.turn_share(_place(page))
+    if lib is not None and take_turns(lib) is None:
+        LOG.debug("no turns are taken with other processes")
     return lib
+
+
+def take_turns(lib: ctypes.CDLL) -> mmap.mmap | None:
+    """Let this process's products and steps wait for the turn that all workers share: on all cores one runs at a time,
+    whatever process it belongs to, and one that dies in its turn holds up nobody. Return the memory it lies in, None
+    where this process shares none. Raises ValueError where the memory is too small."""
+    page = common_page(lambda memory: not lib.turn_make(_place(memory)), lib.turn_size())
+    if page is not None:
+        _turns.append(page)  # compiled code knows its address from here on
+        lib.turn_share(_place(page))
+    return page
 
 
 def weight_of(tiles: Tiles) -> Weight:
@@ -95,37 +99,6 @@ def checked(failed: int) -> None:
         raise MemoryError("no memory for compiled code")
     if failed:
         raise ValueError("compiled code was given what it does not take")
-
-
-def make_turn(memory: mmap.mmap | None = None) -> mmap.mmap | None:
-    """Return ``memory`` made a turn, by default a page that this process has in common with those forked from it; None
-    where processes cannot take turns.
-
-    Called once, before anyone shares it; whoever is to share it calls :func:`share_turn`, before or after the fork.
-    """
-    lib = decoding()
-    if lib is None:
-        return None
-    memory = mmap.mmap(-1, mmap.PAGESIZE) if memory is None else memory
-    if len(memory) < lib.turn_size():
-        raise ValueError("a turn needs more memory")
-    return None if lib.turn_make(_place(memory)) else memory
-
-
-def share_turn(memory: mmap.mmap) -> bool:
-    """Let this process's products and steps wait for the turn in ``memory``: on all cores one runs at a time, whatever
-    process it belongs to, and one that dies in its turn holds up nobody. Return whether there is compiled code.
-
-    ``memory`` comes from :func:`make_turn`, also of the process that this one was forked from.
-    """
-    lib = decoding()
-    if lib is None:
-        return False
-    if len(memory) < lib.turn_size():
-        raise ValueError("a turn needs more memory")
-    _turns.append(memory)  # compiled code knows its address from here on
-    lib.turn_share(_place(memory))
-    return True
 
 
 def _place(memory: mmap.mmap) -> ctypes.c_void_p:

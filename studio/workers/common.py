@@ -17,20 +17,21 @@ MADE = mmap.PAGESIZE - 1
 def create() -> None:
     """Make the page, full of zeros: before the first fork. Linux only."""
     _DESCRIPTORS.append(os.memfd_create("quantization-studio"))
-    os.ftruncate(_DESCRIPTORS[0], mmap.PAGESIZE)
+    os.ftruncate(_DESCRIPTORS[-1], mmap.PAGESIZE)
 
 
-def common_page(make_ready: Callable[[mmap.mmap], object]) -> mmap.mmap | None:
-    """Return the page, made ready by the first process that asks for it; None where there is none."""
+def common_page(make_ready: Callable[[mmap.mmap], bool], size: int) -> mmap.mmap | None:
+    """Return the page, of which ``size`` bytes are used; None where there is none, or it cannot be made ready, which
+    the first process that asks for it does. Raises ValueError where it is too small."""
+    if size > MADE:
+        raise ValueError(f"{size} bytes are more than the page that workers share")
     if not _DESCRIPTORS:
         return None
-    (descriptor,) = _DESCRIPTORS
-    page = mmap.mmap(descriptor, mmap.PAGESIZE)
-    fcntl.lockf(descriptor, fcntl.LOCK_EX)  # between processes; the system frees it with one that ends
+    page = mmap.mmap(_DESCRIPTORS[-1], mmap.PAGESIZE)
+    fcntl.lockf(_DESCRIPTORS[-1], fcntl.LOCK_EX)  # between processes; the system frees it with one that ends
     try:
         if not page[MADE]:
-            make_ready(page)
-            page[MADE] = 1
+            page[MADE] = make_ready(page)
+        return page if page[MADE] else None
     finally:
-        fcntl.lockf(descriptor, fcntl.LOCK_UN)
-    return page
+        fcntl.lockf(_DESCRIPTORS[-1], fcntl.LOCK_UN)

@@ -6,13 +6,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
-from studio.native.products import decoding, make_turn, multiply, share_turn
+from studio.native.products import decoding, multiply, take_turns
 from studio.native.tiles import tiles_of_floats
+from studio.workers import common
 
 pytestmark = [
     pytest.mark.skipif(decoding() is None, reason="needs a C compiler"),
@@ -26,8 +27,18 @@ PATIENCE = 300
 
 
 @pytest.fixture
-def turn() -> mmap.mmap:
-    memory = make_turn()
+def page() -> Iterator[None]:
+    """Those that are forked from here on find a page that they have in common, as those from the zygote do."""
+    common.create()
+    yield
+    os.close(common._DESCRIPTORS.pop())
+
+
+def shares() -> mmap.mmap:
+    """Take turns from now on; return the memory of the turn."""
+    lib = decoding()
+    assert lib is not None
+    memory = take_turns(lib)
     assert memory is not None
     return memory
 
@@ -62,11 +73,16 @@ def computes() -> bool:
     return torch.equal(multiply(TILES, X), EXPECTED)
 
 
-def holding(memory: mmap.mmap) -> None:
+HELD = mmap.PAGESIZE - 2
+"""The byte that says whether somebody has the turn: behind the turn itself."""
+
+
+def holding() -> None:
     """Take the turn as a step does, and never give it back."""
+    memory = shares()
     place = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     if ctypes.CDLL(None).pthread_mutex_lock(ctypes.c_void_p(place)) == 0:
-        memory[-1] = 1
+        memory[HELD] = 1
         time.sleep(10 * PATIENCE)
 
 
@@ -86,13 +102,14 @@ def test_a_process_that_was_forked_computes_with_threads_of_its_own() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_one_waits_for_the_other_and_goes_on_when_it_is_killed(turn: mmap.mmap) -> None:
-    holder = forked(lambda: holding(turn))
+def test_one_waits_for_the_other_and_goes_on_when_it_is_killed(page: None) -> None:
+    memory = mmap.mmap(common._DESCRIPTORS[-1], mmap.PAGESIZE)
+    holder = forked(holding)
     until = time.monotonic() + PATIENCE
-    while not turn[-1] and time.monotonic() < until:
+    while not memory[HELD] and time.monotonic() < until:
         time.sleep(0.01)
-    assert turn[-1]
-    waiting = forked(lambda: share_turn(turn) and computes() and computes())
+    assert memory[HELD]
+    waiting = forked(lambda: shares() and computes() and computes())
     time.sleep(0.3)
     assert os.waitpid(waiting, os.WNOHANG) == (0, 0)  # it waits
     os.kill(holder, signal.SIGKILL)
@@ -101,11 +118,17 @@ def test_one_waits_for_the_other_and_goes_on_when_it_is_killed(turn: mmap.mmap) 
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_several_at_once_all_get_their_turns(turn: mmap.mmap) -> None:
-    children = [forked(lambda: share_turn(turn) and all(computes() for _ in range(20))) for _ in range(3)]
+def test_several_at_once_all_get_their_turns(page: None) -> None:
+    children = [forked(lambda: shares() and all(computes() for _ in range(20))) for _ in range(3)]
     assert [outcome(child) for child in children] == [0] * 3
 
 
-def test_memory_that_is_too_small_is_no_turn() -> None:
-    with pytest.raises(ValueError, match="more memory"):
-        share_turn(mmap.mmap(-1, 8))
+def test_a_turn_that_is_larger_than_the_page_is_refused(page: None) -> None:
+    with pytest.raises(ValueError, match="more than the page"):
+        common.common_page(lambda _: True, mmap.PAGESIZE)
+
+
+def test_a_page_that_cannot_be_made_ready_is_no_page(page: None) -> None:
+    assert common.common_page(lambda _: False, 8) is None
+    assert common.common_page(lambda _: True, 8) is not None
+    assert common.common_page(lambda _: False, 8) is not None  # made once, by the first
