@@ -26,8 +26,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
     if host is not None:
         settings().host = host
     settings().cache_dir.mkdir(parents=True, exist_ok=True)
-    if settings().isolate:
-        workers.warm_up()
+    workers.warm_up()  # tokenizers are read in children, whether models are or not
     for folder in (sessions_folder(), Path(get_upload_folder())):
         sweep(folder)
     if source.builtin_file() is not None:
