@@ -6,7 +6,6 @@ which ends with nothing left behind when it is no longer wanted.
 
 import json
 import shutil
-import signal
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -16,11 +15,11 @@ from filelock import FileLock, Timeout
 
 from studio import errors
 from studio.checkpoint import Checkpoint, fingerprint, of_folder, read_json
-from studio.errors import CheckpointError, ProcessError, ResourceError, UserError, disk_error
+from studio.errors import CheckpointError, ResourceError, UserError, disk_error
 from studio.gguf_model import TOKENIZER_SECONDS, parts_beside, read_gguf_model
 from studio.settings import settings
 from studio.units import format_bytes
-from studio.workers import start
+from studio.workers import LAST_BREATH, Ending, Watch, no_process, start
 from studio.workspace import partial_in, sweep_partials
 
 NOTE = "source.json"
@@ -104,20 +103,24 @@ def _converted(file: Path, folder: Path) -> Generator[str, None, None]:
     try:
         child = start("studio.gguf_convert:serve", str(file.absolute()), str(folder.absolute()))
     except OSError as error:
-        raise ProcessError("no_process", reason=error.strerror or str(error)) from error
+        raise no_process(error) from error
     step, heard = "reading", b""
     try:
         child.socket.settimeout(TICK)
+        watch = Watch(child.pid)
         while True:
             yield step
             try:
                 piece = child.socket.recv(1 << 16)
             except TimeoutError:
+                watch.look()
+                if watch.is_hung:
+                    raise _ended(child.ended(), file) from None
                 continue
             except OSError:
                 piece = b""
             if not piece:
-                raise _ended(child.end(), file)
+                raise _ended(child.ended(LAST_BREATH), file)
             *lines, heard = (heard + piece).split(b"\n")
             for said in map(json.loads, lines):
                 if "error" in said:
@@ -135,14 +138,15 @@ def _error(said: dict[str, Any]) -> UserError:
     return kind(str(said["key"]), **said["values"])
 
 
-def _ended(code: int | None, file: Path) -> UserError:
+def _ended(ending: Ending, file: Path) -> UserError:
     """Return the sentence for a process that ended without a word."""
-    if code == -signal.SIGXCPU:
+    if ending.was_time:
         return CheckpointError("gguf_tokenizer_slow", file=file.name, seconds=TOKENIZER_SECONDS)
-    if code == -signal.SIGKILL:  # by the system, when memory is short
+    if ending.was_memory:
         return ResourceError("gguf_memory", file=file.name)
-    reason = signal.Signals(-code).name if code is not None and code < 0 else f"exit {code}"
-    return CheckpointError("gguf_ended", file=file.name, reason=reason)
+    if ending.was_orphaned or ending.was_ended:  # the file is not to blame
+        return ending.error()
+    return CheckpointError("gguf_ended", file=file.name, reason=ending.reason)
 
 
 def _check_disk(folder: Path, need: int) -> None:

@@ -18,7 +18,8 @@ from enum import IntEnum
 from itertools import pairwise
 from typing import Any, Literal
 
-from studio.workers.child import Child, Limits, start
+from studio.errors import ProcessError
+from studio.workers import LAST_BREATH, Child, Limits, start
 
 REQUEST = struct.Struct("<IIB")
 """Bytes that follow, milliseconds of processor time, and what is asked."""
@@ -49,9 +50,15 @@ class Went(IntEnum):
 class EndedError(Exception):
     """The child has ended, or was ended, before it answered."""
 
-    def __init__(self, why: Literal["time", "memory", "size", "crash"], reason: str = "") -> None:
+    def __init__(
+        self,
+        why: Literal["time", "memory", "size", "crash", "lost"],
+        reason: str = "",
+        error: ProcessError | None = None,
+    ) -> None:
+        """``lost``: not by what it was asked for; ``error`` says more."""
         super().__init__(why, reason)
-        self.why, self.reason = why, reason
+        self.why, self.reason, self.error = why, reason, error
 
 
 class Guarded:
@@ -113,17 +120,18 @@ class Guarded:
 
     def _ending(self) -> EndedError:
         """Return why the child has ended by itself."""
-        status = self._child.end()
+        ending = self._child.ended(LAST_BREATH)
         words = b"" if self._words is None else os.pread(self._words, READ, 0)
         self.end()
         said = words.decode(errors="replace").strip().splitlines()
-        if status in (-signal.SIGPROF, -signal.SIGXCPU):
+        if ending.was_time:
             return EndedError("time")
-        if status == -signal.SIGKILL or any("memory allocation of" in line or "MemoryError" in line for line in said):
+        if ending.was_memory or any("memory allocation of" in line or "MemoryError" in line for line in said):
             return EndedError("memory")
+        if ending.was_orphaned or ending.was_ended:
+            return EndedError("lost", error=ending.error())
         reason = next((after for line, after in pairwise(said) if "panicked at" in line), "")
-        name = signal.Signals(-status).name if status is not None and status < 0 else f"exit {status}"
-        return EndedError("crash", reason or name)
+        return EndedError("crash", reason or ending.reason)
 
 
 def _received(place: socket.socket, head: struct.Struct, most: int) -> bytes:

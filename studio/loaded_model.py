@@ -11,7 +11,7 @@ from studio.chat import Reply, Speaker, Voice, answer
 from studio.decoder import Read
 from studio.sampling import Sampling
 from studio.template import Message
-from studio.workers import Handle, Worker
+from studio.workers import Handle, Unwanted, Worker, never
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,10 +26,12 @@ class LoadedModel:
     voice: Voice
 
     @classmethod
-    def opened(cls, worker: Worker, open_speaker: Callable[..., Speaker], *args: Any) -> "LoadedModel":
+    def opened(
+        cls, worker: Worker, open_speaker: Callable[..., Speaker], *args: Any, is_unwanted: Unwanted = never
+    ) -> "LoadedModel":
         """Let a new worker load what ``open_speaker(*args)`` returns, and own it. Raises what that raises."""
         try:
-            speaker = worker.make(open_speaker, *args)
+            speaker = worker.make(open_speaker, *args, is_unwanted=is_unwanted)
             return cls(worker, speaker, worker.call(Voice.of, speaker))
         except BaseException:
             worker.close()
@@ -44,13 +46,18 @@ class LoadedModel:
         """Whether it can be asked; not after a fault in its worker."""
         return self.worker.is_alive
 
-    def run(self, job: Callable[..., Generator[Item, None, Result]], *args: Any) -> Generator[Item, None, Result]:
+    def run(
+        self,
+        job: Callable[..., Generator[Item, None, Result]],
+        *args: Any,
+        is_unwanted: Unwanted = never,
+    ) -> Generator[Item, None, Result]:
         """Yield what ``job(speaker, *args)`` yields, return its result. Raises ProcessError where the worker ends."""
-        return self.worker.run(job, self.speaker, *args)
+        return self.worker.run(job, self.speaker, *args, is_unwanted=is_unwanted)
 
-    def call(self, job: Callable[..., Result], *args: Any) -> Result:
+    def call(self, job: Callable[..., Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
         """Return ``job(speaker, *args)``. Raises ProcessError where the worker ends."""
-        return self.worker.call(job, self.speaker, *args)
+        return self.worker.call(job, self.speaker, *args, is_unwanted=is_unwanted)
 
     def close(self) -> None:
         """Give its memory back."""

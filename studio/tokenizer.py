@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from studio import errors
-from studio.errors import CheckpointError, PromptError, ResourceError, UserError
+from studio.errors import CheckpointError, PromptError, UserError
 from studio.guarded import MEMORY, EndedError, Guarded, Went
 from studio.pieces import Piece
 from studio.template import Message
 from studio.tokenizer_files import FILES, vocabulary_file
 from studio.tokenizer_process import STEP, Ask
 from studio.units import format_bytes
+from studio.workers import no_process
 
 SECONDS = 2.0
 """Of processor time that a request may take, but for what follows from the size of what is read."""
@@ -150,7 +151,7 @@ class GuardedTokenizer:
         try:
             self._process = Guarded("studio.tokenizer_process:main", str(self._folder.absolute()))
         except OSError as error:
-            raise ResourceError("no_process", reason=error.strerror or str(error)) from error
+            raise no_process(error) from error
         size = sum((self._folder / name).stat().st_size for name in FILES if (self._folder / name).is_file())
         try:
             _, self._loaded = self._heard(Ask.LOAD, b"", SECONDS + LOAD_SECONDS_A_MEGABYTE * size / 1e6, MOST)
@@ -176,6 +177,8 @@ class GuardedTokenizer:
 
     def _explain(self, kind: Ask, ended: EndedError, seconds: float) -> NoReturn:
         """Raise what the user is told of a child's end."""
+        if ended.error is not None:
+            raise ended.error from ended
         if kind is Ask.PIECES:
             if ended.why == "time":
                 _STOPPED.clear()

@@ -1,14 +1,17 @@
 """Functions that the tests of workers let a worker run: at the top level, so that it finds them by name."""
 
 import ctypes
+import gc
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
 from studio.errors import ResourceError
+from studio.workers.channel import Channel
 
 
 @dataclass
@@ -79,6 +82,63 @@ def killed() -> None:
 def overrun_later() -> Generator[int, None, None]:
     yield 1
     overrun()
+
+
+def stopped() -> None:
+    """Stand still as under a debugger."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(600)  # this thread may stop a moment later
+
+
+def standing(place: socket.socket) -> None:
+    """Not a job: a plain child that stands still."""
+    stopped()
+
+
+def computed(seconds: float) -> str:
+    """Compute without a word."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+    return "computed"
+
+
+def unanswered() -> None:
+    """Lose the socket that is to be answered on, as an answer that fails half-way does."""
+    for found in gc.get_objects():
+        if isinstance(found, Channel):
+            found.close()
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+
+def threadless() -> None:
+    """Let this process have no further thread, as the system does where there are too many."""
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threading.Thread.start = start  # type: ignore[method-assign]
+
+
+class Mute(Exception):  # noqa: N818 - made for one test
+    """An error whose words cannot be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+    def __reduce__(self) -> "str | tuple[object, ...]":
+        raise ValueError("no pickle")
+
+
+def mute() -> None:
+    raise Mute
+
+
+def unpicklable() -> object:
+    return lambda: None
 
 
 def slept(seconds: float) -> str:

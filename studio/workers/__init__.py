@@ -7,18 +7,26 @@ The zygote has torch and transformers imported and runs no thread, so that a chi
 serves jobs (:class:`Worker`), or whatever function it was started with (:func:`start`). Knows no model.
 """
 
-from studio.workers.child import Child, Limits, start, warm_up
-from studio.workers.worker import Handle, Here, ProcessWorker, Worker, in_worker, new_worker
+from studio.workers.child import LAST_BREATH, Child, Limits, start, warm_up
+from studio.workers.ending import Ending, no_process
+from studio.workers.pulse import Watch
+from studio.workers.worker import Handle, Here, ProcessWorker, Unwanted, Worker, in_worker, never, new_worker
 
 __all__ = [
+    "LAST_BREATH",
     "Child",
+    "Ending",
     "Handle",
     "Here",
     "Limits",
     "ProcessWorker",
+    "Unwanted",
+    "Watch",
     "Worker",
     "in_worker",
+    "never",
     "new_worker",
+    "no_process",
     "start",
     "warm_up",
 ]

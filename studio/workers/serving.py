@@ -4,6 +4,7 @@ A job is a function of ours with its arguments. Of a generator every step is ask
 nobody listens. Knows no model.
 """
 
+import contextlib
 import os
 import pickle
 import socket
@@ -50,7 +51,10 @@ def serve(control: socket.socket) -> None:
         number = int.from_bytes(message, "little")
         if fds:
             channel = Channel(socket.socket(fileno=fds[0]), objects=objects)
-            threading.Thread(target=_work, args=(channel, number, objects), daemon=True).start()
+            try:
+                threading.Thread(target=_work, args=(channel, number, objects), daemon=True).start()
+            except Exception as error:  # the system has no thread left: the other jobs go on
+                _refuse(channel, error)
         else:
             objects.pop(number, None)
 
@@ -60,8 +64,17 @@ def _work(channel: Channel, number: int, objects: dict[int, Any]) -> None:
         _answer(channel, number, objects)
     except Gone:  # the server has lost interest
         pass
+    except BaseException as error:  # an answer there must be: without one the server takes the worker for dead
+        with contextlib.suppress(Exception):
+            channel.send((Answer.ERROR, RuntimeError(type(error).__name__)))
     finally:
         channel.close()
+
+
+def _refuse(channel: Channel, error: Exception) -> None:
+    with contextlib.suppress(Gone), contextlib.closing(channel):
+        channel.receive()  # it is under way, and lost with the channel otherwise
+        channel.send((Answer.ERROR, _sendable(error)))
 
 
 def _answer(channel: Channel, number: int, objects: dict[int, Any]) -> None:
@@ -97,13 +110,16 @@ def _steps(channel: Channel, steps: Generator[Any, None, Any]) -> Any:
 
 def _sendable(error: BaseException) -> BaseException:
     """Return the error with its traceback as a note; or, where it cannot be pickled, a RuntimeError with its words."""
-    error.add_note("In a worker process:\n" + "".join(traceback.format_exception(error)))
-    error.__traceback__ = error.__cause__ = error.__context__ = None
+    note = "In a worker process:\n" + "".join(traceback.format_exception(error))
     try:
+        error.add_note(note)
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         pickle.loads(pickle.dumps(error))
     except Exception:
-        plain = RuntimeError(f"{type(error).__name__}: {error}")
-        for note in error.__notes__:
-            plain.add_note(note)
+        words = type(error).__name__
+        with contextlib.suppress(Exception):
+            words = f"{words}: {error}"
+        plain = RuntimeError(words)
+        plain.add_note(note)
         return plain
     return error

@@ -8,24 +8,35 @@ import contextlib
 import copy
 import itertools
 import logging
-import signal
 import socket
+import struct
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from studio.errors import ProcessError
+from studio.errors import Cancelled, ProcessError
 from studio.settings import settings
 from studio.workers.channel import Channel, Gone
-from studio.workers.child import Child, start
+from studio.workers.child import LAST_BREATH, Child, start
+from studio.workers.ending import no_process
+from studio.workers.pulse import Watch
 from studio.workers.serving import Answer, Ask
 
 LOG = logging.getLogger(__name__)
+TICK = 0.5
+"""Seconds between looks at whether an answer is still wanted, and whether the worker works on it."""
 PATIENCE = 10.0
-"""Seconds that a job may take to close; a worker that takes longer is ended."""
+"""Seconds without an answer that nobody wants any more, after which a worker that does nothing is ended."""
+LONGEST = 30.0
+"""The same for one that computes: a step of a sound one may be long."""
+STALLED = 60
+"""Seconds that a message which has begun may stand still."""
+Unwanted = Callable[[], bool]
+"""Whether the answer that is waited for is wanted no more: asked every ``TICK`` by the thread that waits for it."""
 Kept = TypeVar("Kept")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,8 +50,17 @@ class Handle(Generic[Kept]):
         self.number, self.here = number, here
 
 
+def never() -> bool:
+    """Return False: the answer is wanted, whatever happens."""
+    return False
+
+
 class Worker(ABC):
-    """What runs jobs. Functions are of a module's top level, arguments and results what can be pickled."""
+    """What runs jobs. Functions are of a module's top level, arguments and results what can be pickled.
+
+    Each job may be given up on while it makes a step: see :data:`Unwanted`. Cancelled is raised then, and the worker is
+    ended with all that it keeps, if it goes on: after ``PATIENCE`` where it does nothing, after ``LONGEST`` else.
+    """
 
     @property
     @abstractmethod
@@ -48,15 +68,18 @@ class Worker(ABC):
         """Whether it takes jobs."""
 
     @abstractmethod
-    def call(self, function: Callable[P, Result], *args: Any) -> Result:
-        """Return ``function(*args)``. Raises what that raises, ProcessError where the process ends meanwhile."""
+    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
+        """Return ``function(*args)``. Raises what that raises, ProcessError where the process ends meanwhile or is
+        ended because it hangs, Cancelled."""
 
     @abstractmethod
-    def make(self, function: Callable[P, Kept], *args: Any) -> Handle[Kept]:
+    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: Unwanted = never) -> Handle[Kept]:
         """Call ``function(*args)`` and let the worker keep the result for as long as its handle. Raises likewise."""
 
     @abstractmethod
-    def run(self, function: Callable[P, Generator[Item, None, Result]], *args: Any) -> Generator[Item, None, Result]:
+    def run(
+        self, function: Callable[P, Generator[Item, None, Result]], *args: Any, is_unwanted: Unwanted = never
+    ) -> Generator[Item, None, Result]:
         """Yield what ``function(*args)`` yields, made when it is asked for, and return its result; closing this closes
         it. Raises likewise."""
 
@@ -77,7 +100,8 @@ class ProcessWorker(Worker):
         try:
             self._child: Child = start("studio.workers.serving:serve")
         except OSError as error:
-            raise ProcessError("no_process", reason=error.strerror or str(error)) from error
+            raise no_process(error) from error
+        self._child.socket.settimeout(STALLED)
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._released: deque[int] = deque()
@@ -87,28 +111,30 @@ class ProcessWorker(Worker):
 
     @property
     def is_alive(self) -> bool:
-        return not self._is_closed and self._died is None
+        return not self._is_closed and self._died is None and not self._child.has_ended
 
-    def call(self, function: Callable[P, Result], *args: Any) -> Result:
+    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
         channel, _ = self._asked(Ask.CALL, function, args)
         with contextlib.closing(channel):
-            result: Result = self._heard(channel)[1]
+            result: Result = self._heard(channel, is_unwanted)[1]
         return result
 
-    def make(self, function: Callable[P, Kept], *args: Any) -> Handle[Kept]:
+    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: Unwanted = never) -> Handle[Kept]:
         channel, number = self._asked(Ask.MAKE, function, args)
         with contextlib.closing(channel):
-            self._heard(channel)
+            self._heard(channel, is_unwanted)
         handle: Handle[Kept] = Handle(number)
         weakref.finalize(handle, self._released.append, number)
         return handle
 
-    def run(self, function: Callable[P, Generator[Item, None, Result]], *args: Any) -> Generator[Item, None, Result]:
+    def run(
+        self, function: Callable[P, Generator[Item, None, Result]], *args: Any, is_unwanted: Unwanted = never
+    ) -> Generator[Item, None, Result]:
         channel, _ = self._asked(Ask.RUN, function, args)
         has_ended = False
         try:
             while True:
-                kind, value = self._heard(channel)
+                kind, value = self._heard(channel, is_unwanted)
                 if kind is Answer.RESULT:
                     has_ended = True
                     result: Result = value
@@ -137,17 +163,16 @@ class ProcessWorker(Worker):
 
     def _closed_job(self, channel: Channel) -> None:
         """Let a job close what it holds; one that does not answer takes the worker with it."""
-        with contextlib.suppress(Gone):
+        with contextlib.suppress(Gone, ProcessError):
             channel.send(Ask.CLOSE)
-            if channel.is_ready(PATIENCE):
+            if self._has_answer(channel, lambda: True):
                 channel.receive()
-            else:
-                LOG.warning("a worker that would not stop is ended")
-                self.close()
 
     def _asked(self, ask: Ask, function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Channel, int]:
         """Begin a job; return where it answers, and its number."""
         ours, theirs = socket.socketpair()
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED, 0))
         channel = Channel(ours, name_of=_number_of)
         number = next(self._numbers)
         try:
@@ -169,8 +194,10 @@ class ProcessWorker(Worker):
         except Gone as error:
             raise self._ending() from error
 
-    def _heard(self, channel: Channel) -> tuple[Answer, Any]:
-        """Return the next answer. Raises the job's error, or ProcessError."""
+    def _heard(self, channel: Channel, is_unwanted: Unwanted) -> tuple[Answer, Any]:
+        """Return the next answer. Raises the job's error, ProcessError, or Cancelled."""
+        if not self._has_answer(channel, is_unwanted):
+            raise Cancelled
         try:
             kind, value = channel.receive()
         except Gone as error:
@@ -179,36 +206,55 @@ class ProcessWorker(Worker):
             raise value
         return kind, value
 
+    def _has_answer(self, channel: Channel, is_unwanted: Unwanted) -> bool:
+        """Wait for an answer, or the channel's end; return False where nobody wants it, and the worker was ended over
+        it. Raises ProcessError where it was ended because it hangs."""
+        if channel.is_ready(TICK):
+            return True
+        watch, since = Watch(self._child.pid), 0.0
+        while not channel.is_ready(TICK):
+            watch.look()
+            if watch.is_hung:
+                LOG.error("a worker process hangs")
+                self._died = self._died or ProcessError("worker_hung")
+                raise self._ending()
+            if not is_unwanted():
+                since = 0.0
+                continue
+            since = since or time.monotonic()
+            waited = time.monotonic() - since
+            if waited > LONGEST or min(waited, watch.quiet) > PATIENCE:
+                LOG.warning("a worker that would not stop is ended")
+                self.close()
+                return False
+        return True
+
     def _ending(self) -> ProcessError:
-        """Return why there is no answer."""
-        was_closed = self._is_closed
-        status = self._child.end()
+        """Return why there is no answer, with the worker ended."""
+        ending = self._child.ended(0 if self._died or self._is_closed else LAST_BREATH)
         if self._died is None:
-            if was_closed:
-                self._died = ProcessError("worker_closed")
-            elif status == -signal.SIGKILL:  # by the system: nobody else kills it
-                self._died = ProcessError("worker_memory")
-            else:
-                reason = signal.Signals(-status).name if status is not None and status < 0 else f"exit {status}"
-                self._died = ProcessError("worker_crashed", reason=reason)
-            if not was_closed:
+            is_closed = ending.was_ended and self._is_closed
+            self._died = ProcessError("worker_closed") if is_closed else ending.error()
+            if not is_closed:
                 LOG.error("a worker process has ended: %s", self._died)
         return copy.copy(self._died)  # each is raised with a traceback of its own
 
 
 class Here(Worker):
-    """This process: what ends a job here ends everything."""
+    """This process: what ends a job here ends everything, and what hangs hangs."""
 
     is_alive = True
 
-    def call(self, function: Callable[P, Result], *args: Any) -> Result:
+    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
         result: Result = function(*map(_itself, args))  # type: ignore[call-arg]
         return result
 
-    def make(self, function: Callable[P, Kept], *args: Any) -> Handle[Kept]:
+    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: Unwanted = never) -> Handle[Kept]:
         return Handle(0, self.call(function, *args))
 
-    def run(self, function: Callable[P, Generator[Item, None, Result]], *args: Any) -> Generator[Item, None, Result]:
+    def run(
+        self, function: Callable[P, Generator[Item, None, Result]], *args: Any, is_unwanted: Unwanted = never
+    ) -> Generator[Item, None, Result]:
         return (yield from self.call(function, *args))
 
     def close(self) -> None:
@@ -223,11 +269,13 @@ def new_worker() -> Worker:
     return ProcessWorker() if settings().isolate else Here()
 
 
-def in_worker(function: Callable[P, Generator[Item, None, Result]], *args: Any) -> Generator[Item, None, Result]:
+def in_worker(
+    function: Callable[P, Generator[Item, None, Result]], *args: Any, is_unwanted: Unwanted = never
+) -> Generator[Item, None, Result]:
     """Run a generator function in a worker of its own, which ends with it: its memory is then the system's again."""
     worker = new_worker()
     try:
-        return (yield from worker.run(function, *args))
+        return (yield from worker.run(function, *args, is_unwanted=is_unwanted))
     finally:
         worker.close()
 

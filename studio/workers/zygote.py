@@ -7,6 +7,7 @@ only: elsewhere :mod:`studio.workers.child` starts each child from nothing.
 
 import contextlib
 import ctypes
+import errno
 import gc
 import importlib
 import json
@@ -16,10 +17,12 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
 from studio.workers import common
+from studio.workers.forking import MESSAGE, ZYGOTE
 
 PRELOAD = (
     "torch",
@@ -35,8 +38,10 @@ PRELOAD = (
     "studio.output_error",
 )
 """Modules by name; one that cannot be imported is left to the child that needs it."""
-MESSAGE = 1 << 18
-"""Bytes of a request at most: the environment is in it."""
+SWEEP = 1.0
+"""Seconds between looks at children that were killed and are not gone yet."""
+PAUSE = 0.1
+"""Seconds until a request is read again for which the system had no memory."""
 PR_SET_PDEATHSIG = 1
 LIKELY_VICTIM = "500"
 """Added to a child's badness where memory ends, so that the system ends it rather than the server."""
@@ -52,14 +57,18 @@ def serve(control: socket.socket) -> None:
     gc.freeze()  # pages that no collection writes to stay shared with the children
     asking = selectors.DefaultSelector()
     asking.register(control, selectors.EVENT_READ, set())
+    dying: set[int] = set()
     while True:
-        for key, _ in asking.select():
+        for key, _ in asking.select(SWEEP if dying else None):
             place, pids = key.fileobj, key.data
             assert isinstance(place, socket.socket)
             try:
-                message, fds, _, _ = socket.recv_fds(place, MESSAGE, 1)
+                message, fds, flags, _ = socket.recv_fds(place, MESSAGE, 1)
             except ConnectionResetError:
-                message = b""
+                message, fds, flags = b"", [], 0
+            except OSError:
+                time.sleep(PAUSE)
+                continue
             if not message and place is control:
                 return
             if not message:  # a child has ended, and those that it asked for go with it
@@ -68,50 +77,81 @@ def serve(control: socket.socket) -> None:
                 for pid in pids:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-                    _reaped(pid)
+                dying |= pids
                 continue
-            answer = _answer(json.loads(message), fds, asking, pids)
+            answer = _answer(message, fds, flags, asking, pids, dying)
             for fd in fds:
                 os.close(fd)
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            with contextlib.suppress(OSError):
                 place.sendall(json.dumps(answer).encode())
+        for pid in list(dying):
+            _reaped(pid, dying)
 
 
-def _answer(request: dict[str, Any], fds: list[int], asking: selectors.BaseSelector, pids: set[int]) -> dict[str, Any]:
-    """Fork or reap; ``pids`` are the children of whoever asks."""
-    if request["op"] == "fork":
-        pid = _forked(request, fds[0], asking)
-        pids.add(pid)
-        return {"pid": pid}
-    pids.difference_update(request["pids"])
-    return {"statuses": [_reaped(pid) for pid in request["pids"]]}
+def _answer(
+    message: bytes, fds: list[int], flags: int, asking: selectors.BaseSelector, pids: set[int], dying: set[int]
+) -> dict[str, Any]:
+    """Fork or reap; ``pids`` are the children of whoever asks. What cannot be done is an answer too: were it the end of
+    this process, it would be that of all its children."""
+    try:
+        if flags & socket.MSG_TRUNC:
+            raise OSError(errno.EMSGSIZE, "a request is too long")
+        request = json.loads(message)
+        if request["op"] == "fork":
+            if not fds:  # the system drops one that there is no room for
+                raise OSError(errno.EMFILE, "no descriptor is left")
+            pid = _forked(request, fds[0], asking)
+            pids.add(pid)
+            return {"pid": pid}
+        pids.discard(request["pid"])
+        return {"code": _reaped(request["pid"], dying)}
+    except Exception as error:
+        number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EINVAL
+        return {"error": (isinstance(error, OSError) and error.errno) or number}
 
 
 def _forked(request: dict[str, Any], fd: int, asking: selectors.BaseSelector) -> int:
     """Fork; a child that nothing limits may ask for children of its own, over a socket that is heard from now on."""
     parent = os.getpid()
     pair = None if request["memory"] is not None else socket.socketpair(type=socket.SOCK_SEQPACKET)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pid = os.fork()
-    if pid == 0:
+    with contextlib.ExitStack() as lost:
+        for end in pair or ():
+            lost.enter_context(end)
+        if pair is not None:
+            asking.register(pair[0], selectors.EVENT_READ, set())
+            lost.callback(asking.unregister, pair[0])
+        with contextlib.suppress(Exception):  # where nobody reads them any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            _born(request, fd, asking, pair, parent)
+        lost.pop_all()
+    if pair is not None:
+        pair[1].close()
+    return pid
+
+
+def _born(
+    request: dict[str, Any],
+    fd: int,
+    asking: selectors.BaseSelector,
+    pair: tuple[socket.socket, socket.socket] | None,
+    parent: int,
+) -> NoReturn:
+    """Be the child from its first moment; whatever fails, it never goes on as a second zygote."""
+    try:
         for key in list(asking.get_map().values()):  # or nobody would hear that another has ended
             assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()
         asking.close()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-        if pair is not None:
-            from studio.workers.child import inherit
-
-            pair[0].close()
-            inherit(pair[1])
-        become(request, fd)
-    if pair is not None:
-        pair[1].close()
-        asking.register(pair[0], selectors.EVENT_READ, set())
-    return pid
+        if os.getppid() == parent:
+            if pair is not None:
+                ZYGOTE.inherit(pair[1])
+            become(request, fd)
+    finally:
+        os._exit(1)
 
 
 def become(request: dict[str, Any], fd: int) -> NoReturn:
@@ -153,13 +193,18 @@ def _address_space() -> int:
         return 0
 
 
-def _reaped(pid: int) -> int | None:
-    """Return the exit code of a killed child, minus the signal that ended it; None for one that is not ours."""
+def _reaped(pid: int, dying: set[int]) -> int | None:
+    """Return the exit code of a child that has ended, minus the signal that ended it; None for one that is not ours, or
+    is not gone yet: ``dying`` has it until it is, since who waits here makes all others wait."""
     try:
-        _, status = os.waitpid(pid, 0)
+        gone, status = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:
-        return None
-    return os.waitstatus_to_exitcode(status)
+        gone, status = pid, None
+    if gone:
+        dying.discard(pid)
+    else:
+        dying.add(pid)
+    return os.waitstatus_to_exitcode(status) if gone and status is not None else None
 
 
 if __name__ == "__main__":

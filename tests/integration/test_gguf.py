@@ -14,6 +14,7 @@ from torch import nn
 from studio import gguf_source
 from studio.errors import CheckpointError, UserError
 from studio.gguf_source import NOTE, VERSION, prepare, prepared_folder
+from studio.workers import Ending
 from tests.conftest import save_tiny_model, tiny_tokenizer
 from tests.gguf_files import arrays_of, metadata_of, write_gguf
 from tests.steps import finish
@@ -122,12 +123,16 @@ def test_the_process_says_what_is_wrong(gguf: Path, own_cache: Path, tmp_path: P
 
 @pytest.mark.parametrize(
     ("code", "key"),
-    [(-24, "gguf_tokenizer_slow"), (-9, "gguf_memory"), (-11, "gguf_ended"), (1, "gguf_ended"), (None, "gguf_ended")],
+    [(-24, "gguf_tokenizer_slow"), (-9, "gguf_memory"), (-11, "gguf_ended"), (1, "gguf_ended")],
 )
-def test_a_death_is_told_by_its_kind(code: int | None, key: str) -> None:
-    error = gguf_source._ended(code, Path("m.gguf"))
+def test_a_death_is_told_by_its_kind(code: int, key: str) -> None:
+    error = gguf_source._ended(Ending(code), Path("m.gguf"))
     assert error.key == key
     assert "m.gguf" in str(error)
+
+
+def test_a_death_that_is_not_the_files_doing_does_not_blame_it() -> None:
+    assert gguf_source._ended(Ending(None), Path("m.gguf")).key == "worker_orphaned"
 
 
 def test_a_cache_that_cannot_be_written_is_a_sentence(gguf: Path, own_cache: Path) -> None:

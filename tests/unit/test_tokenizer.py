@@ -1,9 +1,11 @@
 """Strangers' tokenizers and templates: what is wrong with them is a sentence, and nobody else notices."""
 
+import errno
 import json
 import os
 import random
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,9 +18,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from studio import tokenizer as module
 from studio.detokenize import Detokenizer
-from studio.errors import CheckpointError, PromptError, UserError
+from studio.errors import CheckpointError, ProcessError, PromptError, UserError
 from studio.prompt import prompt_ids
 from studio.tokenizer import GuardedTokenizer, load_tokenizer
+from studio.workers.forking import ZYGOTE
 from tests.conftest import TEMPLATE, tiny_tokenizer
 
 TEXT = "The capital of France is Paris, a model."
@@ -142,6 +145,28 @@ def test_its_process_ends_with_it_and_knows_no_secrets(sound: Path, monkeypatch:
     while time.monotonic() < until and is_running(pid):
         time.sleep(0.01)
     assert not is_running(pid)
+
+
+def test_a_process_that_cannot_be_had_or_is_lost_is_no_fault_of_the_files(
+    sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = load_tokenizer(sound)
+    with monkeypatch.context() as lost:
+        lost.setattr(ZYGOTE, "reap", lambda *_: None)  # as where the zygote has ended too
+        os.kill(tokenizer._process._child.pid, signal.SIGKILL)  # type: ignore[union-attr]
+        with pytest.raises(ProcessError) as caught:
+            tokenizer.encode("a text")
+    assert caught.value.key == "worker_orphaned"
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAGAIN, "refused")
+
+    with monkeypatch.context() as full:
+        full.setattr(ZYGOTE, "fork", refuse)
+        with pytest.raises(ProcessError) as caught:
+            tokenizer.encode("a text")
+    assert caught.value.key == "no_process"
+    assert tokenizer.encode("a text")
 
 
 def is_running(pid: int) -> bool:

@@ -12,7 +12,8 @@ import pytest
 from studio.errors import ProcessError, ResourceError
 from studio.settings import settings
 from studio.workers import Here, Limits, ProcessWorker, Worker, in_worker, new_worker, start
-from studio.workers.child import _ZYGOTE, SECRET, _environment
+from studio.workers.environment import environment, is_given
+from studio.workers.forking import ZYGOTE
 from tests import worker_jobs as jobs
 
 
@@ -164,10 +165,13 @@ def _runs(pid: int) -> bool:
     return state != "Z"
 
 
-def test_a_zygote_that_was_killed_is_started_again() -> None:
-    ProcessWorker().close()
-    assert _ZYGOTE._process is not None
-    os.kill(_ZYGOTE._process.pid, signal.SIGKILL)
+def test_a_zygote_that_was_killed_is_started_again_and_what_went_with_it_is_said_so(process: ProcessWorker) -> None:
+    process.call(jobs.pid)
+    assert ZYGOTE._process is not None
+    os.kill(ZYGOTE._process.pid, signal.SIGKILL)
+    with pytest.raises(ProcessError) as caught:
+        process.call(jobs.slept, 600)
+    assert caught.value.key == "worker_orphaned"
     worker = ProcessWorker()
     assert worker.call(jobs.pid) != os.getpid()
     worker.close()
@@ -197,15 +201,38 @@ def test_children_see_the_environment_of_now_without_secrets(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "DB_PASSWORD", "GOOGLE_APPLICATION_CREDENTIALS"]
-)
-def test_secrets_are_known_by_name(name: str) -> None:
-    assert SECRET.search(name)
+    "name",
+    [
+        "HF_TOKEN", "HF_AUTH", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY", "OPENAI_KEY", "SSH_KEY", "SSH_AUTH_SOCK",
+        "DATABASE_URL", "GH_PAT", "PASSPHRASE", "DB_PASSWORD", "COOKIE", "GOOGLE_APPLICATION_CREDENTIALS",
+        "HTTPS_PROXY", "STUDIO_SECRET", "PYTHON_GH_PAT", "PYTHONSTARTUP", "PORT", "GRADIO_AUTH",
+    ],
+)  # fmt: skip
+def test_children_are_not_given(name: str) -> None:
+    assert not is_given(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PATH", "HOME", "LC_ALL", "TMPDIR", "STUDIO_CACHE_DIR", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LD_PRELOAD",
+        "ASAN_OPTIONS", "TSAN_OPTIONS", "HF_HOME", "HF_HUB_OFFLINE", "XDG_CACHE_HOME", "PYTHONPATH", "CC",
+        "TOKENIZERS_PARALLELISM",
+    ],
+)  # fmt: skip
+def test_children_are_given(name: str) -> None:
+    assert is_given(name)
+
+
+def test_a_child_of_a_page_open_to_others_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would take the owner's login; the address may come from a variable that it is not given, or from none."""
+    monkeypatch.setattr(settings(), "host", "0.0.0.0")
+    assert environment()["STUDIO_HOST"] == "0.0.0.0"
 
 
 def test_a_child_finds_this_package_from_any_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    first, *others = _environment()["PYTHONPATH"].split(os.pathsep)
+    first, *others = environment()["PYTHONPATH"].split(os.pathsep)
     assert (Path(first) / "studio" / "workers").is_dir()
     assert others == ["/elsewhere"]
 
