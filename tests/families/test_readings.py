@@ -1,7 +1,9 @@
 """What a config or a file says that changes how a text is read: lengths, ties, ends. Against transformers, in fp32."""
 
 import json
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,37 @@ def test_an_answer_does_not_depend_on_what_was_read_before(tmp_path: Path, save:
     assert torch.equal(agree.in_pieces(decoder, short, (ORIGINAL + 5,)), before)
     cache.rewind(30)
     assert agree.error(decoder.judge(cache, short[30:]), before[30:]) < EXACT
+
+
+@pytest.mark.parametrize("save", [dynamic, longrope])
+def test_two_threads_read_as_each_would_alone(tmp_path: Path, save: Any) -> None:
+    """One is beyond the original length, the other is not."""
+    save(tmp_path)
+    decoder, texts = general(tmp_path), (TOKENS[:ORIGINAL], TOKENS[: ORIGINAL + 30])
+    alone = [decoder.judge(decoder.begin(len(text)), text) for text in texts]
+
+    def differing(which: int) -> int:
+        found = (decoder.judge(decoder.begin(len(texts[which])), texts[which]) for _ in range(60))
+        return sum(not torch.equal(logits, alone[which]) for logits in found)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            assert list(threads.map(differing, range(2))) == [0, 0]
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_state_that_the_model_keeps_is_a_text_s_own_and_counted(tmp_path: Path) -> None:
+    """RecurrentGemma's modules keep it; a text cannot go back in it."""
+    tiny.save("recurrent_gemma", tmp_path)
+    decoder = general(tmp_path)
+    cache = decoder.begin(16)
+    decoder.judge(cache, TOKENS[:9])
+    assert cache.nbytes > sum(state.nbytes for state in cache.states) > 0
+    with pytest.raises(ValueError, match="rewound"):
+        cache.rewind(4)
 
 
 def test_a_head_of_its_own_is_kept_whatever_the_config_says_of_tying(tmp_path: Path) -> None:
