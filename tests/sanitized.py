@@ -24,8 +24,8 @@ from studio.native import build, nearest, products
 build.PATIENCE = 3600
 build.made(products.SOURCE, build.FUSED_FLAGS), build.made(nearest.SOURCE)
 """
-"""Compiles without loading what it made: the sanitizer's library is not there. Checks of undefined behaviour in all that
-is inlined take minutes, more than a server would wait for."""
+"""Compiles without loading what it made: the sanitizer's library is not there. Checks of undefined behaviour in all
+that is inlined take minutes, more than a server would wait for."""
 
 
 def environment(name: str) -> dict[str, str]:

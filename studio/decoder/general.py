@@ -26,7 +26,8 @@ class GeneralDecoder(Decoder["GeneralCache"]):
         self.is_slow = slow_schemes(model)
         self.vocabulary = int(getattr(model.config, "vocab_size", None) or 1 << 30)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
-        self.stop_ids = stop_ids(getattr(getattr(model, "generation_config", None), "eos_token_id", None))
+        stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        self.stop_ids = frozenset([stops] if isinstance(stops, int) else stops or ())
         self._memory = memory_of(model)
         self._lengths = lengths_of(model)
         self._places = Places(model)
@@ -142,8 +143,3 @@ class GeneralCache:
                 raise ValueError("this cache cannot be rewound") from error
             del self.ids[length:]
             self.length, self.is_rewound = length, True
-
-
-def stop_ids(found: int | list[int] | None) -> frozenset[int]:
-    """Return the ids that a generation config's ``eos_token_id`` names."""
-    return frozenset([found] if isinstance(found, int) else found or [])

@@ -18,6 +18,7 @@ from studio.architecture import Kind
 from studio.checkpoint import of_folder
 from studio.configs import load_config
 from studio.decoder import GeneralDecoder, open_compressed, open_original
+from studio.errors import CheckpointError
 from tests.families import agree, tiny
 from tests.families.families import EXACT
 
@@ -152,6 +153,22 @@ def test_the_config_names_what_ends_an_answer_where_no_other_file_does(tmp_path:
     assert general(tmp_path).stop_ids == open_original(of_folder(tmp_path)).stop_ids == {2, 9}
     file.write_text('{"eos_token_id": 7}')
     assert general(tmp_path).stop_ids == open_original(of_folder(tmp_path)).stop_ids == {7}
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("open_it", [general, lambda folder: open_original(of_folder(folder))], ids=["general", "fast"])
+def test_what_cannot_end_an_answer_is_refused_whichever_way_it_is_computed(
+    tmp_path: Path, open_it: Any, name: str
+) -> None:
+    tiny.save("llama", tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "generation_config.json").write_text("{}")
+    (tmp_path / name).write_text(json.dumps(settings | {"eos_token_id": [2, "</s>"]}))
+    with pytest.raises(CheckpointError) as refusal:
+        open_it(tmp_path)
+    assert refusal.value.key == "wrong_config_value"
+    assert refusal.value.values["key"] == "eos_token_id"
+    assert refusal.value.values["file"] == name
 
 
 def test_falcon_with_alibi_agrees_with_sdpa(tmp_path: Path) -> None:
