@@ -11,17 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
+from studio.config_values import MAX_LAYERS, MAX_SIZE
 from studio.errors import CheckpointError
 from studio.gguf_header import Array, GgufHeader, GgufTensor, Value, read_gguf_header, shown
 
 PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 """What llama.cpp calls a part of a split file."""
 MAX_PARTS = 1000
-MAX_SIZE = 1 << 24
-"""No width, vocabulary or number of positions is larger."""
 MAX_TOKENS = 1 << 19
 """Twice the largest vocabulary there is; a tokenizer of more is seconds in the making."""
-MAX_LAYERS = 1000
 READABLE = frozenset(
     {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}
     | {"IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ1_S", "IQ1_M", "IQ4_NL", "IQ4_XS"}

@@ -13,15 +13,16 @@ from torch import Tensor, nn
 
 from studio.architecture import Layer, empty_model, untie
 from studio.checkpoint import Checkpoint, read_json
-from studio.config_values import check_counts, refused
+from studio.config_values import check_counts
 from studio.configs import load_config
 from studio.errors import CheckpointError
 from studio.headers import read_header
 from studio.kernels import Lookup, PackedEmbedding, PackedLinear, PackedStack, Product, lookup_for, product_for
-from studio.model_files import CONFIG, GENERATION
+from studio.model_files import CONFIG
 from studio.packing import PackedTensor
 from studio.recipe import PackedWeight, check_files, read_recipe
 from studio.scheme import Scheme
+from studio.stops import stop_ids
 from studio.tokenizer import load_tokenizer as load_tokenizer
 
 COMPUTE = torch.bfloat16
@@ -200,20 +201,12 @@ def _tie_kept(model: nn.Module) -> None:
 
 
 def _finished(model: nn.Module, folder: Path) -> nn.Module:
-    """Check that nothing was left on the meta device, and load the generation settings."""
+    """Check that nothing was left on the meta device, and note what ends an answer."""
     from transformers import GenerationConfig
 
     missing = next((name for name, value in model.state_dict().items() if value.is_meta), None)
     if missing is not None:
         raise CheckpointError("tensor_missing", tensor=missing)
-    path = folder / GENERATION
-    if path.is_file():
-        settings = read_json(path)
-        try:
-            generation = GenerationConfig.from_dict(settings)
-        except Exception as error:  # its values come from outside, as the config's do
-            raise refused(error, settings, GENERATION) from error
-        if generation.eos_token_id is None:  # what the config says holds, as where there is no such file
-            generation.eos_token_id = getattr(model.config, "eos_token_id", None)
-        model.generation_config = generation
+    stops = sorted(stop_ids(folder, model.config))
+    model.generation_config = GenerationConfig(eos_token_id=stops or None)
     return model.eval().requires_grad_(False)

@@ -2,6 +2,7 @@
 operations a token."""
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from studio.decoder.interface import Decoder, Reason, Way
 from studio.decoder.kv import key_values
 from studio.decoder.lengths import forget_lengths, lengths_of
-from studio.decoder.memory import carried_bytes, memory_of
+from studio.decoder.memory import Places, carried_bytes, memory_of
 from studio.model import passed_by, slow_schemes, weight_bytes
 
 
@@ -25,9 +26,14 @@ class GeneralDecoder(Decoder["GeneralCache"]):
         self.is_slow = slow_schemes(model)
         self.vocabulary = int(getattr(model.config, "vocab_size", None) or 1 << 30)
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
-        self.stop_ids = stop_ids(getattr(getattr(model, "generation_config", None), "eos_token_id", None))
+        stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        self.stop_ids = frozenset([stops] if isinstance(stops, int) else stops or ())
         self._memory = memory_of(model)
         self._lengths = lengths_of(model)
+        self._places = Places(model)
+        self._turn = Lock()
+        """Modules change with what they read, some in every reading and some in their first; and two readings at once
+        would only take turns on the same cores."""
 
     @property
     def step_bytes(self) -> int:
@@ -58,7 +64,7 @@ class GeneralDecoder(Decoder["GeneralCache"]):
         reread = self._memory.name is None or self._is_outdated(cache, len(tokens))
         given = [*cache.ids, *tokens] if reread else list(tokens)
         if reread:
-            cache.kept, cache.length = self._empty(), 0
+            cache.kept, cache.states, cache.length = self._empty(), [], 0
         ones = self._memory.one_by_one and cache.length
         pieces = [[token] for token in given] if ones else [given]
         found = torch.cat([self._piece(cache, piece, keep) for piece in pieces])
@@ -87,9 +93,13 @@ class GeneralDecoder(Decoder["GeneralCache"]):
             more[memory.name] = cache.kept
         if memory.takes_positions:
             more["position_ids"] = torch.arange(cache.length, end, dtype=torch.int64, device="cpu").unsqueeze(0)
-        if self._lengths:
-            forget_lengths(self.model)
-        found = self.model(torch.tensor([list(tokens)], dtype=torch.int64, device="cpu"), **more)
+        ids = torch.tensor([list(tokens)], dtype=torch.int64, device="cpu")
+        with self._turn:
+            if self._lengths:
+                forget_lengths(self.model)
+            self._places.put(cache.states)
+            found = self.model(ids, **more)
+            cache.states = self._places.take()
         if memory.is_own and memory.name is not None:
             cache.kept = getattr(found, memory.name)
         cache.length = cache.rotated = end
@@ -103,6 +113,8 @@ class GeneralCache:
 
     def __init__(self, kept: Any, positions: int) -> None:
         self.kept = kept
+        self.states: list[Any] = []
+        """What the model would keep in its modules, none before the first token."""
         self.ids: list[int] = []
         """The text so far: some models read it again."""
         self.capacity = positions
@@ -117,11 +129,13 @@ class GeneralCache:
 
     @property
     def nbytes(self) -> int:
-        return carried_bytes(self.kept)
+        return carried_bytes((self.kept, self.states))
 
     def rewind(self, length: int) -> None:
         """Forget everything from a position on. Raises ValueError for a model that keeps a state, which cannot."""
         if length < self.length:
+            if self.states:
+                raise ValueError("this cache cannot be rewound")
             try:
                 if self.kept is not None:
                     self.kept.crop(length - self.length)
@@ -129,8 +143,3 @@ class GeneralCache:
                 raise ValueError("this cache cannot be rewound") from error
             del self.ids[length:]
             self.length, self.is_rewound = length, True
-
-
-def stop_ids(found: int | list[int] | None) -> frozenset[int]:
-    """Return the ids that a generation config's ``eos_token_id`` names."""
-    return frozenset([found] if isinstance(found, int) else found or [])

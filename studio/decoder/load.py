@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from studio.architecture import empty_model, untie
 from studio.checkpoint import Checkpoint, read_json
-from studio.config_values import bad_value
 from studio.configs import load_config
 from studio.decoder import cuda_step
 from studio.decoder.cuda import CudaDecoder
-from studio.decoder.general import GeneralDecoder, stop_ids
+from studio.decoder.general import GeneralDecoder
 from studio.decoder.interface import Decoder, Reason
 from studio.decoder.native import NativeDecoder, is_available
 from studio.decoder.shape import DecoderShape, shape_of
@@ -30,6 +29,7 @@ from studio.native.tiles import Tiles, takes, tiles_of, tiles_of_floats
 from studio.packing import PackedTensor
 from studio.recipe import check_files, read_recipe
 from studio.scheme import Scheme
+from studio.stops import stop_ids
 
 LOG = logging.getLogger(__name__)
 Read = Callable[[str], PackedTensor | Tensor]
@@ -113,11 +113,12 @@ def _fastest(files: _Files, shape: DecoderShape, general: Callable[[Reason], Dec
 
 
 class _Sound:
-    """Weights, biases and norms of files that hold what the model asks for and nothing else."""
+    """Weights, biases and norms of files that hold what the model asks for and nothing else; and what ends answers."""
 
     def __init__(self, files: _Files) -> None:
         self.files, model = files, files.model
         self.context = int(getattr(model.config, "max_position_embeddings", None) or 1 << 30)
+        self.stop_ids = stop_ids(files.folder, model.config)
         self._sizes = {name: tuple(parameter.shape) for name, parameter in model.state_dict(keep_vars=True).items()}
         self._tied: dict[str, str] = dict(getattr(model, "all_tied_weights_keys", {}))
         stray = next((name for name in files.names if name not in self._sizes), None)
@@ -154,7 +155,7 @@ def _native(sound: _Sound, shape: DecoderShape) -> NativeDecoder:
         weight, bias = sound.weight(name)
         made = tiles_of(weight, bias) if isinstance(weight, PackedTensor) else tiles_of_floats(weight, bias)
         tiles[name] = made.within(arena)
-    return NativeDecoder(shape, tiles, sound.norms(), sound.context, _stop_ids(sound.files.folder))
+    return NativeDecoder(shape, tiles, sound.norms(), sound.context, sound.stop_ids)
 
 
 def _on_cuda(sound: _Sound, shape: DecoderShape) -> CudaDecoder | Reason:
@@ -164,7 +165,7 @@ def _on_cuda(sound: _Sound, shape: DecoderShape) -> CudaDecoder | Reason:
     if not cuda_step.takes(shape) or not all(map(fragments.takes, sound.files.schemes)):
         return "gpu_shape"
     try:
-        return CudaDecoder(shape, sound.weight, sound.norms(), sound.context, _stop_ids(sound.files.folder))
+        return CudaDecoder(shape, sound.weight, sound.norms(), sound.context, sound.stop_ids)
     except torch.OutOfMemoryError as error:
         reason: Reason = "gpu_memory"
         LOG.warning("answers come from the processor, for the GPU's memory is full: %s", error)
@@ -177,15 +178,3 @@ def _on_cuda(sound: _Sound, shape: DecoderShape) -> CudaDecoder | Reason:
 
 def _empty(folder: Path) -> nn.Module:
     return empty_model(load_config(read_json(folder / CONFIG)))
-
-
-def _stop_ids(folder: Path) -> frozenset[int]:
-    """Return the ids that end an answer: by ``generation_config.json`` where it names some, else by ``config.json``."""
-    path = folder / "generation_config.json"
-    found = read_json(path).get("eos_token_id") if path.is_file() else None
-    if found is None:
-        path, found = folder / CONFIG, getattr(load_config(read_json(folder / CONFIG)), "eos_token_id", None)
-    ids: list[Any] = found if isinstance(found, list) else [found]
-    if not all(each is None or type(each) is int for each in ids):
-        raise bad_value("eos_token_id", found, "int, [int, …]", path.name)
-    return stop_ids([each for each in ids if each is not None])

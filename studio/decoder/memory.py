@@ -5,6 +5,7 @@ time, some make a cache of their own, and some carry nothing: these read the who
 """
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ CARRIED = ("cache", "cache_params", "past_key_values", "state")
 
 ONE_BY_ONE = frozenset({"mamba", "falcon_mamba", "jamba", "zamba", "recurrent_gemma", "minimax"})
 """Families whose code begins anew, or masks wrongly, where more than one token comes to a state."""
+
+IN_MODULES = ("conv1d_state", "recurrent_states")
+"""What some keep in their modules' attributes, where the next text would find it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,22 @@ def memory_of(model: nn.Module) -> Memory:
         one_by_one=kind in ONE_BY_ONE,
         takes_positions="position_ids" in names and not counts_itself,
     )
+
+
+class Places:
+    """Where a model keeps a text's state in its own modules. One text's is there at a time."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._all = [(module, name) for module in model.modules() for name in IN_MODULES if name in vars(module)]
+
+    def put(self, states: Sequence[Any]) -> None:
+        """Let the model go on with these states; with none of them it begins anew."""
+        for (module, name), state in zip(self._all, states or [None] * len(self._all), strict=True):
+            setattr(module, name, state)
+
+    def take(self) -> list[Any]:
+        """Return the states that the model has by now."""
+        return [getattr(module, name) for module, name in self._all]
 
 
 def carried_bytes(carried: Any) -> int:

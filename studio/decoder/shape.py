@@ -127,6 +127,9 @@ def shape_of(model: nn.Module) -> DecoderShape | None:
     narrow = min((2 * len(rotation.frequencies) for rotation in rotations.values()), default=attention.head_dim)
     if narrow < attention.head_dim and config.model_type not in PARTLY_ROTATED:
         raise CheckpointError("bad_config_value", key="partial_rotary_factor", value=narrow / attention.head_dim)
+    scalar = getattr(config, "query_pre_attn_scalar", None)
+    if scalar is not None and not scalar > 0:  # scores are divided by its root
+        raise CheckpointError("bad_config_value", key="query_pre_attn_scalar", value=scalar)
     return DecoderShape(
         hidden=config.hidden_size,
         heads=config.num_attention_heads,

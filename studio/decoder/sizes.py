@@ -1,19 +1,20 @@
 """Whether a decoder's numbers go together: asked once, before compiled code indexes with them. Knows no weights.
 
-A config may say anything. Each number is refused under the name that it has there.
+A config may say anything. Each number is refused under the name that it has there. Widths and vocabularies are at most
+``MAX_SIZE``, so that products of a few of them stay within what compiled code counts with.
 """
 
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from studio.config_values import MAX_SIZE
 from studio.errors import CheckpointError
+from studio.model_files import CONFIG
 
 if TYPE_CHECKING:
     from studio.decoder.shape import DecoderShape
 
-LARGEST = 1 << 24
-"""No width or vocabulary is larger: products of a few of them stay within what compiled code counts with."""
 MOST_ROTATIONS = 2
 STEP = 16
 """Dimensions of a head come in multiples of this."""
@@ -38,20 +39,20 @@ def _claims(shape: "DecoderShape") -> Iterator[tuple[str, object, bool]]:
         "num_hidden_layers": len(shape.layers),
     }
     for key, size in sizes.items():
-        yield key, size, type(size) is int and 0 < size <= LARGEST
+        yield key, size, type(size) is int and 0 < size <= MAX_SIZE
     yield "num_key_value_heads", shape.kv_heads, shape.heads % shape.kv_heads == 0
     yield "head_dim", shape.dimensions, shape.dimensions % STEP == 0
-    yield "num_attention_heads", shape.heads, (shape.heads + 2 * shape.kv_heads) * shape.dimensions <= LARGEST
+    yield "num_attention_heads", shape.heads, (shape.heads + 2 * shape.kv_heads) * shape.dimensions <= MAX_SIZE
     yield "hidden_act", shape.activation, shape.activation in range(3)
     numbers = {
         "rms_norm_eps": shape.epsilon,
         "embed_scale": shape.embedding_scale,
-        "head_dim": shape.attention_scale,
+        "query_pre_attn_scalar": shape.attention_scale,
         "attn_logit_softcapping": shape.attention_cap,
         "final_logit_softcapping": shape.logit_cap,
     }
     for key, number in numbers.items():
-        yield key, number, math.isfinite(number) and number >= 0
+        yield key, number, _is_finite(number) and number >= 0
     yield from _rotating(shape)
     for layer in shape.layers:
         yield "sliding_window", layer.window, type(layer.window) is int and 0 <= layer.window < 1 << 31
@@ -60,12 +61,19 @@ def _claims(shape: "DecoderShape") -> Iterator[tuple[str, object, bool]]:
         yield "intermediate_size", len(layer.gate_up), len(layer.gate_up) in (1, 2)
 
 
+def _is_finite(number: object) -> bool:
+    """Return whether it is one finite number: roots of what a config says may be complex."""
+    return isinstance(number, int | float) and math.isfinite(number)
+
+
 def _rotating(shape: "DecoderShape") -> Iterator[tuple[str, object, bool]]:
     yield "rope_parameters", len(shape.rotations), len(shape.rotations) <= MOST_ROTATIONS
     for rotation in shape.rotations:
         frequencies = rotation.frequencies
-        is_sound = frequencies.ndim == 1 and frequencies.is_floating_point() and bool(frequencies.isfinite().all())
-        yield "rope_parameters", frequencies.dtype, is_sound and math.isfinite(rotation.scale)
+        yield "rope_parameters", frequencies.dtype, frequencies.ndim == 1 and frequencies.is_floating_point()
+        if not frequencies.isfinite().all():
+            raise CheckpointError("rotation_not_finite", file=CONFIG, key="rope_parameters")
+        yield "rope_parameters", rotation.scale, _is_finite(rotation.scale)
         yield (
             "partial_rotary_factor",
             len(frequencies) / (shape.dimensions / 2),

@@ -7,8 +7,10 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -56,10 +58,26 @@ def _compiled(compiler: str, flags: tuple[str, ...], source: Path, folder: Path,
         made = Path(place) / "made.so"
         # CC may hold a launcher or flags: "ccache gcc".
         command = [*shlex.split(compiler), *flags, str(source), "-o", str(made), "-lm", "-lpthread"]
-        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+        _run(command)
         file = folder / f"{name}-{_checksum(made)}.so"
         made.replace(file)  # whole or not at all, also when two processes compile at once
         return file
+
+
+def _run(command: Sequence[str]) -> None:
+    """Run a compiler to its end. Raises OSError, or SubprocessError where it fails or takes too long.
+
+    It starts other programs, which end with it: cc1 would go on for minutes after cc.
+    """
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, process_group=0) as compiler:
+        try:
+            status = compiler.wait(PATIENCE)
+        except BaseException:
+            os.killpg(compiler.pid, signal.SIGKILL)
+            raise
+    if status:
+        raise subprocess.CalledProcessError(status, command)
 
 
 def _is_whole(file: Path) -> bool:

@@ -19,7 +19,7 @@ class Weight(ctypes.Structure):
 
 
 class Layer(ctypes.Structure):
-    """``Layer`` of ``decode.c``."""
+    """``Layer`` of ``model.h``."""
 
     _fields_ = [
         *((name, Pointer) for name in ("attention_norm", "mlp_norm", "attention_after", "mlp_after")),
@@ -29,7 +29,7 @@ class Layer(ctypes.Structure):
 
 
 class Model(ctypes.Structure):
-    """``Model`` of ``decode.c``."""
+    """``Model`` of ``model.h``."""
 
     _fields_ = [
         *((name, Int) for name in ("layers", "hidden", "heads", "kv_heads", "dimensions", "inner", "vocabulary")),
@@ -51,7 +51,7 @@ class Cache(ctypes.Structure):
 
 
 STRUCTURES: tuple[type[ctypes.Structure], ...] = (Weight, Layer, Model, Cache)
-"""In the order of ``layout`` in ``decode.c``."""
+"""In the order of ``layout`` in ``model.h``."""
 
 
 def layout() -> list[int]:

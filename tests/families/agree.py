@@ -55,6 +55,18 @@ def in_pieces(decoder: Decoder[Any], tokens: Sequence[int], lengths: Sequence[in
     return torch.cat(found)
 
 
+def beside_each_other(decoder: Decoder[Any], texts: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[Tensor]:
+    """Return the logits [T, V] of each text, all read in pieces of these lengths, one piece of each in turn."""
+    caches = [decoder.begin(len(text)) for text in texts]
+    found: list[list[Tensor]] = [[] for _ in texts]
+    start = 0
+    for length in lengths:
+        for text, cache, logits in zip(texts, caches, found, strict=True):
+            logits.append(decoder.judge(cache, text[start : start + length]))
+        start += length
+    return [torch.cat(logits) for logits in found]
+
+
 def by_blocks(checkpoint: Checkpoint, tokens: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """Return the logits [T, V] of the model run block by block from disk."""
     streamed = BlockModel(checkpoint, dtype)

@@ -29,6 +29,8 @@ TAKEN = [family for family in (*FAMILIES, *TEXT_TWINS) if family not in REASONS 
 TOKENS = 120
 PIECES = (37, 1, 50)
 """Then token by token."""
+SHORT = (9, 1, 5)
+"""Pieces of texts that are read beside each other."""
 
 
 @pytest.fixture(autouse=True)
@@ -41,21 +43,28 @@ def _quiet() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", TAKEN)
 def test_a_family_agrees_with_transformers(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In fp32 it is exact in pieces of odd lengths, token by token and block by block; compressed it is near."""
+    """In fp32 it is exact in pieces of odd lengths, token by token and block by block; compressed it is near.
+
+    Texts that share the model know nothing of each other.
+    """
     one = opened(family, tmp_path / "model")
     tokens = agree.some_tokens(VOCABULARY, TOKENS)
     expected = agree.reference(one.model, tokens)
-    assert agree.error(_in_fp32(one, tokens, monkeypatch), expected) < EXACT
+    decoder = _in_fp32(one, monkeypatch)
+    assert agree.error(agree.in_pieces(decoder, tokens, PIECES), expected) < EXACT
+    texts = tokens[: sum(SHORT)], tokens[-sum(SHORT) :]
+    alone = [agree.in_pieces(decoder, text, SHORT) for text in texts]
+    assert all(map(torch.equal, agree.beside_each_other(decoder, texts, SHORT), alone))
     assert agree.error(agree.by_blocks(one.checkpoint, tokens), expected) < EXACT
     bf16 = agree.middle_error(agree.reference(one.in_bf16(), tokens), expected)
     compressed = open_compressed(agree.packed(one.checkpoint, tmp_path))
     assert agree.middle_error(agree.in_pieces(compressed, tokens, (TOKENS - 8,)), expected) < bound_of_int8(bf16)
 
 
-def _in_fp32(one: Tiny, tokens: list[int], monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+def _in_fp32(one: Tiny, monkeypatch: pytest.MonkeyPatch) -> GeneralDecoder:
     with monkeypatch.context() as patch:
         patch.setattr(studio_model, "COMPUTE", torch.float32)
-        return agree.in_pieces(GeneralDecoder(studio_model.load_original(one.checkpoint)), tokens, PIECES)
+        return GeneralDecoder(studio_model.load_original(one.checkpoint))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -1,7 +1,9 @@
 """What a config or a file says that changes how a text is read: lengths, ties, ends. Against transformers, in fp32."""
 
 import json
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from studio.architecture import Kind
 from studio.checkpoint import of_folder
 from studio.configs import load_config
 from studio.decoder import GeneralDecoder, open_compressed, open_original
+from studio.errors import CheckpointError
 from tests.families import agree, tiny
 from tests.families.families import EXACT
 
@@ -90,6 +93,37 @@ def test_an_answer_does_not_depend_on_what_was_read_before(tmp_path: Path, save:
     assert agree.error(decoder.judge(cache, short[30:]), before[30:]) < EXACT
 
 
+@pytest.mark.parametrize("save", [dynamic, longrope])
+def test_two_threads_read_as_each_would_alone(tmp_path: Path, save: Any) -> None:
+    """One is beyond the original length, the other is not."""
+    save(tmp_path)
+    decoder, texts = general(tmp_path), (TOKENS[:ORIGINAL], TOKENS[: ORIGINAL + 30])
+    alone = [decoder.judge(decoder.begin(len(text)), text) for text in texts]
+
+    def differing(which: int) -> int:
+        found = (decoder.judge(decoder.begin(len(texts[which])), texts[which]) for _ in range(60))
+        return sum(not torch.equal(logits, alone[which]) for logits in found)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            assert list(threads.map(differing, range(2))) == [0, 0]
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_a_state_that_the_model_keeps_is_a_text_s_own_and_counted(tmp_path: Path) -> None:
+    """RecurrentGemma's modules keep it; a text cannot go back in it."""
+    tiny.save("recurrent_gemma", tmp_path)
+    decoder = general(tmp_path)
+    cache = decoder.begin(16)
+    decoder.judge(cache, TOKENS[:9])
+    assert cache.nbytes > sum(state.nbytes for state in cache.states) > 0
+    with pytest.raises(ValueError, match="rewound"):
+        cache.rewind(4)
+
+
 def test_a_head_of_its_own_is_kept_whatever_the_config_says_of_tying(tmp_path: Path) -> None:
     """Two of other values are two, as in transformers; two that are equal are one."""
     tiny.save("llama", tmp_path / "model", tie_word_embeddings=False)
@@ -119,6 +153,22 @@ def test_the_config_names_what_ends_an_answer_where_no_other_file_does(tmp_path:
     assert general(tmp_path).stop_ids == open_original(of_folder(tmp_path)).stop_ids == {2, 9}
     file.write_text('{"eos_token_id": 7}')
     assert general(tmp_path).stop_ids == open_original(of_folder(tmp_path)).stop_ids == {7}
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+@pytest.mark.parametrize("open_it", [general, lambda folder: open_original(of_folder(folder))], ids=["general", "fast"])
+def test_what_cannot_end_an_answer_is_refused_whichever_way_it_is_computed(
+    tmp_path: Path, open_it: Any, name: str
+) -> None:
+    tiny.save("llama", tmp_path)
+    settings = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "generation_config.json").write_text("{}")
+    (tmp_path / name).write_text(json.dumps(settings | {"eos_token_id": [2, "</s>"]}))
+    with pytest.raises(CheckpointError) as refusal:
+        open_it(tmp_path)
+    assert refusal.value.key == "wrong_config_value"
+    assert refusal.value.values["key"] == "eos_token_id"
+    assert refusal.value.values["file"] == name
 
 
 def test_falcon_with_alibi_agrees_with_sdpa(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Compiled where it can be; without a compiler, a cache or a whole file, torch does the work and nobody notices."""
 
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from studio.native import build
 from studio.native.build import library
 from studio.native.nearest import SOURCE
 from studio.packing import pack
@@ -43,6 +45,26 @@ def assert_torch_does_the_work() -> None:
     measured = measure(WEIGHT, SCHEMES)
     assert list(measured.differences) == SCHEMES
     assert channel_error(WEIGHT) == measured.channel_error > 0
+
+
+def test_a_compiler_that_takes_too_long_ends_with_all_it_started(
+    unbuilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, script = tmp_path / "held", tmp_path / "cc"
+    os.mkfifo(place)
+    script.write_text(f"#!/bin/sh\nsleep 60 > '{place}' &\nwait\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CC", str(script))
+    monkeypatch.setattr(build, "PATIENCE", 2)
+    settings.cache_clear()
+    held = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert library(SOURCE) is None
+        waiting = select.poll()
+        waiting.register(held, 0)
+        assert [event for _, event in waiting.poll(30_000)] == [select.POLLHUP]
+    finally:
+        os.close(held)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +114,7 @@ def test_the_library_of_an_earlier_visit_is_used(unbuilt: Path, monkeypatch: pyt
 
 LOAD = """
 import torch
+from studio.native import build
 from studio.native.build import library
 from studio.native.nearest import SOURCE
 from studio.quantize import quantize

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from studio.decoder.native import NativeDecoder
-from studio.decoder.shape import Rotation
+from studio.decoder.shape import Rotation, shape_of
 from studio.errors import CheckpointError, SchemeError
 from studio.native.nearest import pack_nearest, squared_errors
 from studio.native.pointers import address, rows_at
@@ -19,6 +20,7 @@ from studio.packing import PackedTensor, pack
 from studio.rounding import round_to_nearest
 from studio.scheme import Mode, Scheme
 from tests.decoders import FAMILIES, LLAMA, Small, small
+from tests.families import tiny
 
 needs_compiler = pytest.mark.skipif(decoding() is None, reason="needs a C compiler")
 INT4 = Scheme(Mode.INT4_ASYM, 64)
@@ -165,7 +167,9 @@ def turns(*halves: int) -> tuple[Rotation, ...]:
         ("num_attention_heads", {"heads": -6}),
         ("num_attention_heads", {"heads": 1 << 24}),
         ("head_dim", {"dimensions": 24}),
-        ("head_dim", {"attention_scale": float("nan")}),
+        ("query_pre_attn_scalar", {"attention_scale": float("nan")}),
+        ("query_pre_attn_scalar", {"attention_scale": (-4) ** -0.5}),
+        ("rms_norm_eps", {"epsilon": None}),
         ("hidden_size", {"hidden": 0}),
         ("vocab_size", {"vocabulary": 1 << 25}),
         ("hidden_act", {"activation": 3}),
@@ -176,7 +180,8 @@ def turns(*halves: int) -> tuple[Rotation, ...]:
         ("rope_parameters", {"rotations": turns(16, 8)}),
         ("rope_parameters", {"rotations": turns(8, 16)}),
         ("rope_parameters", {"rotations": turns(16, 16, 16)}),
-        ("rope_parameters", {"rotations": (Rotation(torch.full((16,), torch.inf), 1.0),)}),
+        ("rope_parameters", {"rotations": (Rotation(torch.ones(16), float("nan")),)}),
+        ("rope_parameters", {"rotations": (Rotation(torch.ones(16, dtype=torch.int64), 1.0),)}),
         ("layer_types", {"rotations": ()}),
         ("layer_types", {"layers": (replace(LLAMA.layers[0], rotation=1),)}),
         ("sliding_window", {"layers": (replace(LLAMA.layers[0], window=-1),)}),
@@ -188,6 +193,22 @@ def test_sizes_that_do_not_go_together_are_named(key: str, changes: dict[str, An
         replace(LLAMA, **changes)
     assert caught.value.key == "bad_config_value"
     assert caught.value.values["key"] == key
+
+
+def test_frequencies_that_are_not_finite_are_called_so() -> None:
+    """Those of a base near zero, such as ``rope_theta: 1e-300``."""
+    with pytest.raises(CheckpointError, match=r"config\.json.*rope_parameters.*not finite"):
+        replace(LLAMA, rotations=(Rotation(torch.full((16,), torch.inf), 1.0),))
+
+
+@pytest.mark.parametrize("scalar", [-4, 0])
+def test_a_scale_of_scores_that_has_no_root_is_named_as_the_config_does(scalar: int) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(tiny.config("gemma2"))
+    model.config.query_pre_attn_scalar = scalar
+    with pytest.raises(CheckpointError) as caught:
+        shape_of(model)
+    assert caught.value.values == {"key": "query_pre_attn_scalar", "value": scalar}
 
 
 REFUSED: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
