@@ -68,11 +68,11 @@ def config_of(model: GgufModel, factors: Mapping[str, Factors]) -> tuple[Any, Ro
     words.pop("rope_scaling", None)
     try:
         config = load_config(words)
+        check_counts(config, len(model.tensors))
     except ModelError as error:
         raise CheckpointError("gguf_architecture", file=model.file.name, architecture=model.architecture) from error
     except UserError as error:
-        raise CheckpointError("gguf_unreadable", file=model.file.name, reason=cause(error)) from error
-    check_counts(config, len(model.tensors))
+        raise of_file(error, model.file) from error
     changed = _followed(model, config)
     if changed:
         config = type(config).from_dict({**config.to_dict(), **changed})
@@ -213,6 +213,11 @@ def _rotating(model: GgufModel, config: Any, factors: dict[str, Factors]) -> tup
     if original is not None and getattr(config, "original_max_position_embeddings", None) is not None:
         changed["original_max_position_embeddings"] = original
     return type(config).from_dict({**config.to_dict(), **changed}), rope
+
+
+def of_file(error: UserError, file: Path) -> UserError:
+    """Return what is wrong with a config as said of the file that it was read from, which has no config.json."""
+    return type(error)(error.key, **{**error.values, "file": file.name})
 
 
 def cause(error: BaseException) -> str:

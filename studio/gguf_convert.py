@@ -21,7 +21,7 @@ from transformers import GenerationConfig
 
 from studio.architecture import empty_model
 from studio.errors import CheckpointError, ResourceError, UserError, disk_error
-from studio.gguf_config import cause, config_of, end_tokens, factor_names
+from studio.gguf_config import cause, config_of, end_tokens, factor_names, of_file
 from studio.gguf_header import shown
 from studio.gguf_model import TOKENIZER_SECONDS, TOKENS, GgufModel, read_gguf_model
 from studio.gguf_tensors import check_rope, dequantized, in_16_bits, is_loaded_whole, loaded_whole, parameters
@@ -120,7 +120,7 @@ def _empty(model: GgufModel, config: Any) -> Any:
     try:
         return empty_model(config)
     except UserError as error:
-        raise CheckpointError("gguf_unreadable", file=model.file.name, reason=cause(error)) from error
+        raise of_file(error, model.file) from error
 
 
 def save_tokenizer(built: Built, folder: Path) -> None:

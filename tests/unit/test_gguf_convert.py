@@ -332,6 +332,22 @@ def test_metadata_that_do_not_fit_are_named(changes: dict[str, Any], named: str,
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
+        ({".context_length": 0}, "max_position_embeddings = 0"),
+        ({".rope.freq_base": -1.0}, "rope_theta = -1.0"),
+        ({".attention.head_count": 0}, "num_attention_heads = 0"),
+    ],
+)
+def test_a_value_that_no_model_has_is_said_of_this_file(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
+    written = Written("llama", "llama", tmp_path)
+    written.metadata |= changes
+    sentence = refusal(written.file()).sentence()
+    assert sentence.startswith(f"“m.gguf” says {named}, but it must be ")
+    assert sentence.endswith("pick another model.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
         ({"tokenizer.ggml.model": None}, "tokenizer.ggml.model"),
         ({"tokenizer.ggml.model": "novel"}, "novel"),
         ({"tokenizer.ggml.merges": ["a"]}, "m.gguf"),
