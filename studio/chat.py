@@ -14,7 +14,7 @@ from torch import Tensor
 
 from studio.decoder import MOST_TOKENS, Decoder, Read, Reason, Way
 from studio.detokenize import Detokenizer
-from studio.errors import ModelError, PromptError, ResourceError, UserError
+from studio.errors import Cancelled, ModelError, PromptError, ResourceError, UserError
 from studio.prompt import prompt_ids
 from studio.sampling import Picker, Sampling
 from studio.template import Message
@@ -210,7 +210,7 @@ def side_by_side(answers: Sequence[Iterator[Reply]]) -> Iterator[tuple[Reply, ..
         for index in [index for index in running if replies[index].tokens == fewest]:
             try:
                 replies[index] = next(running[index])
-            except StopIteration:
+            except (StopIteration, Cancelled):
                 del running[index]
             except Exception as error:  # a model's code may raise anything; the other column is none of its business
                 replies[index] = replace(replies[index], ended="error", error=failure(error))

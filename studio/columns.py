@@ -23,7 +23,7 @@ from studio.pool import Pool
 from studio.recipe import PackedWeight, check_sizes, read_recipe
 from studio.sampling import Sampling
 from studio.template import Message
-from studio.workers import new_worker
+from studio.workers import Unwanted, never, new_worker
 
 LOG = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ def steady_replies(
     sampling: Sampling,
     kv_bits: int,
     prefix: Prefix,
+    is_unwanted: Unwanted = never,
 ) -> Generator[Reply, None, Reply]:
     """Yield and return the reply of ``model``; where its worker ends by a fault, that of another that is lent to nobody
     else: the fault may have been in a job of another visitor's.
@@ -121,7 +122,7 @@ def steady_replies(
     ProcessError where the other worker ends too.
     """
     last = Reply()
-    steps = replies(model, messages, sampling, kv_bits, prefix)
+    steps = replies(model, messages, sampling, kv_bits, prefix, is_unwanted)
     try:
         while True:
             last = next(steps)
@@ -137,7 +138,7 @@ def steady_replies(
     alone = column()
     with pool.borrow_alone(alone.need, alone.load) as other:
         try:
-            for reply in replies(other, messages, sampling, kv_bits, prefix):
+            for reply in replies(other, messages, sampling, kv_bits, prefix, is_unwanted):
                 if reply.tokens > last.tokens or reply.ended:
                     last = reply
                 yield last

@@ -96,10 +96,15 @@ class Prefix:
 
 
 def replies(
-    model: LoadedModel, messages: Sequence[Message], sampling: Sampling, kv_bits: int, prefix: Prefix
+    model: LoadedModel,
+    messages: Sequence[Message],
+    sampling: Sampling,
+    kv_bits: int,
+    prefix: Prefix,
+    is_unwanted: Unwanted = never,
 ) -> Generator[Reply, None, Reply]:
     """Yield and return a model's reply as :func:`answer` does, where the model is."""
-    steps = model.run(answer, messages, sampling, kv_bits, prefix.of(model))
+    steps = model.run(answer, messages, sampling, kv_bits, prefix.of(model), is_unwanted=is_unwanted)
     try:
         while True:
             reply = next(steps)

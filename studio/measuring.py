@@ -134,7 +134,8 @@ class Measuring:
         if checkpoint is None or checkpoint.folder is None:
             return
         self.begin("survey")
-        steps = TURNS.taken(in_worker(survey, checkpoint, self.known, self._wanted()))
+        work = in_worker(survey, checkpoint, self.known, self._wanted(), is_unwanted=self._stops["survey"].is_set)
+        steps = TURNS.taken(work)
         try:
             for step in steps:
                 self._heed("survey")
@@ -192,7 +193,7 @@ class Measuring:
             self._check_can_predict(checkpoint)
             yield from self.measure_figure("damage", "compress")
         elif self.scores is None and checkpoint.folder is not None:
-            steps = in_worker(sensitivities, checkpoint)
+            steps = in_worker(sensitivities, checkpoint, is_unwanted=self._stops["compress"].is_set)
             scores = yield from self._relay(
                 "compress", steps, lambda step: Event("rank", step.done / step.total, step.layer), checkpoint
             )
@@ -218,7 +219,9 @@ class Measuring:
             return
         if job == "survey":
             self.begin(job)
-        steps = TURNS.taken(in_worker(FIGURES[figure].measure, checkpoint, missing))
+        steps = TURNS.taken(
+            in_worker(FIGURES[figure].measure, checkpoint, missing, is_unwanted=self._stops[job].is_set)
+        )
         try:
             while True:
                 step = next(steps)

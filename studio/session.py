@@ -171,7 +171,7 @@ class Session(Reading):
             try:
                 compressed = yield from self._relay(
                     "compress",
-                    in_worker(compress, checkpoint, plan, file, tokens),
+                    in_worker(compress, checkpoint, plan, file, tokens, is_unwanted=self._stops["compress"].is_set),
                     lambda step: Event("compress", step.done / step.total, step.layer),
                     checkpoint,
                 )
@@ -238,7 +238,8 @@ class Session(Reading):
                 self.drift = drift
                 return drift_event(drift)
 
-            steps = model.run(drift_of, checkpoint, ids, "" if text is None else text.name)
+            name, is_unwanted = "" if text is None else text.name, self._stops["drift"].is_set
+            steps = model.run(drift_of, checkpoint, ids, name, is_unwanted=is_unwanted)
             whole = yield from relayed(steps, sharpened)
         if self.folder != folder:
             raise Cancelled

@@ -100,7 +100,7 @@ class Talk:
             said: list[int] = []
             yield answers
             speaking = [
-                steady_replies(pool, columns[i], model, turns[i], seeded, kv_bits, reads[i])
+                steady_replies(pool, columns[i], model, turns[i], seeded, kv_bits, reads[i], is_stopped)
                 for i, model in awake.items()
             ]
             try:

@@ -33,7 +33,7 @@ import psutil
 from tests import sanitized
 from tests.conftest import ROOT, SHARED, TEMPLATE, save_tiny_model
 
-ANSWER = 900
+ANSWER = 1500
 """Seconds a request may take: eight visitors share two cores, perhaps under a sanitizer."""
 BAD = re.compile(
     r"Traceback|ERROR|Sanitizer|runtime error:|terminate called|Segmentation|Aborted|worker process has ended", re.I
@@ -112,7 +112,7 @@ class Visitor:
 
     def _drift(self) -> None:
         self.call("queue_drift")
-        self._perhaps_stopped("stop_drift", "measure_drift", often=0.7)
+        self._perhaps_stopped("stop_drift", "measure_drift", often=1, within=20)
 
     def _chat(self) -> None:
         self.call("queue_talk")
@@ -121,10 +121,10 @@ class Visitor:
         name = self._random.choice(["talk", "talk", "talk", "regenerate"])
         self._perhaps_stopped("stop", name, self._random.choice(QUESTIONS), *rest)
 
-    def _perhaps_stopped(self, stop: str, name: str, *inputs: object, often: float = 0.3) -> None:
+    def _perhaps_stopped(self, stop: str, name: str, *inputs: object, often: float = 0.3, within: float = 8) -> None:
         """Call a long job; sometimes stop it, from what would be another button."""
         if self._random.random() < often:
-            timer = threading.Timer(self._random.uniform(0.1, 8), lambda: self.call(stop))
+            timer = threading.Timer(self._random.uniform(0.1, within), lambda: self.call(stop))
             timer.start()
         self.call(name, *inputs)
 
