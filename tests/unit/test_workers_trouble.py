@@ -157,6 +157,7 @@ def test_one_that_is_slow_to_die_makes_nobody_wait(monkeypatch: pytest.MonkeyPat
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "TICK", 0.05)
+    monkeypatch.setattr(pulse, "EVERY", 0.04)
     monkeypatch.setattr(pulse, "HUNG", 0.5)
     monkeypatch.setattr(worker, "PATIENCE", 0.3)
 
@@ -228,7 +229,7 @@ class Clock:
         self.now = 0.0
 
     def monotonic(self) -> float:
-        self.now += pulse.GAP
+        self.now += pulse.EVERY
         return self.now
 
 
@@ -254,7 +255,7 @@ def tell(proc: Path, pid: int, state: str = "S", ticks: int = 0) -> None:
 
 
 def seen(proc: Path, looks: int, pid: int = 2, **told: Any) -> pulse.Watch:
-    """Look so often, ``GAP`` seconds apart; what is told is told before each look, ``ticks`` growing."""
+    """Look so often, ``EVERY`` seconds apart; what is told is told before each look, ``ticks`` growing."""
     watch = pulse.Watch(2)
     for i in range(looks):
         if told:
@@ -264,8 +265,8 @@ def seen(proc: Path, looks: int, pid: int = 2, **told: Any) -> pulse.Watch:
 
 
 def test_all_that_do_nothing_hang(proc: Path) -> None:
-    assert not seen(proc, 10).is_hung
-    assert seen(proc, 13).is_hung
+    assert not seen(proc, 9).is_hung
+    assert seen(proc, 15).is_hung
 
 
 def test_one_that_waits_for_another_does_not_hang_unless_it_takes_too_long(proc: Path) -> None:
@@ -278,10 +279,17 @@ def test_one_that_computes_or_waits_for_a_disk_does_not_hang(proc: Path) -> None
     assert not seen(proc, 60, state="D").is_hung
 
 
+def test_one_that_waits_for_a_compiler_does_not_hang(proc: Path) -> None:
+    (proc / "2" / "task" / "7").mkdir()  # a thread
+    (proc / "2" / "task" / "7" / "children").write_text("8 ")
+    (proc / "8" / "task" / "8").mkdir(parents=True)
+    assert not seen(proc, 60, pid=8, ticks=1).is_hung
+
+
 def test_one_that_is_stopped_hangs_whatever_others_do(proc: Path) -> None:
     watch = pulse.Watch(2)
     tell(proc, 2, "T")
-    for i in range(13):
+    for i in range(15):
         tell(proc, 3, ticks=i)
         watch.look()
     assert watch.is_hung
