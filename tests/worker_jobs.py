@@ -90,6 +90,11 @@ def stopped() -> None:
     time.sleep(600)  # this thread may stop a moment later
 
 
+def locked() -> None:
+    """Wait for what never comes."""
+    threading.Event().wait()
+
+
 def standing(place: socket.socket) -> None:
     """Not a job: a plain child that stands still."""
     stopped()

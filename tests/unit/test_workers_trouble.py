@@ -15,6 +15,7 @@ import pytest
 
 from studio import gguf_source
 from studio.errors import Cancelled, ProcessError
+from studio.settings import settings
 from studio.workers import Ending, ProcessWorker, forking, in_worker, pulse, start, worker, zygote
 from studio.workers import child as child_module
 from studio.workers.forking import MESSAGE, ZYGOTE, Zygote
@@ -151,6 +152,21 @@ def test_one_that_is_slow_to_die_makes_nobody_wait(monkeypatch: pytest.MonkeyPat
     os.kill(child.pid, signal.SIGKILL)
 
 
+def test_the_page_starts_the_zygote_also_without_isolation(monkeypatch: pytest.MonkeyPatch) -> None:
+    from studio.ui import launch
+
+    class Warm(Exception):  # noqa: N818
+        """It was."""
+
+    def warm_up() -> None:
+        raise Warm
+
+    monkeypatch.setattr(settings(), "isolate", False)
+    monkeypatch.setattr(launch.workers, "warm_up", warm_up)
+    with pytest.raises(Warm):
+        launch.launch()
+
+
 # workers that hang
 
 
@@ -162,9 +178,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "PATIENCE", 0.3)
 
 
-def test_a_worker_that_stands_still_is_ended(process: ProcessWorker, impatient: None) -> None:
+@pytest.mark.parametrize("job", [jobs.stopped, jobs.locked], ids=["stopped", "locked"])
+def test_a_worker_that_stands_still_is_ended(process: ProcessWorker, impatient: None, job: Callable[[], None]) -> None:
     with pytest.raises(ProcessError) as caught:
-        process.call(jobs.stopped)
+        process.call(job)
     assert caught.value.key == "worker_hung"
     assert not process.is_alive
 
