@@ -1,6 +1,7 @@
 """Processes under a system that refuses, children that hang, and what is said of each end."""
 
 import errno
+import importlib
 import json
 import os
 import signal
@@ -153,7 +154,7 @@ def test_one_that_is_slow_to_die_makes_nobody_wait(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_page_starts_the_zygote_also_without_isolation(monkeypatch: pytest.MonkeyPatch) -> None:
-    from studio.ui import launch
+    launch = importlib.import_module("studio.ui.launch")  # its name is also the function's
 
     class Warm(Exception):  # noqa: N818
         """It was."""
