@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from studio.architecture import empty_model
-from studio.errors import CheckpointError, ResourceError, UserError, disk_error
+from studio.errors import CheckpointError, ResourceError, UserError, disk_error, is_out_of_memory
 from studio.gguf_config import cause, config_of, end_tokens, factor_names, of_file
 from studio.gguf_header import shown
 from studio.gguf_model import TOKENIZER_SECONDS, TOKENS, GgufModel, read_gguf_model
@@ -209,7 +209,7 @@ def _user_error(error: Exception, file: Path, folder: Path) -> UserError:
     """Return the sentence for an error: transformers' reader raises many kinds, of which a user can do one thing."""
     if isinstance(error, UserError):
         return error
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+    if is_out_of_memory(error):
         return ResourceError("gguf_memory", file=file.name)
     if isinstance(error, OSError):
         return disk_error(error, folder)

@@ -191,7 +191,7 @@ def turns(*halves: int) -> tuple[Rotation, ...]:
 def test_sizes_that_do_not_go_together_are_named(key: str, changes: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError) as caught:
         replace(LLAMA, **changes)
-    assert caught.value.key == "bad_config_value"
+    assert caught.value.key == "wrong_config_value"
     assert caught.value.values["key"] == key
 
 
