@@ -30,7 +30,7 @@ from studio.model_files import WEIGHTS
 BASE_MEMORY = 1_000_000_000
 """Bytes that may be taken beyond what the process begins with, where tensors and vocabulary are tiny."""
 BYTES_PER_TOKEN = 8192
-"""Of the vocabulary: as text, as Python's objects, in the library's tables and in the file that is written."""
+"""Ten times what a vocabulary of 100,000 takes in Python's objects, the library's tables and the file's text."""
 BYTES_PER_WEIGHT = 24
 """Of the largest tensor: in fp32 as it is read, rearranged and put together, and both ways in 16 bits."""
 TOKENIZER_KEYS = ("tokenizer.ggml.model", TOKENS)
