@@ -164,7 +164,8 @@ def compress(
         from studio.texts import BUILTIN, GENERATED
 
         session = _session(mode, group_size, ratio, backup, misfit, all_layers, sensitivity, pin, ignore, method)
-        here.interrupted = "interrupted_anew" if session.choice.method.needs_inputs else "interrupted"
+        is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
+        here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
         target = out.expanduser().resolve()
         with workspace_for(target) as session.workspace:
             if calibrate != BUILTIN:  # before a model is fetched for nothing

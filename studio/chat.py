@@ -14,7 +14,7 @@ from torch import Tensor
 
 from studio.decoder import MOST_TOKENS, Decoder, Read, Reason, Way
 from studio.detokenize import Detokenizer
-from studio.errors import Cancelled, ModelError, PromptError, ResourceError, UserError
+from studio.errors import Cancelled, ModelError, PromptError, ResourceError, UserError, is_out_of_memory
 from studio.prompt import prompt_ids
 from studio.sampling import Picker, Sampling
 from studio.template import Message
@@ -223,6 +223,6 @@ def failure(error: Exception) -> UserError:
     if isinstance(error, UserError):
         return error
     LOG.error("an answer failed", exc_info=error)
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return ResourceError("answer_memory")
     return ModelError("answer_failed", reason=f"{type(error).__name__}: {error}"[:160])

@@ -63,9 +63,20 @@ SHARES = frozenset({"partial_rotary_factor", "rotary_pct", "rope_percent"})
 POSITIVE = frozenset(
     {"rope_theta", "rotary_emb_base", "rope_local_base_freq", "factor", "original_max_position_embeddings"}
     | {"low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"}
+    | {"query_pre_attn_scalar", "logits_scaling", "logits_mup_width_multiplier", "dim_model_base"}
+    | {"decoder_sparse_step", "log_scaling_n_floor"}
 )
-"""Keys of a finite number above 0."""
+"""Keys of a finite number above 0: what is divided by, or raised to a power."""
+DIVISORS = ("softcapping", "softcap", "soft_cap", "logit_cap", "_theta")
+"""Ends of more of them: bounds that logits are divided by, bases of rotations. Null stands for none."""
+ZERO_IS_NONE = frozenset({"moe_router_logit_softcapping"})
+"""Of these, the keys whose 0 a family takes for none."""
 LARGEST_FACTOR = 1e12
+FACTORS = (
+    "_multiplier", "_multipliers", "_scaling_factor", "_alpha_factor", "_beta_factor", "_scale", "scale_emb",
+    "scale_depth",
+)  # fmt: skip
+"""Ends of keys of what is only multiplied by: any finite number but one beyond all use."""
 NUMBERS = frozenset({"attention_factor", "mscale", "mscale_all_dim", "long_factor", "short_factor"})
 """Keys of a finite number."""
 SMALL = ("_eps", "_epsilon")
@@ -166,16 +177,30 @@ def refused(error: Exception, config: Mapping[str, Any], file: str = CONFIG) -> 
         return ResourceError("out_of_memory")
     words = " ".join(str(error).split())
     named = words.partition("Validation error for field '")[2].partition("'")[0]
+    expected = words.partition(" expected ")[2].partition(",")[0]
+    if named and named in config and expected:
+        return bad_value(named, config[named], expected[:80], file)
+    reason = _reason(error)
     if named and named in config:
-        expected = words.partition("expected ")[2].partition(",")[0] or words.partition("Error: ")[2]
-        return bad_value(named, config[named], (expected or "?")[:80], file)
-    reason = f"{type(error).__name__}: {words}"[:MAX_REASON]
+        return _unaccepted(named, config[named], reason, file)
     for key, value in _values(config, ""):  # a word that it does not know: an activation, a rotation, a dtype
-        if _is_number(value) and f"`{key}`={value}" in words:
-            return bad_value(key, value, reason, file)
-        if isinstance(value, str) and key not in NAMES and (repr(value) in words or f" {value} " in words):
-            return bad_value(key, value, reason, file)
+        is_number = _is_number(value) and f"`{key}`={value}" in words
+        is_word = isinstance(value, str) and key not in NAMES and (repr(value) in words or f" {value} " in words)
+        if is_number or is_word:
+            return _unaccepted(key, value, reason, file)
     return CheckpointError("config_refused", file=file, reason=reason)
+
+
+def _unaccepted(key: str, value: object, reason: str, file: str) -> CheckpointError:
+    """Return the sentence for a value that transformers refuses, in its own words."""
+    return CheckpointError("unaccepted_value", file=file, key=key[:120], value=_brief(value), reason=reason)
+
+
+def _reason(error: Exception) -> str:
+    """Return what an error says, without the frame that its library puts around what a check of its own raised."""
+    said = str(error)
+    framed = said.partition("\n")[2] if type(error).__name__.startswith("StrictDataclass") else ""
+    return " ".join((framed or f"{type(error).__name__}: {said}").split())[:MAX_REASON]
 
 
 def _values(value: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -210,6 +235,11 @@ def _expected(name: str, value: Any) -> str:
         return "" if _is_number(value) and 0 <= value <= 1 else "0 … 1"
     if name in POSITIVE:
         return "" if _is_number(value) and 0 < value <= LARGEST_FACTOR else f"> 0, ≤ {LARGEST_FACTOR:g}"
+    if name.endswith(DIVISORS) and _is_number(value):
+        is_sound = value > 0 or (value == 0 and name in ZERO_IS_NONE)
+        return "" if is_sound and value <= LARGEST_FACTOR else f"> 0, ≤ {LARGEST_FACTOR:g}"
+    if name.endswith(FACTORS) and _is_number(value):
+        return "" if abs(value) <= LARGEST_FACTOR else f"≤ {LARGEST_FACTOR:g}"
     if name in NUMBERS:
         return "" if _is_number(value) and abs(value) <= LARGEST_FACTOR else f"≤ {LARGEST_FACTOR:g}"
     if name.endswith(SMALL):
@@ -247,5 +277,5 @@ def _brief(value: object) -> str:
         return f"{'-' if value < 0 else ''}2^{value.bit_length() - 1}…"
     if isinstance(value, list | dict):
         return f"[{len(value)}]" if isinstance(value, list) else f"{{{len(value)}}}"
-    words = json.dumps(value[:MAX_WORDS] if isinstance(value, str) else value)
+    words = json.dumps(value[:MAX_WORDS] if isinstance(value, str) else value, default=str)
     return words if len(words) <= MAX_WORDS else words[:MAX_WORDS] + "…"

@@ -28,7 +28,7 @@ MAX_SHOWN = 400
 """Characters of one value in a sentence; the longest paths that people have are shorter."""
 NO_MEMORY = (
     "can't allocate memory", "cannot allocate memory", "failed to map segment", "can't start new thread",
-    "without exception set", "without setting an exception",
+    "without exception set", "without setting an exception", "out of memory", "not enough memory",
 )  # fmt: skip
 """How torch, the system's loader, Python, and libraries that forgot to say it at all, tell that memory ended."""
 

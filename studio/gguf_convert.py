@@ -20,15 +20,17 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from studio.architecture import empty_model
-from studio.errors import CheckpointError, ResourceError, UserError, disk_error
+from studio.errors import CheckpointError, ResourceError, UserError, disk_error, is_out_of_memory
 from studio.gguf_config import cause, config_of, end_tokens, factor_names, of_file
 from studio.gguf_header import shown
-from studio.gguf_model import TOKENIZER_SECONDS, TOKENS, GgufModel, read_gguf_model
+from studio.gguf_model import TOKENS, GgufModel, read_gguf_model
 from studio.gguf_tensors import check_rope, dequantized, in_16_bits, is_loaded_whole, loaded_whole, parameters
 from studio.model_files import WEIGHTS
 
-BASE_MEMORY = 3 << 30
-"""Bytes that Python, torch and a vocabulary may take."""
+BASE_MEMORY = 1_000_000_000
+"""Bytes that may be taken beyond what the process begins with, where tensors and vocabulary are tiny."""
+BYTES_PER_TOKEN = 8192
+"""Ten times what a vocabulary of 100,000 takes in Python's objects, the library's tables and the file's text."""
 BYTES_PER_WEIGHT = 24
 """Of the largest tensor: in fp32 as it is read, rearranged and put together, and both ways in 16 bits."""
 TOKENIZER_KEYS = ("tokenizer.ggml.model", TOKENS)
@@ -95,7 +97,7 @@ def convert(file: Path, folder: Path, say: Callable[[str], None]) -> None:
     _limit_memory(model)
     built = build(model)
     say("tokenizer")
-    with _processor_time(TOKENIZER_SECONDS):
+    with _processor_time(model.tokenizer_seconds):
         save_tokenizer(built, folder)
     say("saving")
     save_weights(built, folder)
@@ -182,9 +184,14 @@ def _limit_memory(model: GgufModel) -> None:
     largest = max(tensor.numel for _, tensor in model.tensors.values())
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     weights = model.weights if is_loaded_whole(model) else largest
-    limit = BASE_MEMORY + BYTES_PER_WEIGHT * weights
+    limit = _data_bytes() + BASE_MEMORY + BYTES_PER_TOKEN * model.tokens + BYTES_PER_WEIGHT * weights
     if hard == resource.RLIM_INFINITY or limit < hard:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _data_bytes() -> int:
+    """Return what of this process counts against the limit on data."""
+    return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
 
 
 def serve(place: socket.socket, file: str, folder: str) -> None:
@@ -209,7 +216,7 @@ def _user_error(error: Exception, file: Path, folder: Path) -> UserError:
     """Return the sentence for an error: transformers' reader raises many kinds, of which a user can do one thing."""
     if isinstance(error, UserError):
         return error
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+    if is_out_of_memory(error):
         return ResourceError("gguf_memory", file=file.name)
     if isinstance(error, OSError):
         return disk_error(error, folder)

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from studio import errors
 from studio.checkpoint import Checkpoint, fingerprint, of_folder, read_json
 from studio.errors import CheckpointError, ResourceError, UserError, disk_error
-from studio.gguf_model import TOKENIZER_SECONDS, parts_beside, read_gguf_model
+from studio.gguf_model import GgufModel, parts_beside, read_gguf_model
 from studio.settings import settings
 from studio.units import format_bytes
 from studio.workers import LAST_BREATH, Ending, Watch, no_process, start
@@ -57,7 +57,7 @@ def prepare(file: Path, name: str | None = None) -> Generator[str, None, Checkpo
             try:
                 if not _is_whole(folder):  # another process may have made it meanwhile
                     note = {"format": model.format, "bytes": model.nbytes, "version": VERSION}
-                    yield from _made(model.file, folder, note)
+                    yield from _made(model, folder, note)
             finally:
                 lock.release()
         except OSError as error:
@@ -84,13 +84,13 @@ def _locked(lock: FileLock) -> Generator[str, None, None]:
             time.sleep(TICK)
 
 
-def _made(file: Path, folder: Path, note: dict[str, Any]) -> Generator[str, None, None]:
+def _made(model: GgufModel, folder: Path, note: dict[str, Any]) -> Generator[str, None, None]:
     """Make the folder under a hidden name, and give it its own when it is whole."""
     sweep_partials(folder.parent, folder.name)
     partial = partial_in(folder.parent, folder.name)
     partial.mkdir()
     try:
-        yield from _converted(file, partial)
+        yield from _converted(model, partial)
         (partial / NOTE).write_text(json.dumps(note))
         shutil.rmtree(folder, ignore_errors=True)
         partial.replace(folder)
@@ -98,10 +98,10 @@ def _made(file: Path, folder: Path, note: dict[str, Any]) -> Generator[str, None
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _converted(file: Path, folder: Path) -> Generator[str, None, None]:
+def _converted(model: GgufModel, folder: Path) -> Generator[str, None, None]:
     """Run the converting process, yielding its steps; it is killed when this is closed."""
     try:
-        child = start("studio.gguf_convert:serve", str(file.absolute()), str(folder.absolute()))
+        child = start("studio.gguf_convert:serve", str(model.file.absolute()), str(folder.absolute()))
     except OSError as error:
         raise no_process(error) from error
     step, heard = "reading", b""
@@ -115,12 +115,12 @@ def _converted(file: Path, folder: Path) -> Generator[str, None, None]:
             except TimeoutError:
                 watch.look()
                 if watch.is_hung:
-                    raise _ended(child.ended(), file) from None
+                    raise _ended(child.ended(), model.file, model.tokenizer_seconds) from None
                 continue
             except OSError:
                 piece = b""
             if not piece:
-                raise _ended(child.ended(LAST_BREATH), file)
+                raise _ended(child.ended(LAST_BREATH), model.file, model.tokenizer_seconds)
             *lines, heard = (heard + piece).split(b"\n")
             for said in map(json.loads, lines):
                 if "error" in said:
@@ -138,10 +138,10 @@ def _error(said: dict[str, Any]) -> UserError:
     return kind(str(said["key"]), **said["values"])
 
 
-def _ended(ending: Ending, file: Path) -> UserError:
+def _ended(ending: Ending, file: Path, seconds: int) -> UserError:
     """Return the sentence for a process that ended without a word."""
     if ending.was_time:
-        return CheckpointError("gguf_tokenizer_slow", file=file.name, seconds=TOKENIZER_SECONDS)
+        return CheckpointError("gguf_tokenizer_slow", file=file.name, seconds=seconds)
     if ending.was_memory:
         return ResourceError("gguf_memory", file=file.name)
     if ending.was_orphaned or ending.was_ended:  # the file is not to blame

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import CheckpointError
-from studio.model_files import ADAPTER, CONFIG, GENERATION
+from studio.model_files import ADAPTER, CONFIG, GENERATION, RECIPE
 from studio.units import format_bytes
 
-MAX_BYTES = {CONFIG: 5_000_000, GENERATION: 1_000_000, ADAPTER: 1_000_000}
+MAX_BYTES = {CONFIG: 5_000_000, GENERATION: 1_000_000, ADAPTER: 1_000_000, RECIPE: 20_000_000}
 MAX_OTHER_BYTES = 50_000_000
 """An index, above all."""
 MAX_VALUES = 2_000_000

@@ -70,7 +70,7 @@ def load_compressed(folder: Path) -> nn.Module:
         parameters = dict(model.state_dict(keep_vars=True))
         for name in set(file.keys()) - parts:
             if name not in parameters:
-                raise CheckpointError("tensor_mismatch", tensor=name[:120])
+                raise CheckpointError("tensor_no_place", tensor=name[:120])
             tensor = file.get_tensor(name)
             if tensor.shape != parameters[name].shape:
                 raise CheckpointError("tensor_mismatch", tensor=name)
@@ -177,7 +177,9 @@ def _owner(model: nn.Module, name: str, weight: PackedWeight) -> nn.Module:
         rows, width = (wide, high) if weight.transposed else (high, wide)
         if len(experts) == (leaf != "weight") and (math.prod(experts) * rows, width) == weight.shape:
             return owner
-    except (AttributeError, ValueError):
+    except AttributeError as error:
+        raise CheckpointError("tensor_no_place", tensor=name[:120]) from error
+    except ValueError:
         pass
     raise CheckpointError("tensor_mismatch", tensor=name[:120])
 

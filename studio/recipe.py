@@ -12,15 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from studio.errors import CheckpointError, SchemeError
 from studio.headers import read_header
-from studio.json_file import parse_json
+from studio.json_file import read_json
 from studio.license import UNKNOWN, License
 from studio.model_files import PACKED, WEIGHTS
 from studio.model_files import RECIPE as RECIPE
 from studio.scheme import Part, Scheme
-from studio.units import format_bytes
 from studio.weight_files import listed
 
-MAX_RECIPE_BYTES = 20_000_000
 MAX_RECIPE_VALUES = 1_000_000
 Name = Annotated[str, Field(min_length=1, max_length=400)]
 Number = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
@@ -112,14 +110,8 @@ def read_recipe(folder: Path) -> Recipe:
     Raises CheckpointError when it is missing, not a recipe, of a version to come, or promises arrays that the file does
     not hold.
     """
-    file = folder / RECIPE
-    if not file.is_file():
-        raise CheckpointError("missing_file", file=RECIPE)
-    if file.stat().st_size > MAX_RECIPE_BYTES:
-        limit = format_bytes(MAX_RECIPE_BYTES)
-        raise CheckpointError("file_too_large", file=RECIPE, size=format_bytes(file.stat().st_size), limit=limit)
     try:
-        recipe = Recipe.model_validate(parse_json(RECIPE, file.read_bytes(), MAX_RECIPE_VALUES))
+        recipe = Recipe.model_validate(read_json(folder / RECIPE, MAX_RECIPE_VALUES))
     except ValidationError as error:
         raise _bad_value(error) from error
     parts = [(weight, _parts(weight)) for weight in recipe.weights]
@@ -132,7 +124,7 @@ def read_recipe(folder: Path) -> Recipe:
             name = f"{weight.name}.{part.name}"
             entry = entries.get(name)
             if entry is None or name in packed or (entry.dtype, entry.shape) != (part.dtype, part.shape):
-                raise CheckpointError("tensor_mismatch", tensor=weight.name[:120])
+                raise CheckpointError("recipe_mismatch", tensor=weight.name[:120])
             packed.add(name)
     return recipe
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import CheckpointError
+from studio.json_file import read_json
 from studio.model_files import CONFIG
 
 TOKENIZER, SETTINGS = "tokenizer.json", "tokenizer_config.json"
@@ -114,12 +115,4 @@ def _config(folder: Path) -> Any:
 
 def _object(file: Path) -> dict[str, Any]:
     """Return the JSON object of a file, an empty one where it is not there. Raises CheckpointError for another."""
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError("damaged_file", file=file.name) from error
-    if not isinstance(found, dict):
-        raise CheckpointError("damaged_file", file=file.name)
-    return found
+    return read_json(file) if file.is_file() else {}

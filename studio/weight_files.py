@@ -41,8 +41,7 @@ def no_weights(model: str, names: Collection[str], read: ReadJson) -> ModelError
     """Return why :func:`weight_files` found nothing among the names of ``model``."""
     plain = sorted(name for name in names if "/" not in name)
     if ADAPTER in plain:
-        base = read(ADAPTER).get("base_model_name_or_path")
-        return ModelError("adapter_only", model=model, base=base[:80] if isinstance(base, str) and base else "?")
+        return ModelError("adapter_only", model=model, base=_base(read))
     if (part := _ending(plain, ".safetensors")) is not None:
         return ModelError("no_index", model=model, file=part, weights=WEIGHTS, index=INDEX)
     if (gguf := _ending(plain, ".gguf")) is not None:
@@ -50,6 +49,15 @@ def no_weights(model: str, names: Collection[str], read: ReadJson) -> ModelError
     if (pickle := _ending(plain, *PICKLES)) is not None:
         return ModelError("only_pickles", model=model, file=pickle)
     return ModelError("no_safetensors", model=model)
+
+
+def _base(read: ReadJson) -> str:
+    """Return what an adapter is for, as far as its config can be read: that the weights lack is true without it."""
+    try:
+        base = read(ADAPTER).get("base_model_name_or_path")
+    except CheckpointError:
+        base = None
+    return base[:80] if isinstance(base, str) and base else "?"
 
 
 def _ending(names: Iterable[str], *endings: str) -> str | None:

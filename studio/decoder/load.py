@@ -123,7 +123,7 @@ class _Sound:
         self._tied: dict[str, str] = dict(getattr(model, "all_tied_weights_keys", {}))
         stray = next((name for name in files.names if name not in self._sizes), None)
         if stray is not None:
-            raise CheckpointError("tensor_mismatch", tensor=stray[:120])
+            raise CheckpointError("tensor_no_place", tensor=stray[:120])
 
     def weight(self, name: str) -> tuple[PackedTensor | Tensor, Tensor | None]:
         """Return a matrix and its bias, where it has one."""

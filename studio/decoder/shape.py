@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from studio.config_values import bad_value
 from studio.decoder.sizes import check_sizes
-from studio.errors import CheckpointError
 
 FAMILIES = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text"}
@@ -126,10 +126,10 @@ def shape_of(model: nn.Module) -> DecoderShape | None:
         return None
     narrow = min((2 * len(rotation.frequencies) for rotation in rotations.values()), default=attention.head_dim)
     if narrow < attention.head_dim and config.model_type not in PARTLY_ROTATED:
-        raise CheckpointError("bad_config_value", key="partial_rotary_factor", value=narrow / attention.head_dim)
+        raise bad_value("partial_rotary_factor", narrow / attention.head_dim, "1")
     scalar = getattr(config, "query_pre_attn_scalar", None)
     if scalar is not None and not scalar > 0:  # scores are divided by its root
-        raise CheckpointError("bad_config_value", key="query_pre_attn_scalar", value=scalar)
+        raise bad_value("query_pre_attn_scalar", scalar, "> 0")
     return DecoderShape(
         hidden=config.hidden_size,
         heads=config.num_attention_heads,

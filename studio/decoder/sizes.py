@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from studio.config_values import MAX_SIZE
+from studio.config_values import MAX_SIZE, bad_value
 from studio.errors import CheckpointError
 from studio.model_files import CONFIG
 
@@ -22,13 +22,13 @@ STEP = 16
 
 def check_sizes(shape: "DecoderShape") -> None:
     """Raise CheckpointError, the key and its value named, for a shape that no model can have."""
-    for key, value, is_sound in _claims(shape):
+    for key, value, is_sound, expected in _claims(shape):
         if not is_sound:
-            raise CheckpointError("bad_config_value", key=key, value=str(value)[:40])
+            raise bad_value(key, value, expected)
 
 
-def _claims(shape: "DecoderShape") -> Iterator[tuple[str, object, bool]]:
-    """Yield each key, its value and whether it can be; later ones rely on those before."""
+def _claims(shape: "DecoderShape") -> Iterator[tuple[str, object, bool, str]]:
+    """Yield each key, its value, whether it can be and what it must be; later ones rely on those before."""
     sizes = {
         "hidden_size": shape.hidden,
         "num_attention_heads": shape.heads,
@@ -39,11 +39,13 @@ def _claims(shape: "DecoderShape") -> Iterator[tuple[str, object, bool]]:
         "num_hidden_layers": len(shape.layers),
     }
     for key, size in sizes.items():
-        yield key, size, type(size) is int and 0 < size <= MAX_SIZE
-    yield "num_key_value_heads", shape.kv_heads, shape.heads % shape.kv_heads == 0
-    yield "head_dim", shape.dimensions, shape.dimensions % STEP == 0
-    yield "num_attention_heads", shape.heads, (shape.heads + 2 * shape.kv_heads) * shape.dimensions <= MAX_SIZE
-    yield "hidden_act", shape.activation, shape.activation in range(3)
+        yield key, size, type(size) is int and 0 < size <= MAX_SIZE, f"int, 1 … {MAX_SIZE}"
+    heads = f"num_attention_heads ({shape.heads})"
+    yield "num_key_value_heads", shape.kv_heads, shape.heads % shape.kv_heads == 0, f"{heads} / n"
+    yield "head_dim", shape.dimensions, shape.dimensions % STEP == 0, f"{STEP} × n"
+    together = (shape.heads + 2 * shape.kv_heads) * shape.dimensions
+    yield "num_attention_heads", shape.heads, together <= MAX_SIZE, f"≤ {MAX_SIZE} / head_dim ({shape.dimensions})"
+    yield "hidden_act", shape.activation, shape.activation in range(3), "0 … 2"
     numbers = {
         "rms_norm_eps": shape.epsilon,
         "embed_scale": shape.embedding_scale,
@@ -52,13 +54,14 @@ def _claims(shape: "DecoderShape") -> Iterator[tuple[str, object, bool]]:
         "final_logit_softcapping": shape.logit_cap,
     }
     for key, number in numbers.items():
-        yield key, number, _is_finite(number) and number >= 0
+        yield key, number, _is_finite(number) and number >= 0, "≥ 0, < ∞"
     yield from _rotating(shape)
     for layer in shape.layers:
-        yield "sliding_window", layer.window, type(layer.window) is int and 0 <= layer.window < 1 << 31
-        yield "layer_types", layer.rotation, layer.rotation in range(-1, len(shape.rotations))
-        yield "num_key_value_heads", len(layer.qkv), len(layer.qkv) in (1, 3)
-        yield "intermediate_size", len(layer.gate_up), len(layer.gate_up) in (1, 2)
+        yield "sliding_window", layer.window, type(layer.window) is int and 0 <= layer.window < 1 << 31, "int, ≥ 0"
+        kinds = range(-1, len(shape.rotations))
+        yield "layer_types", layer.rotation, layer.rotation in kinds, f"-1 … {kinds[-1]}"
+        yield "num_key_value_heads", len(layer.qkv), len(layer.qkv) in (1, 3), "1, 3"
+        yield "intermediate_size", len(layer.gate_up), len(layer.gate_up) in (1, 2), "1, 2"
 
 
 def _is_finite(number: object) -> bool:
@@ -66,17 +69,15 @@ def _is_finite(number: object) -> bool:
     return isinstance(number, int | float) and math.isfinite(number)
 
 
-def _rotating(shape: "DecoderShape") -> Iterator[tuple[str, object, bool]]:
-    yield "rope_parameters", len(shape.rotations), len(shape.rotations) <= MOST_ROTATIONS
+def _rotating(shape: "DecoderShape") -> Iterator[tuple[str, object, bool, str]]:
+    yield "rope_parameters", len(shape.rotations), len(shape.rotations) <= MOST_ROTATIONS, f"≤ {MOST_ROTATIONS}"
     for rotation in shape.rotations:
         frequencies = rotation.frequencies
-        yield "rope_parameters", frequencies.dtype, frequencies.ndim == 1 and frequencies.is_floating_point()
+        is_row = frequencies.ndim == 1 and frequencies.is_floating_point()
+        yield "rope_parameters", str(frequencies.dtype), is_row, "float32"
         if not frequencies.isfinite().all():
             raise CheckpointError("rotation_not_finite", file=CONFIG, key="rope_parameters")
-        yield "rope_parameters", rotation.scale, _is_finite(rotation.scale)
-        yield (
-            "partial_rotary_factor",
-            len(frequencies) / (shape.dimensions / 2),
-            (0 < 2 * len(frequencies) <= shape.dimensions),
-        )
-        yield "rope_parameters", len(frequencies), len(frequencies) == len(shape.rotations[0].frequencies)
+        yield "rope_parameters", rotation.scale, _is_finite(rotation.scale), "< ∞"
+        share, first = len(frequencies) / (shape.dimensions / 2), len(shape.rotations[0].frequencies)
+        yield "partial_rotary_factor", share, 0 < 2 * len(frequencies) <= shape.dimensions, "0 … 1"
+        yield "rope_parameters", len(frequencies), len(frequencies) == first, str(first)

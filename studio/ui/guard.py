@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from gradio.blocks import Block
 
-from studio.errors import Cancelled, UserError
+from studio.errors import Cancelled, ResourceError, UserError, is_out_of_memory
 from studio.session import Session
 from studio.text import text
 from studio.ui import drift, present, show
@@ -56,6 +56,8 @@ def _said(error: BaseException, session: Session, name: str, language: str) -> s
     if isinstance(error, UserError):
         return present.notice(error.sentence(language), "error")
     LOG.error("%s failed", name, exc_info=error)
+    if is_out_of_memory(error):
+        return present.notice(ResourceError("out_of_memory").sentence(language), "error")
     return present.notice(text("error.unexpected", language), "error")
 
 

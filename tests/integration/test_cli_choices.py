@@ -16,7 +16,9 @@ from studio.__main__ import app
 from studio.checkpoint import Checkpoint
 from studio.plan import MAX_PINS
 from studio.scheme import Mode, Scheme
+from studio.session import Session
 from studio.settings import settings
+from studio.text import text
 from tests.conftest import save_tiny_model
 from tests.integration.test_cli import assert_refused, names, run, run_process
 
@@ -232,6 +234,30 @@ def test_a_choice_that_cannot_be(tiny_model: TinyModel, tmp_path: Path, choices:
 
 
 # killed
+
+
+@pytest.mark.parametrize(
+    ("mode", "method", "key"),
+    [
+        ("int4_asym", "nearest", "interrupted"),
+        ("int4_asym", "half_quadratic", "interrupted"),
+        ("int4_asym", "best", "interrupted_anew"),
+        ("int4_asym", "gptq", "interrupted_anew"),
+        ("int8_asym", "gptq", "interrupted"),  # 8 bits are rounded to nearest, whatever the method
+    ],
+)
+def test_ctrl_c_says_whether_the_work_goes_on(
+    mode: str, method: str, key: str, tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(session: Session) -> Iterator[None]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(Session, "compress", pressed)
+    given = ("--mode", mode, "--method", method, "--out", tmp_path / "out", "--json")
+    answer = run("compress", tiny_model("llama"), *given)
+    assert answer.code == 130
+    assert answer.json["error"]["message"] == text(f"terminal.{key}")
 
 
 @pytest.fixture

@@ -126,13 +126,13 @@ def test_the_process_says_what_is_wrong(gguf: Path, own_cache: Path, tmp_path: P
     [(-24, "gguf_tokenizer_slow"), (-9, "gguf_memory"), (-11, "gguf_ended"), (1, "gguf_ended")],
 )
 def test_a_death_is_told_by_its_kind(code: int, key: str) -> None:
-    error = gguf_source._ended(Ending(code), Path("m.gguf"))
+    error = gguf_source._ended(Ending(code), Path("m.gguf"), 5)
     assert error.key == key
     assert "m.gguf" in str(error)
 
 
 def test_a_death_that_is_not_the_files_doing_does_not_blame_it() -> None:
-    assert gguf_source._ended(Ending(None), Path("m.gguf")).key == "worker_orphaned"
+    assert gguf_source._ended(Ending(None), Path("m.gguf"), 5).key == "worker_orphaned"
 
 
 def test_a_cache_that_cannot_be_written_is_a_sentence(gguf: Path, own_cache: Path) -> None:

@@ -225,10 +225,29 @@ class TestInspect:
             hub.inspect(REPO)
 
     def test_a_repository_without_safetensors(self, server: LocalHub, folder: Path) -> None:
-        (folder / WEIGHTS).unlink()  # adapters and variants remain
+        """An adapter and a variant remain; that the adapter's config is no JSON is not what is wrong."""
+        (folder / WEIGHTS).unlink()
         server.add(REPO, folder)
-        with pytest.raises(ModelError, match="no safetensors weights"):
+        with pytest.raises(ModelError, match="only an adapter") as caught:
             hub.inspect(REPO)
+        assert (caught.value.key, caught.value.values["base"]) == ("adapter_only", "?")
+
+    @pytest.mark.parametrize(
+        ("left", "key"),
+        [
+            ({"consolidated.safetensors", "pytorch_model.bin"}, "no_index"),
+            ({"pytorch_model.bin"}, "only_pickles"),
+            (set(), "no_safetensors"),
+        ],
+        ids=["a-variant", "a-pickle", "nothing"],
+    )
+    def test_why_a_repository_has_no_weights(self, left: set[str], key: str, server: LocalHub, folder: Path) -> None:
+        for name in {WEIGHTS, *UNWANTED} - left - {"README.md"}:
+            (folder / name).unlink()
+        server.add(REPO, folder)
+        with pytest.raises(ModelError) as caught:
+            hub.inspect(REPO)
+        assert caught.value.key == key
 
     def test_a_repository_of_an_export(self, server: LocalHub, folder: Path) -> None:
         (folder / WEIGHTS).rename(folder / hub.PACKED)
@@ -300,21 +319,30 @@ class TestInspect:
             hub.inspect(REPO)
 
     @pytest.mark.parametrize(
-        "weight_map",
-        [{}, [], {"embed": "nowhere.safetensors"}, {"embed": "../x.safetensors"}, {"embed": 1}, {"embed": "README.md"}],
+        ("weight_map", "key", "named"),
+        [
+            ({}, "index_without_map", hub.INDEX),
+            ([], "index_without_map", hub.INDEX),
+            ({"embed": "nowhere.safetensors"}, "missing_file", "nowhere.safetensors"),
+            ({"embed": "../x.safetensors"}, "bad_index", hub.INDEX),
+            ({"embed": 1}, "bad_index", hub.INDEX),
+            ({"embed": "README.md"}, "bad_index", hub.INDEX),
+        ],
         ids=str,
     )
-    def test_an_index_that_lies(self, weight_map: Any, server: LocalHub, folder: Path) -> None:
+    def test_an_index_that_lies(self, weight_map: Any, key: str, named: str, server: LocalHub, folder: Path) -> None:
         (sharded(folder) / hub.INDEX).write_text(json.dumps({"weight_map": weight_map}))
         server.add(REPO, folder)
-        with pytest.raises(CheckpointError, match=hub.INDEX):
+        with pytest.raises(CheckpointError) as caught:
             hub.inspect(REPO)
+        assert (caught.value.key, caught.value.values["file"]) == (key, named)
 
     def test_one_tensor_in_two_shards(self, server: LocalHub, folder: Path) -> None:
         save_file({"embed": weight(0)}, sharded(folder) / "model-00002-of-00002.safetensors")
         server.add(REPO, folder)
-        with pytest.raises(CheckpointError, match=hub.INDEX):
+        with pytest.raises(CheckpointError) as caught:
             hub.inspect(REPO)
+        assert (caught.value.key, caught.value.values["tensor"]) == ("tensor_twice", "embed")
 
 
 class TestDownload:

@@ -794,20 +794,20 @@ def test_a_file_that_vanishes_is_one_sentence(opened: Session, model: Path, work
 Change = Callable[[dict[str, Any]], object]
 
 TAMPERED: dict[str, tuple[Change, str]] = {
-    "another-scheme": (lambda r: r["weights"][3].update(scheme="int4_sym-g32"), "tensor_mismatch"),
+    "another-scheme": (lambda r: r["weights"][3].update(scheme="int4_sym-g32"), "tensor_no_place"),
     "another-mode": (lambda r: r["weights"][3].update(scheme="int3_asym-g32"), "bad_recipe"),
     "scheme-of-words": (lambda r: r["weights"][3].update(scheme="int4_asym-gmany"), "bad_recipe"),
-    "another-shape": (lambda r: r["weights"][3].update(shape=[32, 128]), "tensor_mismatch"),
-    "a-huge-shape": (lambda r: r["weights"][3].update(shape=[1 << 40, 1 << 40]), "tensor_mismatch"),
-    "a-path-for-a-name": (lambda r: r["weights"][3].update(name="../../etc/passwd"), "tensor_mismatch"),
-    "a-path-for-a-twin": (lambda r: r["weights"][3].update(tied=["../../etc/passwd.weight"]), "tensor_mismatch"),
+    "another-shape": (lambda r: r["weights"][3].update(shape=[32, 128]), "recipe_mismatch"),
+    "a-huge-shape": (lambda r: r["weights"][3].update(shape=[1 << 40, 1 << 40]), "recipe_mismatch"),
+    "a-path-for-a-name": (lambda r: r["weights"][3].update(name="../../etc/passwd"), "recipe_mismatch"),
+    "a-path-for-a-twin": (lambda r: r["weights"][3].update(tied=["../../etc/passwd.weight"]), "tensor_no_place"),
     "a-twin-that-is-another": (
         lambda r: r["weights"][3].update(tied=["model.layers.0.self_attn.q_proj.weight"]),
-        "tensor_mismatch",
+        "tensor_no_place",
     ),
     "a-twin-that-is-a-norm": (lambda r: r["weights"][3].update(tied=["model.norm.weight"]), "tensor_mismatch"),
-    "a-twin-that-is-python": (lambda r: r["weights"][3].update(tied=["__class__.weight"]), "tensor_mismatch"),
-    "a-weight-left-out": (lambda r: r["weights"].pop(3), "tensor_mismatch"),
+    "a-twin-that-is-python": (lambda r: r["weights"][3].update(tied=["__class__.weight"]), "tensor_no_place"),
+    "a-weight-left-out": (lambda r: r["weights"].pop(3), "tensor_no_place"),
     "no-weights": (lambda r: r.pop("weights"), "bad_recipe"),
     "another-format": (lambda r: r.update(format="other"), "bad_recipe"),
     "another-version": (lambda r: r.update(format_version=1), "missing_file"),
@@ -872,7 +872,7 @@ def test_a_module_that_the_model_lacks_is_refused(exported: Path) -> None:
     sign(exported)
     with pytest.raises(CheckpointError) as caught:
         load_compressed(exported)
-    assert caught.value.key == "tensor_mismatch"
+    assert caught.value.key == "tensor_no_place"
 
 
 @pytest.mark.parametrize(
@@ -938,7 +938,7 @@ LIES: dict[str, tuple[Change, str]] = {
     "file_without_end": (lambda r: r["sha256"].update({"a" * 5000: "0"}), "missing_file"),
     "file_elsewhere": (lambda r: r["sha256"].update({"../config.json": "0"}), "missing_file"),
     "file_with_a_nul": (lambda r: r["sha256"].update({"a\0b": "0"}), "missing_file"),
-    "twice": (lambda r: r["weights"].append(r["weights"][0]), "tensor_mismatch"),
+    "twice": (lambda r: r["weights"].append(r["weights"][0]), "recipe_mismatch"),
 }
 
 

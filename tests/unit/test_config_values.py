@@ -70,10 +70,61 @@ def refusal(folder: Path, **changes: Any) -> UserError:
 @pytest.mark.parametrize(("key", "value", "named"), WRONG, ids=[f"{key}={str(value)[:20]}" for key, value, _ in WRONG])
 def test_a_wrong_value_is_named_with_its_key(folder: Path, key: str, value: Any, named: str) -> None:
     found = refusal(folder, **{key: value})
-    assert found.key in ("wrong_config_value", "bad_config_pair")
+    assert found.key in ("wrong_config_value", "unaccepted_value", "bad_config_pair")
     assert found.values["key"] == named
     assert found.sentence().isprintable()
     assert len(found.sentence()) < 500
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_act": "sillu"}, """hidden_act = "sillu", which transformers does not accept (KeyError: 'sillu')"""),
+        ({"rope_parameters": YARN | {"rope_type": "whirl"}}, "does not accept (KeyError: 'whirl')"),
+        ({"layer_types": ["whirl", "full_attention"]}, "does not accept (ValueError: The `layer_types` entries must"),
+        ({"dtype": "float99"}, "does not accept (AttributeError: module 'torch' has no attribute 'float99')"),
+        ({"use_cache": 5}, "use_cache = 5, but it must be bool;"),
+    ],
+    ids=lambda each: next(iter(each)) if isinstance(each, dict) else "",
+)
+def test_what_transformers_refuses_is_said_in_a_whole_sentence(folder: Path, changes: Any, said: str) -> None:
+    found = refusal(folder, **changes).sentence()
+    assert said in found
+    assert "must be KeyError" not in found
+
+
+DIVIDED_BY = [
+    ("gemma2", "query_pre_attn_scalar"), ("gemma2", "attn_logit_softcapping"), ("gemma2", "final_logit_softcapping"),
+    ("granite", "logits_scaling"), ("recurrent_gemma", "logits_soft_cap"), ("minicpm3", "dim_model_base"),
+    ("modernbert-decoder", "global_rope_theta"), ("qwen3_moe", "decoder_sparse_step"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, 1e308])
+@pytest.mark.parametrize(("family", "key"), DIVIDED_BY, ids=[key for _, key in DIVIDED_BY])
+def test_what_is_divided_by_is_positive(family: str, key: str, value: float) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_config({"model_type": family, key: value})
+    assert (caught.value.key, caught.value.values["key"]) == ("wrong_config_value", key)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "gemma2", "final_logit_softcapping": None},
+        {"model_type": "laguna", "moe_router_logit_softcapping": 0.0},
+        {"model_type": "granite", "residual_multiplier": -0.5, "embedding_multiplier": 0.0},
+    ],
+    ids=str,
+)
+def test_what_may_be_nothing_or_negative_is_let_pass(config: dict[str, Any]) -> None:
+    assert load_config(config).model_type == config["model_type"]
+
+
+def test_a_factor_beyond_all_use_is_named() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        load_config({"model_type": "granite", "residual_multiplier": 1e300})
+    assert caught.value.values["key"] == "residual_multiplier"
 
 
 def test_labels_are_no_matter(folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from studio import gguf_convert
 from studio.checkpoint import Checkpoint, of_folder
 from studio.errors import CheckpointError
 from studio.gguf_convert import build, save_tokenizer, save_weights
@@ -474,3 +475,31 @@ def test_a_model_that_transformers_loads_itself_answers_the_same(tmp_path: Path)
 def test_of_such_a_model_too_every_tensor_has_its_place(lost: str, more: str, named: str, tmp_path: Path) -> None:
     file, _ = write_lfm2(tmp_path, lost, more)
     assert named in str(refusal(file))
+
+
+def test_a_tiny_vocabulary_gets_seconds_and_a_large_one_more(tmp_path: Path) -> None:
+    """A small file that lies is ended soon, whatever its tokens make of the library."""
+    from dataclasses import replace
+
+    from studio.gguf_header import Array
+
+    model = read_gguf_model(Written("llama", "llama", tmp_path).file())
+    assert model.tokens == len(TOKENIZER)
+    assert model.tokenizer_seconds == 5
+    first = replace(model.parts[0], metadata=model.metadata | {TOKENS: Array(TOKENS, 262_144)})
+    assert replace(model, parts=(first,)).tokenizer_seconds >= 60
+
+
+def test_a_tiny_files_memory_ends_within_a_gigabyte(tmp_path: Path) -> None:
+    import resource
+
+    file = Written("llama", "llama", tmp_path).file()
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    try:
+        gguf_convert._limit_memory(read_gguf_model(file))
+        limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        assert 900e6 < limit - gguf_convert._data_bytes() < 1.1e9
+        with pytest.raises(MemoryError):
+            bytearray(1_200_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
