@@ -66,6 +66,7 @@ class DriftHandlers:
     def take_text(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
         """Measure on the visitor's file from now on, or on the built-in texts again."""
         panel = self.page.drift
+        yield {panel.progress: present.notice(text("reads.reading", language))}
         yield {panel.progress: ""} | _taken(session.evaluate_on, _path(given), panel.text, panel.progress, language)
 
     @guarded
@@ -88,6 +89,7 @@ class DriftHandlers:
     def take_calibration(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
         """Calibrate on the visitor's file from now on, or on the built-in texts again."""
         plan = self.page.plan
+        yield {plan.progress: present.notice(text("reads.reading", language))}
         said = _taken(session.calibrate_on, _path(given), plan.calibration, plan.progress, language)
         yield self._reads(session, language) | said
 

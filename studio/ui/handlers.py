@@ -45,6 +45,11 @@ def paced(steps: Iterable[Step]) -> Iterator[Step]:
         yield waiting
 
 
+def _begun(language: str) -> str:
+    """Return what is shown until a job says where it stands: the first one's process takes seconds to be there."""
+    return present.progress(Event("begin"), language)
+
+
 class Handlers:
     """The handlers of one page."""
 
@@ -114,6 +119,7 @@ class Handlers:
 
     def _filling(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""
+        yield {self.page.model.notice: _begun(session.spoken or language)}
         painted = float("-inf")
         try:
             for event in paced(steps):
@@ -248,6 +254,7 @@ class Handlers:
             said = present.notice(text("plan.unchanged", session.spoken or language), "good")
             yield show.plan_at_rest(self.page, session) | {self.page.plan.progress: said}
             return
+        yield {self.page.plan.progress: _begun(session.spoken or language)}
         for event in paced(session.compress()):
             yield {self.page.plan.progress: present.progress(event, session.spoken or language)}
         language = session.spoken or language

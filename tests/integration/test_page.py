@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html import unescape
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,37 @@ def test_what_is_typed_wrongly_can_be_corrected(visitor: Visitor) -> None:
     places = visitor.page.model.notice, visitor.page.map.notice, visitor.page.plan.progress, visitor.page.drift.progress
     assert all("alert" in visitor.says(place) for place in places)
     assert all(visitor.shown[component]["value"] == "no/such" for component in named)
+
+
+# waiting
+
+
+@pytest.mark.parametrize(
+    ("name", "job", "place"),
+    [
+        ("measure", "measure", "model.notice"),
+        ("compress", "compress", "plan.progress"),
+        ("take_text", "evaluate_on", "drift.progress"),
+        ("fetch_text", "evaluate_on", "drift.progress"),
+        ("take_calibration", "calibrate_on", "plan.progress"),
+        ("fetch_calibration", "calibrate_on", "plan.progress"),
+    ],
+)
+def test_something_is_said_before_a_job_says_anything(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch, name: str, job: str, place: str
+) -> None:
+    """The first process that computes is seconds in coming."""
+    component = attrgetter(place)(visitor.page)
+    said: list[str] = []
+
+    def heard(*_: object) -> Iterator[Event]:
+        said.append(visitor.says(component))
+        yield from ()
+
+    monkeypatch.setattr(Session, job, heard if name == job else lambda *_: list(heard()))
+    visitor.shown[component] = {"value": ""}
+    visitor.do(name, *(() if name == job else ("a/b",)))
+    assert "notice" in said[0]
 
 
 # errors
