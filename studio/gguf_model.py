@@ -34,6 +34,7 @@ TOKENS_PER_SECOND = 4096
 """More seconds for more tokens, twenty times the 10 µs that transformers takes for each of 100,000."""
 OF_TOKENS = ("tokenizer.ggml.scores", "tokenizer.ggml.token_type")
 """Arrays with an entry for each token."""
+TEXTS = ("tokenizer.ggml.model", "tokenizer.chat_template")
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,9 @@ def _check_metadata(model: GgufModel) -> None:
                     model.refuse(key, value)
                 if type(each) is int and not -1 <= each <= MAX_SIZE:
                     model.refuse(key, value)
+    for key in TEXTS:
+        if not isinstance(model.metadata.get(key, ""), str):
+            model.refuse(key, model.metadata[key])
     if (model.number("rope.dimension_count") or 0) % 2:
         model.refuse(f"{kind}.rope.dimension_count", model.number("rope.dimension_count"))
     layers = model.number("block_count")

@@ -85,7 +85,10 @@ class GuardedTokenizer:
             raise PromptError("template_endless", file=self._template_file, seconds=f"{SECONDS:.0f}")
         said = [{**message, "content": well_formed(message["content"])} for message in messages]
         made = json.loads(self._ask(Ask.PIECES, json.dumps(said).encode()))
-        ids = self._encoded([Piece(*each) for each in made])
+        pieces = [Piece(*each) for each in made]
+        ids = self._encoded(pieces)
+        if not ids and any(piece.text for piece in pieces):  # the template did its part
+            raise self._failed("0 tokens")
         if not ids:
             raise PromptError("template_failed", file=self._template_file, reason="0 tokens")
         return ids

@@ -320,6 +320,8 @@ def test_a_head_of_its_own_stays_one(tmp_path: Path) -> None:
         ({"tokenizer.ggml.token_type": [1, 1]}, "tokenizer.ggml.token_type"),
         ({"tokenizer.ggml.eos_token_id": 1 << 20}, "tokenizer.ggml.eos_token_id"),
         ({"tokenizer.ggml.bos_token_id": "0"}, "tokenizer.ggml.bos_token_id"),
+        ({"tokenizer.ggml.model": 7}, "tokenizer.ggml.model"),
+        ({"tokenizer.chat_template": ["{{ 1 }}"]}, "tokenizer.chat_template"),
         ({".attention.head_count": 0}, "m.gguf"),
         ({".attention.head_count": 1 << 24}, "m.gguf"),
     ],

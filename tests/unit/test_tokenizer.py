@@ -291,6 +291,15 @@ def test_sizes_in_the_models_config_are_not_looked_at(folder: Path) -> None:
     use(folder)
 
 
+def test_a_vocabulary_that_knows_nothing_is_not_the_templates_fault(folder: Path) -> None:
+    edit(folder, lambda t: t["model"].update(vocab={}, merges=[]))
+    edit(folder, lambda t: t.update(added_tokens=[]))
+    with pytest.raises(CheckpointError) as caught:
+        prompt_ids(load_tokenizer(folder), [{"role": "user", "content": "Hello"}])
+    assert caught.value.key == "tokenizer_failed"
+    assert "tokenizer.json" in caught.value.sentence()
+
+
 def test_without_any_file_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_tokenizer(tmp_path)
