@@ -5,9 +5,6 @@
 
 #define MAX_MEMBERS 64
 #define MEMBER_BITS 8  /* of a call: the rest counts the steps */
-#ifndef SPINS
-#define SPINS 2000     /* before a member sleeps: tens of microseconds */
-#endif
 
 typedef struct { int index, members; } Member;
 typedef void (*Work)(void *job, Member me);
@@ -29,7 +26,7 @@ static void meet(Member me) {
         atomic_store_explicit(&team.arrived, 0, memory_order_relaxed);
         change(&team.barrier, before + 1);
     } else {
-        changed(&team.barrier, before, SPINS);
+        changed(&team.barrier, before);
     }
 }
 
@@ -37,7 +34,7 @@ static void *serve(void *start) {
     const int index = (int)((uintptr_t)start & ((1 << MEMBER_BITS) - 1));
     unsigned call = (unsigned)((uintptr_t)start >> MEMBER_BITS);
     for (;;) {
-        call = changed(&team.call, call, SPINS);
+        call = changed(&team.call, call);
         const Member me = {index, (int)(call & ((1 << MEMBER_BITS) - 1))};
         if (index >= me.members) continue;
         team.work(team.job, me);
