@@ -16,6 +16,7 @@ LAYERS = (
     "device|workspace|workers",
     "json_file",
     "config_values",
+    "stops",
     "template|guarded",
     "pieces|tokenizer_files",
     "tokenizer_process",
