@@ -13,7 +13,7 @@ import pytest
 from studio.checkpoint import of_folder
 from studio.configs import load_config
 from studio.errors import CheckpointError, ResourceError, UserError, printable
-from studio.json_file import parse_json, read_json
+from studio.json_file import check_bytes, parse_json, read_json
 
 TinyModel = Callable[[str], Path]
 
@@ -209,3 +209,11 @@ def sentence(folder: Path) -> str:
     except UserError as error:
         return error.sentence()
     return ""
+
+
+@pytest.mark.parametrize(("name", "limit"), [("recipe.json", 20_000_000), ("model.safetensors.index.json", 50_000_000)])
+def test_each_kind_of_file_has_its_own_limit(name: str, limit: int) -> None:
+    check_bytes(name, limit)
+    with pytest.raises(CheckpointError) as caught:
+        check_bytes(name, limit + 1)
+    assert caught.value.key == "file_too_large"
