@@ -24,6 +24,7 @@ from studio.scheme import BACKUPS, Method, Mode, parse_mode
 from studio.settings import settings
 from studio.terminal import Terminal, language, say, terminal
 from studio.text import text
+from studio.typed_paths import typed_path
 
 if TYPE_CHECKING:
     from studio.checkpoint import Checkpoint
@@ -166,11 +167,11 @@ def compress(
         session = _session(mode, group_size, ratio, backup, misfit, all_layers, sensitivity, pin, ignore, method)
         is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
         here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
-        target = out.expanduser().resolve()
+        target = typed_path(out).resolve()
         with workspace_for(target) as session.workspace:
             if calibrate != BUILTIN:  # before a model is fetched for nothing
                 is_named = calibrate == GENERATED.name or is_dataset(calibrate)
-                session.calibrate_on(calibrate if is_named else Path(calibrate).expanduser())
+                session.calibrate_on(calibrate if is_named else typed_path(calibrate))
             checkpoint = _open(here, session, model, group_size is not None)
             done = here.follow(session.compress())
             assert session.folder is not None
@@ -213,8 +214,8 @@ def evaluate(
             dataset = read_dataset(given)
             name, read = dataset.name, dataset.text
         elif given is not None:
-            name, read = Path(given).name, read_text(Path(given).expanduser())
-        folder = Path(model).expanduser()
+            name, read = Path(given).name, read_text(typed_path(given))
+        folder = typed_path(model)
         if is_compressed(folder):
             check_can_chat(load_config(read_json(folder / "config.json")))
         original = _fetched(here, against)
@@ -260,7 +261,7 @@ def chat(
 
         if kv_bits not in KV_BITS:
             raise PromptError("unknown_kv_bits", bits=kv_bits, choices=", ".join(map(str, KV_BITS)))
-        folder = Path(model).expanduser()
+        folder = typed_path(model)
         if is_compressed(folder):
             check_can_chat(load_config(read_json(folder / CONFIG)))
         column = compressed_column(folder) if is_compressed(folder) else original_column(_fetched(here, model))

@@ -17,6 +17,7 @@ from studio.license import UNKNOWN, License
 from studio.model_files import PACKED, WEIGHTS
 from studio.model_files import RECIPE as RECIPE
 from studio.scheme import Part, Scheme
+from studio.typed_paths import is_there
 from studio.weight_files import listed
 
 MAX_RECIPE_VALUES = 1_000_000
@@ -175,7 +176,7 @@ def check_files(recipe: Recipe, folder: Path) -> None:
 
 def is_compressed(folder: Path) -> bool:
     """Return whether a folder is one the studio exported."""
-    return (folder / RECIPE).is_file()
+    return is_there(folder / RECIPE) and (folder / RECIPE).is_file()
 
 
 def sha256(file: Path) -> str:

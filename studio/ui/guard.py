@@ -11,6 +11,7 @@ from gradio.blocks import Block
 from studio.errors import Cancelled, ResourceError, UserError, is_out_of_memory
 from studio.session import Session
 from studio.text import text
+from studio.tokenizer import well_formed
 from studio.ui import drift, present, show
 from studio.ui.page import Page
 from studio.ui.show import Updates
@@ -36,7 +37,7 @@ def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator
             yield {page.model.notice: present.notice(text("error.choose_a_model", language), "error")}
             return
         try:
-            yield from handler(self, session, language, *inputs)
+            yield from handler(self, session, language, *map(_sayable, inputs))
             return
         except ENDS:
             raise
@@ -47,6 +48,11 @@ def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator
             yield _REDRAWS[name](page, session, session.spoken or language)
 
     return safe
+
+
+def _sayable(given: Any) -> Any:
+    """Return what a visitor gave so that it can be shown again: half a character would end all that Gradio sends."""
+    return well_formed(given) if isinstance(given, str) else given
 
 
 def _said(error: BaseException, session: Session, name: str, language: str) -> str:

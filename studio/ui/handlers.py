@@ -17,6 +17,7 @@ from studio.scheme import Scheme, parse_mode
 from studio.session import Session
 from studio.settings import settings
 from studio.text import preferred, text
+from studio.tokenizer import well_formed
 from studio.ui import drift, methods, present, show
 from studio.ui.guard import guarded
 from studio.ui.page import Page
@@ -186,7 +187,7 @@ class Handlers:
     @guarded
     def pick(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
         """A layer of the map was clicked: show what it would cost in each scheme, ready to be pinned."""
-        session.looked_at = str((event._data or {}).get("layer", ""))
+        session.looked_at = well_formed(str((event._data or {}).get("layer", "")))
         yield {
             self.page.map.pinning: gr.update(open=True),
             self.page.map.layer: gr.update(value=session.looked_at),
@@ -303,7 +304,7 @@ class Handlers:
 
     def suggest(self, language: str, typed: gr.KeyUpData) -> Any:
         """Search the Hub for what is being typed."""
-        query = typed.input_value.strip()
+        query = well_formed(typed.input_value.strip())
         if len(query) < 2 or not hub.reachable():
             return gr.skip()
         try:

@@ -371,8 +371,10 @@ def damaged(tiny_model: TinyModel, tmp_path: Path) -> Path:
         ("no such model", "bad_model_name"),
         ("/no/such/folder", "bad_model_name"),
         ("", "bad_model_name"),
+        ("x" * 5000, "bad_model_name"),
+        ("~nobody-of-that-name/x", "bad_model_name"),
     ],
-    ids=["unreachable", "malformed", "no-folder", "empty"],
+    ids=["unreachable", "malformed", "no-folder", "empty", "too-long", "no-user"],
 )
 def test_an_unknown_model(tmp_path: Path, command: str, name: str, key: str) -> None:
     more = {"estimate": (), "compress": ("--out", tmp_path / "out"), "chat": ("--prompt", QUESTION)}[command]

@@ -331,6 +331,20 @@ def test_what_is_typed_wrongly_can_be_corrected(visitor: Visitor) -> None:
     assert all(visitor.shown[component]["value"] == "no/such" for component in named)
 
 
+def test_half_a_character_is_shown_as_none(visitor: Visitor) -> None:
+    """It has no UTF-8, in which Gradio sends everything: the page would hear nothing any more."""
+    half = "\ud800/x*"
+    visitor.talk(half)
+    visitor.do("pick", Picked(half))
+    for name, inputs in (("open_model", ()), ("describe", ()), ("pin", ("none",)), ("fetch_text", ())):
+        visitor.do(name, half, *inputs)
+    visitor.do("edit")
+    repr(visitor.session.talk.turns).encode()
+    shown = [*map(str, visitor.shown.values())]
+    assert any("\ufffd" in each for each in shown)
+    assert not any("\\ud800" in each or "\ud800" in each for each in shown)
+
+
 # waiting
 
 
