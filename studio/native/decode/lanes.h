@@ -152,7 +152,7 @@ INLINE Floats larger(Floats a, Floats b) {
 #define ADDED(a, b) ((a) + (b))
 
 INLINE float total(Floats v) { FOLDED(v, ADDED) return v[0]; }
-INLINE int32_t total_of_ints(Ints v) { FOLDED(v, ADDED) return v[0]; }
+INLINE int32_t total_of_ints(Words v) { FOLDED(v, ADDED) return (int32_t)v[0]; }  /* modulo 2^32 */
 INLINE float largest(Floats v) { FOLDED(v, larger) return v[0]; }
 
 /* e^v within 2 units in the last place: 2^n times a polynomial on [-ln2/2, ln2/2] (coefficients of Cephes' expf) */

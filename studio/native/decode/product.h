@@ -50,11 +50,11 @@ static void to_integers(const Inputs *in, int token, int width) {
             top = larger(top, larger(v, -v));
         }
         float most = largest(top), inverse = most > 0 ? LARGEST / most : 0;
-        Ints whole = {0};
+        Words whole = {0};  /* inputs that are no numbers make integers that overflow */
         for (int i = 0; i < in->block; i += LANES) {
             Floats v = load(x + start + i) * inverse;
             Ints n = ints(v + as_floats((as_ints(v) & (int32_t)0x80000000) | 0x3f000000));
-            whole += n;
+            whole += (Words)n;
             n = __builtin_shuffle(n, (Ints){0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15});
             store_shorts(to + start + i, n);
         }
