@@ -167,7 +167,7 @@ def become(request: dict[str, Any], fd: int) -> NoReturn:
             Path("/proc/self/oom_score_adj").write_text(LIKELY_VICTIM)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if request["memory"] is not None:
-            most = _address_space() + request["memory"]
+            most = most_memory(_address_space() + request["memory"], resource.getrlimit(resource.RLIMIT_AS)[1])
             resource.setrlimit(resource.RLIMIT_AS, (most, most))
         module, _, name = request["target"].partition(":")
         getattr(importlib.import_module(module), name)(socket.socket(fileno=fd), *request["args"])
@@ -183,6 +183,11 @@ def become(request: dict[str, Any], fd: int) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def most_memory(wanted: int, allowed: int) -> int:
+    """Return the limit that a process may set itself: whoever started the server may allow less (``ulimit -v``)."""
+    return wanted if allowed == resource.RLIM_INFINITY else min(wanted, allowed)
 
 
 def _address_space() -> int:

@@ -1,6 +1,7 @@
 """Processes that compute for the server: what they answer, and what is left when one of them ends."""
 
 import os
+import resource
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from studio.settings import settings
 from studio.workers import Here, Limits, ProcessWorker, Worker, in_worker, new_worker, start
 from studio.workers.environment import environment, is_given
 from studio.workers.forking import ZYGOTE
+from studio.workers.zygote import most_memory
 from tests import worker_jobs as jobs
 
 
@@ -263,3 +265,9 @@ def test_workers_take_turns_at_compiled_code_and_outlive_one_that_dies_in_its_tu
     assert not waiting.is_alive()
     assert second.call(jobs.turn_taken, 10) > 0
     second.close()
+
+
+@pytest.mark.parametrize(("allowed", "most"), [(resource.RLIM_INFINITY, 300), (200, 200), (400, 300)])
+def test_a_child_asks_for_no_more_memory_than_the_server_itself_may_have(allowed: int, most: int) -> None:
+    """Under ``ulimit -v`` every tokenizer's process ended with a traceback."""
+    assert most_memory(300, allowed) == most
