@@ -114,6 +114,7 @@ def steady_replies(
     kv_bits: int,
     prefix: Prefix,
     is_unwanted: Unwanted = never,
+    is_alone: bool = False,
 ) -> Generator[Reply, None, Reply]:
     """Yield and return the reply of ``model``; where its worker ends by a fault, that of another that is lent to nobody
     else: the fault may have been in a job of another visitor's.
@@ -122,7 +123,7 @@ def steady_replies(
     ProcessError where the other worker ends too.
     """
     last = Reply()
-    steps = replies(model, messages, sampling, kv_bits, prefix, is_unwanted)
+    steps = replies(model, messages, sampling, kv_bits, prefix, is_unwanted, is_alone)
     try:
         while True:
             last = next(steps)
@@ -138,7 +139,7 @@ def steady_replies(
     alone = column()
     with pool.borrow_alone(alone.need, alone.load) as other:
         try:
-            for reply in replies(other, messages, sampling, kv_bits, prefix, is_unwanted):
+            for reply in replies(other, messages, sampling, kv_bits, prefix, is_unwanted, is_alone):
                 if reply.tokens > last.tokens or reply.ended:
                     last = reply
                 yield last

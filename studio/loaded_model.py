@@ -51,9 +51,10 @@ class LoadedModel:
         job: Callable[..., Generator[Item, None, Result]],
         *args: Any,
         is_unwanted: Unwanted = never,
+        is_ahead: bool = False,
     ) -> Generator[Item, None, Result]:
         """Yield what ``job(speaker, *args)`` yields, return its result. Raises ProcessError where the worker ends."""
-        return self.worker.run(job, self.speaker, *args, is_unwanted=is_unwanted)
+        return self.worker.run(job, self.speaker, *args, is_unwanted=is_unwanted, is_ahead=is_ahead)
 
     def call(self, job: Callable[..., Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
         """Return ``job(speaker, *args)``. Raises ProcessError where the worker ends."""
@@ -102,9 +103,13 @@ def replies(
     kv_bits: int,
     prefix: Prefix,
     is_unwanted: Unwanted = never,
+    is_alone: bool = False,
 ) -> Generator[Reply, None, Reply]:
-    """Yield and return a model's reply as :func:`answer` does, where the model is."""
-    steps = model.run(answer, messages, sampling, kv_bits, prefix.of(model), is_unwanted=is_unwanted)
+    """Yield and return a model's reply as :func:`answer` does, where the model is.
+
+    One that ``is_alone`` computes its next token while this one is on its way; of two that step by turns, neither may.
+    """
+    steps = model.run(answer, messages, sampling, kv_bits, prefix.of(model), is_unwanted=is_unwanted, is_ahead=is_alone)
     try:
         while True:
             reply = next(steps)

@@ -100,7 +100,9 @@ class Talk:
             said: list[int] = []
             yield answers
             speaking = [
-                steady_replies(pool, columns[i], model, turns[i], seeded, kv_bits, reads[i], is_stopped)
+                steady_replies(
+                    pool, columns[i], model, turns[i], seeded, kv_bits, reads[i], is_stopped, len(awake) == 1
+                )
                 for i, model in awake.items()
             ]
             try:

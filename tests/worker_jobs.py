@@ -146,6 +146,11 @@ def unpicklable() -> object:
     return lambda: None
 
 
+def failing_later() -> Generator[int, None, None]:
+    yield 1
+    cut_short()
+
+
 def slept(seconds: float) -> str:
     time.sleep(seconds)
     return "slept"

@@ -28,6 +28,8 @@ class Ask(IntEnum):
     """The steps of a generator, and its result."""
     NEXT = 3
     CLOSE = 4
+    RUN_AHEAD = 5
+    """As RUN, a step ahead of the server."""
 
 
 class Answer(IntEnum):
@@ -84,8 +86,8 @@ def _answer(channel: Channel, number: int, objects: dict[int, Any]) -> None:
         if ask is Ask.MAKE:
             objects[number] = result
             result = None
-        elif ask is Ask.RUN:
-            result = _steps(channel, result)
+        elif ask in (Ask.RUN, Ask.RUN_AHEAD):
+            result = _steps(channel, result, ask is Ask.RUN_AHEAD)
         channel.send((Answer.RESULT, result))
     except Gone:
         raise
@@ -93,17 +95,36 @@ def _answer(channel: Channel, number: int, objects: dict[int, Any]) -> None:
         channel.send((Answer.ERROR, _sendable(error)))
 
 
-def _steps(channel: Channel, steps: Generator[Any, None, Any]) -> Any:
-    """Send each step when it is asked for; return the result, None where the server wants no more."""
+def _steps(channel: Channel, steps: Generator[Any, None, Any], is_ahead: bool) -> Any:
+    """Send each step when it is asked for; return the result, None where the server wants no more.
+
+    Each is also made when it is asked for, or, ``is_ahead``, while the server still looks at the one before it.
+    """
+    is_first = True
+
+    def is_wanted() -> bool:
+        """Wait for the server's word on what comes next; the first was asked for with the job."""
+        return is_first or channel.receive() is not Ask.CLOSE
+
     try:
         while True:
-            try:
-                item = next(steps)
-            except StopIteration as finished:
-                return finished.value
-            channel.send((Answer.ITEM, item))
-            if channel.receive() is Ask.CLOSE:
+            if not is_ahead and not is_wanted():
                 return None
+            try:
+                found: tuple[bool, Any] = False, next(steps)
+            except StopIteration as finished:
+                found = True, finished.value
+            except Exception:
+                if is_ahead:
+                    is_wanted()
+                raise
+            if is_ahead and not is_wanted():
+                return None
+            is_first = False
+            has_ended, value = found
+            if has_ended:
+                return value
+            channel.send((Answer.ITEM, value))
     finally:
         steps.close()
 

@@ -78,10 +78,14 @@ class Worker(ABC):
 
     @abstractmethod
     def run(
-        self, function: Callable[P, Generator[Item, None, Result]], *args: Any, is_unwanted: Unwanted = never
+        self,
+        function: Callable[P, Generator[Item, None, Result]],
+        *args: Any,
+        is_unwanted: Unwanted = never,
+        is_ahead: bool = False,
     ) -> Generator[Item, None, Result]:
         """Yield what ``function(*args)`` yields, made when it is asked for, and return its result; closing this closes
-        it. Raises likewise."""
+        it. With ``is_ahead`` a process makes each step while the one before it is looked at. Raises likewise."""
 
     @abstractmethod
     def close(self) -> None:
@@ -128,9 +132,13 @@ class ProcessWorker(Worker):
         return handle
 
     def run(
-        self, function: Callable[P, Generator[Item, None, Result]], *args: Any, is_unwanted: Unwanted = never
+        self,
+        function: Callable[P, Generator[Item, None, Result]],
+        *args: Any,
+        is_unwanted: Unwanted = never,
+        is_ahead: bool = False,
     ) -> Generator[Item, None, Result]:
-        channel, _ = self._asked(Ask.RUN, function, args)
+        channel, _ = self._asked(Ask.RUN_AHEAD if is_ahead else Ask.RUN, function, args)
         has_ended = False
         try:
             while True:
@@ -253,7 +261,11 @@ class Here(Worker):
         return Handle(0, self.call(function, *args))
 
     def run(
-        self, function: Callable[P, Generator[Item, None, Result]], *args: Any, is_unwanted: Unwanted = never
+        self,
+        function: Callable[P, Generator[Item, None, Result]],
+        *args: Any,
+        is_unwanted: Unwanted = never,
+        is_ahead: bool = False,
     ) -> Generator[Item, None, Result]:
         return (yield from self.call(function, *args))
 

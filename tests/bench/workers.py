@@ -1,7 +1,8 @@
 """``make bench-workers``: what it costs a token that models answer, and tokens are written, in processes of their own.
 
 The built-in model at int4_asym 64 answers the same prompt by turns: with everything in one process, with the tokenizer
-in its own, and as the page has it, the model in a worker and the tokenizer beside it. Times are of the whole way to the
+in its own, and as the page has it, the model in a worker and the tokenizer beside it, as one of two columns (which step
+by turns) and alone (a step ahead of the reader). Times are of the whole way to the
 reader, from the first token to the last; the least and the middle of the rounds are printed, for machines are noisy.
 """
 
@@ -77,7 +78,8 @@ def main() -> int:
         ways: dict[str, Callable[[], Iterator[Reply]]] = {
             "one process": lambda: answer(alone, MESSAGES, SAMPLING),
             "tokenizer apart": lambda: answer(guarded, MESSAGES, SAMPLING),
-            "model and tokenizer apart": lambda: replies(loaded, MESSAGES, SAMPLING, 16, Prefix()),
+            "side by side, by turns": lambda: replies(loaded, MESSAGES, SAMPLING, 16, Prefix()),
+            "alone, a step ahead": lambda: replies(loaded, MESSAGES, SAMPLING, 16, Prefix(), is_alone=True),
         }
         texts = {[reply.text for reply in begin()][-1] for begin in ways.values()}
         if len(texts) != 1:

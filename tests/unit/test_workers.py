@@ -47,6 +47,23 @@ def test_a_generator_has_its_steps_and_its_result(worker: Worker) -> None:
     assert found == ["done"]
 
 
+def test_a_step_ahead_of_the_reader_says_the_same(process: ProcessWorker, tmp_path: Path) -> None:
+    found: list[object] = []
+
+    def read() -> Iterator[int]:
+        found.append((yield from process.run(jobs.counted, 3, is_ahead=True)))
+
+    assert list(read()) == [0, 1, 2]
+    assert found == ["done"]
+    steps = process.run(jobs.noted, str(tmp_path / "note"), is_ahead=True)
+    assert [next(steps), next(steps)] == [0, 1]
+    steps.close()
+    assert (tmp_path / "note").read_text() == "closed"
+    with pytest.raises(EOFError):
+        list(process.run(jobs.failing_later, is_ahead=True))
+    assert process.is_alive
+
+
 def test_what_is_kept_is_the_same_object_for_every_job(worker: Worker) -> None:
     counter = worker.make(jobs.Counter, 2)
     assert worker.call(jobs.raised, counter, 3) == 5

@@ -26,7 +26,8 @@ static void meet(Member me) {
         atomic_store_explicit(&team.arrived, 0, memory_order_relaxed);
         change(&team.barrier, before + 1);
     } else {
-        changed(&team.barrier, before);
+        static _Thread_local int patience = SPINS;
+        changed(&team.barrier, before, &patience);
     }
 }
 
@@ -34,7 +35,8 @@ static void *serve(void *start) {
     const int index = (int)((uintptr_t)start & ((1 << MEMBER_BITS) - 1));
     unsigned call = (unsigned)((uintptr_t)start >> MEMBER_BITS);
     for (;;) {
-        call = changed(&team.call, call);
+        int patience = SPINS;  /* anew each time: between steps the caller does other things, which says nothing of the machine */
+        call = changed(&team.call, call, &patience);
         const Member me = {index, (int)(call & ((1 << MEMBER_BITS) - 1))};
         if (index >= me.members) continue;
         team.work(team.job, me);

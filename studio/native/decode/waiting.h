@@ -17,9 +17,11 @@
 #endif
 
 #ifndef SPINS
-#define SPINS 2000     /* at most before a thread sleeps: tens of microseconds */
+#define SPINS 8000     /* at most before a thread sleeps: some times what waking one takes, or two would send each other to sleep */
 #endif
-#define FEWEST_SPINS (SPINS / 20)
+#ifndef FEWEST_SPINS
+#define FEWEST_SPINS 100
+#endif
 
 typedef struct {
     _Alignas(64) atomic_uint now;
@@ -44,17 +46,16 @@ static inline void relax(void) {
 #endif
 }
 
-static _Thread_local int patience = SPINS;  /* how long this thread waits awake */
-
-/* Return what it has become, once it is no longer `seen`; what was written before `change`, the caller sees. */
-static unsigned changed(Signal *s, unsigned seen) {
+/* Return what it has become, once it is no longer `seen`; what was written before `change`, the caller sees. `patience` is how
+   often it is looked at awake: half as often the next time where that was in vain, twice where it was not. */
+static unsigned changed(Signal *s, unsigned seen, int *patience) {
     unsigned now;
-    for (int left = patience; left > 0; left--, relax())
+    for (int left = *patience; left > 0; left--, relax())
         if ((now = atomic_load_explicit(&s->now, memory_order_acquire)) != seen) {
-            if (patience < SPINS) patience += patience / 4 + 1;
+            *patience = 2 * *patience < SPINS ? 2 * *patience : SPINS;
             return now;
         }
-    if (patience > FEWEST_SPINS) patience /= 2;
+    *patience = *patience > 2 * FEWEST_SPINS ? *patience / 2 : FEWEST_SPINS;
     /* Either the changer sees this one asleep, or this one sees the change: both are in the one order of all such accesses. */
     atomic_fetch_add_explicit(&s->asleep, 1, memory_order_seq_cst);
 #ifdef __linux__
