@@ -62,8 +62,10 @@ def _cache() -> str:
 
 
 def _library(name: str) -> str:
-    found = subprocess.run(["gcc", f"-print-file-name={LIBRARIES[name]}"], capture_output=True, text=True, check=True)
-    return found.stdout.strip()
+    """Return what is loaded before Python: the sanitizer, and C++'s library, whose exceptions it would not know else."""
+    names = (LIBRARIES[name], "libstdc++.so.6")
+    found = [subprocess.run(["gcc", f"-print-file-name={each}"], capture_output=True, text=True) for each in names]
+    return " ".join(each.stdout.strip() for each in found)
 
 
 def main() -> int:
