@@ -62,7 +62,7 @@ def _cache() -> str:
 
 
 def _library(name: str) -> str:
-    """Return what is loaded before Python: the sanitizer, and C++'s library, whose exceptions it would not know else."""
+    """Return what is loaded before Python: the sanitizer, and C++'s library, or it would not know exceptions."""
     names = (LIBRARIES[name], "libstdc++.so.6")
     found = [subprocess.run(["gcc", f"-print-file-name={each}"], capture_output=True, text=True) for each in names]
     return " ".join(each.stdout.strip() for each in found)
