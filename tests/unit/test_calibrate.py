@@ -111,7 +111,7 @@ def test_the_built_in_text_has_prose_chinese_code_and_numbers(tiny_model: Tiny) 
     assert all(part in text for part in ("def ", "return ", "春天", "48,310", "User:"))
     assert 300 <= len(text.split()) <= 500
     ids = token_ids(of_folder(tiny_model("llama")))
-    assert ids.shape == (1, MAX_TOKENS)
+    assert ids.shape == (1, min(MAX_TOKENS, 256))  # as many positions as this model has
     assert ids.dtype is torch.int64
 
 

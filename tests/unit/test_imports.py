@@ -12,7 +12,7 @@ LAYERS = (
     "",  # the package itself: its docstring and version
     "text",
     "errors",
-    "units|settings|threads|steps|model_files|license|kept|shelf|memory|interrupts",
+    "units|settings|threads|steps|model_files|license|kept|shelf|memory|interrupts|typed_paths",
     "device|workspace|workers",
     "json_file",
     "config_values",
