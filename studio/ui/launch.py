@@ -33,7 +33,6 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         with contextlib.suppress(Exception):  # the page says what is wrong when someone picks it
             for _ in source.open_model(source.BUILTIN, paths=False):
                 pass
-    machine.measure()  # while nobody waits for anything
     gc.freeze()  # what is loaded by now stays: looking through it again would cost a third of a second, now and then
     blocks, page = build(_close)
     with blocks:
@@ -55,6 +54,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         max_file_size="1mb",
         prevent_thread_lock=True,
     )
+    machine.measure()  # once the port is had: a program that ends while a thread is in torch's code is aborted
     print(f"Quantization Studio: {address}", flush=True)
     if block:
         blocks.block_thread()
