@@ -69,15 +69,14 @@ class Prefix:
     """What a model has read of one conversation: it lies beside the model, which goes on from there."""
 
     def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Give the memory back."""
-        model: LoadedModel | None = getattr(self, "_model", None)
         self._model: LoadedModel | None = None
         self._read: Handle[Read] | None = None
         self.nbytes = 0
         """Of keys and values."""
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        model, self._model, self._read, self.nbytes = self._model, None, None, 0
         if model is not None:
             model.worker.flush()
 

@@ -13,7 +13,7 @@ from studio.native.build import FUSED_FLAGS, library
 from studio.native.pointers import address, optional
 from studio.native.structures import Weight, is_same
 from studio.native.tiles import LANES, LOOKED_UP, WIDTH, Tiles
-from studio.workers.common import common_page
+from studio.workers.shared_page import shared_page
 
 LOG = logging.getLogger(__name__)
 SOURCE = Path(__file__).parent / "decode" / "decode.c"
@@ -39,7 +39,7 @@ def take_turns(lib: ctypes.CDLL) -> mmap.mmap | None:
     """Let this process's products and steps wait for the turn that all workers share: on all cores one runs at a time,
     whatever process it belongs to, and one that dies in its turn holds up nobody. Return the memory it lies in, None
     where this process shares none. Raises ValueError where the memory is too small."""
-    page = common_page(lambda memory: not lib.turn_make(_place(memory)), lib.turn_size())
+    page = shared_page(lambda memory: not lib.turn_make(_place(memory)), lib.turn_size())
     if page is not None:
         _turns.append(page)  # compiled code knows its address from here on
         lib.turn_share(_place(page))

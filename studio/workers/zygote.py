@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from studio.workers import common
+from studio.workers import shared_page
 from studio.workers.forking import MESSAGE, ZYGOTE
 
 PRELOAD = (
@@ -52,7 +52,7 @@ def serve(control: socket.socket) -> None:
     for name in PRELOAD:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    common.create()
+    shared_page.create()
     gc.collect()
     gc.freeze()  # pages that no collection writes to stay shared with the children
     asking = selectors.DefaultSelector()

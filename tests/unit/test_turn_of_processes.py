@@ -13,7 +13,7 @@ import torch
 
 from studio.native.products import decoding, multiply, take_turns
 from studio.native.tiles import tiles_of_floats
-from studio.workers import common
+from studio.workers import shared_page
 
 pytestmark = [
     pytest.mark.skipif(decoding() is None, reason="needs a C compiler"),
@@ -29,9 +29,9 @@ PATIENCE = 300
 @pytest.fixture
 def page() -> Iterator[None]:
     """Those that are forked from here on find a page that they have in common, as those from the zygote do."""
-    common.create()
+    shared_page.create()
     yield
-    os.close(common._DESCRIPTORS.pop())
+    os.close(shared_page._DESCRIPTORS.pop())
 
 
 def shares() -> mmap.mmap:
@@ -103,7 +103,7 @@ def test_a_process_that_was_forked_computes_with_threads_of_its_own() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_one_waits_for_the_other_and_goes_on_when_it_is_killed(page: None) -> None:
-    memory = mmap.mmap(common._DESCRIPTORS[-1], mmap.PAGESIZE)
+    memory = mmap.mmap(shared_page._DESCRIPTORS[-1], mmap.PAGESIZE)
     holder = forked(holding)
     until = time.monotonic() + PATIENCE
     while not memory[HELD] and time.monotonic() < until:
@@ -125,10 +125,10 @@ def test_several_at_once_all_get_their_turns(page: None) -> None:
 
 def test_a_turn_that_is_larger_than_the_page_is_refused(page: None) -> None:
     with pytest.raises(ValueError, match="more than the page"):
-        common.common_page(lambda _: True, mmap.PAGESIZE)
+        shared_page.shared_page(lambda _: True, mmap.PAGESIZE)
 
 
 def test_a_page_that_cannot_be_made_ready_is_no_page(page: None) -> None:
-    assert common.common_page(lambda _: False, 8) is None
-    assert common.common_page(lambda _: True, 8) is not None
-    assert common.common_page(lambda _: False, 8) is not None  # made once, by the first
+    assert shared_page.shared_page(lambda _: False, 8) is None
+    assert shared_page.shared_page(lambda _: True, 8) is not None
+    assert shared_page.shared_page(lambda _: False, 8) is not None  # made once, by the first

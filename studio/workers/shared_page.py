@@ -20,7 +20,7 @@ def create() -> None:
     os.ftruncate(_DESCRIPTORS[-1], mmap.PAGESIZE)
 
 
-def common_page(make_ready: Callable[[mmap.mmap], bool], size: int) -> mmap.mmap | None:
+def shared_page(make_ready: Callable[[mmap.mmap], bool], size: int) -> mmap.mmap | None:
     """Return the page, of which ``size`` bytes are used; None where there is none, or it cannot be made ready, which
     the first process that asks for it does. Raises ValueError where it is too small."""
     if size > MADE:
