@@ -39,7 +39,7 @@ def process() -> Iterator[ProcessWorker]:
 def asking(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A zygote's loop in a thread of this process, which forks nothing."""
     monkeypatch.setattr(zygote, "PRELOAD", ())
-    monkeypatch.setattr(zygote.common, "create", lambda: None)
+    monkeypatch.setattr(zygote.shared_page, "create", lambda: None)
     monkeypatch.setattr(zygote.gc, "freeze", lambda: None)
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     ours.settimeout(PATIENCE)
