@@ -1,6 +1,6 @@
 """Entry: serves the page, as ``python -m studio serve`` does. Decides nothing."""
 
-from studio.__main__ import app
+from studio.cli.commands import app
 
 if __name__ == "__main__":
     app(["serve"])

@@ -45,9 +45,9 @@ for name in (
 ):
     os.environ.pop(name, None)
 
-from studio import hub, source  # noqa: E402
-from studio.checkpoint import Checkpoint  # noqa: E402
-from studio.settings import settings  # noqa: E402
+from studio.base.settings import settings  # noqa: E402
+from studio.checkpoint import hub, open_model  # noqa: E402
+from studio.checkpoint.checkpoint import Checkpoint  # noqa: E402
 from tests.steps import finish  # noqa: E402
 
 PATIENCE = 300_000
@@ -124,7 +124,7 @@ def builtin() -> Checkpoint:
     """The built-in model, prepared. Where its package is missing, this fails with the command that installs it."""
     PREPARED.mkdir(parents=True, exist_ok=True)
     with FileLock(PREPARED / "lock"):
-        return finish(source.open_model(source.BUILTIN, paths=False))
+        return finish(open_model.open_model(open_model.BUILTIN, paths=False))
 
 
 @pytest.fixture(scope="session")

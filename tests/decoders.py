@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, silu
 
-from studio.decoder.shape import DecoderShape, LayerShape, Rotation
-from studio.packing import PackedTensor, pack
-from studio.rounding import round_to_nearest
-from studio.scheme import Scheme
+from studio.quantization.packing import PackedTensor, pack
+from studio.quantization.rounding import round_to_nearest
+from studio.quantization.scheme import Scheme
+from studio.runtime.decoder.llama_like import DecoderShape, LayerShape, Rotation
 
 
 @dataclass(frozen=True)

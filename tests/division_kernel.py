@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from studio.native.survey_kernel import divide
+from studio.quantization.native.triton_survey import divide
 
 
 @triton.jit

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from studio.scheme import Mode, Scheme
+from studio.quantization.scheme import Mode, Scheme
 
 ROWS, WIDTH = 96, 192
 """Large enough for NNCF's compiled path (10,000 weights), which is what real weights meet."""

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from studio.architecture import Kind, Layer
-from studio.byte_ranges import ByteRanges, FolderRanges
-from studio.checkpoint import Checkpoint, fingerprint
-from studio.headers import read_header
-from studio.plan import Choice, make_plan
-from studio.scheme import Mode
+from studio.checkpoint.architecture import Kind, Layer
+from studio.checkpoint.byte_ranges import ByteRanges, FolderRanges
+from studio.checkpoint.checkpoint import Checkpoint, fingerprint
+from studio.checkpoint.headers import read_header
+from studio.planning.plan import Choice, make_plan
+from studio.quantization.scheme import Mode
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

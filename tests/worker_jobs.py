@@ -10,8 +10,8 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from studio.errors import ResourceError
-from studio.workers.channel import Channel
+from studio.base.errors import ResourceError
+from studio.base.workers.channel import Channel
 
 
 @dataclass
@@ -177,8 +177,8 @@ def turn_taken(count: int) -> float:
     """Multiply ``count`` times through compiled code; return the seconds that took."""
     import torch
 
-    from studio.native.products import _turns, multiply
-    from studio.native.tiles import tiles_of_floats
+    from studio.runtime.native.products import _turns, multiply
+    from studio.runtime.native.tiles import tiles_of_floats
 
     tiles = tiles_of_floats(torch.ones(64, 64, dtype=torch.bfloat16))
     began = time.perf_counter()

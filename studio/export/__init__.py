@@ -1,5 +1,5 @@
 """A compressed model -> files that others load. One target format a file, and the card."""
 
-from studio.export.folder import archive, write_folder
+from studio.export.studio_folder import archive, write_folder
 
 __all__ = ["archive", "write_folder"]

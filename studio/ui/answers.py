@@ -4,19 +4,19 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from studio.chat import Reply
-from studio.decoder import KV_BITS
-from studio.jobs import Answers, Voice
-from studio.machine import known
-from studio.parting import Parting
-from studio.session import Session
-from studio.speed import bytes_of_a_token, decode_limit, device_of, figures_of, phases, step_weights
-from studio.talk import Turn
-from studio.text import text
+from studio.base.text import text
+from studio.base.units import format_bytes
+from studio.chat.answer import Reply
+from studio.chat.conversation import Turn
+from studio.chat.divergence import Parting
+from studio.chat.judge import Judged, Verdict
+from studio.chat.roofline import bytes_of_a_token, decode_limit, device_of, figures_of, phases, step_weights
+from studio.runtime.decoder import KV_BITS
+from studio.runtime.machine import known
+from studio.session.events import Answers, Voice
+from studio.session.session import Session
 from studio.ui.present import notice, table
 from studio.ui.roofline import roofline
-from studio.units import format_bytes
-from studio.verdict import Judged, Verdict
 
 Bubble = dict[str, str]
 """``{"role": "user", "content": "…"}``"""

@@ -5,17 +5,17 @@ from typing import Any
 
 import gradio as gr
 
-from studio import machine
-from studio.jobs import Event
-from studio.sampling import Sampling
-from studio.session import Session
-from studio.talk import Turn
-from studio.text import text
-from studio.ui import present, show
-from studio.ui.guard import guarded
+from studio.base.text import text
+from studio.chat.conversation import Turn
+from studio.runtime import machine
+from studio.runtime.sampling import Sampling
+from studio.session.events import Event
+from studio.session.session import Session
+from studio.ui import present, updates
+from studio.ui.error_boundary import guarded
 from studio.ui.handlers import paced
 from studio.ui.page import Page
-from studio.ui.show import Updates
+from studio.ui.updates import Updates
 
 
 class ChatHandlers:
@@ -41,7 +41,7 @@ class ChatHandlers:
         session.talk.taken = None
         is_taken = yield from self._answered(session, language, prompt or "", session.talk.is_editing, *settings)
         session.talk.taken = prompt if is_taken else None
-        yield {self.page.chat.notice: show.editing(session, session.spoken or language)}
+        yield {self.page.chat.notice: updates.editing(session, session.spoken or language)}
 
     @guarded
     def empty(self, session: Session, language: str, prompt: str) -> Iterator[Updates]:
@@ -54,7 +54,7 @@ class ChatHandlers:
         """Both models answer the last message anew; what is being typed stays."""
         last = session.talk.last
         if last is None:
-            yield show.chat_at_rest(self.page, session)
+            yield updates.chat_at_rest(self.page, session)
             return
         is_taken = yield from self._answered(session, language, last.prompt, True, *settings)
         is_same = is_taken and self._sampling(*settings).temperature == 0
@@ -76,16 +76,16 @@ class ChatHandlers:
             if isinstance(item, Event):
                 yield {self.page.chat.notice: present.progress(item, spoken)}
             elif session.talk.epoch == epoch:  # not cleared meanwhile
-                shown = show.answers(self.page, session, before, Turn(prompt, item), spoken)
+                shown = updates.answers(self.page, session, before, Turn(prompt, item), spoken)
                 yield shown | {self.page.chat.notice: ""}
-        spoken, resting = session.spoken or language, show.chat_at_rest(self.page, session)
+        spoken, resting = session.spoken or language, updates.chat_at_rest(self.page, session)
         if session.talk.epoch == epoch and session.talk.last is last:
             said: Updates = {line: shown[line] for line in self.page.chat.lines if line in shown}
-            yield show.merged(show.conversation(self.page, session, spoken), said, resting)
+            yield updates.merged(updates.conversation(self.page, session, spoken), said, resting)
             return False
         session.talk.is_editing = False
         machine.measure()
-        yield show.merged(show.rested(self.page, session, spoken), resting)
+        yield updates.merged(updates.rested(self.page, session, spoken), resting)
         return True
 
     def _sampling(self, system: str, kv_bits: int, *settings: Any) -> Sampling:
@@ -102,7 +102,7 @@ class ChatHandlers:
             return
         yield {
             self.page.chat.prompt: gr.update(value=last.prompt),
-            self.page.chat.notice: show.editing(session, language),
+            self.page.chat.notice: updates.editing(session, language),
         }
 
     @guarded
@@ -115,4 +115,4 @@ class ChatHandlers:
     def clear(self, session: Session, language: str) -> Iterator[Updates]:
         """Forget the conversation."""
         session.clear_chat()
-        yield {**show.conversation(self.page, session, language), self.page.chat.notice: ""}
+        yield {**updates.conversation(self.page, session, language), self.page.chat.notice: ""}

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from studio.decoder import KV_BITS
+from studio.runtime.decoder import KV_BITS
 from studio.ui.answers import kv_choices
-from studio.ui.words import Words, heading
+from studio.ui.localized import Words, heading
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from pathlib import Path
 import gradio as gr
 from gradio.blocks import Block
 
-from studio.errors import Cancelled, UserError
-from studio.session import Session
-from studio.text import text
-from studio.texts import GENERATED
-from studio.ui import drift, methods, present, show
-from studio.ui.guard import guarded
+from studio.base.errors import Cancelled, UserError
+from studio.base.text import text
+from studio.calibration.texts import GENERATED
+from studio.session.session import Session
+from studio.ui import drift_panel, method_choices, present, updates
+from studio.ui.error_boundary import guarded
 from studio.ui.handlers import paced
 from studio.ui.page import Page
-from studio.ui.show import Updates
+from studio.ui.updates import Updates
 
 
 class DriftHandlers:
@@ -42,12 +42,12 @@ class DriftHandlers:
         try:
             for event in paced(session.measure_drift()):
                 spoken = session.spoken or language
-                figures: Updates = drift.measured(panel, session, spoken)
+                figures: Updates = drift_panel.measured(panel, session, spoken)
                 yield figures | {panel.progress: present.progress(event, spoken)}
         except Cancelled:
             is_partial = session.drift is not None and not session.drift.is_whole
             said = present.notice(text("drift.stopped", session.spoken or language)) if is_partial else ""
-        yield drift.shown(panel, session, session.spoken or language) | {panel.progress: said}
+        yield drift_panel.shown(panel, session, session.spoken or language) | {panel.progress: said}
 
     @guarded
     def stop_drift(self, session: Session, language: str) -> Iterator[Updates]:
@@ -104,9 +104,9 @@ class DriftHandlers:
     def _reads(self, session: Session, language: str) -> Updates:
         """Return what another text changes: what the method says, and whether the copy is still the plan's."""
         return {
-            **show.figures(self.page, session, language),
-            self.page.plan.method: gr.update(info=methods.method_info(session, language)),
-            self.page.plan.progress: show.staleness(session, language),
+            **updates.figures(self.page, session, language),
+            self.page.plan.method: gr.update(info=method_choices.method_info(session, language)),
+            self.page.plan.progress: updates.staleness(session, language),
         }
 
 

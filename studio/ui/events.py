@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui import show
+from studio.ui import updates
 from studio.ui.chat_handlers import ChatHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
@@ -60,7 +60,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         chat.repetition_penalty, chat.seed,
     ]  # fmt: skip
     do = Handlers(page)
-    everything, moving = show.components(page), show.moving(page)
+    everything, moving = updates.components(page), updates.moving(page)
     quick: dict[str, Any] = {
         "concurrency_limit": None,
         "api_visibility": "private",
@@ -161,11 +161,11 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     )
 
 
-def at_once(handler: Callable[..., Iterable[show.Updates]]) -> Callable[..., show.Updates]:
+def at_once(handler: Callable[..., Iterable[updates.Updates]]) -> Callable[..., updates.Updates]:
     """Return a handler's updates as one answer, which is what an event without the queue takes."""
 
     @functools.wraps(handler)
-    def answer(*inputs: Any) -> show.Updates:
-        return show.merged(*handler(*inputs))
+    def answer(*inputs: Any) -> updates.Updates:
+        return updates.merged(*handler(*inputs))
 
     return answer

@@ -9,22 +9,22 @@ from typing import Any, TypeVar
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from studio import hub, source
-from studio.errors import Cancelled, UserError
-from studio.jobs import Event
-from studio.plan import Choice
-from studio.scheme import Scheme, parse_mode
-from studio.session import Session
-from studio.settings import settings
-from studio.text import preferred, text
-from studio.tokenizer import well_formed
-from studio.ui import drift, methods, present, show
-from studio.ui.guard import guarded
+from studio.base.errors import Cancelled, UserError
+from studio.base.settings import settings
+from studio.base.text import preferred, text
+from studio.base.units import format_bytes
+from studio.base.workspace import own_folder
+from studio.checkpoint import hub, open_model
+from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
+from studio.planning.plan import Choice
+from studio.quantization.scheme import Scheme, parse_mode
+from studio.session.events import Event
+from studio.session.session import Session
+from studio.ui import drift_panel, method_choices, present, updates
+from studio.ui.error_boundary import guarded
 from studio.ui.page import Page
 from studio.ui.present import COLOURS, Colour
-from studio.ui.show import Updates
-from studio.units import format_bytes
-from studio.workspace import own_folder
+from studio.ui.updates import Updates
 
 Step = TypeVar("Step")
 PACE = 0.1
@@ -61,12 +61,12 @@ class Handlers:
         """A page was opened: make its session, in the browser's language, with the default model chosen."""
         session = Session(paths=settings().local_files and settings().is_private)
         language = preferred(request.headers.get("accept-language", ""))
-        yield show.merged(
-            show.spoken(self.page, session, language),
+        yield updates.merged(
+            updates.spoken(self.page, session, language),
             {
                 self.page.session: session,
                 self.page.header.language: gr.update(value=language),
-                self.page.model.name: gr.update(value=source.default_model()),
+                self.page.model.name: gr.update(value=open_model.default_model()),
                 self.page.chat.prompt: gr.update(value=text("chat.prompt_example", language)),
             },
         )
@@ -80,23 +80,23 @@ class Handlers:
             yield {self.page.model.notice: present.progress(event, session.spoken or language)}
         language = session.spoken or language
         if before is not None and session.checkpoint is before:  # chosen again, or merely left: nothing has changed
-            yield {self.page.model.notice: "", **show.missing(self.page, session, language)}
+            yield {self.page.model.notice: "", **updates.missing(self.page, session, language)}
             return
         nothing: Updates = dict.fromkeys((self.page.model.notice, self.page.map.notice, self.page.chat.notice), "")
-        yield show.merged(
+        yield updates.merged(
             nothing,
-            show.dynamic(self.page, session, language),
-            show.controls(self.page, session),
-            show.conversation(self.page, session, language),
-            show.no_file(self.page),
-            drift.shown(self.page.drift, session, language),
-            show.card(self.page, session, language),
+            updates.dynamic(self.page, session, language),
+            updates.controls(self.page, session),
+            updates.conversation(self.page, session, language),
+            updates.no_file(self.page),
+            drift_panel.shown(self.page.drift, session, language),
+            updates.card(self.page, session, language),
             {
                 self.page.drift.progress: "",
                 self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
                 self.page.plan.progress: "",
             },
-            show.missing(self.page, session, language),
+            updates.missing(self.page, session, language),
         )
 
     @guarded
@@ -104,7 +104,7 @@ class Handlers:
         """Read a few rows of each layer where they are, and draw the map from them."""
         yield from self._filling(session, language, session.sample())
         # also where it was stopped
-        yield show.map_of(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
+        yield updates.map_of(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
     @guarded
     def halt(self, session: Session, language: str) -> Iterator[Updates]:
@@ -116,7 +116,7 @@ class Handlers:
     def measure(self, session: Session, language: str) -> Iterator[Updates]:
         """Measure what the map lacks, in the background: it fills in, and from then on the plan is only looked up."""
         yield from self._filling(session, language, session.measure())
-        yield show.card(self.page, session, session.spoken or language)
+        yield updates.card(self.page, session, session.spoken or language)
 
     def _filling(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""
@@ -127,19 +127,19 @@ class Handlers:
                 spoken = session.spoken or language
                 shown: Updates = {self.page.model.notice: present.progress(event, spoken)}
                 if time.monotonic() - painted >= MAP_PACE:
-                    shown |= show.map_of(self.page, session, spoken)
+                    shown |= updates.map_of(self.page, session, spoken)
                     painted = time.monotonic()
                 yield shown
         except Cancelled:  # the visitor went on to another model, which is measured next
             yield {self.page.model.notice: gr.skip()}  # a handler that yields nothing would empty every component
             return
-        yield show.figures(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
+        yield updates.figures(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
     @guarded
     def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
         """Show another figure of each layer on the map."""
         session.colour = colour if colour in COLOURS else "weight"
-        yield show.map_of(self.page, session, language) | show.missing(self.page, session, language)
+        yield updates.map_of(self.page, session, language) | updates.missing(self.page, session, language)
 
     @guarded
     def speak(self, session: Session, language: str) -> Iterator[Updates]:
@@ -147,8 +147,8 @@ class Handlers:
         session.spoken = language
         page = self.page
         said = (page.model.notice, page.map.notice, page.export.progress, page.drift.progress)
-        still = {**self._staleness(session, language), page.chat.notice: show.editing(session, language)}
-        yield show.spoken(page, session, language) | dict.fromkeys(said, "") | still
+        still = {**self._staleness(session, language), page.chat.notice: updates.editing(session, language)}
+        yield updates.spoken(page, session, language) | dict.fromkeys(said, "") | still
 
     @guarded
     def choose(
@@ -178,10 +178,10 @@ class Handlers:
         session.choose(chosen)
         shown = self._planned(session, language)
         if mode != now.mode.value or misfit != now.misfit or method != now.method.value:
-            shown |= show.offered(self.page, session, language)
+            shown |= updates.offered(self.page, session, language)
         if mode != now.mode.value:
             backups: Updates = {self.page.plan.backup: gr.update(value=backup)}
-            shown = show.merged(shown, backups)
+            shown = updates.merged(shown, backups)
         yield shown
 
     @guarded
@@ -192,14 +192,14 @@ class Handlers:
             self.page.map.pinning: gr.update(open=True),
             self.page.map.layer: gr.update(value=session.looked_at),
             self.page.map.notice: "",
-            **show.card(self.page, session, language),
+            **updates.card(self.page, session, language),
         }
 
     @guarded
     def describe(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
         """A layer was named: show what it would cost in each scheme."""
         session.looked_at = str(pattern or "")
-        yield show.card(self.page, session, language) | {self.page.map.notice: ""}
+        yield updates.card(self.page, session, language) | {self.page.map.notice: ""}
 
     @guarded
     def pin(self, session: Session, language: str, pattern: str, scheme: str) -> Iterator[Updates]:
@@ -209,7 +209,7 @@ class Handlers:
             return
         session.pin(str(pattern), None if scheme == "none" else Scheme.parse(str(scheme)))
         session.looked_at = str(pattern)
-        card = show.card(self.page, session, language)
+        card = updates.card(self.page, session, language)
         yield self._planned(session, language) | {self.page.map.notice: "", **card}
 
     @guarded
@@ -223,20 +223,20 @@ class Handlers:
         """Go back to the plan before this one."""
         session.undo()
         shown = self._planned(session, language) | {self.page.map.notice: ""}
-        offered = show.offered(self.page, session, language)
-        yield show.merged(shown, offered, show.controls(self.page, session))
+        offered = updates.offered(self.page, session, language)
+        yield updates.merged(shown, offered, updates.controls(self.page, session))
 
     def _planned(self, session: Session, language: str) -> Updates:
         """Return the page after a change of plan."""
         return {
-            **show.planned(self.page, session, language),
-            **show.missing(self.page, session, language),
+            **updates.planned(self.page, session, language),
+            **updates.missing(self.page, session, language),
             **self._staleness(session, language),
         }
 
     def _staleness(self, session: Session, language: str) -> Updates:
         """Return what there is to say of a compressed copy that is not the plan's, instead of an error said before."""
-        return {self.page.plan.progress: show.staleness(session, language)}
+        return {self.page.plan.progress: updates.staleness(session, language)}
 
     @guarded
     def queue_compress(self, session: Session, language: str) -> Iterator[Updates]:
@@ -253,7 +253,7 @@ class Handlers:
         """Compress, with progress; Cancel ends it between two steps."""
         if session.is_made:  # all that was said to it and measured of it stays
             said = present.notice(text("plan.unchanged", session.spoken or language), "good")
-            yield show.plan_at_rest(self.page, session) | {self.page.plan.progress: said}
+            yield updates.plan_at_rest(self.page, session) | {self.page.plan.progress: said}
             return
         yield {self.page.plan.progress: _begun(session.spoken or language)}
         for event in paced(session.compress()):
@@ -261,22 +261,22 @@ class Handlers:
         language = session.spoken or language
         compressed = session.compressed
         if compressed is None:  # another model was opened this moment
-            yield show.plan_at_rest(self.page, session) | {self.page.plan.progress: ""}
+            yield updates.plan_at_rest(self.page, session) | {self.page.plan.progress: ""}
             return
         done = present.notice(text("stage.done", language, seconds=f"{compressed.seconds:.1f}"), "good")
-        stale = show.staleness(session, language)
-        yield show.merged(
-            show.plan_at_rest(self.page, session),
-            show.dynamic(self.page, session, language),
-            show.conversation(self.page, session, language),
-            show.no_file(self.page),
-            drift.shown(self.page.drift, session, language),
+        stale = updates.staleness(session, language)
+        yield updates.merged(
+            updates.plan_at_rest(self.page, session),
+            updates.dynamic(self.page, session, language),
+            updates.conversation(self.page, session, language),
+            updates.no_file(self.page),
+            drift_panel.shown(self.page.drift, session, language),
             {
-                self.page.plan.progress: stale or done + methods.uncalibrated(session, language),
+                self.page.plan.progress: stale or done + method_choices.uncalibrated(session, language),
                 self.page.drift.progress: "",  # what they said was of the copy before it, or of there being none
                 self.page.chat.notice: "",
             },
-            show.missing(self.page, session, language),  # of a model that was fetched just now
+            updates.missing(self.page, session, language),  # of a model that was fetched just now
         )
 
     @guarded
@@ -288,7 +288,7 @@ class Handlers:
     @guarded
     def export(self, session: Session, language: str) -> Iterator[Updates]:
         """Make the one file and hand it to the browser."""
-        yield show.no_file(self.page) | {self.page.export.button: gr.update(interactive=False)}
+        yield updates.no_file(self.page) | {self.page.export.button: gr.update(interactive=False)}
         folder = own_folder(Path(get_upload_folder()))
         steps = session.archive(folder)
         for event in paced(steps):
@@ -297,7 +297,7 @@ class Handlers:
         file = next(folder.iterdir())
         size = format_bytes(file.stat().st_size)
         yield {
-            **show.export_at_rest(self.page, session),
+            **updates.export_at_rest(self.page, session),
             self.page.export.file: gr.update(value=str(file), visible=True, label=f"{file.name} ({size})"),
             self.page.export.progress: present.notice(text("stage.ready", language, size=size, name=file.name), "good"),
         }
@@ -311,4 +311,4 @@ class Handlers:
             found = hub.search(query)
         except UserError:
             return gr.skip()
-        return gr.update(choices=show.model_choices(language) + [(model.repo, model.repo) for model in found])
+        return gr.update(choices=updates.model_choices(language) + [(model.repo, model.repo) for model in found])

@@ -12,12 +12,12 @@ from functools import cache, cached_property
 from html import escape
 from itertools import pairwise
 
-from studio.architecture import EXPERT
-from studio.plan import Assignment, Plan
-from studio.sample import Interval
-from studio.scheme import Scheme
-from studio.text import text
-from studio.units import format_bytes
+from studio.base.text import text
+from studio.base.units import format_bytes
+from studio.checkpoint.architecture import EXPERT
+from studio.planning.plan import Assignment, Plan
+from studio.planning.sampled_survey import Interval
+from studio.quantization.scheme import Scheme
 
 Errors = Mapping[str, float]
 """Layer -> error; NaN where there is none to measure; layers that are not in it are not measured yet."""

@@ -8,12 +8,14 @@ from pathlib import Path
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from studio import machine, source, workers
-from studio.session import Session
-from studio.settings import settings
+from studio.base import workers
+from studio.base.settings import settings
+from studio.base.workspace import sessions_folder, sweep
+from studio.checkpoint import open_model
+from studio.runtime import machine
+from studio.session.session import Session
 from studio.ui.events import wire
 from studio.ui.page import build
-from studio.workspace import sessions_folder, sweep
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
@@ -29,9 +31,9 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
     workers.warm_up()  # tokenizers are read in children, whether models are or not
     for folder in (sessions_folder(), Path(get_upload_folder())):
         sweep(folder)
-    if source.builtin_file() is not None:
+    if open_model.builtin_file() is not None:
         with contextlib.suppress(Exception):  # the page says what is wrong when someone picks it
-            for _ in source.open_model(source.BUILTIN, paths=False):
+            for _ in open_model.open_model(open_model.BUILTIN, paths=False):
                 pass
     gc.freeze()  # what is loaded by now stays: looking through it again would cost a third of a second, now and then
     blocks, page = build(_close)

@@ -6,11 +6,11 @@ from typing import Any
 
 import gradio as gr
 
-from studio.text import DEFAULT, text
+from studio.base.text import DEFAULT, text
 from studio.ui import panels
 from studio.ui.chat_panel import ChatPanel, chat_panel
-from studio.ui.drift import DriftPanel, drift_panel
-from studio.ui.words import Words
+from studio.ui.drift_panel import DriftPanel, drift_panel
+from studio.ui.localized import Words
 
 
 @dataclass(frozen=True)

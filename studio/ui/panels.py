@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from studio.plan import MIN_RATIO, Choice
-from studio.scheme import GROUP_SIZES
-from studio.text import DEFAULT, LANGUAGES, text
-from studio.ui.methods import method_choices
+from studio.base.text import DEFAULT, LANGUAGES, text
+from studio.planning.plan import MIN_RATIO, Choice
+from studio.quantization.scheme import GROUP_SIZES
+from studio.ui.localized import Words, heading
+from studio.ui.method_choices import method_choices
 from studio.ui.present import (
     backup_choices,
     colour_choices,
@@ -17,8 +18,7 @@ from studio.ui.present import (
     scheme_choices,
     sensitivity_choices,
 )
-from studio.ui.text_choice import CALIBRATION, text_choice
-from studio.ui.words import Words, heading
+from studio.ui.text_picker import CALIBRATION, text_choice
 
 PICK = """
 element.addEventListener('click', (event) => {

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Literal, get_args
 
-from studio.architecture import Kind, ratio_defining
-from studio.jobs import Event
-from studio.plan import MAX_PATTERN, MISFITS, SENSITIVITIES, Pin, Plan
-from studio.scheme import GROUP_SIZES, WHOLE_CHANNEL, Method, Mode, Scheme
-from studio.session import Session
-from studio.source import BUILTIN, BUILTIN_PACKAGE
-from studio.text import text
-from studio.ui.estimate import Estimates, estimates
+from studio.base.text import text
+from studio.base.units import format_bytes, format_count
+from studio.checkpoint.architecture import Kind, ratio_defining
+from studio.checkpoint.open_model import BUILTIN, BUILTIN_PACKAGE
+from studio.planning.plan import MAX_PATTERN, MISFITS, SENSITIVITIES, Pin, Plan
+from studio.quantization.scheme import GROUP_SIZES, WHOLE_CHANNEL, Method, Mode, Scheme
+from studio.session.events import Event
+from studio.session.session import Session
 from studio.ui.heatmap import NONE_GUESSED, Errors, about, figure, mean, scheme_name, shape_name
-from studio.units import format_bytes, format_count
+from studio.ui.sampled_map import Estimates, estimates
 
 MODES = (
     Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.INT5_SYM, Mode.INT8_ASYM, Mode.INT8_SYM, Mode.CB4_LEARNED, Mode.CB4,

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from studio.machine import Machine
-from studio.speed import Phase
-from studio.text import text
+from studio.base.text import text
+from studio.chat.roofline import Phase
+from studio.runtime.machine import Machine
 
 WIDE, HIGH = 340, 190
 LEFT, RIGHT, TOP, BOTTOM = 40, 16, 12, 34

@@ -17,15 +17,15 @@ from typing import Any
 
 import orjson
 
-from studio import source
-from studio.architecture import Kind, Layer, ratio_defining
-from studio.checkpoint import Checkpoint
-from studio.plan import Choice, make_plan
-from studio.quantize import channel_error, quantize
-from studio.scheme import Mode
-from studio.session import Session
-from studio.settings import settings
-from studio.survey import LayerSurvey, Survey, candidates, score, survey
+from studio.base.settings import settings
+from studio.checkpoint import open_model
+from studio.checkpoint.architecture import Kind, Layer, ratio_defining
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.planning.plan import Choice, make_plan
+from studio.planning.survey import LayerSurvey, Survey, candidates, score, survey
+from studio.quantization.quantize import channel_error, quantize
+from studio.quantization.scheme import Mode
+from studio.session.session import Session
 from tests.bench.measure import RUNS, timed
 from tests.steps import finish
 
@@ -35,7 +35,7 @@ BLOCKS, EXPERTS = 48, 67
 
 
 def built_in() -> Checkpoint:
-    return finish(source.open_model(source.BUILTIN, paths=False))
+    return finish(open_model.open_model(open_model.BUILTIN, paths=False))
 
 
 def configuration() -> dict[str, float]:
@@ -131,7 +131,7 @@ def move(many: bool) -> dict[str, Any]:
     """The server's part of a move of a control: the plan, every update of the page, and these as JSON."""
     import gradio as gr
 
-    from studio.ui import show
+    from studio.ui import updates
     from studio.ui.page import build
 
     blocks, page = build(lambda _: None)
@@ -143,7 +143,7 @@ def move(many: bool) -> dict[str, Any]:
         for choice in choices():
             begun = time.perf_counter()
             session.choose(choice)
-            updates = show.dynamic(page, session, "en")
+            updates = updates.dynamic(page, session, "en")
             sent = len(orjson.dumps([_encoded(gr, component, change) for component, change in updates.items()]))
             seconds.append(time.perf_counter() - begun)
     slowest = statistics.quantiles(seconds[5:], n=20)[-1]

@@ -11,10 +11,10 @@ import threading
 import time
 from pathlib import Path
 
-from studio.checkpoint import of_folder, weight_files
-from studio.compress import compress
-from studio.plan import Choice, make_plan
-from studio.scheme import Mode
+from studio.checkpoint.checkpoint import of_folder, weight_files
+from studio.compression.compress import compress
+from studio.planning.plan import Choice, make_plan
+from studio.quantization.scheme import Mode
 from tests.bench.measure import drop_cache
 from tests.steps import finish
 

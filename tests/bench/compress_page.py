@@ -20,8 +20,9 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
-from studio import source, survey
-from studio.checkpoint import Checkpoint
+from studio.checkpoint import open_model
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.planning import survey
 from studio.ui.launch import launch
 from tests.bench.compress_builtin import BLOCKS, made_up, made_up_survey, many_layers
 
@@ -86,11 +87,11 @@ def serve(port: str) -> None:
     checkpoint = replace(made_up(layers), folder=folder)
     survey._keep(checkpoint, made_up_survey(layers))
 
-    def opened(name: str, paths: bool) -> Generator[source.Step, None, Checkpoint]:
-        yield source.Step("headers")
+    def opened(name: str, paths: bool) -> Generator[open_model.Step, None, Checkpoint]:
+        yield open_model.Step("headers")
         return checkpoint
 
-    source.open_model = opened
+    open_model.open_model = opened
     launch(port=int(port))
 
 

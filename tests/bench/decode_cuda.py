@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from studio.decoder.cuda import CudaDecoder
-from studio.decoder.cuda_step import Read
-from studio.decoder.shape import DecoderShape, LayerShape, Rotation
-from studio.packing import PackedTensor
-from studio.sampling import Picker, Sampling
-from studio.scheme import Mode, Scheme
+from studio.quantization.packing import PackedTensor
+from studio.quantization.scheme import Mode, Scheme
+from studio.runtime.decoder.cuda import CudaDecoder
+from studio.runtime.decoder.cuda_step import Read
+from studio.runtime.decoder.llama_like import DecoderShape, LayerShape, Rotation
+from studio.runtime.sampling import Picker, Sampling
 
 FILE = Path(__file__).with_name("DECODE_CUDA.md")
 TOKENS, RUNS = 128, 5

@@ -21,10 +21,10 @@ def studio(path: str) -> Run:
     """The studio's own, as its chat runs it: ``builtin``, a folder of a model, or one that was exported."""
     import torch
 
-    from studio.decoder import open_compressed, open_original
-    from studio.recipe import is_compressed
-    from studio.sampling import Picker, Sampling
-    from studio.source import open_model
+    from studio.checkpoint.open_model import open_model
+    from studio.checkpoint.recipe import is_compressed
+    from studio.runtime.decoder import open_compressed, open_original
+    from studio.runtime.sampling import Picker, Sampling
     from tests.steps import finish
 
     torch.set_num_threads(THREADS)

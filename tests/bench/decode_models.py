@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from studio.compress import compress
+from studio.checkpoint.open_model import open_model
+from studio.checkpoint.tensor_writer import Slot, TensorFile
+from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.plan import Choice, make_plan
-from studio.scheme import Mode
-from studio.source import open_model
-from studio.tensor_file import Slot, TensorFile
+from studio.planning.plan import Choice, make_plan
+from studio.quantization.scheme import Mode
 from tests.steps import finish
 
 Q4_0, F16 = 2, 1

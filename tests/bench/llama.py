@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from studio.tensor_file import Slot, TensorFile
+from studio.checkpoint.tensor_writer import Slot, TensorFile
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,

@@ -14,11 +14,11 @@ from statistics import median
 
 import torch
 
-from studio.decoder.native import NativeDecoder
-from studio.native.arena import Arena
-from studio.native.tiles import tiles_of, tiles_of_floats
-from studio.packing import PackedTensor
-from studio.scheme import Mode, Scheme
+from studio.quantization.packing import PackedTensor
+from studio.quantization.scheme import Mode, Scheme
+from studio.runtime.decoder.cpu import NativeDecoder
+from studio.runtime.native.arena import Arena
+from studio.runtime.native.tiles import tiles_of, tiles_of_floats
 from tests.decoders import LLAMA, layer, rotation, small
 
 SHAPE = replace(

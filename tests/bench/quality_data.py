@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from studio.checkpoint import WEIGHTS, Checkpoint, of_folder
-from studio.configs import load_config
-from studio.gguf_source import prepare
-from studio.source import builtin_file
+from studio.checkpoint.checkpoint import WEIGHTS, Checkpoint, of_folder
+from studio.checkpoint.config import load_config
+from studio.checkpoint.gguf.source import prepare
+from studio.checkpoint.open_model import builtin_file
 from tests.steps import finish
 
 BLOCK = 32

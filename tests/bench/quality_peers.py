@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studio.architecture import Kind, Layer
-from studio.blocks import BlockModel
-from studio.checkpoint import Checkpoint
-from studio.packing import pack
-from studio.rounding.nearest import round_to_nearest
-from studio.scheme import Scheme
-from studio.source import builtin_file
+from studio.checkpoint.architecture import Kind, Layer
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.open_model import builtin_file
+from studio.quantization.packing import pack
+from studio.quantization.rounding.nearest import round_to_nearest
+from studio.quantization.scheme import Scheme
+from studio.runtime.block_model import BlockModel
 from tests.bench.decode_models import gguf_name
 from tests.steps import finish
 
@@ -276,7 +276,7 @@ def _unpaired(checkpoint: Checkpoint, name: str, weight: Tensor) -> Tensor:
 
 
 def _heads(checkpoint: Checkpoint, name: str) -> int | None:
-    from studio.checkpoint import read_json
+    from studio.checkpoint.checkpoint import read_json
 
     config = read_json(checkpoint.path / "config.json")
     keys = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}

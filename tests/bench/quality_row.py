@@ -19,17 +19,17 @@ from safetensors import safe_open
 from torch import Tensor
 
 from studio import export
-from studio.architecture import Kind
-from studio.checkpoint import WEIGHTS, Checkpoint
-from studio.compress import compress
-from studio.damage import measure
-from studio.evaluate import Evaluation, Original, Tally
-from studio.model import load_tokenizer
-from studio.packing import PackedTensor
-from studio.plan import SENSITIVITIES, Choice, Sensitivity, by_damage, make_plan
-from studio.recipe import read_recipe
-from studio.scheme import Method, Mode, Scheme
-from studio.survey import sensitivities
+from studio.checkpoint.architecture import Kind
+from studio.checkpoint.checkpoint import WEIGHTS, Checkpoint
+from studio.checkpoint.recipe import read_recipe
+from studio.compression.compress import compress
+from studio.evaluation.evaluate import Evaluation, Original, Tally
+from studio.planning.plan import SENSITIVITIES, Choice, Sensitivity, by_damage, make_plan
+from studio.planning.predicted_damage import measure
+from studio.planning.survey import sensitivities
+from studio.quantization.packing import PackedTensor
+from studio.quantization.scheme import Method, Mode, Scheme
+from studio.runtime.model import load_tokenizer
 from tests.bench.quality_data import dithered, windows
 from tests.bench.quality_peers import PEERS, Made, Peer, Predict, predictor
 from tests.steps import finish

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from studio.quantize import base_schemes, measure, measure_in_torch
-from studio.scheme import GROUP_SIZES
+from studio.quantization.quantize import base_schemes, measure, measure_in_torch
+from studio.quantization.scheme import GROUP_SIZES
 
 HIDDEN, INTERMEDIATE, LAYERS, KEYS, VOCABULARY = 4096, 14336, 32, 1024, 128256
 CHUNK_WEIGHTS = 1 << 22
-"""As in ``studio.survey``, which needs more than a GPU machine may have."""
+"""As in ``studio.planning.survey``, which needs more than a GPU machine may have."""
 SHAPES = [
     (VOCABULARY, HIDDEN),
     *LAYERS * [*2 * [(HIDDEN, HIDDEN)], *2 * [(KEYS, HIDDEN)], *2 * [(INTERMEDIATE, HIDDEN)], (HIDDEN, INTERMEDIATE)],

@@ -18,15 +18,15 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from studio import source
-from studio.chat import Reply, Speaker, answer
-from studio.columns import compressed_column
-from studio.compress import compress
+from studio.base.workers import ProcessWorker
+from studio.chat.answer import Reply, Speaker, answer
+from studio.chat.columns import compressed_column
+from studio.chat.loaded_model import LoadedModel, Prefix, replies
+from studio.checkpoint import open_model
+from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.loaded_model import LoadedModel, Prefix, replies
-from studio.plan import Choice, make_plan
-from studio.sampling import Sampling
-from studio.workers import ProcessWorker
+from studio.planning.plan import Choice, make_plan
+from studio.runtime.sampling import Sampling
 from tests.steps import finish
 
 TOKENS, ROUNDS = 128, 12
@@ -66,7 +66,7 @@ def seconds_a_token(steps: Iterator[Reply]) -> float:
 
 
 def main() -> int:
-    checkpoint = finish(source.open_model(source.BUILTIN, paths=False))
+    checkpoint = finish(open_model.open_model(open_model.BUILTIN, paths=False))
     with tempfile.TemporaryDirectory() as place:
         plan = make_plan(checkpoint.layers, Choice.of("int4_asym", 64, 1.0, "int8_asym"))
         done = finish(compress(checkpoint, plan, Path(place) / "packed"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from studio.text import text
+from studio.base.text import text
 from tests.browser.test_walk import QUESTION, answer, compress, notice, overflow, pick, ready, send
 from tests.conftest import served
 

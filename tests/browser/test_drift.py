@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import FilePayload, Page, expect
 from safetensors.torch import load_file, save_file
 
-from studio.source import HUB_DEFAULT
-from studio.text import text
+from studio.base.text import text
+from studio.checkpoint.open_model import HUB_DEFAULT
 from tests.browser.test_walk import compress, notice, overflow
 from tests.conftest import SENTENCES, save_tiny_model, served
 from tests.hub_server import LocalHub

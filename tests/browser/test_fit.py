@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import APIResponse, Page, Route, expect
 
-from studio.source import HUB_DEFAULT
-from studio.text import LANGUAGES, text
+from studio.base.text import LANGUAGES, text
+from studio.checkpoint.open_model import HUB_DEFAULT
 from tests.browser.test_walk import compress, overflow, send
 from tests.conftest import save_tiny_model, served
 from tests.hub_server import LocalHub

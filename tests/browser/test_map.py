@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from studio.text import text
+from studio.base.text import text
 from tests.browser.test_walk import BLOCKS, PROJECTIONS, choose_mode, choose_ratio, figure, pick, ready
 from tests.conftest import served
 

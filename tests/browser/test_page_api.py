@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from studio import source
-from studio.checkpoint import of_folder
-from studio.text import text
-from studio.units import format_bytes
+from studio.base.text import text
+from studio.base.units import format_bytes
+from studio.checkpoint import open_model
+from studio.checkpoint.checkpoint import of_folder
 from tests.conftest import PATIENCE, ROOT, served
 
 Visit = Callable[..., Page]
@@ -93,7 +93,7 @@ def test_the_figures_of_the_server_are_not_open(address: str) -> None:
         "../../../../etc/passwd",
         "%2e%2e/%2e%2e/etc/passwd",
         "{root}/README.md",
-        "{root}/studio/session.py",
+        "{root}/studio/session/session.py",
         "{root}/.git/config",
         "{cache}",
         "README.md",
@@ -101,7 +101,7 @@ def test_the_figures_of_the_server_are_not_open(address: str) -> None:
     ],
 )
 def test_no_file_of_the_machine_is_served(address: str, path: str) -> None:
-    path = path.format(root=ROOT, cache=source.builtin_file())
+    path = path.format(root=ROOT, cache=open_model.builtin_file())
     status, body = fetch(f"{address}gradio_api/file={path}")
     assert status in (400, 403, 404)
     assert b"root:" not in body
@@ -126,7 +126,7 @@ def test_local_files_are_only_for_a_page_that_others_do_not_see(
 def refused(page: Page, model: Path) -> None:
     """Type paths, one of them a model's: each is one sentence, the same whether there is something or not."""
     expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
-    for name in ("/etc", "../x", "~", "/no/such/folder", str(model), f"{source.builtin_file()}", "file:///etc"):
+    for name in ("/etc", "../x", "~", "/no/such/folder", str(model), f"{open_model.builtin_file()}", "file:///etc"):
         choose(page, name)
         expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name_page", model=name[:80]))
         expect(page.locator("#model-facts")).to_contain_text("135M weights")

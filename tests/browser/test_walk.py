@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from studio.headers import read_header
-from studio.text import text
+from studio.base.text import text
+from studio.checkpoint.headers import read_header
 from tests.conftest import served
 
 pytestmark = pytest.mark.real

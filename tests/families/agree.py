@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studio.blocks import BlockModel
-from studio.checkpoint import Checkpoint
-from studio.compress import compress
-from studio.decoder import Decoder
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.plan import Choice, make_plan
+from studio.planning.plan import Choice, make_plan
+from studio.runtime.block_model import BlockModel
+from studio.runtime.decoder import Decoder
 from tests.steps import finish
 
 TOKENS = 200

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from studio.checkpoint import Checkpoint, of_folder, read_json
-from studio.configs import REFUSED, load_config
+from studio.checkpoint.checkpoint import Checkpoint, of_folder, read_json
+from studio.checkpoint.config import REFUSED, load_config
 from tests.families import tiny
 
 FAMILIES = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)

@@ -11,8 +11,8 @@ from pathlib import Path
 import transformers
 from transformers.utils import logging
 
-from studio.decoder.load import open_compressed, open_original
-from studio.errors import UserError
+from studio.base.errors import UserError
+from studio.runtime.decoder.open_decoder import open_compressed, open_original
 from tests.families import agree
 from tests.families.families import FAMILIES, TEXT_TWINS, bound, bound_of_int8, opened
 from tests.families.tiny import VOCABULARY

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers.utils import logging
 
-from studio import model as studio_model
-from studio.configs import load_config
-from studio.decoder import GeneralDecoder, open_compressed
-from studio.errors import ModelError
+from studio.base.errors import ModelError
+from studio.checkpoint.config import load_config
+from studio.runtime import model as studio_model
+from studio.runtime.decoder import GeneralDecoder, open_compressed
 from tests.families import agree
 from tests.families.families import EXACT, FAMILIES, TEXT_TWINS, Tiny, bound_of_int8, opened
 from tests.families.tiny import VOCABULARY

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from studio import model as studio_model
-from studio.architecture import Kind
-from studio.checkpoint import of_folder
-from studio.configs import load_config
-from studio.decoder import GeneralDecoder, open_compressed, open_original
-from studio.errors import CheckpointError
+from studio.base.errors import CheckpointError
+from studio.checkpoint.architecture import Kind
+from studio.checkpoint.checkpoint import of_folder
+from studio.checkpoint.config import load_config
+from studio.runtime import model as studio_model
+from studio.runtime.decoder import GeneralDecoder, open_compressed, open_original
 from tests.families import agree, tiny
 from tests.families.families import EXACT
 

@@ -20,15 +20,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from studio import session as session_module
-from studio import source
-from studio.__main__ import app
-from studio.checkpoint import Checkpoint
-from studio.headers import read_header
-from studio.recipe import read_recipe
-from studio.settings import settings
-from studio.terminal import language
-from studio.text import text
+from studio.cli.commands import app
+from studio.base.settings import settings
+from studio.base.text import text
+from studio.checkpoint import open_model
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.headers import read_header
+from studio.checkpoint.recipe import read_recipe
+from studio.cli.terminal import language
+from studio.session import session as session_module
 from tests.conftest import ARCHITECTURES, ROOT, save_tiny_model
 
 TinyModel = Callable[[str], Path]
@@ -107,7 +107,7 @@ def tensor_bytes(file: Path) -> int:
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys, studio.__main__; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, studio.cli.commands; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -195,7 +195,7 @@ def test_the_size_of_the_builtin_model(builtin: Checkpoint, choices: list[str], 
     assert facts["compressed_bytes"] == nbytes
     assert facts["bits_per_weight"] == pytest.approx(8 * nbytes / (269_030_016 / 2))
     assert facts["source_format"] == "Q4_1/Q8_0"
-    assert facts["source_bytes"] == source.builtin_file().stat().st_size  # type: ignore[union-attr]
+    assert facts["source_bytes"] == open_model.builtin_file().stat().st_size  # type: ignore[union-attr]
     assert sum(layer["bytes"] for layer in facts["layers"]) == nbytes
 
 
@@ -440,7 +440,7 @@ def test_a_compressed_folder_cut_short(tiny_model: TinyModel, tmp_path: Path) ->
 @pytest.mark.real
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
 def test_a_gguf_file_cut_short(tmp_path: Path, share: float) -> None:
-    whole, cut = source.builtin_file(), tmp_path / "cut.gguf"
+    whole, cut = open_model.builtin_file(), tmp_path / "cut.gguf"
     assert whole is not None
     with whole.open("rb") as file:
         cut.write_bytes(file.read(int(share * whole.stat().st_size)))

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from studio import sample
-from studio.__main__ import app
-from studio.checkpoint import Checkpoint
-from studio.plan import MAX_PINS
-from studio.scheme import Mode, Scheme
-from studio.session import Session
-from studio.settings import settings
-from studio.text import text
+from studio.cli.commands import app
+from studio.base.settings import settings
+from studio.base.text import text
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.planning import sampled_survey
+from studio.planning.plan import MAX_PINS
+from studio.quantization.scheme import Mode, Scheme
+from studio.session.session import Session
 from tests.conftest import save_tiny_model
 from tests.integration.test_cli import assert_refused, names, run, run_process
 
@@ -102,7 +102,7 @@ def test_what_a_survey_says_is_what_compressing_finds(tiny_model: TinyModel, tmp
 
 @pytest.mark.usefixtures("own_cache")
 def test_a_sample_is_one_object_with_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sample, "RUN_WEIGHTS", 1024)
+    monkeypatch.setattr(sampled_survey, "RUN_WEIGHTS", 1024)
     save_tiny_model("llama", tmp_path / "tall", intermediate_size=512)
     facts = run("survey", tmp_path / "tall", "--sample", "--runs", 2, "--json").json
     assert facts.keys() == FACTS | {"layers", "confidence", "sample_bytes"}
@@ -269,15 +269,15 @@ def home(builtin: Checkpoint) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-EVERY_TENSOR = "import studio.compress; studio.compress.SYNC_BYTES = 0"
+EVERY_TENSOR = "import studio.compression.compress; studio.compression.compress.SYNC_BYTES = 0"
 AND_DIE = f"""{EVERY_TENSOR}
 import os, signal
-def noted(journal, name, error, note=studio.compress.Journal.note, names=[]):
+def noted(journal, name, error, note=studio.compression.compress.Journal.note, names=[]):
     note(journal, name, error)
     names.append(name)
     if len(names) == 30:
         os.kill(os.getpid(), signal.SIGKILL)
-studio.compress.Journal.note = noted
+studio.compression.compress.Journal.note = noted
 """
 AND_SAY = f"""{EVERY_TENSOR}
 from studio import session

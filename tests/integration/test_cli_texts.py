@@ -9,10 +9,11 @@ import huggingface_hub
 import pytest
 from safetensors.torch import load_file, save_file
 
-from studio import evaluate, generate
-from studio.questions import Question
-from studio.recipe import read_recipe
-from studio.text import text
+from studio.base.text import text
+from studio.calibration import self_generated
+from studio.checkpoint.recipe import read_recipe
+from studio.evaluation import evaluate
+from studio.evaluation.questions import Question
 from tests.conftest import SENTENCES
 from tests.hub_server import LocalHub
 from tests.integration.test_cli import assert_refused, run
@@ -25,7 +26,7 @@ LONG = " ".join(SENTENCES * 60)
 @pytest.fixture
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "WINDOWS", 4)
-    monkeypatch.setattr(generate, "WINDOWS", 2)
+    monkeypatch.setattr(self_generated, "WINDOWS", 2)
     monkeypatch.setattr(evaluate, "questions", lambda: (Question("The capital of France is", ("Paris", "Rome"), 0),))
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from studio import dataset, hub_client
-from studio.dataset import read_dataset
-from studio.errors import HubError, TextError, UserError
+from studio.base.errors import HubError, TextError, UserError
+from studio.calibration import dataset
+from studio.calibration.dataset import read_dataset
+from studio.checkpoint import hub_client
 from tests.hub_server import LocalHub
 
 REPO = "owner/stories"

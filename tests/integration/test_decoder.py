@@ -10,14 +10,14 @@ import torch
 import transformers as tf
 from torch import Tensor
 
-from studio.compress import compress
-from studio.decoder import GeneralDecoder, Way, open_compressed, open_original
-from studio.decoder.native import NativeDecoder, is_available
-from studio.errors import CheckpointError
+from studio.base.errors import CheckpointError
+from studio.checkpoint.file_names import PACKED
+from studio.checkpoint.open_model import open_model
+from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.model_files import PACKED
-from studio.plan import Choice, make_plan
-from studio.source import open_model
+from studio.planning.plan import Choice, make_plan
+from studio.runtime.decoder import GeneralDecoder, Way, open_compressed, open_original
+from studio.runtime.decoder.cpu import NativeDecoder, is_available
 from tests.conftest import tiny_tokenizer
 from tests.steps import finish
 
@@ -132,8 +132,8 @@ def dequantized(folder: Path, exported: Path) -> Any:
     """Return transformers' model with what the packed weights stand for."""
     from safetensors import safe_open
 
-    from studio.model import packed_weight
-    from studio.recipe import read_recipe
+    from studio.checkpoint.recipe import read_recipe
+    from studio.runtime.model import packed_weight
 
     model = reference(folder)
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -218,8 +218,8 @@ def test_without_a_compiler_it_goes_the_general_way(source: Callable[[str], Path
     exported = compressed(source("llama"), Choice.of("int4_asym", 32, 1, "int8_asym"), tmp_path)
     fast = open_compressed(exported)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("studio.decoder.load.is_available", lambda: False)
-        patch.setattr("studio.kernels.compiled.decoding", lambda: None)
+        patch.setattr("studio.runtime.decoder.open_decoder.is_available", lambda: False)
+        patch.setattr("studio.runtime.kernels.compiled.decoding", lambda: None)
         slow = open_compressed(exported)
         original = open_original(opened(source("llama")))
     assert isinstance(slow, GeneralDecoder)
@@ -239,15 +239,15 @@ def test_a_gpu_that_fails_leaves_it_to_the_processor(
         raise error
 
     exported = compressed(source("llama"), Choice.of("int4_asym", 32, 1, "int8_asym"), tmp_path)
-    monkeypatch.setattr("studio.decoder.load.device", lambda: torch.device("cuda"))
-    monkeypatch.setattr("studio.decoder.load.nvrtc.is_available", lambda: True)
-    monkeypatch.setattr("studio.decoder.load.cuda_step.takes", lambda _: True)
-    monkeypatch.setattr("studio.decoder.load.CudaDecoder", fails)
+    monkeypatch.setattr("studio.runtime.decoder.open_decoder.device", lambda: torch.device("cuda"))
+    monkeypatch.setattr("studio.runtime.decoder.open_decoder.nvrtc.is_available", lambda: True)
+    monkeypatch.setattr("studio.runtime.decoder.open_decoder.cuda_step.takes", lambda _: True)
+    monkeypatch.setattr("studio.runtime.decoder.open_decoder.CudaDecoder", fails)
     for decoder in (open_compressed(exported), open_original(opened(source("llama")))):
         assert (decoder.way, decoder.reason) == (Way.NATIVE, reason)
-    monkeypatch.setattr("studio.decoder.load.cuda_step.takes", lambda _: False)
+    monkeypatch.setattr("studio.runtime.decoder.open_decoder.cuda_step.takes", lambda _: False)
     assert open_compressed(exported).reason == "gpu_shape"
-    monkeypatch.setattr("studio.decoder.load.nvrtc.is_available", lambda: False)
+    monkeypatch.setattr("studio.runtime.decoder.open_decoder.nvrtc.is_available", lambda: False)
     assert open_compressed(exported).reason == "gpu_kernels"
 
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 import tests.integration.test_decoder as processor
-from studio import device, machine
-from studio.chat import Speaker, answer
-from studio.decoder import Way, open_compressed, open_original
-from studio.model import load_tokenizer
-from studio.plan import Choice
-from studio.report import answer_facts
-from studio.sampling import Sampling
-from studio.settings import settings
+from studio.base import device
+from studio.base.settings import settings
+from studio.chat.answer import Speaker, answer
+from studio.cli.report import answer_facts
+from studio.planning.plan import Choice
+from studio.runtime import machine
+from studio.runtime.decoder import Way, open_compressed, open_original
+from studio.runtime.model import load_tokenizer
+from studio.runtime.sampling import Sampling
 from tests.integration.test_decoder import (
     MODES,
     compressed,

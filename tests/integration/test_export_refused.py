@@ -19,16 +19,16 @@ import torch
 import transformers as tf
 from safetensors.torch import load_file
 
-from studio.compress import compress
-from studio.decoder import open_compressed
-from studio.errors import CheckpointError, ModelError
+from studio.base.errors import CheckpointError, ModelError
+from studio.checkpoint.file_names import CARD, CONFIG, PACKED, WEIGHTS
+from studio.checkpoint.license import License
+from studio.checkpoint.open_model import open_model
+from studio.checkpoint.recipe import RECIPE, read_recipe
+from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.license import License
-from studio.model import load_compressed
-from studio.model_files import CARD, CONFIG, PACKED, WEIGHTS
-from studio.plan import Choice, make_plan
-from studio.recipe import RECIPE, read_recipe
-from studio.source import open_model
+from studio.planning.plan import Choice, make_plan
+from studio.runtime.decoder import open_compressed
+from studio.runtime.model import load_compressed
 from tests.steps import finish
 
 HOSTILE = {

@@ -21,22 +21,22 @@ from torch import Tensor, nn
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 from typer.testing import CliRunner
 
-from studio.__main__ import app
-from studio.architecture import Kind
-from studio.checkpoint import Checkpoint, of_folder
-from studio.decoder import MOST_TOKENS, GeneralDecoder
-from studio.errors import CheckpointError, ModelError, UserError
-from studio.jobs import Answers
-from studio.kernels import PackedStack
-from studio.model import load_compressed, load_original, slow_schemes
-from studio.model_files import INDEX, PACKED, WEIGHTS
-from studio.packing import PackedTensor
-from studio.plan import Choice
-from studio.recipe import read_recipe
-from studio.sample import draws, sampled_survey
-from studio.sampling import Sampling
-from studio.scheme import Scheme
-from studio.session import Session
+from studio.cli.commands import app
+from studio.base.errors import CheckpointError, ModelError, UserError
+from studio.checkpoint.architecture import Kind
+from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.checkpoint.file_names import INDEX, PACKED, WEIGHTS
+from studio.checkpoint.recipe import read_recipe
+from studio.planning.plan import Choice
+from studio.planning.sampled_survey import draws, sampled_survey
+from studio.quantization.packing import PackedTensor
+from studio.quantization.scheme import Scheme
+from studio.runtime.decoder import MOST_TOKENS, GeneralDecoder
+from studio.runtime.kernels import PackedStack
+from studio.runtime.model import load_compressed, load_original, slow_schemes
+from studio.runtime.sampling import Sampling
+from studio.session.events import Answers
+from studio.session.session import Session
 from tests.conftest import tiny_tokenizer
 from tests.small import CountedRanges
 from tests.steps import finish

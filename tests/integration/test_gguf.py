@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from studio import gguf_source
-from studio.errors import CheckpointError, UserError
-from studio.gguf_source import NOTE, VERSION, prepare, prepared_folder
-from studio.workers import Ending
+from studio.base.errors import CheckpointError, UserError
+from studio.base.workers import Ending
+from studio.checkpoint.gguf import source
+from studio.checkpoint.gguf.source import NOTE, VERSION, prepare, prepared_folder
 from tests.conftest import save_tiny_model, tiny_tokenizer
 from tests.gguf_files import arrays_of, metadata_of, write_gguf
 from tests.steps import finish
@@ -56,7 +56,7 @@ def test_preparing_changes_nothing_here_and_is_done_once(gguf: Path, own_cache: 
     assert said[0] == "reading"
     assert (checkpoint.source_format, checkpoint.source_bytes) == ("F16", gguf.stat().st_size)
     assert left_in(own_cache) == []
-    monkeypatch.setattr(gguf_source, "_converted", None)  # not asked again
+    monkeypatch.setattr(source, "_converted", None)  # not asked again
     assert finish(prepare(gguf)).revision == checkpoint.revision
 
 
@@ -126,13 +126,13 @@ def test_the_process_says_what_is_wrong(gguf: Path, own_cache: Path, tmp_path: P
     [(-24, "gguf_tokenizer_slow"), (-9, "gguf_memory"), (-11, "gguf_ended"), (1, "gguf_ended")],
 )
 def test_a_death_is_told_by_its_kind(code: int, key: str) -> None:
-    error = gguf_source._ended(Ending(code), Path("m.gguf"), 5)
+    error = source._ended(Ending(code), Path("m.gguf"), 5)
     assert error.key == key
     assert "m.gguf" in str(error)
 
 
 def test_a_death_that_is_not_the_files_doing_does_not_blame_it() -> None:
-    assert gguf_source._ended(Ending(None), Path("m.gguf"), 5).key == "worker_orphaned"
+    assert source._ended(Ending(None), Path("m.gguf"), 5).key == "worker_orphaned"
 
 
 def test_a_cache_that_cannot_be_written_is_a_sentence(gguf: Path, own_cache: Path) -> None:

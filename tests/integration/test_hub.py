@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from studio import hub
-from studio.errors import CheckpointError, HubError, ModelError, ResourceError
-from studio.json_file import MAX_BYTES
-from studio.model_files import CONFIG, WEIGHTS
+from studio.base.errors import CheckpointError, HubError, ModelError, ResourceError
+from studio.checkpoint import hub
+from studio.checkpoint.file_names import CONFIG, WEIGHTS
+from studio.checkpoint.json_file import MAX_BYTES
 from tests.hub_server import LocalHub
 
 REPO = "owner/small"

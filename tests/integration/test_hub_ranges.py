@@ -8,9 +8,9 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from studio import hub_client
-from studio.errors import HubError, ModelError
-from studio.hub_client import HubRanges
+from studio.base.errors import HubError, ModelError
+from studio.checkpoint import hub_client
+from studio.checkpoint.hub_client import HubRanges
 from tests.hub_server import LocalHub, Model
 
 REPO = "owner/small"

@@ -8,15 +8,15 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from studio import hub, hub_client
-from studio import sample as sample_module
-from studio.architecture import ratio_defining
-from studio.errors import Cancelled, HubError
-from studio.jobs import Event
-from studio.plan import Choice
-from studio.sample import Sample
-from studio.scheme import Mode, Scheme
-from studio.session import Session
+from studio.base.errors import Cancelled, HubError
+from studio.checkpoint import hub, hub_client
+from studio.checkpoint.architecture import ratio_defining
+from studio.planning import sampled_survey as sample_module
+from studio.planning.plan import Choice
+from studio.planning.sampled_survey import Sample
+from studio.quantization.scheme import Mode, Scheme
+from studio.session.events import Event
+from studio.session.session import Session
 from tests.conftest import save_tiny_model
 from tests.hub_server import LocalHub
 from tests.integration.test_cli import run

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from studio import reading
-from studio import session as session_module
-from studio.errors import ProcessError
-from studio.jobs import Answers
-from studio.loaded_model import LoadedModel
-from studio.plan import Choice
-from studio.pool import Pool
-from studio.sampling import Sampling
-from studio.session import Session
+from studio.base.errors import ProcessError
+from studio.chat.loaded_model import LoadedModel
+from studio.chat.model_pool import Pool
+from studio.planning.plan import Choice
+from studio.runtime.sampling import Sampling
+from studio.session import session as session_module
+from studio.session import texts_job
+from studio.session.events import Answers
+from studio.session.session import Session
 from tests.conftest import TEMPLATE, save_tiny_model
 from tests.steps import finish
 
@@ -27,7 +27,7 @@ LONG = Sampling(max_new_tokens=40, temperature=1.0, seed=3)
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
     empty = Pool()
-    for module in (session_module, reading):
+    for module in (session_module, texts_job):
         monkeypatch.setattr(module, "POOL", empty)
     yield empty
     for key in list(empty._models):
@@ -101,8 +101,8 @@ def test_a_model_that_is_lost_again_and_again_is_a_sentence(
             yield reply
             break_down(model)
 
-    from studio import columns
-    from studio.loaded_model import replies
+    from studio.chat import columns
+    from studio.chat.loaded_model import replies
 
     monkeypatch.setattr(columns, "replies", lose)
     *_, answers = session.chat("one two", LONG)

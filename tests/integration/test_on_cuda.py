@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio import device
-from studio.checkpoint import Checkpoint
-from studio.compress import Compressed, compress
-from studio.scheme import Method, Mode, Scheme
-from studio.settings import settings
-from studio.survey import LayerSurvey, candidates, survey
+from studio.base import device
+from studio.base.settings import settings
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.compression.compress import Compressed, compress
+from studio.planning.survey import LayerSurvey, candidates, survey
+from studio.quantization.scheme import Method, Mode, Scheme
 from tests.small import a_few_weights, plan_of, random, saved
 from tests.steps import finish
 

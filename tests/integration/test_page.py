@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from gradio.blocks import Block
 
-from studio import evaluate
-from studio.checkpoint import Checkpoint
-from studio.errors import UserError
-from studio.jobs import Event
-from studio.plan import Choice
-from studio.questions import Question
-from studio.scheme import Method
-from studio.session import Session
-from studio.text import LANGUAGES, text
-from studio.ui import panels, show
+from studio.base.errors import UserError
+from studio.base.text import LANGUAGES, text
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.evaluation import evaluate
+from studio.evaluation.questions import Question
+from studio.planning.plan import Choice
+from studio.quantization.scheme import Method
+from studio.session.events import Event
+from studio.session.session import Session
+from studio.ui import panels, updates
 from studio.ui.chat_handlers import ChatHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
@@ -74,8 +74,8 @@ class Visitor:
     def steps(self, name: str, *inputs: Any) -> Iterator[None]:
         """Run an event; yield whenever the browser has got an update."""
         [handler] = [getattr(each, name) for each in self._handlers if hasattr(each, name)]
-        for updates in handler(self.session, self.language, *inputs):
-            for component, change in updates.items():
+        for changes in handler(self.session, self.language, *inputs):
+            for component, change in changes.items():
                 properties = change if isinstance(change, dict) else {"value": change}
                 self.shown.setdefault(component, {}).update(properties)
             yield
@@ -111,7 +111,7 @@ def choose(visitor: Visitor, choice: Choice) -> None:
         choice.mode.value,
         choice.group_size,
         choice.ratio,
-        show.backup_name(choice.backup),
+        updates.backup_name(choice.backup),
         choice.misfit,
         choice.all_layers,
         choice.sensitivity,

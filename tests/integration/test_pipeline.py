@@ -25,30 +25,30 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from studio import chat as chat_module
-from studio import columns as columns_module
-from studio import pool as pool_module
-from studio import session as session_module
-from studio.chat import answer
-from studio.checkpoint import Checkpoint, of_folder
-from studio.columns import compressed_column
-from studio.decoder import Decoder, open_compressed, open_original
-from studio.errors import Cancelled, CheckpointError, ModelError, PromptError, ResourceError, UserError
-from studio.guarded import PATIENCE
-from studio.headers import read_header
-from studio.jobs import Answers, Event
-from studio.license import License
-from studio.model import load_compressed, load_original, load_tokenizer, weight_bytes
-from studio.plan import Choice, make_plan
-from studio.pool import Pool
-from studio.prompt import prompt_ids
-from studio.recipe import PackedWeight, check_files, read_recipe
-from studio.rounding import NF4_LEVELS
-from studio.sampling import Sampling
-from studio.scheme import Scheme
-from studio.session import Session
-from studio.tokenizer import SECONDS
-from studio.units import format_bytes
+from studio.base.errors import Cancelled, CheckpointError, ModelError, PromptError, ResourceError, UserError
+from studio.base.units import format_bytes
+from studio.chat import answer as chat_module
+from studio.chat import columns as columns_module
+from studio.chat import model_pool as pool_module
+from studio.chat.answer import answer
+from studio.chat.columns import compressed_column
+from studio.chat.model_pool import Pool
+from studio.chat.prompt import prompt_ids
+from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.checkpoint.headers import read_header
+from studio.checkpoint.license import License
+from studio.checkpoint.recipe import PackedWeight, check_files, read_recipe
+from studio.checkpoint.tokenizer.guarded_process import PATIENCE
+from studio.checkpoint.tokenizer.guarded_tokenizer import SECONDS
+from studio.planning.plan import Choice, make_plan
+from studio.quantization.rounding import NF4_LEVELS
+from studio.quantization.scheme import Scheme
+from studio.runtime.decoder import Decoder, open_compressed, open_original
+from studio.runtime.model import load_compressed, load_original, load_tokenizer, weight_bytes
+from studio.runtime.sampling import Sampling
+from studio.session import session as session_module
+from studio.session.events import Answers, Event
+from studio.session.session import Session
 from tests.conftest import ARCHITECTURES, save_tiny_model
 from tests.steps import finish
 

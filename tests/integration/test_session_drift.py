@@ -7,13 +7,15 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from studio import evaluate, generate, reading
-from studio.errors import Cancelled, ModelError, ResourceError, TextError
-from studio.plan import Choice
-from studio.pool import Pool
-from studio.questions import Question
-from studio.scheme import Method
-from studio.session import Session
+from studio.base.errors import Cancelled, ModelError, ResourceError, TextError
+from studio.calibration import self_generated
+from studio.chat.model_pool import Pool
+from studio.evaluation import evaluate
+from studio.evaluation.questions import Question
+from studio.planning.plan import Choice
+from studio.quantization.scheme import Method
+from studio.session import texts_job
+from studio.session.session import Session
 from tests.conftest import SENTENCES, save_tiny_model
 from tests.hub_server import LocalHub
 from tests.steps import finish
@@ -138,7 +140,7 @@ def test_a_data_set_is_read_and_named(session: Session, tmp_path: Path, monkeypa
 
 
 def test_a_model_is_calibrated_on_what_it_writes_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "WINDOWS", 2)
+    monkeypatch.setattr(self_generated, "WINDOWS", 2)
     session.calibrate_on("generated")
     session.choose(Choice(method=Method.LEAST_SQUARES))
     stages = [event.stage for event in session.compress()]
@@ -166,7 +168,7 @@ def test_writing_can_be_stopped(session: Session) -> None:
 def test_a_model_that_does_not_fit_cannot_write_and_says_what_can_be_done(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "POOL", Pool())
+    monkeypatch.setattr(texts_job, "POOL", Pool())
     monkeypatch.setattr(Pool, "free", lambda _: 1000)
     session.calibrate_on("generated")
     session.choose(Choice(method=Method.LEAST_SQUARES))

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from studio import compress as compress_module
-from studio import survey as survey_module
-from studio.architecture import ratio_defining
-from studio.errors import Cancelled, ModelError, SchemeError
-from studio.jobs import Event
-from studio.plan import Choice, Pin
-from studio.scheme import Mode, Scheme
-from studio.session import Session, _fitting
+from studio.base.errors import Cancelled, ModelError, SchemeError
+from studio.checkpoint.architecture import ratio_defining
+from studio.compression import compress as compress_module
+from studio.planning import survey as survey_module
+from studio.planning.plan import Choice, Pin
+from studio.quantization.scheme import Mode, Scheme
+from studio.session.events import Event
+from studio.session.session import Session, _fitting
 from tests.conftest import save_tiny_model
 from tests.small import counted_reads
 from tests.steps import finish

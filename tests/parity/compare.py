@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from studio.packing import pack, unpack
-from studio.rounding import Rounded, round_to_nearest
-from studio.scheme import Scheme
+from studio.quantization.packing import pack, unpack
+from studio.quantization.rounding import Rounded, round_to_nearest
+from studio.quantization.scheme import Scheme
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studio.rounding import Rounded
-from studio.scheme import Mode, Scheme
+from studio.quantization.rounding import Rounded
+from studio.quantization.scheme import Mode, Scheme
 
 MODES = tuple(mode for mode in Mode if mode not in (Mode.CB4_LEARNED, Mode.INT5_SYM))
 """Every format that NNCF has; the others are ours alone."""

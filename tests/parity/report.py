@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from studio import source
-from studio.checkpoint import Checkpoint
-from studio.scheme import Scheme
+from studio.checkpoint import open_model
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.quantization.scheme import Scheme
 from tests import hostile
 from tests.conftest import ROOT
 from tests.parity import test_fallback, test_ratio
@@ -28,7 +28,7 @@ SMALL = 48
 
 
 def built_in() -> Checkpoint:
-    return finish(source.open_model(source.BUILTIN, paths=False))
+    return finish(open_model.open_model(open_model.BUILTIN, paths=False))
 
 
 def compared(weights: Mapping[str, Tensor], scheme: Scheme) -> tuple[int, Difference]:

@@ -11,8 +11,8 @@ from nncf.common.factory import build_graph
 from nncf.quantization.algorithms.weight_compression.algorithm import WeightCompression
 from torch import Tensor
 
-from studio.plan import Share
-from studio.scheme import Mode, Scheme
+from studio.planning.plan import Share
+from studio.quantization.scheme import Mode, Scheme
 from tests.parity.nncf_side import listening, model
 
 Row = tuple[str, str, str]

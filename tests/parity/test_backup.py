@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from studio.architecture import Kind, Layer
-from studio.plan import Choice, make_plan
-from studio.scheme import Mode, Scheme
+from studio.checkpoint.architecture import Kind, Layer
+from studio.planning.plan import Choice, make_plan
+from studio.quantization.scheme import Mode, Scheme
 from tests.parity.nncf_side import INT8, MODES, constants, listening, model, nncf
 
 WIDTH, GROUP = 128, 64

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from studio.architecture import Kind, Layer
-from studio.errors import SchemeError
-from studio.plan import Choice, make_plan
-from studio.scheme import Mode
+from studio.base.errors import SchemeError
+from studio.checkpoint.architecture import Kind, Layer
+from studio.planning.plan import Choice, make_plan
+from studio.quantization.scheme import Mode
 from tests.parity.nncf_side import constants, listening, model, nncf
 
 GROUP = 64

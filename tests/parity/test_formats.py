@@ -7,11 +7,11 @@ from nncf.quantization.algorithms.weight_compression.weight_lowering import do_i
 from nncf.tensor import Tensor as NncfTensor
 from torch import Tensor
 
-from studio.architecture import ratio_defining
-from studio.checkpoint import Checkpoint
-from studio.rounding import round_to_nearest
-from studio.rounding.levels import CB4_LEVELS
-from studio.scheme import Mode, Scheme
+from studio.checkpoint.architecture import ratio_defining
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.quantization.rounding import round_to_nearest
+from studio.quantization.rounding.levels import CB4_LEVELS
+from studio.quantization.scheme import Mode, Scheme
 from tests import hostile
 from tests.parity.compare import differences
 from tests.parity.nncf_side import MODES, codebook, compress, listening, model, nncf

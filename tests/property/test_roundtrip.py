@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from studio.packing import pack, pack_bits, unpack, unpack_bits
-from studio.rounding import Rounded, dequantize, round_to_nearest
-from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
+from studio.quantization.packing import pack, pack_bits, unpack, unpack_bits
+from studio.quantization.rounding import Rounded, dequantize, round_to_nearest
+from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
 
 quickly = settings(max_examples=50, deadline=None)
 TORCH_DTYPES = {

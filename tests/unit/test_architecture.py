@@ -21,9 +21,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from studio.architecture import Kind, Layer, empty_model, layer_map, load_config
-from studio.errors import CheckpointError, ModelError
-from studio.headers import TensorEntry, read_header
+from studio.base.errors import CheckpointError, ModelError
+from studio.checkpoint.architecture import Kind, Layer, empty_model, layer_map, load_config
+from studio.checkpoint.headers import TensorEntry, read_header
 
 V, H, M, KV = 32, 16, 24, 8
 

@@ -8,16 +8,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from studio import guided as module
-from studio.architecture import Kind, Layer
-from studio.blocks import BlockModel
-from studio.checkpoint import Checkpoint, of_folder
-from studio.compress import compress
-from studio.folding import folds
-from studio.plan import Choice, make_plan
-from studio.rounding import Statistics, dequantize, round_to_nearest
-from studio.rounding.awq import channel_scales, scaled
-from studio.scheme import Method, Mode, Scheme
+from studio.checkpoint.architecture import Kind, Layer
+from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.compression import sequential as module
+from studio.compression.channel_scaling import folds
+from studio.compression.compress import compress
+from studio.planning.plan import Choice, make_plan
+from studio.quantization.rounding import Statistics, dequantize, round_to_nearest
+from studio.quantization.rounding.awq import channel_scales, scaled
+from studio.quantization.scheme import Method, Mode, Scheme
+from studio.runtime.block_model import BlockModel
 from tests.steps import finish
 
 SCHEME = Scheme(Mode.INT4_ASYM, 32)

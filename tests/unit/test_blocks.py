@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from studio import model as whole_model
-from studio.architecture import Kind, Layer
-from studio.blocks import BlockModel, Step
-from studio.checkpoint import Checkpoint, of_folder
-from studio.errors import CheckpointError
-from studio.model_files import WEIGHTS
+from studio.base.errors import CheckpointError
+from studio.checkpoint.architecture import Kind, Layer
+from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.checkpoint.file_names import WEIGHTS
+from studio.runtime import model as whole_model
+from studio.runtime.block_model import BlockModel, Step
 
 Result = TypeVar("Result")
 

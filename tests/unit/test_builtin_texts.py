@@ -2,9 +2,10 @@
 
 import pytest
 
-from studio import evaluate, guided
-from studio.checkpoint import Checkpoint
-from studio.texts import read_text
+from studio.calibration.texts import read_text
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.compression import sequential
+from studio.evaluation import evaluate
 
 GRAM = 24
 """Characters in a row that two texts may not share."""
@@ -16,12 +17,12 @@ def grams(files: tuple[object, ...]) -> set[str]:
 
 
 def test_what_calibrates_does_not_measure() -> None:
-    assert grams(guided.BUILTIN_TEXTS) & grams(evaluate.BUILTIN_TEXTS) == set()
+    assert grams(sequential.BUILTIN_TEXTS) & grams(evaluate.BUILTIN_TEXTS) == set()
 
 
 @pytest.mark.real
 def test_the_built_in_model_is_measured_on_eighteen_windows_half_of_each_language(builtin: Checkpoint) -> None:
-    from studio.model import load_tokenizer
+    from studio.runtime.model import load_tokenizer
 
     found = evaluate.text_windows(builtin)
     assert found.shape == (18, 512)

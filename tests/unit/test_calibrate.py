@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio import calibrate as module
-from studio import damage, output_error
-from studio.architecture import Kind
-from studio.blocks import Step
-from studio.calibrate import MAX_ROWS, MAX_TOKENS, TEXT, Inputs, calibrate, spread, token_ids
-from studio.checkpoint import Checkpoint, of_folder
-from studio.errors import CheckpointError
-from studio.evaluate import text_windows
-from studio.guided import calibration_tokens
-from studio.model import load_original
-from studio.scheme import Mode, Scheme
+from studio.base.errors import CheckpointError
+from studio.calibration import activations as module
+from studio.calibration.activations import MAX_ROWS, MAX_TOKENS, TEXT, Inputs, calibrate, spread, token_ids
+from studio.checkpoint.architecture import Kind
+from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.compression.sequential import calibration_tokens
+from studio.evaluation.evaluate import text_windows
+from studio.planning import output_error, predicted_damage
+from studio.quantization.scheme import Mode, Scheme
+from studio.runtime.block_model import Step
+from studio.runtime.model import load_original
 from tests.steps import finish
 
 Tiny = Callable[[str], Path]
@@ -159,7 +159,7 @@ def test_a_model_of_few_positions_reads_no_further(tiny_model: Tiny, own_cache: 
         ids = calibration_tokens(checkpoint) if figure == "calibration" else text_windows(checkpoint)
         assert ids.shape[1] == 256
         return
-    measure = output_error.measure if figure == "output" else damage.measure
+    measure = output_error.measure if figure == "output" else predicted_damage.measure
     found = finish(measure(checkpoint, [Scheme(Mode.INT8_ASYM, -1)]))
     assert found
     assert token_ids(checkpoint).shape == (1, 256)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from studio.export.card import model_card
-from studio.license import UNKNOWN, License, of_card
-from studio.recipe import Choices, Recipe, Source
+from studio.checkpoint.license import UNKNOWN, License, of_card
+from studio.checkpoint.recipe import Choices, Recipe, Source
+from studio.export.model_card import model_card
 
 SMOL = Source(
     model="builtin",

@@ -4,11 +4,11 @@ import re
 
 import pytest
 
-from studio.plan import Choice, Plan, make_plan
-from studio.scheme import Mode
-from studio.text import LANGUAGES, text
-from studio.ui.charts import size_chart
-from studio.units import format_bytes
+from studio.base.text import LANGUAGES, text
+from studio.base.units import format_bytes
+from studio.planning.plan import Choice, Plan, make_plan
+from studio.quantization.scheme import Mode
+from studio.ui.size_chart import size_chart
 from tests.unit.test_plan import a_model
 
 EXACT = make_plan(a_model(), Choice(Mode.INT4_ASYM, 64))

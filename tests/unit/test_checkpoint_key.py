@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from studio.checkpoint import fingerprint
+from studio.checkpoint.checkpoint import fingerprint
 
 
 def test_a_file_rewritten_with_its_time_kept_has_another_key(tmp_path: Path) -> None:

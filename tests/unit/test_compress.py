@@ -13,18 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from studio import checkpoint as checkpoint_module
-from studio import compress as compress_module
-from studio import survey as survey_module
-from studio.checkpoint import Checkpoint
-from studio.compress import Compressed, Progress, compress, job_digest, slots
-from studio.errors import CheckpointError
-from studio.headers import read_header
-from studio.packing import pack
-from studio.plan import Choice, Pin, Plan, make_plan
-from studio.quantize import relative
-from studio.rounding import round_to_nearest
-from studio.scheme import Mode, Scheme
+from studio.base.errors import CheckpointError
+from studio.checkpoint import checkpoint as checkpoint_module
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.headers import read_header
+from studio.compression import compress as compress_module
+from studio.compression.compress import Compressed, Progress, compress, job_digest, slots
+from studio.planning import survey as survey_module
+from studio.planning.plan import Choice, Pin, Plan, make_plan
+from studio.quantization.packing import pack
+from studio.quantization.quantize import relative
+from studio.quantization.rounding import round_to_nearest
+from studio.quantization.scheme import Mode, Scheme
 from tests.small import a_few_weights, counted_reads, plan_of, random, saved
 from tests.steps import finish
 

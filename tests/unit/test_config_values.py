@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from studio.checkpoint import of_folder
-from studio.configs import load_config
-from studio.errors import CheckpointError, ResourceError, UserError, printable
-from studio.json_file import check_bytes, parse_json, read_json
+from studio.base.errors import CheckpointError, ResourceError, UserError, printable
+from studio.checkpoint.checkpoint import of_folder
+from studio.checkpoint.config import load_config
+from studio.checkpoint.json_file import check_bytes, parse_json, read_json
 
 TinyModel = Callable[[str], Path]
 
@@ -162,7 +162,7 @@ def test_memory_that_ends_is_said_so(folder: Path, monkeypatch: pytest.MonkeyPat
     def no_room(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
 
-    monkeypatch.setattr("studio.architecture.module_tree", no_room)
+    monkeypatch.setattr("studio.checkpoint.architecture.module_tree", no_room)
     with pytest.raises(ResourceError) as caught:
         of_folder(folder)
     assert caught.value.key == "out_of_memory"

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from studio.architecture import Layer, ratio_defining
-from studio.blocks import BlockModel
-from studio.calibrate import token_ids
-from studio.checkpoint import Checkpoint, of_folder
-from studio.damage import column_costs, measure
-from studio.rounding import dequantize, round_to_nearest
-from studio.scheme import Mode, Scheme
-from studio.settings import settings
+from studio.base.settings import settings
+from studio.calibration.activations import token_ids
+from studio.checkpoint.architecture import Layer, ratio_defining
+from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.planning.predicted_damage import column_costs, measure
+from studio.quantization.rounding import dequantize, round_to_nearest
+from studio.quantization.scheme import Mode, Scheme
+from studio.runtime.block_model import BlockModel
 from tests.steps import finish
 
 TOKENS = torch.arange(512).reshape(8, 64) * 7 % 200

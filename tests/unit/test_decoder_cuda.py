@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.scheme import Mode, Scheme
+from studio.quantization.scheme import Mode, Scheme
 from tests.decoders import FAMILIES, LLAMA, Small, reference, small
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -31,13 +31,13 @@ SCHEMES = [
 
 @pytest.fixture(autouse=True)
 def kernels() -> None:
-    from studio.native import nvrtc
+    from studio.runtime.native import nvrtc
 
     assert nvrtc.is_available()
 
 
 def decoder(model: Small):  # type: ignore[no-untyped-def]
-    from studio.decoder.cuda import CudaDecoder
+    from studio.runtime.decoder.cuda import CudaDecoder
 
     return CudaDecoder(model.shape, model.read, model.norms, 4096)
 

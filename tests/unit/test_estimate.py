@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import SchemeError
-from studio.measuring import planned
-from studio.plan import Choice, make_plan
-from studio.sample import Interval, SampledLayer
-from studio.scheme import Mode, Scheme
-from studio.session import Session
-from studio.survey import LayerSurvey, Survey
+from studio.base.errors import SchemeError
+from studio.planning.plan import Choice, make_plan
+from studio.planning.sampled_survey import Interval, SampledLayer
+from studio.planning.survey import LayerSurvey, Survey
+from studio.quantization.scheme import Mode, Scheme
+from studio.session.session import Session
+from studio.session.survey_job import planned
 from studio.ui import present
-from studio.ui.estimate import estimates, is_offered, needs_whole, offer
 from studio.ui.heatmap import about, cells, heatmap
+from studio.ui.sampled_map import estimates, is_offered, needs_whole, offer
 from tests.small import random, saved
 
 UP, DOWN = "b.0.up.weight", "b.0.down.weight"

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from studio.checkpoint import of_folder
-from studio.decoder import GeneralDecoder, open_compressed, open_original
-from studio.drift import drift
-from studio.errors import ModelError
-from studio.evaluate import Evaluation, Original, Tally, evaluate, floor, predictor, text_windows
-from studio.model import load_compressed, load_original, load_tokenizer
-from studio.questions import Question, options, questions
-from studio.session import Session
+from studio.base.errors import ModelError
+from studio.checkpoint.checkpoint import of_folder
+from studio.evaluation.drift import drift
+from studio.evaluation.evaluate import Evaluation, Original, Tally, evaluate, floor, predictor, text_windows
+from studio.evaluation.questions import Question, options, questions
+from studio.runtime.decoder import GeneralDecoder, open_compressed, open_original
+from studio.runtime.model import load_compressed, load_original, load_tokenizer
+from studio.session.session import Session
 from tests.steps import finish
 
 IDS = torch.arange(5 * 150).reshape(5, 150) * 7 % 200

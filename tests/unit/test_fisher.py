@@ -9,17 +9,17 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from studio.architecture import Layer, ratio_defining
-from studio.blocks import BlockModel
-from studio.checkpoint import of_folder
-from studio.fisher import LEAST, SEED, against_signs, kept_weights, token_weights
-from studio.guided import Found, guided
-from studio.model import load_original
-from studio.packing import pack
-from studio.rounding import METHODS, Statistics
-from studio.scheme import Method, Mode, Scheme
-from studio.settings import settings
-from studio.shelf import DIGEST_BYTES
+from studio.base.settings import settings
+from studio.base.tensor_cache import DIGEST_BYTES
+from studio.calibration.token_weights import LEAST, SEED, against_signs, kept_weights, token_weights
+from studio.checkpoint.architecture import Layer, ratio_defining
+from studio.checkpoint.checkpoint import of_folder
+from studio.compression.sequential import Found, guided
+from studio.quantization.packing import pack
+from studio.quantization.rounding import METHODS, Statistics
+from studio.quantization.scheme import Method, Mode, Scheme
+from studio.runtime.block_model import BlockModel
+from studio.runtime.model import load_original
 from tests.steps import finish
 from tests.unit.test_blocks import FAMILIES, present, save_family, some_tokens
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.native.fragments import ROWS, STEP, Fragments, Kind, can_join, fragments_of, steps_of
-from studio.packing import pack
-from studio.rounding import round_to_nearest
-from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
+from studio.quantization.packing import pack
+from studio.quantization.rounding import round_to_nearest
+from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
+from studio.runtime.native.fragments import ROWS, STEP, Fragments, Kind, can_join, fragments_of, steps_of
 
 CPU = torch.device("cpu")
 EXCESS = {Kind.INTEGER4: (24.0, 264.0), Kind.INTEGER3: (20.0, 260.0)}

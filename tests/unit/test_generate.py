@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from studio import generate, kept
-from studio.checkpoint import Checkpoint, of_folder
-from studio.decoder import open_original
-from studio.errors import CheckpointError, ModelError
-from studio.generate import LIKELIEST, write
-from studio.model import load_tokenizer
+from studio.base import json_cache
+from studio.base.errors import CheckpointError, ModelError
+from studio.calibration import self_generated
+from studio.calibration.self_generated import LIKELIEST, write
+from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.runtime.decoder import open_original
+from studio.runtime.model import load_tokenizer
 from tests.steps import finish
 
 
@@ -80,10 +81,10 @@ def test_a_tokenizer_of_another_model_is_refused(checkpoint: Checkpoint) -> None
 
 @pytest.mark.usefixtures("own_cache")
 def test_what_was_written_is_kept_and_nothing_else_is_believed(checkpoint: Checkpoint) -> None:
-    assert generate.recall(checkpoint) is None
-    ids = torch.arange(generate.WINDOWS * 20).reshape(generate.WINDOWS, 20) % 100
-    generate.keep(checkpoint, ids)
-    assert torch.equal(generate.recall(checkpoint), ids)  # type: ignore[arg-type]
+    assert self_generated.recall(checkpoint) is None
+    ids = torch.arange(self_generated.WINDOWS * 20).reshape(self_generated.WINDOWS, 20) % 100
+    self_generated.keep(checkpoint, ids)
+    assert torch.equal(self_generated.recall(checkpoint), ids)  # type: ignore[arg-type]
     for wrong in (None, [], [[1, 2]], [[1]] * 15 + [[1, 2]], [[-1]] * 16, [[10**6]] * 16, [["a"]] * 16, [[1.5]] * 16):
-        kept.keep(generate._file(checkpoint), wrong)
-        assert generate.recall(checkpoint) is None
+        json_cache.keep(self_generated._file(checkpoint), wrong)
+        assert self_generated.recall(checkpoint) is None

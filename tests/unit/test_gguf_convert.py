@@ -10,12 +10,12 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from studio import gguf_convert
-from studio.checkpoint import Checkpoint, of_folder
-from studio.errors import CheckpointError
-from studio.gguf_convert import build, save_tokenizer, save_weights
-from studio.gguf_model import TOKENS, read_gguf_model
-from studio.model_files import WEIGHTS
+from studio.base.errors import CheckpointError
+from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.checkpoint.file_names import WEIGHTS
+from studio.checkpoint.gguf import convert
+from studio.checkpoint.gguf.convert import build, save_tokenizer, save_weights
+from studio.checkpoint.gguf.model import TOKENS, read_gguf_model
 from tests.conftest import tiny_config, tiny_tokenizer
 from tests.gguf_files import Arrays, arrays_of, metadata_of, write_gguf
 
@@ -187,7 +187,7 @@ def test_real_llama_31s_factors_are_known() -> None:
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    from studio.gguf_rope import llama3_parameters
+    from studio.checkpoint.gguf.rope import llama3_parameters
 
     rope = {"rope_theta": 5e5, **llama3(8192, factor=8.0)}
     config = LlamaConfig(hidden_size=4096, num_attention_heads=32, head_dim=128, rope_parameters=rope)
@@ -419,7 +419,7 @@ def test_the_file_is_one_that_the_library_reads(tmp_path: Path) -> None:
     [({}, 1), ({"tokenizer.ggml.eot_token_id": 5}, [1, 5]), ({"tokenizer.ggml.eom_token_id": 7}, [1, 7])],
 )
 def test_all_tokens_that_the_file_says_end_an_answer_do(keys: dict[str, int], ends: object, tmp_path: Path) -> None:
-    from studio.checkpoint import read_json
+    from studio.checkpoint.checkpoint import read_json
 
     written = Written("llama", "llama", tmp_path)
     written.metadata |= keys
@@ -483,7 +483,7 @@ def test_a_tiny_vocabulary_gets_seconds_and_a_large_one_more(tmp_path: Path) -> 
     """A small file that lies is ended soon, whatever its tokens make of the library."""
     from dataclasses import replace
 
-    from studio.gguf_header import Array
+    from studio.checkpoint.gguf.header import Array
 
     model = read_gguf_model(Written("llama", "llama", tmp_path).file())
     assert model.tokens == len(TOKENIZER)
@@ -498,9 +498,9 @@ def test_a_tiny_files_memory_ends_within_a_gigabyte(tmp_path: Path) -> None:
     file = Written("llama", "llama", tmp_path).file()
     before = resource.getrlimit(resource.RLIMIT_DATA)
     try:
-        gguf_convert._limit_memory(read_gguf_model(file))
+        convert._limit_memory(read_gguf_model(file))
         limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
-        assert 900e6 < limit - gguf_convert._data_bytes() < 1.1e9
+        assert 900e6 < limit - convert._data_bytes() < 1.1e9
         with pytest.raises(MemoryError):
             bytearray(8_000_000_000)  # far more: what other tests held may be given back meanwhile
     finally:

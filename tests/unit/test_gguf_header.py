@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter
 
-from studio.errors import CheckpointError
-from studio.gguf_header import MAX_ITEMS, Array, read_gguf_header
-from studio.gguf_model import READABLE
+from studio.base.errors import CheckpointError
+from studio.checkpoint.gguf.header import MAX_ITEMS, Array, read_gguf_header
+from studio.checkpoint.gguf.model import READABLE
 
 U64 = "<Q"
 SEED = 11

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from studio.errors import CheckpointError
-from studio.gguf_model import read_gguf_model
-from studio.gguf_source import prepared_folder
+from studio.base.errors import CheckpointError
+from studio.checkpoint.gguf.model import read_gguf_model
+from studio.checkpoint.gguf.source import prepared_folder
 from tests.gguf_files import write_gguf
 
 METADATA: dict[str, Any] = {".block_count": 1, ".embedding_length": 64}

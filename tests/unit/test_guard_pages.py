@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.decoder.native import NativeDecoder
-from studio.native.nearest import MEASURED, channel_error, pack_nearest, squared_errors
-from studio.native.products import decoding, multiply
-from studio.native.tiles import Tiles, takes, tiles_of, tiles_of_floats
-from studio.packing import PackedTensor, pack
-from studio.rounding import round_to_nearest
-from studio.scheme import Mode, Scheme
+from studio.quantization.native.round_to_nearest import MEASURED, channel_error, pack_nearest, squared_errors
+from studio.quantization.packing import PackedTensor, pack
+from studio.quantization.rounding import round_to_nearest
+from studio.quantization.scheme import Mode, Scheme
+from studio.runtime.decoder.cpu import NativeDecoder
+from studio.runtime.native.products import decoding, multiply
+from studio.runtime.native.tiles import Tiles, takes, tiles_of, tiles_of_floats
 from tests.decoders import FAMILIES, LLAMA, Small, small
 from tests.guarded import Guarded, guarded
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio import guided as module
-from studio.architecture import Kind, ratio_defining
-from studio.checkpoint import of_folder
-from studio.compress import compress
-from studio.errors import ModelError, TextError
-from studio.guided import Found, calibration_tokens, guided
-from studio.model import load_original
-from studio.plan import Choice, make_plan
-from studio.rounding import Rounded, Statistics, round_to_nearest
-from studio.rounding.methods import Rounding
-from studio.scheme import Method, Mode, Scheme
-from studio.texts import read_text, windows
+from studio.base.errors import ModelError, TextError
+from studio.calibration.texts import read_text, windows
+from studio.checkpoint.architecture import Kind, ratio_defining
+from studio.checkpoint.checkpoint import of_folder
+from studio.compression import sequential as module
+from studio.compression.compress import compress
+from studio.compression.sequential import Found, calibration_tokens, guided
+from studio.planning.plan import Choice, make_plan
+from studio.quantization.rounding import Rounded, Statistics, round_to_nearest
+from studio.quantization.rounding.methods import Rounding
+from studio.quantization.scheme import Method, Mode, Scheme
+from studio.runtime.model import load_original
 from tests.steps import finish
 
 SCHEME = Scheme(Mode.INT4_ASYM, 32)
@@ -99,7 +99,7 @@ def test_a_layer_that_is_given_only_zeros_is_named_and_rounded_all_the_same(
 def test_compressing_by_a_method_moves_the_outputs_less(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    from studio.packing import PackedTensor
+    from studio.quantization.packing import PackedTensor
 
     checkpoint = of_folder(tiny_model("llama"))
     layer = next(layer for layer in checkpoint.layers if layer.name == "model.layers.0.self_attn.q_proj.weight")

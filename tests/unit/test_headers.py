@@ -10,8 +10,8 @@ import torch
 from safetensors import deserialize
 from safetensors.torch import save_file
 
-from studio.errors import CheckpointError
-from studio.headers import MAX_HEADER_BYTES, MAX_TENSORS, TensorEntry, parse_header, read_header
+from studio.base.errors import CheckpointError
+from studio.checkpoint.headers import MAX_HEADER_BYTES, MAX_TENSORS, TensorEntry, parse_header, read_header
 
 F32_PAIR: dict[str, Any] = {
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},

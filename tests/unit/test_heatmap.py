@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-from studio.architecture import Kind, Layer
-from studio.plan import Choice, Pin, Plan, make_plan
-from studio.scheme import Mode, Scheme
-from studio.text import LANGUAGES, text
+from studio.base.text import LANGUAGES, text
+from studio.base.units import format_bytes
+from studio.checkpoint.architecture import Kind, Layer
+from studio.planning.plan import Choice, Pin, Plan, make_plan
+from studio.quantization.scheme import Mode, Scheme
 from studio.ui.heatmap import Cell, cells, heatmap
-from studio.units import format_bytes
 
 EXPERTS = 5
 CHOICE = Choice(Mode.INT4_ASYM, 32, 0.5)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from studio import hub, hub_client
+from studio.checkpoint import hub, hub_client
 
 
 @pytest.mark.parametrize("name", ["gpt2", "Qwen/Qwen3-0.6B", "a/b", "owner_1/model.v2-it"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.kept import keep, recall
+from studio.base.json_cache import keep, recall
 
 FIGURES = {"layer": {"int4_asym-g64": 0.0939, "nf4-g64": 1e-300}, "empty": {}, "list": [1, 2.5, None, "é"]}
 

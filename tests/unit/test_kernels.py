@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.kernels import PackedEmbedding, PackedLinear, Product, compiled, lookup_for, product_for, tiled
-from studio.kernels.int4 import Int4Product
-from studio.kernels.int8 import Int8Product
-from studio.kernels.tiled import TiledProduct
-from studio.packing import PackedTensor, pack
-from studio.rounding import round_to_nearest
-from studio.scheme import Scheme
+from studio.quantization.packing import PackedTensor, pack
+from studio.quantization.rounding import round_to_nearest
+from studio.quantization.scheme import Scheme
+from studio.runtime.kernels import PackedEmbedding, PackedLinear, Product, compiled, lookup_for, product_for, tiled
+from studio.runtime.kernels.int4 import Int4Product
+from studio.runtime.kernels.int8 import Int8Product
+from studio.runtime.kernels.tiled import TiledProduct
 
 BF16_BOUND = 1e-2
 """bf16 keeps 8 bits, so one rounding errs by at most 2^-9 = 0.2 %. The scale, the zero point's shift, the dequantized

@@ -5,7 +5,7 @@ import platform
 import psutil
 import pytest
 
-from studio.memory import give_back
+from studio.base.malloc import give_back
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone keeps what is freed")

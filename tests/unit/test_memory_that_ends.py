@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from studio.chat import failure
-from studio.errors import is_out_of_memory
-from studio.text import text
-from studio.ui.guard import _said
+from studio.base.errors import is_out_of_memory
+from studio.base.text import text
+from studio.chat.answer import failure
+from studio.ui.error_boundary import _said
 
 SHORT: list[Exception] = [
     MemoryError(),

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from studio.compress import Compressed
-from studio.plan import Choice, make_plan
-from studio.scheme import Method, Mode
-from studio.session import Session
-from studio.text import LANGUAGES, text
-from studio.texts import GENERATED, Text
-from studio.ui.methods import FEW, method_info, uncalibrated
+from studio.base.text import LANGUAGES, text
+from studio.calibration.texts import GENERATED, Text
+from studio.compression.compress import Compressed
+from studio.planning.plan import Choice, make_plan
+from studio.quantization.scheme import Method, Mode
+from studio.session.session import Session
+from studio.ui.method_choices import FEW, method_info, uncalibrated
 from tests.unit.test_plan import a_model
 
 CHOICE = Choice(Mode.INT4_ASYM, 64, method=Method.GPTQ)

@@ -13,8 +13,8 @@ import transformers
 from torch import nn
 
 import studio
-from studio.configs import load_config
-from studio.module_tree import module_tree
+from studio.checkpoint.config import load_config
+from studio.checkpoint.module_tree import module_tree
 from tests.unit.test_architecture import CONFIGS
 
 SOURCES = sorted(Path(studio.__file__).parent.rglob("*.py"))
@@ -78,7 +78,7 @@ def test_buffers_are_those_of_transformers(name: str, dtype: torch.dtype) -> Non
 
 
 def _transformers_model(config: Any, dtype: torch.dtype) -> nn.Module:
-    from studio.configs import Task, task
+    from studio.checkpoint.config import Task, task
 
     of_task = {
         Task.DECODER: transformers.AutoModelForCausalLM,

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.native import channel_error, pack_nearest, squared_errors
-from studio.native.build import library
-from studio.native.nearest import KINDS, MEASURED, SOURCE
-from studio.packing import pack
-from studio.rounding import dequantize, round_to_nearest
-from studio.scheme import Mode, Scheme
+from studio.base.compiler import library
+from studio.quantization.native import channel_error, pack_nearest, squared_errors
+from studio.quantization.native.round_to_nearest import KINDS, MEASURED, SOURCE
+from studio.quantization.packing import pack
+from studio.quantization.rounding import dequantize, round_to_nearest
+from studio.quantization.scheme import Mode, Scheme
 from tests import hostile
 
 if shutil.which("cc") is None:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio.native import build
-from studio.native.build import library
-from studio.native.nearest import SOURCE
-from studio.packing import pack
-from studio.quantize import channel_error, measure, quantize
-from studio.rounding import round_to_nearest
-from studio.scheme import Mode, Scheme
-from studio.settings import settings
+from studio.base import compiler
+from studio.base.compiler import library
+from studio.base.settings import settings
+from studio.quantization.native.round_to_nearest import SOURCE
+from studio.quantization.packing import pack
+from studio.quantization.quantize import channel_error, measure, quantize
+from studio.quantization.rounding import round_to_nearest
+from studio.quantization.scheme import Mode, Scheme
 from tests.conftest import ROOT
 from tests.small import random
 
@@ -55,7 +55,7 @@ def test_a_compiler_that_takes_too_long_ends_with_all_it_started(
     script.write_text(f"#!/bin/sh\nsleep 60 > '{place}' &\nwait\n")
     script.chmod(0o755)
     monkeypatch.setenv("CC", str(script))
-    monkeypatch.setattr(build, "PATIENCE", 2)
+    monkeypatch.setattr(compiler, "PATIENCE", 2)
     settings.cache_clear()
     held = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
     try:

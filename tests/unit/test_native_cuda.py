@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio import native
-from studio.packing import pack, unpack
-from studio.quantize import base_schemes, channel_error, measure, measure_in_torch, quantize
-from studio.rounding import dequantize, round_to_nearest
-from studio.scheme import GROUP_SIZES, Mode, Scheme
+from studio.quantization import native
+from studio.quantization.packing import pack, unpack
+from studio.quantization.quantize import base_schemes, channel_error, measure, measure_in_torch, quantize
+from studio.quantization.rounding import dequantize, round_to_nearest
+from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme
 from tests import hostile
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -70,9 +70,9 @@ def test_quantize_takes_a_weight_on_cuda(mode: Mode) -> None:
 def triton() -> Iterator[None]:
     pytest.importorskip("triton", reason="needs Triton")
     yield
-    from studio.native import cuda
+    from studio.quantization.native import cuda_survey
 
-    assert cuda._works(torch.device("cuda", 0)), "the kernel compiles here"
+    assert cuda_survey._works(torch.device("cuda", 0)), "the kernel compiles here"
 
 
 def assert_measured(weight: Tensor, schemes: list[Scheme]) -> None:
@@ -171,15 +171,15 @@ def test_without_triton_torch_does_the_work(monkeypatch: pytest.MonkeyPatch) -> 
 def test_where_nothing_compiles_torch_does_the_work(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from studio.native import cuda
+    from studio.quantization.native import cuda_survey
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("Failed to find C compiler")
 
-    cuda._works.cache_clear()
+    cuda_survey._works.cache_clear()
     with monkeypatch.context() as patch, caplog.at_level(logging.INFO):
-        patch.setattr(cuda, "_launch", fail)
+        patch.setattr(cuda_survey, "_launch", fail)
         assert native.squared_errors(WEIGHTS["large"].cuda(), []) is None
         assert channel_error(WEIGHTS["large"].cuda()) > 0
     assert "Failed to find C compiler" in caplog.text
-    cuda._works.cache_clear()
+    cuda_survey._works.cache_clear()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from studio.rounding import NF4_LEVELS, dequantize, round_to_nearest
-from studio.rounding.levels import CB4_LEVELS
-from studio.scheme import Mode, Scheme
+from studio.quantization.rounding import NF4_LEVELS, dequantize, round_to_nearest
+from studio.quantization.rounding.levels import CB4_LEVELS
+from studio.quantization.scheme import Mode, Scheme
 from tests import hostile
 
 SCHEMES = [Scheme(mode, group) for mode in Mode for group in mode.stored_as.group_sizes if group in (-1, 16, 32)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import ResourceError
-from studio.output import move_in, workspace_for
+from studio.base.errors import ResourceError
+from studio.cli.target_folder import move_in, workspace_for
 
 
 def made(hidden: Path, content: str = "ours") -> Path:

@@ -10,18 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from studio import layer_figures
-from studio.architecture import Layer, ratio_defining
-from studio.calibrate import Inputs, calibrate
-from studio.checkpoint import Checkpoint, of_folder
-from studio.errors import CheckpointError
-from studio.layer_figures import Measured
-from studio.model_files import WEIGHTS
-from studio.output_error import measure, output_errors, output_loss, recall
-from studio.packing import pack
-from studio.rounding import round_to_nearest
-from studio.scheme import Mode, Scheme
-from studio.settings import settings
+from studio.base.errors import CheckpointError
+from studio.base.settings import settings
+from studio.calibration.activations import Inputs, calibrate
+from studio.checkpoint.architecture import Layer, ratio_defining
+from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.checkpoint.file_names import WEIGHTS
+from studio.planning import layer_losses
+from studio.planning.layer_losses import Measured
+from studio.planning.output_error import measure, output_errors, output_loss, recall
+from studio.quantization.packing import pack
+from studio.quantization.rounding import round_to_nearest
+from studio.quantization.scheme import Mode, Scheme
 
 Result = TypeVar("Result")
 
@@ -66,7 +66,7 @@ def test_it_is_what_the_formula_says_in_pieces_of_any_size(
         count = layer.matrix[0]
         return [(start, min(start + rows, count)) for start in range(0, count, rows)]
 
-    monkeypatch.setattr(layer_figures, "chunks", pieces)
+    monkeypatch.setattr(layer_losses, "chunks", pieces)
     _, errors = finished(output_errors(llama, inputs, SCHEMES))
     for layer in ratio_defining(llama.layers)[::5]:
         weight, given = llama.read(layer).double(), inputs[layer.name].rows.double()
@@ -105,14 +105,14 @@ def test_a_layer_that_was_given_nothing_has_no_errors(llama: Checkpoint, inputs:
 def test_any_candidate_can_be_judged(llama: Checkpoint, inputs: dict[str, Inputs]) -> None:
     layer = ratio_defining(llama.layers)[0]
     candidates = {"same": lambda weight: weight, "none": torch.zeros_like, "half": lambda weight: weight / 2}
-    _, found = list(layer_figures.layer_figures(llama, layer, output_loss(inputs[layer.name].rows), candidates))[-1]
+    _, found = list(layer_losses.layer_figures(llama, layer, output_loss(inputs[layer.name].rows), candidates))[-1]
     assert found == pytest.approx({"same": 0.0, "none": 1.0, "half": 0.5})
 
 
 def test_an_output_of_zeros_has_no_error(llama: Checkpoint) -> None:
     layer = ratio_defining(llama.layers)[0]
     loss = output_loss(torch.zeros(3, layer.matrix[1]))
-    ((_, found),) = layer_figures.layer_figures(llama, layer, loss, {"none": torch.zeros_like})
+    ((_, found),) = layer_losses.layer_figures(llama, layer, loss, {"none": torch.zeros_like})
     assert found == {"none": 0.0}
 
 

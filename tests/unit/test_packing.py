@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from studio.packing import PackedTensor, pack, pack_bits, unpack, unpack_bits
-from studio.rounding import Rounded, dequantize, round_to_nearest
-from studio.scheme import Mode, Scheme
+from studio.quantization.packing import PackedTensor, pack, pack_bits, unpack, unpack_bits
+from studio.quantization.rounding import Rounded, dequantize, round_to_nearest
+from studio.quantization.scheme import Mode, Scheme
 
 TORCH_DTYPES = {
     "U8": torch.uint8,

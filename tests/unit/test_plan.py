@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from studio.architecture import Kind, Layer, ratio_defining
-from studio.errors import SchemeError
-from studio.plan import Choice, Plan, by_damage, group_sizes, make_plan
-from studio.scheme import Mode, Scheme
+from studio.base.errors import SchemeError
+from studio.checkpoint.architecture import Kind, Layer, ratio_defining
+from studio.planning.plan import Choice, Plan, by_damage, group_sizes, make_plan
+from studio.quantization.scheme import Mode, Scheme
 
 WIDTH = 576
 ROWS = {"q_proj": 576, "k_proj": 192, "o_proj": 576, "up_proj": 1536}

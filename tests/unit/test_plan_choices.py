@@ -2,10 +2,10 @@
 
 import pytest
 
-from studio.architecture import Kind, Layer, ratio_defining
-from studio.errors import SchemeError
-from studio.plan import MAX_PATTERN, MAX_PINS, Choice, Pin, make_plan
-from studio.scheme import BACKUP_MODES, Mode, Scheme
+from studio.base.errors import SchemeError
+from studio.checkpoint.architecture import Kind, Layer, ratio_defining
+from studio.planning.plan import MAX_PATTERN, MAX_PINS, Choice, Pin, make_plan
+from studio.quantization.scheme import BACKUP_MODES, Mode, Scheme
 from tests.unit.test_plan import BACKUP, PRIMARY, WIDTH, a_layer, a_model, names_at, nncf_primary, scores
 
 NF4, INT8 = Scheme(Mode.NF4, 64), Scheme(Mode.INT8_SYM)

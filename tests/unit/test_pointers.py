@@ -8,17 +8,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from studio.decoder.native import NativeDecoder
-from studio.decoder.shape import Rotation, shape_of
-from studio.errors import CheckpointError, SchemeError
-from studio.native.nearest import pack_nearest, squared_errors
-from studio.native.pointers import address, rows_at
-from studio.native.products import decoding, multiply, weight_of
-from studio.native.structures import Int, layout
-from studio.native.tiles import Kind, Tiles, tiles_of, tiles_of_floats
-from studio.packing import PackedTensor, pack
-from studio.rounding import round_to_nearest
-from studio.scheme import Mode, Scheme
+from studio.base.errors import CheckpointError, SchemeError
+from studio.base.pointers import address, rows_at
+from studio.quantization.native.round_to_nearest import pack_nearest, squared_errors
+from studio.quantization.packing import PackedTensor, pack
+from studio.quantization.rounding import round_to_nearest
+from studio.quantization.scheme import Mode, Scheme
+from studio.runtime.decoder.cpu import NativeDecoder
+from studio.runtime.decoder.llama_like import Rotation, shape_of
+from studio.runtime.native.products import decoding, multiply, weight_of
+from studio.runtime.native.structures import Int, layout
+from studio.runtime.native.tiles import Kind, Tiles, tiles_of, tiles_of_floats
 from tests.decoders import FAMILIES, LLAMA, Small, small
 from tests.families import tiny
 
@@ -227,7 +227,7 @@ REFUSED: list[tuple[str, Callable[[dict[str, Any]], None]]] = [
 def test_a_config_whose_heads_cannot_be_is_refused_before_a_model_is_built(
     key: str, change: Callable[[dict[str, Any]], None]
 ) -> None:
-    from studio.configs import load_config
+    from studio.checkpoint.config import load_config
 
     config: dict[str, Any] = {
         "model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2,

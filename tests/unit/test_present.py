@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from studio.architecture import Kind
-from studio.jobs import Event
-from studio.plan import Choice, make_plan
-from studio.scheme import Method, Mode
-from studio.session import Session
-from studio.text import LANGUAGES, text
+from studio.base.text import LANGUAGES, text
+from studio.checkpoint.architecture import Kind
+from studio.planning.plan import Choice, make_plan
+from studio.quantization.scheme import Method, Mode
+from studio.session.events import Event
+from studio.session.session import Session
 from studio.ui.present import errors_on_show, is_as_nearest, layer_card, map_legend, progress, strip
 from tests.unit.test_plan import a_model
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.kernels import PackedLinear, product_for
-from studio.kernels.compiled import CompiledProduct
-from studio.native import products
-from studio.native.build import FUSED_FLAGS, library
-from studio.native.products import SOURCE, decoding, multiply
-from studio.native.tiles import Kind, Tiles, takes, tiles_of, tiles_of_floats
-from studio.packing import PackedTensor, pack
-from studio.rounding import round_to_nearest
-from studio.scheme import Mode, Scheme
+from studio.base.compiler import FUSED_FLAGS, library
+from studio.quantization.packing import PackedTensor, pack
+from studio.quantization.rounding import round_to_nearest
+from studio.quantization.scheme import Mode, Scheme
+from studio.runtime.kernels import PackedLinear, product_for
+from studio.runtime.kernels.compiled import CompiledProduct
+from studio.runtime.native import products
+from studio.runtime.native.products import SOURCE, decoding, multiply
+from studio.runtime.native.tiles import Kind, Tiles, takes, tiles_of, tiles_of_floats
 
 pytestmark = pytest.mark.skipif(decoding() is None, reason="needs a C compiler")
 

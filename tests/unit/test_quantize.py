@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio import native
-from studio.quantize import base_schemes, channel_error, measure, quantize, relative
-from studio.rounding import shared_of
-from studio.scheme import GROUP_SIZES, Mode, Scheme
+from studio.quantization import native
+from studio.quantization.quantize import base_schemes, channel_error, measure, quantize, relative
+from studio.quantization.rounding import shared_of
+from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme
 from tests.small import random
 from tests.steps import finish
 

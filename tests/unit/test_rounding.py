@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.rounding import Rounded, dequantize, round_to_nearest, shared_of
-from studio.scheme import WHOLE_CHANNEL, Mode, Scheme
+from studio.quantization.rounding import Rounded, dequantize, round_to_nearest, shared_of
+from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
 from tests import hostile
 from tests.steps import finish
 

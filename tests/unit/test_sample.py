@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio import kept
-from studio import sample as sample_module
-from studio.checkpoint import Checkpoint
-from studio.errors import CheckpointError, HubError
-from studio.quantize import measure
-from studio.sample import LARGEST, SampledLayer, draws, interval, recall, run_starts, sampled_survey
-from studio.scheme import Mode, Scheme
-from studio.survey import candidates, survey
+from studio.base import json_cache
+from studio.base.errors import CheckpointError, HubError
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.planning import sampled_survey as sample_module
+from studio.planning.sampled_survey import LARGEST, SampledLayer, draws, interval, recall, run_starts, sampled_survey
+from studio.planning.survey import candidates, survey
+from studio.quantization.quantize import measure
+from studio.quantization.scheme import Mode, Scheme
 from tests.small import CountedRanges, a_few_weights, counted_reads, random, saved
 from tests.steps import finish
 
@@ -232,9 +232,9 @@ def test_kept_figures_that_cannot_be_are_sampled_again(
 ) -> None:
     first = finish(sampled_survey(tall, rows=RUN))
     [file] = (own_cache / "survey").iterdir()
-    lines = kept.recall(file)
+    lines = json_cache.recall(file)
     damage(lines)
-    kept.keep(file, lines)
+    json_cache.keep(file, lines)
     assert recall(tall, rows=RUN) == {}
     assert finish(sampled_survey(tall, rows=RUN)) == first
 

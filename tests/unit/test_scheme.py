@@ -2,8 +2,8 @@
 
 import pytest
 
-from studio.errors import SchemeError
-from studio.scheme import (
+from studio.base.errors import SchemeError
+from studio.quantization.scheme import (
     BACKUP_MODES,
     GROUP_SIZES,
     WHOLE_CHANNEL,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio.shelf import DIGEST_BYTES, Shelf
+from studio.base.tensor_cache import DIGEST_BYTES, Shelf
 
 FOUND = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.ones(5, dtype=torch.bfloat16)}
 

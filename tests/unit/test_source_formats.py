@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from studio.errors import CheckpointError
-from studio.headers import TensorEntry, read_header
-from studio.source_formats import Files, StoredTensor, dequantize_fp8, dequantize_mxfp4, is_readable
+from studio.base.errors import CheckpointError
+from studio.checkpoint.headers import TensorEntry, read_header
+from studio.checkpoint.source_formats import Files, StoredTensor, dequantize_fp8, dequantize_mxfp4, is_readable
 from tests.small import CountedRanges
 
 E4M3 = torch.float8_e4m3fn

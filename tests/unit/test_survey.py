@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from studio import survey as survey_module
-from studio.architecture import ratio_defining
-from studio.checkpoint import Checkpoint
-from studio.compress import compress
-from studio.errors import CheckpointError
-from studio.kept import keep
-from studio.plan import Choice, Pin, make_plan
-from studio.scheme import Mode, Scheme
-from studio.survey import LayerSurvey, Survey, candidates, recall, score, sensitivities, survey
+from studio.base.errors import CheckpointError
+from studio.base.json_cache import keep
+from studio.checkpoint.architecture import ratio_defining
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.compression.compress import compress
+from studio.planning import survey as survey_module
+from studio.planning.plan import Choice, Pin, make_plan
+from studio.planning.survey import LayerSurvey, Survey, candidates, recall, score, sensitivities, survey
+from studio.quantization.scheme import Mode, Scheme
 from tests.small import a_few_weights, counted_reads, plan_of, saved
 from tests.steps import finish
 
@@ -77,7 +77,7 @@ def test_every_weight_is_measured_in_every_usual_scheme_that_fits_it(checkpoint:
 
 @pytest.mark.usefixtures("_small_pieces")
 def test_the_score_is_the_worst_channel_of_all_pieces(checkpoint: Checkpoint) -> None:
-    from studio.quantize import channel_error
+    from studio.quantization.quantize import channel_error
 
     found = finish(survey(checkpoint))
     for layer in ratio_defining(checkpoint.layers, all_layers=True):

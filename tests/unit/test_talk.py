@@ -12,20 +12,20 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from studio import pool as pool_module
-from studio.chat import Picked, Reply, Speaker, answer, look, side_by_side
-from studio.checkpoint import of_folder
-from studio.columns import original_column
-from studio.decoder import Decoder, GeneralDecoder, Read, open_original
-from studio.decoder.native import is_available
-from studio.errors import ProcessError, PromptError, ResourceError
-from studio.model import load_original, load_tokenizer
-from studio.parting import Comparison
-from studio.pieces import special_names
-from studio.pool import Pool
-from studio.prompt import prompt_ids
-from studio.sampling import Sampling
-from studio.talk import Talk
+from studio.base.errors import ProcessError, PromptError, ResourceError
+from studio.chat import model_pool as pool_module
+from studio.chat.answer import Picked, Reply, Speaker, answer, look, side_by_side
+from studio.chat.columns import original_column
+from studio.chat.conversation import Talk
+from studio.chat.divergence import Comparison
+from studio.chat.model_pool import Pool
+from studio.chat.prompt import prompt_ids
+from studio.checkpoint.checkpoint import of_folder
+from studio.checkpoint.tokenizer.pieces import special_names
+from studio.runtime.decoder import Decoder, GeneralDecoder, Read, open_original
+from studio.runtime.decoder.cpu import is_available
+from studio.runtime.model import load_original, load_tokenizer
+from studio.runtime.sampling import Sampling
 from tests.conftest import TEMPLATE, save_tiny_model
 
 LONG = Sampling(max_new_tokens=12)

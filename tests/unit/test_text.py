@@ -7,8 +7,8 @@ from string import Formatter
 
 import pytest
 
-from studio import errors
-from studio.text import DEFAULT, LANGUAGES, catalogue, preferred, text
+from studio.base import errors
+from studio.base.text import DEFAULT, LANGUAGES, catalogue, preferred, text
 
 STUDIO = Path(errors.__file__).parent
 USER_ERRORS = {

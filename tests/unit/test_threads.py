@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from studio.threads import spread
+from studio.base.prefetch import spread
 
 PATIENCE = 300
 """Seconds that a thread waits for another before the test fails."""

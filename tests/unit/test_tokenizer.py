@@ -16,12 +16,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from studio import tokenizer as module
-from studio.detokenize import Detokenizer
-from studio.errors import CheckpointError, ProcessError, PromptError, UserError
-from studio.prompt import prompt_ids
-from studio.tokenizer import GuardedTokenizer, load_tokenizer
-from studio.workers.forking import ZYGOTE
+from studio.base.errors import CheckpointError, ProcessError, PromptError, UserError
+from studio.base.workers.forking import ZYGOTE
+from studio.chat.detokenize import Detokenizer
+from studio.chat.prompt import prompt_ids
+from studio.checkpoint.tokenizer import guarded_tokenizer as module
+from studio.checkpoint.tokenizer.guarded_tokenizer import GuardedTokenizer, load_tokenizer
 from tests.conftest import TEMPLATE, tiny_tokenizer
 
 TEXT = "The capital of France is Paris, a model."

@@ -9,16 +9,16 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from studio.architecture import Layer
-from studio.blocks import BlockModel
-from studio.checkpoint import of_folder
-from studio.compress import compress
-from studio.packing import PackedTensor, pack, unpack
-from studio.plan import Choice, Plan, make_plan
-from studio.rounding import round_to_nearest
-from studio.rounding.least_squares import least_squares
-from studio.rounding.tuned import Start, tuned
-from studio.scheme import Method, Mode, Scheme
+from studio.checkpoint.architecture import Layer
+from studio.checkpoint.checkpoint import of_folder
+from studio.compression.compress import compress
+from studio.planning.plan import Choice, Plan, make_plan
+from studio.quantization.packing import PackedTensor, pack, unpack
+from studio.quantization.rounding import round_to_nearest
+from studio.quantization.rounding.least_squares import least_squares
+from studio.quantization.rounding.sign_round import Start, tuned
+from studio.quantization.scheme import Method, Mode, Scheme
+from studio.runtime.block_model import BlockModel
 from tests.steps import finish
 
 SCHEMES = [Scheme.of(mode, 32) for mode in (Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.CB4_LEARNED, Mode.FP4)]

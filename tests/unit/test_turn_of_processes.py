@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from studio.native.products import decoding, multiply, take_turns
-from studio.native.tiles import tiles_of_floats
-from studio.workers import shared_page
+from studio.base.workers import shared_page
+from studio.runtime.native.products import decoding, multiply, take_turns
+from studio.runtime.native.tiles import tiles_of_floats
 
 pytestmark = [
     pytest.mark.skipif(decoding() is None, reason="needs a C compiler"),

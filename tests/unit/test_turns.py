@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from studio import turns as turns_module
-from studio.turns import Turns
+from studio.base import fair_turns as turns_module
+from studio.base.fair_turns import Turns
 from tests.steps import finish
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from studio import unfinished as unfinished_module
-from studio.unfinished import KEPT_DAYS, KEPT_FILES, unfinished
+from studio.compression import resume as unfinished_module
+from studio.compression.resume import KEPT_DAYS, KEPT_FILES, unfinished
 
 
 @pytest.fixture

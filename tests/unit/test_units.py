@@ -2,7 +2,7 @@
 
 import pytest
 
-from studio.units import format_bytes, format_count
+from studio.base.units import format_bytes, format_count
 
 
 @pytest.mark.parametrize(

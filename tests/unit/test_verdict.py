@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from studio.checkpoint import of_folder
-from studio.compress import compress
-from studio.decoder import Read, open_compressed
+from studio.chat.judge import judged, largest_part
+from studio.checkpoint.checkpoint import of_folder
+from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.model import load_original, load_tokenizer
-from studio.plan import Choice, make_plan
-from studio.verdict import judged, largest_part
+from studio.planning.plan import Choice, make_plan
+from studio.runtime.decoder import Read, open_compressed
+from studio.runtime.model import load_original, load_tokenizer
 from tests.conftest import save_tiny_model
 from tests.steps import finish
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from studio.checkpoint import of_folder
-from studio.errors import UserError
-from studio.model_files import INDEX, WEIGHTS
+from studio.base.errors import UserError
+from studio.checkpoint.checkpoint import of_folder
+from studio.checkpoint.file_names import INDEX, WEIGHTS
 
 TinyModel = Callable[[str], Path]
 PART = "model-{}-of-2.safetensors"

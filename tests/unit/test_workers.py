@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import ProcessError, ResourceError
-from studio.settings import settings
-from studio.workers import Here, Limits, ProcessWorker, Worker, in_worker, new_worker, start
-from studio.workers.environment import environment, is_given
-from studio.workers.forking import ZYGOTE
-from studio.workers.zygote import most_memory
+from studio.base.errors import ProcessError, ResourceError
+from studio.base.settings import settings
+from studio.base.workers import Here, Limits, ProcessWorker, Worker, in_worker, new_worker, start
+from studio.base.workers.environment import environment, is_given
+from studio.base.workers.forking import ZYGOTE
+from studio.base.workers.zygote import most_memory
 from tests import worker_jobs as jobs
 
 
@@ -80,7 +80,7 @@ def test_what_nobody_holds_is_forgotten(process: ProcessWorker) -> None:
 
 
 def _Numbered(number: int) -> object:  # noqa: N802 - reads as a handle
-    from studio.workers import Handle
+    from studio.base.workers import Handle
 
     return Handle(number)
 
@@ -252,7 +252,7 @@ def test_a_child_of_a_page_open_to_others_knows_it(monkeypatch: pytest.MonkeyPat
 def test_a_child_finds_this_package_from_any_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
     first, *others = environment()["PYTHONPATH"].split(os.pathsep)
-    assert (Path(first) / "studio" / "workers").is_dir()
+    assert (Path(first) / "studio" / "base" / "workers").is_dir()
     assert others == ["/elsewhere"]
 
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-from studio import gguf_source
-from studio.errors import Cancelled, ProcessError
-from studio.settings import settings
-from studio.workers import Ending, ProcessWorker, forking, in_worker, pulse, start, worker, zygote
-from studio.workers import child as child_module
-from studio.workers.forking import MESSAGE, ZYGOTE, Zygote
+from studio.base.errors import Cancelled, ProcessError
+from studio.base.settings import settings
+from studio.base.workers import Ending, ProcessWorker, forking, in_worker, pulse, start, worker, zygote
+from studio.base.workers import child as child_module
+from studio.base.workers.forking import MESSAGE, ZYGOTE, Zygote
+from studio.checkpoint.gguf import source
 from tests import worker_jobs as jobs
 
 PATIENCE = 300
@@ -230,10 +230,10 @@ def test_a_job_that_does_not_close_is_ended(process: ProcessWorker, impatient: N
 
 
 def test_a_conversion_that_stands_still_is_ended(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gguf_source, "TICK", 0.05)
-    monkeypatch.setattr(gguf_source, "start", lambda *_: start("tests.worker_jobs:standing"))
+    monkeypatch.setattr(source, "TICK", 0.05)
+    monkeypatch.setattr(source, "start", lambda *_: start("tests.worker_jobs:standing"))
     with pytest.raises(ProcessError) as caught:
-        list(gguf_source._converted(SimpleNamespace(file=Path("m.gguf"), tokenizer_seconds=5), Path("m")))  # type: ignore[arg-type]
+        list(source._converted(SimpleNamespace(file=Path("m.gguf"), tokenizer_seconds=5), Path("m")))  # type: ignore[arg-type]
     assert caught.value.key == "worker_hung"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.workspace import own_folder, partial_in, sweep, sweep_partials
+from studio.base.workspace import own_folder, partial_in, sweep, sweep_partials
 
 NAME = "out[1]*"
 """A folder's name that is also a pattern."""

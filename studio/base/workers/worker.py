@@ -1,0 +1,300 @@
+"""Workers as the server sees them: processes that run functions of ours, watched, and replaced where they end.
+
+:class:`ProcessWorker` is one; :class:`Here` does the same within this process, where none can be started or none is
+wanted. Knows no model.
+"""
+
+import contextlib
+import copy
+import itertools
+import logging
+import socket
+import struct
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from studio.base.errors import Cancelled, ProcessError
+from studio.base.settings import settings
+from studio.base.workers.channel import Channel, Gone
+from studio.base.workers.child import LAST_BREATH, Child, start
+from studio.base.workers.ending import no_process
+from studio.base.workers.pulse import Watch
+from studio.base.workers.serving import Answer, Ask
+
+LOG = logging.getLogger(__name__)
+TICK = 0.5
+"""Seconds between looks at whether an answer is still wanted, and whether the worker works on it."""
+PATIENCE = 10.0
+"""Seconds without an answer that nobody wants any more, after which a worker that does nothing is ended."""
+LONGEST = 30.0
+"""The same for one that computes: a step of a sound one may be long."""
+STALLED = 60
+"""Seconds that a message which has begun may stand still."""
+Unwanted = Callable[[], bool]
+"""Whether the answer that is waited for is wanted no more: asked every ``TICK`` by the thread that waits for it."""
+Kept = TypeVar("Kept")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+P = ParamSpec("P")
+
+
+class Handle(Generic[Kept]):
+    """Something that a worker keeps: passed as an argument to its jobs, it is the object itself."""
+
+    def __init__(self, number: int, here: Kept | None = None) -> None:
+        self.number, self.here = number, here
+
+
+def never() -> bool:
+    """Return False: the answer is wanted, whatever happens."""
+    return False
+
+
+class Worker(ABC):
+    """What runs jobs. Functions are of a module's top level, arguments and results what can be pickled.
+
+    Each job may be given up on while it makes a step: see :data:`Unwanted`. Cancelled is raised then, and the worker is
+    ended with all that it keeps, if it goes on: after ``PATIENCE`` where it does nothing, after ``LONGEST`` else.
+    """
+
+    @property
+    @abstractmethod
+    def is_alive(self) -> bool:
+        """Whether it takes jobs."""
+
+    @abstractmethod
+    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
+        """Return ``function(*args)``. Raises what that raises, ProcessError where the process ends meanwhile or is
+        ended because it hangs, Cancelled."""
+
+    @abstractmethod
+    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: Unwanted = never) -> Handle[Kept]:
+        """Call ``function(*args)`` and let the worker keep the result for as long as its handle. Raises likewise."""
+
+    @abstractmethod
+    def run(
+        self,
+        function: Callable[P, Generator[Item, None, Result]],
+        *args: Any,
+        is_unwanted: Unwanted = never,
+        is_ahead: bool = False,
+    ) -> Generator[Item, None, Result]:
+        """Yield what ``function(*args)`` yields, made when it is asked for, and return its result; closing this closes
+        it. With ``is_ahead`` a process makes each step while the one before it is looked at. Raises likewise."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the worker; what it does and keeps is lost."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Let it give up now what no handle names any more; by itself it does so at the next job."""
+
+
+class ProcessWorker(Worker):
+    """A process of its own."""
+
+    def __init__(self) -> None:
+        """Start it. Raises ProcessError where the system has no process left."""
+        try:
+            self._child: Child = start("studio.base.workers.serving:serve")
+        except OSError as error:
+            raise no_process(error) from error
+        self._child.socket.settimeout(STALLED)
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._released: deque[int] = deque()
+        """Numbers whose handles are gone; said with the next job, since a collection may come at any moment."""
+        self._is_closed = False
+        self._died: ProcessError | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._is_closed and self._died is None and not self._child.has_ended
+
+    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
+        channel, _ = self._asked(Ask.CALL, function, args)
+        with contextlib.closing(channel):
+            result: Result = self._heard(channel, is_unwanted)[1]
+        return result
+
+    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: Unwanted = never) -> Handle[Kept]:
+        channel, number = self._asked(Ask.MAKE, function, args)
+        with contextlib.closing(channel):
+            self._heard(channel, is_unwanted)
+        handle: Handle[Kept] = Handle(number)
+        weakref.finalize(handle, self._released.append, number)
+        return handle
+
+    def run(
+        self,
+        function: Callable[P, Generator[Item, None, Result]],
+        *args: Any,
+        is_unwanted: Unwanted = never,
+        is_ahead: bool = False,
+    ) -> Generator[Item, None, Result]:
+        channel, _ = self._asked(Ask.RUN_AHEAD if is_ahead else Ask.RUN, function, args)
+        has_ended = False
+        try:
+            while True:
+                kind, value = self._heard(channel, is_unwanted)
+                if kind is Answer.RESULT:
+                    has_ended = True
+                    result: Result = value
+                    return result
+                yield value
+                self._say(channel, Ask.NEXT)
+        except Exception:
+            has_ended = True
+            raise
+        finally:
+            if not has_ended:
+                self._closed_job(channel)
+            channel.close()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._child.end()
+
+    def flush(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            self._release()
+
+    def _release(self) -> None:
+        while self._released:
+            self._child.socket.sendall(self._released.popleft().to_bytes(8, "little"))
+
+    def _closed_job(self, channel: Channel) -> None:
+        """Let a job close what it holds; one that does not answer takes the worker with it."""
+        with contextlib.suppress(Gone, ProcessError):
+            channel.send(Ask.CLOSE)
+            if self._has_answer(channel, lambda: True):
+                channel.receive()
+
+    def _asked(self, ask: Ask, function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Channel, int]:
+        """Begin a job; return where it answers, and its number."""
+        ours, theirs = socket.socketpair()
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED, 0))
+        channel = Channel(ours, name_of=_number_of)
+        number = next(self._numbers)
+        try:
+            with theirs, self._lock:
+                self._release()
+                socket.send_fds(self._child.socket, [number.to_bytes(8, "little")], [theirs.fileno()])
+            channel.send((ask, function, args))
+        except (Gone, OSError) as error:
+            channel.close()
+            raise self._ending() from error
+        except BaseException:
+            channel.close()
+            raise
+        return channel, number
+
+    def _say(self, channel: Channel, ask: Ask) -> None:
+        try:
+            channel.send(ask)
+        except Gone as error:
+            raise self._ending() from error
+
+    def _heard(self, channel: Channel, is_unwanted: Unwanted) -> tuple[Answer, Any]:
+        """Return the next answer. Raises the job's error, ProcessError, or Cancelled."""
+        if not self._has_answer(channel, is_unwanted):
+            raise Cancelled
+        try:
+            kind, value = channel.receive()
+        except Gone as error:
+            raise self._ending() from error
+        if kind is Answer.ERROR:
+            raise value
+        return kind, value
+
+    def _has_answer(self, channel: Channel, is_unwanted: Unwanted) -> bool:
+        """Wait for an answer, or the channel's end; return False where nobody wants it, and the worker was ended over
+        it. Raises ProcessError where it was ended because it hangs."""
+        if channel.is_ready(TICK):
+            return True
+        watch, since = Watch(self._child.pid), 0.0
+        while not channel.is_ready(TICK):
+            watch.look()
+            if watch.is_hung:
+                LOG.error("a worker process hangs")
+                self._died = self._died or ProcessError("worker_hung")
+                raise self._ending()
+            if not is_unwanted():
+                since = 0.0
+                continue
+            since = since or time.monotonic()
+            waited = time.monotonic() - since
+            if waited > LONGEST or min(waited, watch.quiet) > PATIENCE:
+                LOG.warning("a worker that would not stop is ended")
+                self.close()
+                return False
+        return True
+
+    def _ending(self) -> ProcessError:
+        """Return why there is no answer, with the worker ended."""
+        ending = self._child.ended(0 if self._died or self._is_closed else LAST_BREATH)
+        if self._died is None:
+            is_closed = ending.was_ended and self._is_closed
+            self._died = ProcessError("worker_closed") if is_closed else ending.error()
+            if not is_closed:
+                LOG.error("a worker process has ended: %s", self._died)
+        return copy.copy(self._died)  # each is raised with a traceback of its own
+
+
+class Here(Worker):
+    """This process: what ends a job here ends everything, and what hangs hangs."""
+
+    is_alive = True
+
+    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
+        result: Result = function(*map(_itself, args))  # type: ignore[call-arg]
+        return result
+
+    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: Unwanted = never) -> Handle[Kept]:
+        return Handle(0, self.call(function, *args))
+
+    def run(
+        self,
+        function: Callable[P, Generator[Item, None, Result]],
+        *args: Any,
+        is_unwanted: Unwanted = never,
+        is_ahead: bool = False,
+    ) -> Generator[Item, None, Result]:
+        return (yield from self.call(function, *args))
+
+    def close(self) -> None:
+        """Nothing to end: what handles hold goes with them."""
+
+    def flush(self) -> None:
+        """Nothing to do, for the same reason."""
+
+
+def new_worker() -> Worker:
+    """Return a worker as the settings want it. Raises ProcessError where no process can be started."""
+    return ProcessWorker() if settings().isolate else Here()
+
+
+def in_worker(
+    function: Callable[P, Generator[Item, None, Result]], *args: Any, is_unwanted: Unwanted = never
+) -> Generator[Item, None, Result]:
+    """Run a generator function in a worker of its own, which ends with it: its memory is then the system's again."""
+    worker = new_worker()
+    try:
+        return (yield from worker.run(function, *args, is_unwanted=is_unwanted))
+    finally:
+        worker.close()
+
+
+def _number_of(value: Any) -> int | None:
+    return value.number if isinstance(value, Handle) else None
+
+
+def _itself(value: Any) -> Any:
+    return value.here if isinstance(value, Handle) else value

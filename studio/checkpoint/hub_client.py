@@ -1,0 +1,158 @@
+"""The Hub's web server: its address, whose login is used, ranges of its files, its errors as sentences for the user.
+
+Knows nothing of what a model's files hold.
+"""
+
+import errno
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import huggingface_hub as client
+import torch
+from huggingface_hub import constants, errors
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+from torch import Tensor
+
+from studio.base.errors import HubError, ModelError, ResourceError, TextError
+from studio.base.settings import settings
+from studio.checkpoint.license import License
+
+TIMEOUT_SECONDS = 10.0
+WAITS = (0.5, 2.0)
+"""Seconds before a range is asked for again, when the line broke or the server stumbled."""
+SERVER_ERROR = 500
+MODEL, DATASET = "model", "dataset"
+"""Kinds of repository."""
+
+
+def endpoint() -> str:
+    """Return the Hub's address."""
+    return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+
+
+def token() -> bool | None:
+    """Return whose login is used: the owner's own (None: if there is one), but nobody's for a page open to others."""
+    return None if settings().is_private else False
+
+
+def cache() -> Path:
+    """Return where the client keeps what it fetched."""
+    return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser().resolve()
+
+
+def is_repo_id(name: str) -> bool:
+    """Tell whether the Hub could know ``name``: ``owner/name``, or one of the old bare names such as ``gpt2``."""
+    try:
+        client.hf_hub_url(name, "config.json")
+    except errors.HFValidationError:
+        return False
+    return True
+
+
+def listing(repo: str, revision: str | None, kind: str) -> tuple[str, dict[str, int], License]:
+    """Return a repository's commit, its files with their bytes, and its license. Raises as :func:`explained` says."""
+    with explained(repo, kind):
+        api = client.HfApi(endpoint(), token=token())
+        ask = api.dataset_info if kind == DATASET else api.model_info
+        info = ask(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        return str(info.sha), sizes, License.of(vars(info.card_data) if info.card_data else {})
+
+
+class HubRanges:
+    """The files of a repository at one commit, read a few bytes at a time; several threads may read at once."""
+
+    def __init__(self, repo: str, sha: str, kind: str = MODEL) -> None:
+        self._repo, self._sha, self._kind = repo, sha, kind
+        self._places: dict[str, str] = {}
+        """Where the Hub said that a file really lies, so that it is not asked each time; signed for some minutes."""
+
+    def read(self, file: str, start: int, length: int) -> Tensor:
+        """Return bytes ``start:start + length`` of ``file``, uint8 [length].
+
+        Raises ModelError or HubError, also for a server that sends anything but these bytes.
+        """
+        if not length:
+            return torch.empty(0, dtype=torch.uint8)
+        with explained(self._repo, self._kind):
+            return torch.frombuffer(bytearray(self._fetch(file, start, start + length)), dtype=torch.uint8)
+
+    def _fetch(self, file: str, start: int, stop: int) -> bytes:
+        place = self._places.get(file)
+        if place is not None:
+            try:
+                return _asked(place, file, start, stop, {})[0]
+            except (httpx2.HTTPError, HubError):  # the signature is too old: ask for a new one
+                self._places.pop(file, None)
+        url = client.hf_hub_url(self._repo, file, repo_type=self._kind, revision=self._sha, endpoint=endpoint())
+        content, place = _asked(url, file, start, stop, build_hf_headers(token=token()))
+        if httpx2.URL(place).host != httpx2.URL(url).host:  # elsewhere the login is not sent, nor needed
+            self._places[file] = place
+        return content
+
+
+def _asked(url: str, file: str, start: int, stop: int, headers: dict[str, str]) -> tuple[bytes, str]:
+    """Return bytes ``start:stop`` of a file and the address they came from in the end.
+
+    Not by the client's http_stream_backoff: it cannot take up a transfer that broke off half way, and sleeps for
+    minutes where too much was asked for. Raises HubError for other bytes than these, and what the client raises.
+    """
+    headers = headers | {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+    waits = iter(WAITS)
+    while True:
+        try:
+            with client.get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response:
+                client.hf_raise_for_status(response)
+                return _body(response, file, start, stop), str(response.url)
+        except (httpx2.TransportError, errors.HfHubHTTPError) as error:
+            has_stumbled = not isinstance(error, errors.HfHubHTTPError) or error.response.status_code >= SERVER_ERROR
+            wait = next(waits, None)
+            if wait is None or not has_stumbled:
+                raise
+            time.sleep(wait)
+
+
+def _body(response: httpx2.Response, file: str, start: int, stop: int) -> bytes:
+    """Return what the server sends, if it says that it is the range asked for, and it is as long; no more is read."""
+    said = re.match(r"bytes (\d+)-(\d+)/", response.headers.get("Content-Range", ""))
+    is_part = response.status_code == httpx2.codes.PARTIAL_CONTENT
+    if not is_part or said is None or said.groups() != (str(start), str(stop - 1)):
+        raise HubError("hub_bad_range", file=file)  # the whole file is on its way, or another part of it
+    content = bytearray()
+    for piece in response.iter_bytes():
+        content += piece
+        if len(content) > stop - start:
+            break
+    if len(content) != stop - start:
+        raise HubError("hub_bad_range", file=file)
+    return bytes(content)
+
+
+@contextmanager
+def explained(model: str, kind: str = MODEL) -> Iterator[None]:
+    """Turn what the client raises into a sentence for the user."""
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        if kind == DATASET:
+            raise TextError("dataset_gated", dataset=model) from error
+        raise ModelError("model_gated", model=model) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        if kind == DATASET:
+            raise TextError("dataset_not_found", dataset=model) from error
+        raise ModelError("model_not_found", model=model) from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.TransportError) as error:
+        raise HubError("dataset_unreachable" if kind == DATASET else "hub_unreachable", model=model) from error
+    except errors.HfHubHTTPError as error:
+        raise HubError("hub_failed", model=model, reason=f"HTTP {error.response.status_code}") from error
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        raise HubError("hub_failed", model=model, reason=type(error).__name__) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError("disk_full", path=cache()) from error
+        raise ResourceError("disk_unwritable", path=cache(), reason=error.strerror or "?") from error

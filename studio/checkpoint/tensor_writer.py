@@ -1,0 +1,126 @@
+"""A safetensors file written in pieces, in any order, so that no tensor need be whole in memory.
+
+All sizes are known before the first byte: the header is written first, the disk space is taken at once, so that a full
+disk is found before the work, not after it.
+"""
+
+import json
+import math
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from studio.base.errors import disk_error
+from studio.checkpoint.headers import DTYPE_BYTES
+
+TORCH_DTYPES = {
+    "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8, "I8": torch.int8,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu,
+}  # fmt: skip
+DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor to be written: ``Slot("F16", (576, 9))``."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+
+
+class TensorFile:
+    """Writes the tensors that ``slots`` promises; use as a context manager.
+
+    Raises ResourceError("export_disk_full") when the disk cannot hold the file; removing it is the caller's.
+    """
+
+    def __init__(
+        self, path: Path, slots: Mapping[str, Slot], metadata: Mapping[str, str], kept: Collection[str] = ()
+    ) -> None:
+        """``kept``: names of tensors that the file holds already, from a run before this one with the same slots."""
+        self.path = path
+        self.nbytes = sum(slot.nbytes for slot in slots.values())
+        """Bytes of the tensors, without the header."""
+        claims: dict[str, object] = {"__metadata__": dict(metadata)}
+        position = 0
+        self._starts: dict[str, int] = {}
+        # Wide dtypes first keeps every tensor aligned, which the format asks for.
+        for name, slot in sorted(slots.items(), key=lambda item: -DTYPE_BYTES[item[1].dtype]):
+            end = position + slot.nbytes
+            claims[name] = {"dtype": slot.dtype, "shape": slot.shape, "data_offsets": (position, end)}
+            self._starts[name] = position
+            position = end
+        header = json.dumps(claims).encode()
+        self._header = header + b" " * (-len(header) % 8)
+        self._slots = dict(slots)
+        self._kept = kept
+        self.size = 8 + len(self._header) + self.nbytes
+        """Bytes of the whole file."""
+        self.written = sum(slots[name].nbytes for name in kept)
+        """Bytes of tensors in the file so far."""
+
+    def __enter__(self) -> Self:
+        with _disk_errors(self.path):
+            self._file = self.path.open("r+b" if self._kept else "wb")
+        try:
+            with _disk_errors(self.path):
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(self._file.fileno(), 0, self.size)
+                self._file.write(len(self._header).to_bytes(8, "little") + self._header)
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def sync(self) -> None:
+        """Wait until the disk has everything written so far."""
+        with _disk_errors(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def write(self, name: str, tensor: Tensor, start: int = 0) -> None:
+        """Write ``tensor`` into the slot ``name``, from its element number ``start`` on.
+
+        Raises ValueError when dtype or place are not the slot's.
+        """
+        slot = self._slots[name]
+        size = DTYPE_BYTES[slot.dtype]
+        if DTYPE_NAMES.get(tensor.dtype) != slot.dtype or start * size + tensor.nbytes > slot.nbytes:
+            raise ValueError(f"{name}: {tensor.dtype} {tuple(tensor.shape)} from {start} does not fit {slot}")
+        with _disk_errors(self.path):
+            self._file.seek(8 + len(self._header) + self._starts[name] + start * size)
+            self._file.write(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
+        self.written += tensor.nbytes
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with _disk_errors(self.path):
+            self._file.close()
+        if kind is None and self.written != self.nbytes:
+            raise ValueError(f"{self.path.name}: {self.written} of {self.nbytes} bytes were written")
+
+
+class _disk_errors:  # noqa: N801 - reads as a statement
+    """Turn a failure to write into the sentence for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise disk_error(error, self.path) from error

@@ -1,0 +1,1 @@
+"""A stranger's tokenizer and chat template, read in a process that can be ended. Knows no weights."""

@@ -1,0 +1,1 @@
+"""The studio from a terminal. Decides nothing that the page would decide."""

@@ -1,0 +1,1 @@
+"""A plan carried out: weights rounded, packed and written. Knows nothing of chats or exports."""

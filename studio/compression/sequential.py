@@ -1,0 +1,270 @@
+"""Weights rounded with what they are given, block after block: each block reads what the rounded ones before it say.
+
+A block runs once as it is, while the second moments of its layers' inputs are summed; then its weights are rounded and
+it runs again, so that the next one meets, and makes up for, the errors made so far. Only statistics are kept, and only
+those of one block: what a block is given depends on how those before it were rounded, so that nothing of it (but the
+first block's) is true of another plan or method, and keeping it on disk would save no visit anything. What depends on
+model and text alone is kept, by ``calibrate.inputs``, ``evaluate.Original``, ``generate`` and, for a method that counts
+some tokens more than others, ``fisher``: what each counts is found first. Knows nothing of files or plans.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from studio.base.errors import CheckpointError
+from studio.calibration.texts import ASSETS, check_has_head, positions, read_text, token_ids, windows
+from studio.calibration.token_weights import kept_weights
+from studio.checkpoint.architecture import Kind, Layer
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.compression.block_tuning import tuned_block
+from studio.compression.channel_scaling import Fold, folds
+from studio.quantization.packing import PackedTensor, pack
+from studio.quantization.rounding import METHODS, Rounded, Statistics
+from studio.quantization.rounding.awq import channel_scales, scaled
+from studio.quantization.rounding.sign_round import Start
+from studio.quantization.scheme import Method, Scheme
+from studio.runtime.block_model import BlockModel, Call, Step
+from studio.runtime.model import COMPUTE
+
+BUILTIN_TEXTS = (ASSETS / "calibration.txt", ASSETS / "calibration-more.txt")
+WINDOWS, WINDOW = 16, 256
+"""How much text calibrates, and how long a stretch of it is read at once, in tokens."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A tensor that is kept is another now: what scales of channels were folded into."""
+
+    layer: Layer
+    tensor: Tensor
+    """In the dtype that it is saved in."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A weight is rounded."""
+
+    layer: Layer
+    packed: PackedTensor
+    difference: float
+    """‖W - Ŵ‖²."""
+    square: float
+    """‖W‖²."""
+
+
+def guided(
+    checkpoint: Checkpoint, schemes: Mapping[str, Scheme], method: Method, tokens: Tensor
+) -> Generator[Step | Found | Changed, None, None]:
+    """Yield every linear weight of ``schemes`` (by name) as ``method`` rounds it, once its block has been reached.
+
+    ``tokens`` int64 [W, T] is what the model reads. Weights that are given nothing, or only zeros, are not yielded, nor
+    are those of experts held in one tensor. Raises CheckpointError when a file is damaged or a weight not finite.
+    """
+    model = BlockModel(checkpoint, COMPUTE)
+    wanted = [
+        layer
+        for layer in checkpoint.layers
+        if layer.name in schemes and layer.kind is Kind.LINEAR and len(layer.shape) == 2
+    ]
+    weights = yield from kept_weights(checkpoint, wanted, tokens) if METHODS[method].weighs_tokens else _unweighted()
+    listener = _Listener(model.model, wanted, weights)
+    found: list[Found | Changed] = []
+    layers_by_name = {layer.name: layer for layer in checkpoint.layers}
+
+    def after(call: Call, wait: Callable[[], None], output: Any) -> Any:
+        inside = [layer for layer in wanted if f"{layer.name}.".startswith(f"{call.part}.") and listener.has(layer)]
+        starts: dict[Layer, Start] = {}
+        known = {layer: listener.statistics(layer) for layer in inside}
+        folded: dict[Layer, Tensor] = {}
+        if METHODS[method].scales_channels:
+            free = frozenset(layer.name for layer in inside)
+            for fold in folds(call.module, call.part, layers_by_name, free):
+                wait()
+                _fold(checkpoint, fold, schemes, known, folded)
+            for layer, tensor in folded.items():
+                if layer.kind is Kind.OTHER:
+                    model.replace(layer, tensor)
+                    found.append(Changed(layer, tensor))
+        for layers in _alike(inside, known, schemes):
+            wait()
+            dense = [folded[layer] if layer in folded else _read(checkpoint, layer) for layer in layers]
+            starts |= _rounded(layers, dense, schemes[layers[0].name], method, known[layers[0]])
+            if not METHODS[method].is_tuned:
+                _keep(starts)
+        with listener.deaf():
+            if starts:
+                whole = tuned_block(call, starts, weights.get(inside[-1].name), wait)
+                _keep({layer: replace(start, rounded=whole[layer]) for layer, start in starts.items()})
+            listener.forget()
+            if not inside:
+                return output
+            wait()
+            return call.again()
+
+    def _keep(starts: dict[Layer, Start]) -> None:
+        for layer, start in starts.items():
+            packed = pack(start.rounded, start.scheme)
+            dense = packed.dequantize()
+            model.replace(layer, dense)
+            difference = float((dense - start.weight).square_().sum())
+            found.append(Found(layer, packed, difference, float(start.weight.square().sum())))
+        if not METHODS[method].is_tuned:
+            starts.clear()
+
+    run = model.run(tokens, after)
+    try:
+        for step in run:
+            yield from _taken(found)
+            yield step
+        yield from _taken(found)
+    finally:
+        run.close()
+
+
+def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tensor:
+    """Return what calibrates: windows of a text, or of the built-in ones, int64 [W, T], W at most 16.
+
+    T is 256, or as many positions as the model has.
+
+    Raises TextError for a text that is too short, ModelError for a model without a language model's head,
+    CheckpointError without a tokenizer.
+    """
+    check_has_head(checkpoint)
+    texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
+    ids = torch.cat([token_ids(checkpoint, one) for one in texts])
+    return windows(ids, WINDOWS, positions(checkpoint, WINDOW))
+
+
+def _unweighted() -> Generator[Step, None, dict[str, Tensor]]:
+    yield from ()
+    return {}
+
+
+def _taken(found: list[Found | Changed]) -> Iterable[Found | Changed]:
+    while found:
+        yield found.pop(0)
+
+
+def _read(checkpoint: Checkpoint, layer: Layer) -> Tensor:
+    weight = checkpoint.read(layer).float()
+    if not bool(weight.isfinite().all()):
+        raise CheckpointError("not_finite", tensor=layer.source)
+    return weight
+
+
+def _fold(
+    checkpoint: Checkpoint,
+    fold: Fold,
+    schemes: Mapping[str, Scheme],
+    known: dict[Layer, Statistics],
+    folded: dict[Layer, Tensor],
+) -> None:
+    """Find scales for the channels of a fold; put the weights that follow into ``folded``, and what they are given
+    then into ``known``."""
+    first = fold.readers[0]
+    weights = [folded.get(layer, _read(checkpoint, layer)) for layer in fold.readers]
+    scales = channel_scales(torch.cat(weights), schemes[first.name], known[first])
+    source = folded.get(fold.source, _read(checkpoint, fold.source))
+    if fold.source.kind is Kind.OTHER:  # it is saved in fewer bits: the weights make up for what it then is
+        kept = (source / scales).to(checkpoint.saved_dtype(fold.source))
+        scales = torch.where(kept == 0, 1.0, source / kept.float())
+        folded[fold.source] = torch.where(kept == 0, source.to(kept.dtype), kept)
+    else:
+        folded[fold.source] = source / scales.unsqueeze(1)
+    given = scaled(known[first], scales)
+    for layer, weight in zip(fold.readers, weights, strict=True):
+        folded[layer], known[layer] = weight * scales, given
+
+
+def _rounded(
+    layers: list[Layer], weights: list[Tensor], scheme: Scheme, method: Method, statistics: Statistics
+) -> dict[Layer, Start]:
+    """Return weights that share scheme and statistics, rounded as one: its rows do not see each other."""
+    calibrated = METHODS[method].calibrated
+    if calibrated is None:
+        raise ValueError(f"{method} takes no statistics")
+    whole = calibrated(torch.cat(weights), scheme, statistics)
+    results = {}
+    start = 0
+    for layer, weight in zip(layers, weights, strict=True):
+        rows = slice(start, start := start + len(weight))
+        zeros = None if whole.zero_point is None else whole.zero_point[rows]
+        own = Rounded(whole.codes[rows].contiguous(), whole.scale[rows], zeros, whole.shared)
+        results[layer] = Start(weight, scheme, own)
+    return results
+
+
+def _alike(layers: list[Layer], known: Mapping[Layer, Statistics], schemes: Mapping[str, Scheme]) -> list[list[Layer]]:
+    """Return the layers in lots that can be rounded as one: the same input and scheme, nothing shared by a tensor."""
+    lots: dict[tuple[object, ...], list[Layer]] = {}
+    for layer in layers:
+        scheme = schemes[layer.name]
+        alone = layer.name if scheme.mode.stored_as.shared is not None else ""
+        lots.setdefault((id(known[layer]), scheme, alone), []).append(layer)
+    return list(lots.values())
+
+
+class _Listener:
+    """Sums the second moments of what modules are given, each token with its weight where there is one."""
+
+    def __init__(self, model: nn.Module, layers: list[Layer], weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
+        self._given: dict[str, Statistics] = {}
+        self._recent: dict[tuple[Any, ...], tuple[Tensor, Statistics]] = {}
+        self._is_deaf = False
+        for layer in layers:
+            module = model.get_submodule(layer.name.rpartition(".")[0])
+            module.register_forward_pre_hook(lambda _, given, name=layer.name: self._hear(name, given))
+
+    def has(self, layer: Layer) -> bool:
+        """Return whether the layer was given anything but zeros."""
+        return layer.name in self._given and self._given[layer.name].is_active
+
+    def statistics(self, layer: Layer) -> Statistics:
+        return self._given[layer.name]
+
+    def forget(self) -> None:
+        """Let go of everything heard."""
+        self._given.clear()
+        self._recent.clear()
+
+    def deaf(self) -> "_Deaf":
+        """Hear nothing within this context."""
+        return _Deaf(self)
+
+    def _hear(self, name: str, given: tuple[Any, ...]) -> None:
+        if self._is_deaf or not given or not given[0].numel():
+            return
+        statistics = self._statistics(given[0], self._weights.get(name))
+        if name in self._given:  # the block runs its layer more than once
+            before = self._given[name]
+            tokens = before.tokens + statistics.tokens
+            second = (before.second * before.tokens + statistics.second * statistics.tokens) / tokens
+            statistics = Statistics(second, tokens)
+        self._given[name] = statistics
+
+    def _statistics(self, given: Tensor, weights: Tensor | None) -> Statistics:
+        """Return the statistics of ``given`` [..., K]: without weights [T] the same object for q, k and v."""
+        key = (given.data_ptr(), given.shape, given.stride(), given._version, id(weights))
+        if key not in self._recent:
+            flat = given.detach().reshape(-1, given.shape[-1]).float()
+            weighted = flat
+            if weights is not None and len(weights) == len(flat):
+                weighted = flat * (weights / weights.mean()).to(flat.device).unsqueeze(1)
+            self._recent[key] = given, Statistics((weighted.T @ flat).div_(len(flat)), len(flat))
+        return self._recent[key][1]
+
+
+class _Deaf:
+    def __init__(self, listener: _Listener) -> None:
+        self._listener = listener
+
+    def __enter__(self) -> None:
+        self._listener._is_deaf = True
+
+    def __exit__(self, *_: object) -> None:
+        self._listener._is_deaf = False

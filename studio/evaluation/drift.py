@@ -1,0 +1,51 @@
+"""How far a compressed copy has drifted from its original: the evaluation and its floor, as one. Knows no pages."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from studio.base.steps import relayed
+from studio.base.text import text
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.evaluation.evaluate import Evaluation, Predict, evaluate, floor
+from studio.quantization.scheme import Mode
+
+GUIDED_BITS = (8, 4, 3, 2)
+"""Weights for which QLLM-Eval (ICML 2024) gives what tasks lose."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What is known of it so far."""
+
+    text: str
+    """The name of the file whose text was read, empty for the built-in ones."""
+    found: Evaluation | None = None
+    floor: Evaluation | None = None
+    """What running the original at bf16 instead of fp32 costs."""
+    is_whole: bool = False
+
+    @property
+    def fraction(self) -> float:
+        """How much of the work is done, 0 to 1; the floor is counted as if it were none."""
+        return 0.0 if self.found is None else self.found.done / self.found.total
+
+
+def drift(checkpoint: Checkpoint, other: Predict, ids: Tensor, text: str = "") -> Generator[Drift, None, Drift]:
+    """Yield the drift of ``other`` from the original ``checkpoint`` on ``ids`` as it sharpens, and return the whole.
+
+    Closing the generator stops the work. Raises as :func:`evaluate` does.
+    """
+    so_far = Drift(text)
+    found = yield from relayed(evaluate(checkpoint, other, ids), lambda step: replace(so_far, found=step))
+    so_far = replace(so_far, found=found)
+    lowest = yield from relayed(floor(checkpoint, ids), lambda step: replace(so_far, floor=step))
+    return replace(so_far, floor=lowest, is_whole=True)
+
+
+def guidance(mode: Mode, language: str) -> str:
+    """Return what tasks lost in QLLM-Eval with weights of so many bits, named as such; nothing where it gives none."""
+    if mode.bits not in GUIDED_BITS:
+        return ""
+    return f"{text(f'drift.guidance_{mode.bits}', language)} {text('drift.guidance_about', language)}"

@@ -1,0 +1,280 @@
+"""What a compressed model's predictions lose against the original's, over the same tokens.
+
+The original is run once per text, in fp32, and its final hidden states are kept (exact through the head, and small);
+the other model is run beside it, some windows at a time, so that a first figure comes early. Knows nothing of schemes.
+
+Sources: KL divergence and same-top share as llama.cpp's perplexity tool has them; answer flips, "Accuracy is Not All
+You Need" (Dutta et al. 2024).
+"""
+
+import math
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+from torch.nn.utils.rnn import pad_sequence
+
+from studio.base.settings import settings
+from studio.base.steps import relayed
+from studio.base.tensor_cache import Shelf
+from studio.calibration.texts import ASSETS, check_has_head, digest, positions, read_text, token_ids, windows
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.evaluation.questions import Flips, Options, Question, options, questions
+from studio.runtime.block_model import BlockModel
+from studio.runtime.decoder import MOST_TOKENS, Decoder
+
+BUILTIN_TEXTS = (ASSETS / "evaluation-en.txt", ASSETS / "evaluation-zh.txt")
+WINDOWS, WINDOW = 18, 512
+FIRST_BATCH, LARGEST_BATCH = 1, 4
+"""Windows the original reads at once: few at first, for an early figure."""
+FLOOR_WINDOWS = 3
+"""Windows that the floor is taken from: the first two batches, whose hidden states an evaluation keeps too."""
+HIDDEN_BYTES = 2 << 30
+"""What the kept hidden states of all models and texts may take on disk: about ten evaluations of a 7B model."""
+
+Pieces = Iterator[Tensor]
+"""Logits [t, V] of successive tokens, fp32 or coarser, at most ``MOST_TOKENS`` of them at once."""
+Predict = Callable[[Tensor], Pieces]
+"""Token ids int64 [T] -> the logits after each."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over all tokens, and the standard error of its mean over windows, which tokens of one window share."""
+
+    mean: float
+    standard_error: float | None
+    """None while there is only one window."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How far a model is from the original, as far as it has been measured."""
+
+    perplexity: Spread
+    original_perplexity: Spread
+    kld: Spread
+    """Nats a token."""
+    kld_median: float
+    kld_p99: float
+    same_top: Spread
+    """Share of tokens whose likeliest next token is the original's."""
+    tokens: int
+    done: int
+    total: int
+    """Windows, and batches of questions."""
+    flips: Flips | None = None
+
+
+Result = TypeVar("Result")
+Steps = Generator[Evaluation | None, None, Evaluation]
+"""What is found so far, None while it is nothing, and in the end the whole. Closing it stops the work."""
+
+
+@dataclass
+class Tally:
+    """Sums what is found window by window; each list has a tensor [T] (losses: [T - 1]) for every window."""
+
+    total: int
+    kld: list[Tensor] = field(default_factory=list)
+    same: list[Tensor] = field(default_factory=list)
+    loss: list[Tensor] = field(default_factory=list)
+    original_loss: list[Tensor] = field(default_factory=list)
+    questions: int = 0
+    """Batches of questions that are answered."""
+
+    def add(self, ids: Tensor, original: Pieces, other: Pieces) -> Iterator[None]:
+        """Take a window: ids [T], logits of both, in the same pieces. Yields after each; at the end it counts."""
+        divergences, same, losses, start = [], [], ([], []), 0  # type: ignore[var-annotated]
+        for ours, theirs in zip(original, other, strict=True):
+            logs = [log_softmax(logits.float(), -1) for logits in (ours, theirs)]
+            divergences.append((logs[0].exp() * (logs[0] - logs[1])).sum(-1))
+            same.append((logs[0].argmax(-1) == logs[1].argmax(-1)).float())
+            coming = ids[start + 1 : start + len(ours) + 1].unsqueeze(1)
+            for kept, log in zip(losses, logs, strict=True):
+                kept.append(-log[: len(coming)].gather(1, coming).squeeze(1))
+            start += len(ours)
+            yield
+        self.kld.append(torch.cat(divergences).clamp_(min=0))  # rounding may take one of nothing below it
+        self.same.append(torch.cat(same))
+        self.original_loss.append(torch.cat(losses[0]))
+        self.loss.append(torch.cat(losses[1]))
+
+    def result(self, flips: Flips | None = None) -> Evaluation:
+        """Return the figures; there has to be a window."""
+        every = torch.cat(self.kld)
+        return Evaluation(
+            perplexity=_perplexity(self.loss),
+            original_perplexity=_perplexity(self.original_loss),
+            kld=_spread(self.kld),
+            kld_median=float(every.median()),
+            kld_p99=float(every.quantile(0.99)),
+            same_top=_spread(self.same),
+            tokens=len(every),
+            done=len(self.kld) + self.questions,
+            total=self.total,
+            flips=flips,
+        )
+
+    def during(self, work: Generator[Any, None, Result]) -> Generator[Evaluation | None, None, Result]:
+        """Yield what is found so far at each step of ``work``, and return what comes of it."""
+        return (yield from relayed(work, lambda _: self.result() if self.kld else None))
+
+
+def evaluate(checkpoint: Checkpoint, other: Predict, ids: Tensor, asked: tuple[Question, ...] | None = None) -> Steps:
+    """Yield the evaluation of ``other`` against the original ``checkpoint`` as it grows, and return the whole.
+
+    ``ids`` int64 [W, T] are windows of a text. The questions come last, by default the built-in ones. Raises
+    ModelError for a model without a language model's head, CheckpointError for files that are damaged.
+    """
+    original = Original(checkpoint)
+    tried = options(checkpoint, questions() if asked is None else asked)
+    tally = Tally(len(ids) + len(tried.batches))
+    for batch in _batches(ids):
+        hidden = yield from tally.during(original.hidden(batch))
+        for window, states in zip(batch, hidden, strict=True):
+            yield from tally.during(_added(tally, window, original.logits(states), other(window)))
+            yield tally.result()
+    flips = yield from _flips(original, other, tried, tally)
+    return tally.result(flips)
+
+
+def predictor(decoder: Decoder[Any]) -> Predict:
+    """Return what a model predicts on the way that it answers in a chat, as :func:`evaluate` takes it."""
+
+    def predict(ids: Tensor) -> Pieces:
+        tokens = ids.tolist()
+        cache = decoder.begin(len(tokens))
+        for start in range(0, len(tokens), MOST_TOKENS):
+            yield decoder.judge(cache, tokens[start : start + MOST_TOKENS])
+
+    return predict
+
+
+def floor(checkpoint: Checkpoint, ids: Tensor) -> Steps:
+    """Yield and return what running the original in bf16 instead of fp32 costs, on the first windows of ``ids``.
+
+    No evaluation of a model that answers at 16 bits can be finer. Raises as :func:`evaluate` does.
+    """
+    original, rerun = Original(checkpoint), Original(checkpoint, torch.bfloat16)
+    first = ids[:FLOOR_WINDOWS]
+    tally = Tally(len(first))
+    for batch in _batches(first):
+        hidden = yield from tally.during(original.hidden(batch))
+        again = yield from tally.during(rerun.hidden(batch))
+        for window, states, others in zip(batch, hidden, again, strict=True):
+            yield from tally.during(_added(tally, window, original.logits(states), rerun.logits(others)))
+            yield tally.result()
+    return tally.result()
+
+
+def text_windows(checkpoint: Checkpoint, text: str | None = None) -> Tensor:
+    """Return what to evaluate on, int64 [W, T]: windows of a text, or of the built-in ones in equal parts.
+
+    T is 512, or as many positions as the model has. With several texts their windows take turns, so that the first
+    figures are of all. Raises TextError for a text that is too short, ModelError for a model without a language model's
+    head.
+    """
+    check_has_head(checkpoint)
+    length = positions(checkpoint, WINDOW)
+    texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
+    each = [windows(token_ids(checkpoint, one), WINDOWS // len(texts), length) for one in texts]
+    turns = [(place / len(found), window) for found in each for place, window in enumerate(found)]
+    return torch.stack([window for _, window in sorted(turns, key=lambda turn: turn[0])])
+
+
+class Original:
+    """A checkpoint run from disk in ``dtype``; its hidden states are kept in the cache, by model and tokens."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> None:
+        """Raises ModelError for a model without a language model's head."""
+        check_has_head(checkpoint)
+        self._model = BlockModel(checkpoint, dtype)
+        self._shelf = Shelf(settings().cache_dir / "hidden", HIDDEN_BYTES)
+        self._revision = checkpoint.revision
+        self._suffix = "" if dtype == torch.float32 else f"-{str(dtype).removeprefix('torch.')}"
+
+    def hidden(self, ids: Tensor) -> Generator[None, None, Tensor]:
+        """Yield while the model runs and return what its head is given, [B, T, D]."""
+        name = f"{self._revision}/{digest(ids)}{self._suffix}.kept"
+        kept = (self._shelf.recall(name) or {}).get("hidden")
+        if kept is not None and kept.shape[:2] == ids.shape:
+            return kept
+        run = self._model.run(ids)
+        try:
+            while True:
+                try:
+                    next(run)
+                except StopIteration as finished:
+                    found: Tensor = finished.value
+                    break
+                yield
+        finally:
+            run.close()
+        self._shelf.keep(name, {"hidden": found})
+        return found
+
+    def logits(self, hidden: Tensor) -> Pieces:
+        """Yield the logits of hidden states [T, D]."""
+        for piece in self._model.logits(hidden.unsqueeze(0), MOST_TOKENS):
+            yield piece[0]
+
+
+def _added(tally: Tally, window: Tensor, original: Pieces, other: Pieces) -> Generator[None, None, None]:
+    with torch.no_grad():
+        yield from tally.add(window, original, other)
+
+
+def _flips(
+    original: Original, other: Predict, tried: Options, tally: Tally
+) -> Generator[Evaluation | None, None, Flips | None]:
+    """Yield while both answer the questions and return how the answers compare, None without questions."""
+    answers: tuple[list[float], list[float]] = ([], [])
+    for batch in tried.batches:
+        # Shorter ones are filled up at the end, which no causal model looks at before it.
+        hidden = yield from tally.during(original.hidden(pad_sequence([o.ids for o in batch], batch_first=True)))
+        states = torch.cat([row[: len(option.ids)] for row, option in zip(hidden, batch, strict=True)])
+        coming = torch.cat([option.ids.roll(-1) for option in batch])
+        both = original.logits(states), chain.from_iterable(other(option.ids) for option in batch)
+        for found, pieces in zip(answers, both, strict=True):
+            logs = yield from tally.during(_logs(pieces, coming))
+            parts = torch.split(logs, [len(option.ids) for option in batch])
+            found += [option.likelihood(part) for option, part in zip(batch, parts, strict=True)]
+        tally.questions += 1
+        yield tally.result()
+    return tried.flips(*answers) if tried.count else None
+
+
+def _logs(pieces: Pieces, coming: Tensor) -> Generator[None, None, Tensor]:
+    """Yield after each piece and return the log-likelihoods [T] of the tokens that come after each, int64 [T]."""
+    found: list[Tensor] = []
+    start = 0
+    for logits in pieces:
+        log = log_softmax(logits.float(), -1)
+        found.append(log.gather(1, coming[start : start + len(log), None]).squeeze(1))
+        start += len(log)
+        yield
+    return torch.cat(found)
+
+
+def _batches(ids: Tensor) -> Iterator[Tensor]:
+    start, size = 0, FIRST_BATCH
+    while start < len(ids):
+        yield ids[start : start + size]
+        start, size = start + size, min(2 * size, LARGEST_BATCH)
+
+
+def _spread(values: list[Tensor]) -> Spread:
+    means = torch.stack([value.mean() for value in values]).double()
+    error = float(means.std() / math.sqrt(len(means))) if len(means) > 1 else None
+    return Spread(float(means.mean()), error)
+
+
+def _perplexity(losses: list[Tensor]) -> Spread:
+    loss = _spread(losses)
+    mean = math.exp(min(loss.mean, 700.0))
+    return Spread(mean, None if loss.standard_error is None else mean * loss.standard_error)

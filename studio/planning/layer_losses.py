@@ -1,0 +1,134 @@
+"""A figure of every linear layer for every scheme it could take, from one pass over its weights; kept afterwards.
+
+What the figure says is the caller's: a loss adds up what rounding moved. Knows nothing of plans.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from studio.base import json_cache
+from studio.base.errors import CheckpointError
+from studio.base.settings import settings
+from studio.base.steps import relayed
+from studio.checkpoint.architecture import Layer, ratio_defining
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.planning.survey import chunks
+from studio.quantization.quantize import quantize
+from studio.quantization.rounding import shared_of
+from studio.quantization.scheme import Scheme
+
+Candidate = Callable[[Tensor], Tensor]
+"""Rows of a weight, fp32 [n, K] -> the same rows compressed and dequantized, fp32 [n, K]."""
+Figures = dict[str, dict[str, float]]
+"""Layer -> scheme -> figure; a layer that there is no loss for has none."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How an error in a layer's weight counts."""
+
+    of: Callable[[Tensor], float]
+    """Rows of what was moved, or of the weight itself, fp32 [n, K] -> a number that adds up over rows."""
+    told: Callable[[float, float], float]
+    """The sum over what was moved, and that over the weight -> the figure."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Some rows of a layer are done; with its last ones come its figures."""
+
+    layer: str
+    errors: Mapping[str, float] | None
+    """Scheme -> figure, None while the layer is in progress."""
+    done: int
+    total: int
+    """Weights, not layers: a large layer takes longer."""
+
+
+def figures(
+    checkpoint: Checkpoint, losses: Mapping[str, Loss], schemes: Iterable[Scheme]
+) -> Generator[Measured, None, Figures]:
+    """Return the figure of every linear layer for each of ``schemes`` whose groups divide its rows.
+
+    Raises CheckpointError for weights that are not finite.
+    """
+    layers = [layer for layer in ratio_defining(checkpoint.layers) if layer.name in losses]
+    total = sum(layer.numel for layer in layers)
+    done = 0
+    found: Figures = {layer.name: {} for layer in ratio_defining(checkpoint.layers)}
+    for layer in layers:
+        fitting = _fitting(layer, schemes)
+        passes = 1 + any(scheme.mode.needs_whole for scheme in fitting)
+        pieces = (checkpoint.read(layer, *rows) for rows in chunks(layer))
+        shared = yield from relayed(shared_of(pieces, fitting), partial(_looked, layer, done, total, passes))
+        candidates = {str(scheme): partial(_rounded, scheme, shared.get(scheme)) for scheme in fitting}
+        seen = layer.numel if shared else 0
+        for rows, line in layer_figures(checkpoint, layer, losses[layer.name], candidates):
+            seen += rows * layer.matrix[1]
+            if line is not None:
+                found[layer.name] = line
+            yield Measured(layer.name, line, done + seen // passes, total)
+        done += layer.numel
+    return found
+
+
+def layer_figures(
+    checkpoint: Checkpoint, layer: Layer, loss: Loss, candidates: Mapping[str, Candidate]
+) -> Generator[tuple[int, dict[str, float] | None], None, None]:
+    """Yield how many rows of the weight were worked on, with the last ones the figure of each candidate.
+
+    Everything is computed in fp32. Raises CheckpointError for weights that are not finite.
+    """
+    whole = 0.0
+    moved = dict.fromkeys(candidates, 0.0)
+    parts = chunks(layer)
+    for start, stop in parts:
+        weight = checkpoint.read(layer, start, stop).float()
+        whole += loss.of(weight)
+        for name, candidate in candidates.items():
+            moved[name] += loss.of(weight - candidate(weight))
+        if not math.isfinite(whole):
+            raise CheckpointError("not_finite", tensor=layer.name)
+        is_last = (start, stop) == parts[-1]
+        yield stop - start, {name: loss.told(value, whole) for name, value in moved.items()} if is_last else None
+
+
+def recall(file: Path, checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Figures | None:
+    """Return the figures kept from an earlier visit, None when there are none or they are not of these layers."""
+    found = json_cache.recall(file)
+    layers = ratio_defining(checkpoint.layers)
+    if not isinstance(found, dict) or found.keys() != {layer.name for layer in layers}:
+        return None
+    return found if all(_is_sound(found[layer.name], _fitting(layer, schemes)) for layer in layers) else None
+
+
+def file_of(checkpoint: Checkpoint, name: str, schemes: Sequence[Scheme], *how: object) -> Path:
+    """Return where figures are kept: the file's name says which, of which schemes and ``how`` they were measured."""
+    key = hashlib.sha256(repr((sorted(map(str, schemes)), how)).encode()).hexdigest()[:16]
+    return settings().cache_dir / "survey" / f"{checkpoint.revision}-{name}-{key}.json"
+
+
+def _looked(layer: Layer, done: int, total: int, passes: int, seen: int) -> Measured:
+    return Measured(layer.name, None, done + seen // passes, total)
+
+
+def _rounded(scheme: Scheme, shared: Tensor | None, weight: Tensor) -> Tensor:
+    """Return rows of a layer as the whole of it is rounded, with what the whole shares."""
+    return quantize(weight, scheme, shared).packed.dequantize()
+
+
+def _fitting(layer: Layer, schemes: Iterable[Scheme]) -> list[Scheme]:
+    return [scheme for scheme in schemes if scheme.fits(layer.matrix[1])]
+
+
+def _is_sound(line: object, schemes: Sequence[Scheme]) -> bool:
+    """Return whether these can be a layer's figures: one for each scheme, or none at all."""
+    if not isinstance(line, dict) or (line and line.keys() != {str(scheme) for scheme in schemes}):
+        return False
+    return all(isinstance(figure, float) and 0 <= figure < math.inf for figure in line.values())

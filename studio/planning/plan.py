@@ -1,0 +1,409 @@
+"""Choices -> a scheme for every tensor, with the exact bytes that follow. Reads no weights.
+
+The ratio rule is NNCF's (``nncf/quantization/algorithms/weight_compression/mixed_precision.py``, 3.4): linear weights
+but the head define the ratio; in order of rising sensitivity they take the primary mode while their share stays
+below it; all else takes the backup. A pinned weight stands outside of the rule, as NNCF's ignored ones do.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import translate
+from functools import cached_property
+from statistics import median
+from typing import Any, Literal, NamedTuple, get_args
+
+from studio.base.errors import SchemeError
+from studio.checkpoint.architecture import Kind, Layer, ratio_defining
+from studio.quantization.scheme import (
+    GROUP_SIZES,
+    Method,
+    Mode,
+    Scheme,
+    fitting_group_sizes,
+    parse_backup,
+    parse_method,
+    parse_mode,
+)
+
+MIN_RATIO = 0.05
+MIN_ADJUSTED_GROUP = 32
+"""The smallest group that a weight's is adjusted to; below it the weight takes the backup."""
+MAX_PINS = 30
+MAX_PATTERN = 200
+"""Characters."""
+
+Misfit = Literal["error", "ignore", "adjust"]
+"""What to do with a weight whose input channels the group does not divide: refuse the plan, keep it at 16 bits, or
+take the largest power of two that divides them. NNCF's ``GroupSizeFallbackMode``."""
+MISFITS: tuple[Misfit, ...] = get_args(Misfit)
+
+Sensitivity = Literal["nncf", "damage"]
+"""What decides which weights a ratio leaves to the backup: NNCF's score, from the weights alone, or the KL divergence
+that rounding each is predicted to cost."""
+SENSITIVITIES: tuple[Sensitivity, ...] = get_args(Sensitivity)
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Weights whose scheme the user decided: ``Pin("model.layers.0.*", Scheme(Mode.NF4, 64))``; None keeps 16 bits."""
+
+    pattern: str
+    """A name, or a pattern of the shell's kind: ``*`` for any characters, ``?`` for one."""
+    scheme: Scheme | None
+
+    def __post_init__(self) -> None:
+        if not self.pattern or len(self.pattern) > MAX_PATTERN:
+            raise SchemeError("bad_pattern", pattern=self.pattern[:40], limit=MAX_PATTERN)
+
+    def __str__(self) -> str:
+        return f"{self.pattern}={'none' if self.scheme is None else self.scheme}"
+
+    @classmethod
+    def parse(cls, words: str) -> "Pin":
+        """Return the pin that ``PATTERN=SCHEME`` names, or that ``str`` wrote. Raises SchemeError."""
+        pattern, equals, scheme = words.rpartition("=")
+        if not equals:
+            raise SchemeError("bad_pin", pin=words[:60])
+        return cls(pattern.strip(), None if scheme.strip() == "none" else Scheme.parse(scheme.strip()))
+
+    def takes(self, name: str) -> bool:
+        """Return whether the weight called ``name`` is meant, with or without the ``.weight`` at its end."""
+        return self._takes(name) is not None or self._takes(name.removesuffix(".weight")) is not None
+
+    @cached_property
+    def _takes(self) -> Callable[[str], object]:
+        # A bracket is a bracket: names have none, and classes of characters are more than is promised.
+        return re.compile(translate(self.pattern.replace("[", "[[]"))).match
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user set: ``Choice(Mode.INT4_ASYM, 64, 0.9, Mode.INT8_ASYM)``.
+
+    The 8-bit integer modes are per output channel and take every weight, so group size and ratio do not apply to them.
+    """
+
+    mode: Mode = Mode.INT4_ASYM
+    group_size: int = 64
+    ratio: float = 1.0
+    backup: Mode | None = Mode.INT8_ASYM
+    misfit: Misfit = "error"
+    all_layers: bool = False
+    """Whether embeddings and head follow the ratio too, instead of taking the backup."""
+    pins: tuple[Pin, ...] = ()
+    """The first that takes a weight decides."""
+    method: Method = Method.NEAREST
+    """How linear weights of less than 8 bits are rounded; all others are rounded to nearest."""
+    sensitivity: Sensitivity = "nncf"
+
+    def __post_init__(self) -> None:
+        if not MIN_RATIO <= self.ratio <= 1:  # false for NaN too
+            raise SchemeError("ratio_range", ratio=self.ratio, low=MIN_RATIO)
+        if self.group_size not in GROUP_SIZES:
+            sizes = ", ".join(str(size) for size in GROUP_SIZES)
+            raise SchemeError("unknown_group_size", group_size=self.group_size, sizes=sizes)
+        if self.misfit not in MISFITS:
+            raise SchemeError("unknown_misfit", misfit=str(self.misfit)[:40], misfits=", ".join(MISFITS))
+        if self.sensitivity not in SENSITIVITIES:
+            given, valid = str(self.sensitivity)[:40], ", ".join(SENSITIVITIES)
+            raise SchemeError("unknown_sensitivity", sensitivity=given, sensitivities=valid)
+        if len(self.pins) > MAX_PINS:
+            raise SchemeError("too_many_pins", limit=MAX_PINS)
+
+    @classmethod
+    def of(
+        cls,
+        mode: str,
+        group_size: int,
+        ratio: float,
+        backup: str | None = None,
+        misfit: str = "error",
+        all_layers: bool = False,
+        pins: Sequence[str] = (),
+        method: str = Method.NEAREST,
+        sensitivity: str | None = None,
+    ) -> "Choice":
+        """Return the choice these words name; without a backup it is NNCF's for the mode, without a sensitivity
+        predicted damage where the model reads a text anyway, else NNCF's score.
+
+        Raises SchemeError with the valid ones for an unknown word.
+        """
+        parsed = parse_mode(mode)
+        second = parsed.default_backup if backup is None else parse_backup(backup)
+        marks = tuple(Pin.parse(pin) for pin in pins)
+        how = parse_method(method)
+        by = sensitivity or ("damage" if how.needs_inputs else "nncf")
+        words: dict[str, Any] = {"misfit": misfit, "sensitivity": by}  # checked when it is made
+        made = cls(parsed, group_size, ratio, second, all_layers=all_layers, pins=marks, method=how, **words)
+        return made if made.is_mixed else replace(made, sensitivity="nncf")  # nothing goes by it
+
+    @cached_property
+    def primary(self) -> Scheme:
+        return Scheme.of(self.mode, self.group_size)
+
+    @cached_property
+    def secondary(self) -> Scheme | None:
+        """What layers outside the ratio take, None for 16 bits."""
+        if not self.mode.is_mixable:
+            return self.primary
+        return None if self.backup is None else Scheme.of(self.backup, self.group_size)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether sensitivities decide which layer gets what."""
+        return self.mode.is_mixable and self.ratio < 1 and self.primary != self.secondary
+
+
+class Assignment(NamedTuple):
+    """One tensor and what it becomes; ``scheme`` None keeps it at 16 bits."""
+
+    layer: Layer
+    scheme: Scheme | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.layer.original_bytes if self.scheme is None else self.scheme.nbytes(self.layer.matrix)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A line of NNCF's table: what one mode takes of all weights and of the ratio-defining ones."""
+
+    scheme: str
+    weights: int
+    layers: int
+    ratio_weights: int
+    ratio_layers: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every tensor of the model with its scheme, in the model's order."""
+
+    choice: Choice
+    assignments: tuple[Assignment, ...]
+    is_exact: bool
+    """False while sensitivities are unknown or estimates, and the choice needs them: sizes are then estimates."""
+    pinned: frozenset[str] = frozenset()
+    """Names of the weights whose scheme the user decided."""
+
+    @cached_property
+    def original_bytes(self) -> int:
+        return sum(self.original_breakdown.values())
+
+    @cached_property
+    def compressed_bytes(self) -> int:
+        return sum(self.breakdown.values())
+
+    @cached_property
+    def weights(self) -> int:
+        return sum(math.prod(shape) * count for (_, _, shape), count in self._alike.items())
+
+    @cached_property
+    def _alike(self) -> "Counter[tuple[Kind, Scheme | None, tuple[int, ...]]]":
+        """How many tensors have the same part, scheme and shape: a model of thousands has a few dozen sorts."""
+        return Counter([(a.layer.kind, a.scheme, a.layer.shape) for a in self.assignments])
+
+    @property
+    def compressed_layers(self) -> int:
+        """How many tensors do not stay at 16 bits."""
+        return sum(count for (_, scheme, _), count in self._alike.items() if scheme is not None)
+
+    @property
+    def linear_schemes(self) -> set[Scheme | None]:
+        """What linear weights become, None for 16 bits."""
+        return {scheme for kind, scheme, _ in self._alike if kind is Kind.LINEAR}
+
+    @property
+    def bits_per_weight(self) -> float:
+        return self.compressed_bytes * 8 / self.weights
+
+    def scheme_of(self, name: str) -> Scheme | None:
+        """Return the scheme of the tensor called ``name``."""
+        return self._schemes[name]
+
+    @cached_property
+    def _schemes(self) -> dict[str, Scheme | None]:
+        return {a.layer.name: a.scheme for a in self.assignments}
+
+    @cached_property
+    def breakdown(self) -> dict[str, int]:
+        """Bytes by what they hold: ``blocks``, ``embeddings``, ``head`` (codes), ``scales``, ``zero_points``, ``other``
+        (norms and biases). They add up to ``compressed_bytes``."""
+        sums = dict.fromkeys(BREAKDOWN, 0)
+        for (kind, scheme, shape), count in self._alike.items():
+            place = _PLACES[kind]
+            if scheme is None:
+                sums[place] += 2 * math.prod(shape) * count
+                continue
+            for part in scheme.parts((math.prod(shape[:-1]), shape[-1])):
+                sums[_PART_PLACES.get(part.name, place)] += part.nbytes * count
+        return sums
+
+    @cached_property
+    def original_breakdown(self) -> dict[str, int]:
+        """The 16-bit bytes in the places of :attr:`breakdown`."""
+        sums = dict.fromkeys(BREAKDOWN, 0)
+        for (kind, _, shape), count in self._alike.items():
+            sums[_PLACES[kind]] += 2 * math.prod(shape) * count
+        return sums
+
+    def distribution(self) -> list[Share]:
+        """Return NNCF's table of modes over all weights and over the ratio-defining ones, most bits first."""
+        follows = self.choice.all_layers and self.choice.mode.is_mixable
+        defining = {layer.kind for layer in ratio_defining([a.layer for a in self.assignments], follows)}
+        shares: dict[Scheme | None, list[int]] = {}
+        for (kind, scheme, shape), count in self._alike.items():
+            if kind is Kind.OTHER:
+                continue
+            row = shares.setdefault(scheme, [0, 0, 0, 0])
+            counts = (math.prod(shape) * count, count)
+            row[0], row[1] = row[0] + counts[0], row[1] + counts[1]
+            if kind in defining:
+                row[2], row[3] = row[2] + counts[0], row[3] + counts[1]
+        return [Share("float16" if s is None else str(s), *shares[s]) for s in sorted(shares, key=_by_bits)]
+
+
+def _by_bits(scheme: Scheme | None) -> tuple[int, str, int]:
+    """Return what NNCF's table is sorted by: most bits first, then the mode, then the group."""
+    return (-16, "", 0) if scheme is None else (-scheme.mode.bits, scheme.mode.value, scheme.group_size)
+
+
+BREAKDOWN = ("blocks", "embeddings", "head", "scales", "zero_points", "other")
+"""What bytes can hold."""
+_PART_PLACES = {"scale": "scales", "global_scale": "scales", "codebook": "scales", "zero_point": "zero_points"}
+_PLACES = {Kind.LINEAR: "blocks", Kind.EMBEDDING: "embeddings", Kind.HEAD: "head", Kind.OTHER: "other"}
+
+
+def group_sizes(layers: Sequence[Layer]) -> tuple[int, ...]:
+    """Return the group sizes that fit every ratio-defining weight of this model."""
+    return fitting_group_sizes(layer.matrix[1] for layer in ratio_defining(layers))
+
+
+def make_plan(
+    layers: Sequence[Layer],
+    choice: Choice,
+    sensitivities: Mapping[str, float] | None = None,
+    are_estimates: bool = False,
+) -> Plan:
+    """Return the plan of ``choice``.
+
+    ``sensitivities``: a score by tensor name, NNCF's or that of :func:`by_damage`; high stays at backup. Without them a
+    mixed choice is planned in the model's order and marked as an estimate, as it is where they ``are_estimates``.
+    Raises SchemeError when the group size fits no or not every layer, unless the choice says what to do then.
+    """
+    pinned = _pinned(layers, choice)
+    # An 8-bit integer mode takes every weight; NNCF asks nothing of their widths.
+    follows = choice.all_layers and choice.mode.is_mixable
+    defining = [layer for layer in ratio_defining(layers, follows) if layer.name not in pinned]
+    widths = {layer.matrix[1] for layer in layers if layer.is_weight}  # few, also where there are thousands of layers
+    fitted = {width: fitted_scheme(width, choice) for width in widths}
+    backup = {width: _backup(width, choice) for width in widths}
+    misfits = [layer for layer in defining if fitted[layer.matrix[1]] is None]
+    if choice.misfit == "error":
+        _check_groups(misfits, defining, choice)
+    ranked = [layer for layer in defining if fitted[layer.matrix[1]] is not None] if misfits else defining
+    if choice.is_mixed and sensitivities is not None:
+        ranked = sorted(ranked, key=lambda layer: sensitivities[layer.name])
+    primary = _within_ratio(ranked, choice.ratio if choice.mode.is_mixable else 1.0)
+    kept = {layer.name for layer in misfits} if choice.misfit == "ignore" else set()
+
+    def scheme(layer: Layer) -> Scheme | None:
+        if layer.kind is Kind.OTHER or layer.name in kept:
+            return None
+        if layer.name in pinned:
+            return pinned[layer.name]
+        return (fitted if layer.name in primary else backup)[layer.matrix[1]]
+
+    assignments = tuple([Assignment(layer, scheme(layer)) for layer in layers])
+    is_exact = not choice.is_mixed or (sensitivities is not None and not are_estimates)
+    return Plan(choice, assignments, is_exact, frozenset(pinned))
+
+
+def by_damage(
+    layers: Sequence[Layer], choice: Choice, damages: Mapping[str, Mapping[str, float]]
+) -> dict[str, float] | None:
+    """Return what to plan by: the damage of the primary mode, a weight, where ``damages`` has it by layer and scheme.
+
+    A layer without any (an embedding, experts in one tensor, what no token comes to) counts as the median one does.
+    None while a layer is not measured yet.
+    """
+    linear = {layer.name for layer in ratio_defining(layers)}
+    scores: dict[str, float] = {}
+    without = []
+    for layer in ratio_defining(layers, all_layers=True):
+        line, scheme = damages.get(layer.name), fitted_scheme(layer.matrix[1], choice)
+        if line is None and layer.name in linear:
+            return None
+        if line and scheme is not None:
+            if str(scheme) not in line:
+                return None
+            scores[layer.name] = line[str(scheme)] / layer.numel
+        else:
+            without.append(layer.name)
+    middle = median(scores.values()) if scores else 0.0
+    return scores | dict.fromkeys(without, middle)
+
+
+def _pinned(layers: Sequence[Layer], choice: Choice) -> dict[str, Scheme | None]:
+    """Return the schemes the user decided, by name. Raises SchemeError for a group that does not fit."""
+    pinned: dict[str, Scheme | None] = {}
+    for layer in layers if choice.pins else ():
+        pin = next((pin for pin in choice.pins if pin.takes(layer.name)), None)
+        if pin is None or layer.kind is Kind.OTHER:
+            continue
+        if pin.scheme is not None and not pin.scheme.fits(layer.matrix[1]):
+            raise SchemeError("pin_misfit", scheme=str(pin.scheme), layer=layer.name, width=layer.matrix[1])
+        pinned[layer.name] = pin.scheme
+    return pinned
+
+
+def fitted_scheme(width: int, choice: Choice) -> Scheme | None:
+    """Return the primary scheme with a group that divides ``width`` input channels, None where there is none."""
+    if choice.primary.fits(width):
+        return choice.primary
+    power = width & -width  # the largest power of two that divides it
+    if choice.misfit == "adjust" and choice.mode.is_grouped and power >= MIN_ADJUSTED_GROUP:
+        return Scheme(choice.mode, power)
+    return None
+
+
+def _backup(width: int, choice: Choice) -> Scheme | None:
+    """Return the backup scheme; where its groups do not divide ``width`` input channels, one scale a channel does."""
+    scheme = choice.secondary
+    if scheme is None or scheme.fits(width):
+        return scheme
+    return Scheme(scheme.mode) if scheme.mode.is_grouped else Scheme(Mode.INT8_ASYM)
+
+
+def _within_ratio(ranked: Sequence[Layer], ratio: float) -> set[str]:
+    """Return the names that take the primary mode: the first ones, while their share stays below the ratio."""
+    if ratio == 1:
+        return {layer.name for layer in ranked}
+    total = sum(layer.numel for layer in ranked)
+    names: set[str] = set()
+    taken = 0
+    for layer in ranked:
+        taken += layer.numel
+        if taken / total >= ratio:
+            break
+        names.add(layer.name)
+    return names
+
+
+def _check_groups(misfits: Sequence[Layer], defining: Sequence[Layer], choice: Choice) -> None:
+    """Raise SchemeError with the sizes that would fit when the chosen one does not."""
+    if misfits:
+        fitting = ", ".join(str(size) for size in fitting_group_sizes(layer.matrix[1] for layer in defining))
+        example = misfits[0]
+        raise SchemeError(
+            "group_size_misfit",
+            group_size=choice.primary.group_size,
+            count=len(misfits),
+            layer=example.name,
+            width=example.matrix[1],
+            fitting=fitting,
+        )

@@ -1,0 +1,115 @@
+"""A weight -> its packed form and how far that is from it: compiled where it can be, in torch where it cannot."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from studio.quantization import native
+from studio.quantization.packing import PackedTensor, pack
+from studio.quantization.rounding import METHODS, dequantize, round_to_nearest
+from studio.quantization.scheme import WHOLE_CHANNEL, Method, Mode, Scheme
+
+BASE_MODES = (Mode.INT8_SYM, Mode.INT8_ASYM, Mode.INT4_SYM, Mode.INT4_ASYM, Mode.NF4)
+"""The modes measured together, in one pass: what most people choose from."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Some rows of a weight, packed."""
+
+    packed: PackedTensor
+    difference: float
+    """‖W - Ŵ‖², Ŵ being what the stored numbers stand for; not finite where a weight is not."""
+    square: float
+    """‖W‖²."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Some rows of a weight in several schemes; sums of pieces are those of the whole, if they share what it shares."""
+
+    differences: dict[Scheme, float]
+    """‖W - Ŵ‖² by scheme."""
+    square: float
+    """‖W‖²; not finite where a weight is not."""
+    channel_error: float
+    """The largest channel's mean squared int8_asym error, with the exact scale: NNCF's measure of sensitivity."""
+
+    def __add__(self, other: "Measured") -> "Measured":
+        differences = {scheme: sum_ + other.differences[scheme] for scheme, sum_ in self.differences.items()}
+        worst = max(self.channel_error, other.channel_error)
+        return Measured(differences, self.square + other.square, worst)
+
+
+def quantize(
+    weight: Tensor, scheme: Scheme, shared: Tensor | None = None, method: Method = Method.NEAREST
+) -> Quantized:
+    """Return ``weight`` [N, K] rounded and packed; ``shared`` as :func:`round_to_nearest` takes it.
+
+    ``method`` is what rounds it without knowing its inputs: a calibrated one falls back to its free part.
+    """
+    round_ = METHODS[method].free
+    compiled = native.pack_nearest(weight, scheme) if round_ is round_to_nearest else None
+    if compiled is not None:
+        return Quantized(*compiled)
+    weight = weight.float()
+    packed = pack(round_(weight, scheme, shared), scheme)
+    difference = float((packed.dequantize() - weight).square_().sum())
+    return Quantized(packed, difference, float(weight.square().sum()))
+
+
+def measure(weight: Tensor, schemes: Sequence[Scheme], shared: Mapping[Scheme, Tensor] | None = None) -> Measured:
+    """Return how far ``weight`` [N, K] is from itself in each of ``schemes``, and its int8 channel error.
+
+    ``shared``: what rows of a larger weight share with the others, as :func:`round_to_nearest` takes it.
+    """
+    shared = shared or {}
+    compiled = native.squared_errors(weight, schemes)
+    if compiled is None:
+        return measure_in_torch(weight, schemes, shared)
+    sums, square, worst = compiled
+    more = _differences(weight.float(), [scheme for scheme in schemes if scheme not in sums], shared)
+    return Measured({s: sums[s] if s in sums else more[s] for s in schemes}, square, worst)
+
+
+def measure_in_torch(
+    weight: Tensor, schemes: Sequence[Scheme], shared: Mapping[Scheme, Tensor] | None = None
+) -> Measured:
+    """Return the same as :func:`measure`, without compiled code: the reference."""
+    weight = weight.float()
+    differences = _differences(weight, schemes, shared or {})
+    return Measured(differences, float(weight.square().sum()), _channel_error(weight) if schemes else 0.0)
+
+
+def channel_error(weight: Tensor) -> float:
+    """Return the largest mean squared int8_asym error of a channel of ``weight`` [N, K], NaN if one is not finite."""
+    compiled = native.channel_error(weight)
+    return _channel_error(weight.float()) if compiled is None else compiled
+
+
+def _channel_error(weight: Tensor) -> float:
+    rounded = dequantize(round_to_nearest(weight, Scheme(Mode.INT8_ASYM)), Mode.INT8_ASYM)
+    return float((rounded - weight).square_().mean(1).max())
+
+
+def base_schemes(width: int, sizes: Iterable[int]) -> list[Scheme]:
+    """Return the schemes of :data:`BASE_MODES` whose groups, of ``sizes``, divide ``width`` input channels."""
+    fitting = [size for size in sizes if size == WHOLE_CHANNEL or width % size == 0]
+    whole = [Scheme(mode) for mode in BASE_MODES if not mode.is_grouped]
+    return whole + [Scheme(mode, size) for mode in BASE_MODES if mode.is_grouped for size in fitting]
+
+
+def relative(difference: float, square: float) -> float:
+    """Return ‖W - Ŵ‖ / ‖W‖ from the squares, 0 for a weight that is all zero."""
+    return math.sqrt(difference / square) if square else 0.0
+
+
+def _differences(weight: Tensor, schemes: Sequence[Scheme], shared: Mapping[Scheme, Tensor]) -> dict[Scheme, float]:
+    """Return ‖W - Ŵ‖² of an fp32 weight by scheme."""
+    differences = {}
+    for scheme in schemes:
+        rounded = round_to_nearest(weight, scheme, shared.get(scheme)).stored(scheme.mode.stored_as.scale_dtype)
+        differences[scheme] = float((dequantize(rounded, scheme.mode) - weight).square_().sum())
+    return differences

@@ -1,0 +1,55 @@
+"""GPTQ: columns are rounded one by one, and those still to come make up for the error of each.
+
+Source: GPTQ (Frantar et al. 2022), with static groups and activation order: scales and zero points stay as they are
+given, from whatever method; only the codes change.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from studio.quantization.rounding.nearest import GRIDS
+from studio.quantization.rounding.rounded import Rounded
+from studio.quantization.rounding.statistics import Statistics
+from studio.quantization.scheme import Mode, Scheme
+
+BLOCK = 128
+"""Columns whose errors are passed on together."""
+
+
+def gptq(weight: Tensor, scheme: Scheme, start: Rounded, statistics: Statistics) -> Rounded:
+    """Return ``start``, a rounding of ``weight`` [N, K], with the codes that GPTQ finds for its stored grid."""
+    order, upper = statistics.feedback
+    columns = torch.arange(weight.shape[1], dtype=torch.int64, device=weight.device)
+    group = columns // (weight.shape[1] // start.scale.shape[1])
+    scales, zeros = _columns(start, scheme)
+    grid = GRIDS[scheme.mode]
+    left = weight.float().T.contiguous()[order]
+    scales, zeros = scales[group[order]], zeros[group[order]]
+    codes = torch.empty(left.shape, dtype=torch.uint8, device=weight.device)
+    for first in range(0, len(left), BLOCK):
+        last = min(first + BLOCK, len(left))
+        rows, factors = left[first:last], upper[first:last, first:last]
+        errors = torch.empty_like(rows)
+        for j, row in enumerate(rows):
+            scale, zero = scales[first + j], zeros[first + j]
+            code = grid.encode(row / scale + zero, start.shared).to(torch.uint8)
+            codes[first + j] = code
+            value = (grid.values(code, start.shared) - zero).mul_(scale)
+            errors[j] = (row - value).div_(factors[j, j])
+            rows[j + 1 :].addr_(factors[j, j + 1 :], errors[j], alpha=-1)
+        left[last:].addmm_(upper[first:last, last:].T, errors, alpha=-1)
+    found = torch.empty_like(codes)
+    found[order] = codes
+    return replace(start, codes=found.T.contiguous())
+
+
+def _columns(start: Rounded, scheme: Scheme) -> tuple[Tensor, Tensor]:
+    """Return what a file will hold of scale and zero point, fp32 [G, N]; a scale of zero becomes one that keeps it."""
+    stored = start.stored(scheme.mode.stored_as.scale_dtype).scale.float()
+    if scheme.mode is Mode.NVFP4 and start.shared is not None:
+        stored = stored * start.shared.to(stored.device)
+    stored = torch.where(stored == 0, torch.finfo(torch.float32).tiny, stored)
+    zeros = torch.zeros_like(stored) if start.zero_point is None else start.zero_point.float()
+    return stored.T.contiguous(), zeros.T.contiguous()

@@ -1,0 +1,117 @@
+"""Scale and zero point by weighted least squares, over clipped ranges: the best of twenty starts for each group.
+
+What is minimised is sum_k e_k (w_k - ŵ_k)^2, each group by itself. Of a weight that meets inputs of known power, e is
+E[x^2] sqrt(mean w^2 + w^2): large weights count more, which generalises better than the power alone.
+"""
+
+import torch
+from torch import Tensor
+
+from studio.quantization.rounding.nearest import GRIDS, grouped, round_to_nearest
+from studio.quantization.rounding.rounded import EPSILON, Grid, Rounded
+from studio.quantization.scheme import Scheme
+
+RATIOS = tuple(1 - 0.5 * step / 19 for step in range(20))
+"""Shares of a group's range that the first grid spans."""
+PIECE = 1 << 18
+"""Weights worked on at once: 1 MB of fp32, which fits a core's cache."""
+
+
+def least_squares(
+    weight: Tensor,
+    scheme: Scheme,
+    power: Tensor | None = None,
+    shared: Tensor | None = None,
+    ratios: tuple[float, ...] = RATIOS,
+    fits: int = 1,
+) -> Rounded:
+    """Return ``weight`` [N, K] on the grids that fit it best; the scale is what a file will hold, in fp32.
+
+    ``power`` is E[x^2] [K], None for weights that all count the same; ``fits`` how often scale and codes take turns.
+    Formats whose scales are not free (powers of two, E4M3) are rounded to nearest.
+    """
+    start = round_to_nearest(weight, scheme, shared)
+    if scheme.mode.stored_as.scale_dtype != "F16":
+        return start
+    step = max(1, PIECE // weight.shape[1])
+    pieces = [
+        _best(grouped(weight[row : row + step], scheme), _rows(start, row, row + step), scheme, power, ratios, fits)
+        for row in range(0, len(weight), step)
+    ]
+    codes, scale, zero = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    zeros = zero.to(torch.uint8) if scheme.mode.has_zero_point else None
+    return Rounded(codes.to(torch.uint8).reshape(weight.shape), scale, zeros, start.shared)
+
+
+def importance(weights: Tensor, power: Tensor | None) -> Tensor:
+    """Return e [N, G, g] of grouped weights [N, G, g] whose input channels have ``power`` [K]."""
+    if power is None:
+        return torch.ones_like(weights)
+    square = weights.square()
+    powers = power.to(weights.device, torch.float32).reshape(1, *weights.shape[1:])
+    return powers * (square.mean(2, keepdim=True) + square).sqrt_()
+
+
+def _best(
+    weights: Tensor,
+    start: Rounded,
+    scheme: Scheme,
+    power: Tensor | None,
+    ratios: tuple[float, ...],
+    fits: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return codes [N, G, g], scale and zero point [N, G] of the least error among ``start`` and every ratio's.
+
+    Of codes v the best scale is s = <v, w> / <v, v>, which leaves <w, w> - s <v, w>; <,> is weighted by e.
+    """
+    grid = GRIDS[scheme.mode]
+    given = importance(weights, power)
+    scale, zero = start.scale.unsqueeze(2).half().float(), _zero(start).unsqueeze(2)
+    known = given * weights
+    whole = (known * weights).sum(2, keepdim=True)
+    low, high = weights.amin(2, keepdim=True), weights.amax(2, keepdim=True)
+    tried = ratios if scheme.mode.has_zero_point else ratios[::2]  # with only a scale to find, half of them will do
+    found, place, least = scale, zero, torch.full_like(scale, torch.inf)
+    for ratio in tried:
+        if scheme.mode.has_zero_point:
+            top = 2**scheme.mode.bits - 1
+            s = ((high - low) * (ratio / top)).clamp_(min=EPSILON)
+            z = (top / 2 - (high + low) / (2 * s)).round_().clamp_(0, top)
+        else:
+            s, z = start.scale.unsqueeze(2) * ratio, zero
+        error = torch.full_like(scale, torch.inf)
+        for _ in range(fits):
+            values = grid.values(grid.encode(weights / s + z, start.shared), start.shared).sub_(z)
+            product = (known * values).sum(2, keepdim=True)
+            fitted = product / (values.square_().mul_(given)).sum(2, keepdim=True)
+            is_sound = fitted.half().abs() >= EPSILON  # which NaN is not
+            s = torch.where(is_sound, fitted, s)
+            error = torch.where(is_sound, whole - fitted * product, torch.inf)
+        better = error < least
+        found, place = torch.where(better, s, found), torch.where(better, z, place)
+        least = torch.where(better, error, least)
+    found = found.half().float()
+    codes = grid.encode(weights / found + place, start.shared).float()
+    before = start.codes.reshape(weights.shape).float()
+    better = _error(weights, given, grid, codes, found, place, start.shared) < _error(
+        weights, given, grid, before, scale, zero, start.shared
+    )
+    codes = torch.where(better, codes, before)
+    found = torch.where(better, found, start.scale.unsqueeze(2))
+    return codes, found.squeeze(2), torch.where(better, place, zero).squeeze(2)
+
+
+def _error(
+    weights: Tensor, given: Tensor, grid: Grid, codes: Tensor, scale: Tensor, zero: Tensor, shared: Tensor | None
+) -> Tensor:
+    values = grid.values(codes.to(torch.uint8), shared) - zero
+    return (given * (values.mul_(scale) - weights).square_()).sum(2, keepdim=True)
+
+
+def _zero(rounded: Rounded) -> Tensor:
+    return torch.zeros_like(rounded.scale) if rounded.zero_point is None else rounded.zero_point.float()
+
+
+def _rows(rounded: Rounded, start: int, stop: int) -> Rounded:
+    zeros = None if rounded.zero_point is None else rounded.zero_point[start:stop]
+    return Rounded(rounded.codes[start:stop], rounded.scale[start:stop], zeros, rounded.shared)

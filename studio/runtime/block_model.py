@@ -1,0 +1,366 @@
+"""A model run from disk, one block's weights in memory at a time. Knows nothing of architectures or schemes.
+
+The model's own code runs, on weights that are not there: hooks load what a module needs just before it runs and drop
+it just after. Nothing is guessed of how the blocks are wired (which mask, which rope, which state of an earlier block
+one is handed differs between blocks and architectures), so the result is the whole model's, bit for bit. A forward
+pass cannot yield from within its hooks; it runs in a thread that moves only while the reader waits for it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from studio.base.steps import threaded
+from studio.checkpoint.architecture import Layer, empty_model, load_config, untie
+from studio.checkpoint.checkpoint import Checkpoint, read_json
+from studio.checkpoint.file_names import CONFIG
+
+Transform = Callable[[Layer, Tensor], Tensor]
+"""A layer and its tensor as :meth:`Checkpoint.read` gives it -> the one to compute with, of the same shape."""
+
+After = Callable[["Call", Callable[[], None], Any], Any]
+"""A part that has run, with its weights still there -> what goes on in place of its output. Given are its call, which
+can run again, a function to be called between pieces of work (the reader may stop there), and its output."""
+
+LogitGradient = Callable[[Tensor], Tensor]
+"""Logits [1, T, V] of some positions -> the gradient of a loss with respect to them, of the same shape."""
+
+HEAD_TOKENS = 64
+"""Positions whose logits are made at once: 20 MB of bf16 with a vocabulary of 150,000."""
+LOSS_TOKENS = 256
+"""Likewise where there is a gradient, which takes a few times as much."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of the model is being read, or has run."""
+
+    part: str
+    """The module: ``"model.layers.3"``."""
+    done: int
+    total: int
+    """Weights that have run, of those that will."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a part was called with: what lets it run again."""
+
+    part: str
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def again(self) -> Any:
+        """Run it on the same, without any hook of its own. Its weights have to be there."""
+        return self.module.forward(*self.args, **self.kwargs)
+
+    def pulled(self, gradient: Tensor) -> Tensor | None:
+        """Return the gradient with respect to the hidden states it was given, from that with respect to its output.
+
+        It runs again for that. None for a part that is given no such states: an embedding.
+        """
+        floats = (i for i, arg in enumerate(self.args) if isinstance(arg, Tensor) and arg.is_floating_point())
+        place = next(floats, None)
+        given = self.kwargs.get("hidden_states") if place is None else self.args[place]
+        if not isinstance(given, Tensor):
+            return None
+        given = given.detach().requires_grad_()
+        args, kwargs = list(self.args), dict(self.kwargs)
+        if place is None:
+            kwargs["hidden_states"] = given
+        else:
+            args[place] = given
+        with torch.enable_grad():
+            output = self.module.forward(*args, **kwargs)
+            said = output if isinstance(output, Tensor) else output[0]
+            if said.shape != gradient.shape or not said.requires_grad:
+                return None
+            said.backward(gradient)
+        return given.grad
+
+
+class BlockModel:
+    """A checkpoint that runs in ``dtype`` without being loaded.
+
+    ``model`` is its module tree, with weights on the meta device but for the part that runs: a caller's own hooks go
+    there. One run at a time.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, dtype: torch.dtype = torch.bfloat16, transform: Transform | None = None
+    ) -> None:
+        """Build the tree. Raises CheckpointError when the config makes no model."""
+        self.model = empty_model(load_config(read_json(checkpoint.path / CONFIG)), dtype)
+        untie(self.model, {layer.name for layer in checkpoint.layers})
+        self._checkpoint = checkpoint
+        self._dtype = dtype
+        self._transform = transform
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.to(dtype)
+        self._empty: dict[str, Tensor] = self.model.state_dict(keep_vars=True)
+        self._stand_in_first()
+        self._layers = {name: layer for layer in checkpoint.layers for name in (layer.name, *layer.tied)}
+        self._parts = _parts(self.model, self._empty)
+        paths = {module: path for path, module in self.model.named_modules()}
+        self._inner = [part for part in self._parts if f"{part}.".startswith(f"{paths[self._decoder]}.")]
+
+    def run(self, token_ids: Tensor, after: After | None = None) -> Generator[Step, None, Tensor]:
+        """Yield while parts are read and when they have run; return what the head is given, [B, T, D] in the dtype.
+
+        ``token_ids`` is [B, T] of int64, without padding. Closing the generator stops the run and gives everything
+        back. Raises CheckpointError when a file is damaged.
+        """
+        total = sum(map(self._size, self._inner))
+
+        def forward(say: Callable[[Step], None]) -> Tensor:
+            done = 0
+
+            def read(part: str) -> None:
+                self._load(part, lambda: say(Step(part, done, total)))
+
+            def ran(call: Call, output: Any) -> Any:
+                nonlocal done
+                part = call.part
+                if after is not None:
+                    output = after(call, lambda: say(Step(part, done, total)), output)
+                self._drop(part)
+                done = min(done + self._size(part), total)  # some architectures run a block more than once
+                say(Step(part, done, total))
+                return output
+
+            try:
+                with torch.no_grad(), self._hooked(read, ran), _ended_by(self._decoder):
+                    self.model(input_ids=token_ids, use_cache=False)
+            except _Ended as ended:
+                return ended.hidden
+            raise TypeError(f"{type(self.model).__name__} does not call its decoder")
+
+        return (yield from threaded(forward))
+
+    def run_backward(self, token_ids: Tensor, loss: LogitGradient) -> Generator[Step, None, None]:
+        """Run the model on ``token_ids`` [B, T], then its parts in turn from the last, each with gradients.
+
+        ``loss`` says what comes back into the logits. A caller's own hooks, on modules within the parts, meet outputs
+        that require a gradient the second time. What a part was given is kept until then: [B, T, D] for each. A path
+        between parts other than their hidden states is left out. Yields and raises as :meth:`run` does.
+        """
+        total = 2 * sum(map(self._size, self._inner))
+
+        def there_and_back(say: Callable[[Step], None]) -> None:
+            calls: list[Call] = []
+            done = 0
+
+            def went(part: str, size: int) -> None:
+                nonlocal done
+                self._drop(part)
+                done = min(done + size, total)
+                say(Step(part, done, total))
+
+            def read(part: str) -> None:
+                self._load(part, lambda: say(Step(part, done, total)))
+
+            def ran(call: Call, output: Any) -> Any:
+                calls.append(call)
+                went(call.part, self._size(call.part))
+                return output
+
+            hidden = torch.empty(0, dtype=torch.float32)
+            try:
+                with torch.no_grad(), self._hooked(read, ran), _ended_by(self._decoder):
+                    self.model(input_ids=token_ids, use_cache=False)
+            except _Ended as ended:
+                hidden = ended.hidden
+            gradient: Tensor | None = self._head_gradient(hidden, loss, lambda: say(Step(calls[-1].part, done, total)))
+            while calls and gradient is not None:
+                call = calls.pop()
+                try:
+                    read(call.part)
+                    gradient = call.pulled(gradient)
+                finally:  # nothing may be said any more where the reader has gone
+                    self._drop(call.part)
+                went(call.part, self._size(call.part))
+
+        yield from threaded(there_and_back)
+
+    def _head_gradient(self, hidden: Tensor, loss: LogitGradient, wait: Callable[[], None]) -> Tensor:
+        """Return the gradient [B, T, D] with respect to what the head is given, [B, T, D]."""
+        outer = [part for part in self._parts if part not in self._inner]
+        rows = hidden.reshape(1, -1, hidden.shape[-1])
+        found = torch.empty_like(rows)
+        try:
+            for part in outer:
+                self._load(part)
+            for start in range(0, rows.shape[1], LOSS_TOKENS):
+                wait()
+                given = rows[:, start : start + LOSS_TOKENS].detach().requires_grad_()
+                ids = torch.zeros(given.shape[:2], dtype=torch.long)
+                with torch.enable_grad(), _standing_in(self._decoder, given):
+                    logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
+                    logits.backward(loss(logits.detach()))  # type: ignore[no-untyped-call]
+                assert given.grad is not None
+                found[:, start : start + LOSS_TOKENS] = given.grad
+        finally:
+            for part in outer:
+                self._drop(part)
+        return found.reshape(hidden.shape)
+
+    def logits(self, hidden: Tensor, tokens: int = HEAD_TOKENS) -> Generator[Tensor, None, None]:
+        """Yield the logits [B, up to ``tokens``, V] of successive positions of :meth:`run`'s result [B, T, D].
+
+        The head is in memory until the generator ends. What the model's own code does to logits (a cap, a factor) is
+        done. Raises CheckpointError when a file is damaged.
+        """
+        outer = [part for part in self._parts if part not in self._inner]
+        try:
+            for part in outer:
+                self._load(part)
+            for start in range(0, hidden.shape[1], tokens):
+                given = hidden[:, start : start + tokens]
+                ids = torch.zeros(given.shape[:2], dtype=torch.long)
+                with torch.no_grad(), _standing_in(self._decoder, given):
+                    logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
+                yield logits
+        finally:
+            for part in outer:
+                self._drop(part)
+
+    @property
+    def _decoder(self) -> nn.Module:
+        """The part of the model that ends with the hidden states the head is given."""
+        embedding = self.model.get_input_embeddings()  # type: ignore[operator]
+        base: Any = next(child for child in self.model.children() if embedding in child.modules())
+        decoder: nn.Module = base.get_decoder()  # asked of it, not of the model: ModernBERT calls its head "decoder"
+        return decoder
+
+    def _stand_in_first(self) -> None:
+        """Make the first parameter one NaN that claims its shape: some code asks it for the model's device."""
+        name, empty = next((name, empty) for name, empty in self._empty.items() if isinstance(empty, nn.Parameter))
+        nothing = torch.full((), torch.nan, dtype=empty.dtype).expand(empty.shape)
+        self._empty[name] = nn.Parameter(nothing, requires_grad=False)
+        _put(self.model, name, self._empty[name])
+
+    def _size(self, part: str) -> int:
+        return sum(self._layers[name].numel for name in self._parts[part])
+
+    @contextmanager
+    def _hooked(self, read: Callable[[str], None], ran: Callable[[Call, Any], Any]) -> Iterator[None]:
+        """Call ``read`` before and ``ran`` after every part of the decoder; in the end, drop what is still there.
+
+        ``ran`` is given the part's call and its output, which it may replace.
+        """
+
+        def hook(part: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return ran(Call(part, module, args, kwargs), output)
+
+        handles = []
+        for part in self._inner:
+            module = self.model.get_submodule(part)
+            handles.append(module.register_forward_pre_hook(lambda *_, part=part: read(part), prepend=True))
+            handles.append(module.register_forward_hook(partial(hook, part), with_kwargs=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for part in self._inner:
+                self._drop(part)
+
+    def _load(self, part: str, say: Callable[[], None] = lambda: None) -> None:
+        """Read the tensors of a part; ``say`` is called before each, so that a reader may stop there."""
+        read: dict[str, Tensor] = {}
+        for name in self._parts[part]:
+            layer = self._layers[name]
+            if layer.name not in read:
+                say()
+                read[layer.name] = self._tensor(layer)
+            _put(self.model, name, read[layer.name])
+
+    def replace(self, layer: Layer, tensor: Tensor) -> None:
+        """Let the model go on with ``tensor`` [N, K] (of experts [E, N, K]) as this weight, until its part has run."""
+        shaped = tensor.reshape(layer.shape).to(self._dtype)
+        value = nn.Parameter((shaped.mT if layer.transposed else shaped).contiguous(), requires_grad=False)
+        for name in (layer.name, *layer.tied):
+            _put(self.model, name, value)
+
+    def _tensor(self, layer: Layer) -> Tensor:
+        """Return a tensor as the model's code expects it."""
+        tensor = self._checkpoint.read(layer)
+        if self._transform is not None:
+            tensor = self._transform(layer, tensor)
+        tensor = tensor.reshape(layer.shape).to(self._dtype)
+        return nn.Parameter((tensor.mT if layer.transposed else tensor).contiguous(), requires_grad=False)
+
+    def _drop(self, part: str) -> None:
+        for name in self._parts[part]:
+            _put(self.model, name, self._empty[name])
+
+
+def _parts(model: nn.Module, tensors: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the modules that are loaded as one -> the tensors each needs.
+
+    They are the elements of outermost lists of modules, whole: within a block, code reads weights of modules that it
+    never calls. Outside, every module that owns tensors stands for itself.
+    """
+    parts: dict[str, list[str]] = defaultdict(list)
+    for name in tensors:
+        steps = name.split(".")
+        paths = [".".join(steps[:length]) for length in range(1, len(steps))]
+        is_list = [isinstance(model.get_submodule(path), nn.ModuleList) for path in paths]
+        elements = (path for path, parent, own in zip(paths[1:], is_list, is_list[1:], strict=False) if parent > own)
+        parts[next(elements, paths[-1] if paths else "")].append(name)
+    return dict(parts)
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Set a parameter or buffer by its full name; the same object may be shared by several."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    holder: dict[str, Any] = module._buffers if leaf in module._buffers else module._parameters
+    holder[leaf] = tensor
+
+
+class _Ended(BaseException):
+    """The decoder has run; what comes after it need not."""
+
+    def __init__(self, hidden: Tensor) -> None:
+        self.hidden = hidden
+
+
+@contextmanager
+def _ended_by(decoder: nn.Module) -> Iterator[None]:
+    """Raise _Ended with the result when the decoder has run."""
+
+    def end(module: nn.Module, arguments: Any, output: Any) -> None:
+        raise _Ended(output[0])
+
+    handle = decoder.register_forward_hook(end)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class _Given(tuple[Tensor]):
+    """What a decoder returns, for code that wants its first item or ``last_hidden_state`` and lives without more."""
+
+    def __getattr__(self, name: str) -> Tensor | None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self[0] if name == "last_hidden_state" else None
+
+
+@contextmanager
+def _standing_in(decoder: nn.Module, hidden: Tensor) -> Iterator[None]:
+    """Let the decoder return ``hidden`` without running."""
+    decoder.forward = lambda *_, **__: _Given((hidden,))
+    try:
+        yield
+    finally:
+        del decoder.forward

@@ -1,0 +1,204 @@
+"""What makes a decoder Llama-like: its numbers and the names of its weights by their part in a step. Knows no kernel.
+
+Llama, Mistral, Qwen 2 and 3, SmolLM 3, Phi-3 and Gemma 1 to 3 differ in a handful of things only, which stand here; a
+model that has anything else (a layer norm, experts, a table of positions) has no such shape and goes the general way.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from studio.checkpoint.config_values import bad_value
+from studio.runtime.decoder.sizes import check_sizes
+
+FAMILIES = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text"}
+)  # fmt: skip
+"""``config.model_type`` of the models whose step is known here, each compared with transformers' in the tests."""
+PLUS_ONE = frozenset({"gemma", "gemma2", "gemma3_text"})
+"""Families whose norms multiply with 1 + weight."""
+ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1, "gelu": 2}
+FIXED_ROTATIONS = frozenset({"default", "linear", "llama3", "yarn"})
+"""Ways to stretch rotations whose frequencies do not depend on the text's length."""
+PARTLY_ROTATED = frozenset({"phi3"})
+"""Families whose heads may rotate in part."""
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Angles by position: ``position * frequencies``, cosines and sines times ``scale``."""
+
+    frequencies: Tensor
+    """fp32 [rotating dimensions / 2]."""
+    scale: float
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """One layer's weights by name. A tuple holds one fused weight or several, their outputs one behind the other."""
+
+    attention_norm: str
+    qkv: tuple[str, ...]
+    output: str
+    mlp_norm: str
+    gate_up: tuple[str, ...]
+    down: str
+    query_norm: str | None = None
+    key_norm: str | None = None
+    attention_after: str | None = None
+    """The norm behind attention, before the residual is added."""
+    mlp_after: str | None = None
+    window: int = 0
+    """Positions it looks back on, itself included; 0: all."""
+    rotation: int = 0
+    """Which of the model's rotations, -1 for none."""
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """A Llama-like decoder: what a step needs to know beside the weights."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    dimensions: int
+    """Of one head."""
+    inner: int
+    vocabulary: int
+    activation: int
+    """Of :data:`ACTIVATIONS`."""
+    epsilon: float
+    norm_plus: float
+    """Added to the weights of norms."""
+    embedding_scale: float
+    attention_scale: float
+    attention_cap: float
+    logit_cap: float
+    """Bounds of scores and logits, 0 for none."""
+    rotations: tuple[Rotation, ...]
+    layers: tuple[LayerShape, ...]
+    embedding: str
+    head: str
+    final_norm: str
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
+    def weights(self) -> Iterator[str]:
+        """Yield the names of all matrices."""
+        yield from dict.fromkeys((self.embedding, self.head))
+        for layer in self.layers:
+            yield from (*layer.qkv, layer.output, *layer.gate_up, layer.down)
+
+
+def shape_of(model: nn.Module) -> DecoderShape | None:
+    """Return the shape of a transformers model, which may be empty; None when it is not Llama-like.
+
+    Raises CheckpointError for numbers that do not go together, such as four kv heads of two.
+    """
+    decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else None  # type: ignore[operator]
+    config: Any = getattr(decoder, "config", None)
+    head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
+    if decoder is None or head is None or config is None or config.model_type not in FAMILIES or not decoder.layers:
+        return None
+    rotations = _rotations(decoder)
+    activation = ACTIVATIONS.get(getattr(config, "hidden_activation", None) or config.hidden_act)
+    named = {id(module): name for name, module in model.named_modules()}
+    tied: dict[str, str] = dict(getattr(model, "all_tied_weights_keys", {}))
+
+    def weight(module: nn.Module) -> str:
+        name = f"{named[id(module)]}.weight"
+        return tied.get(name, name)
+
+    layers = [_layer(layer, weight, config, list(rotations or {})) for layer in decoder.layers]
+    attention = decoder.layers[0].self_attn
+    known = [layer for layer in layers if layer is not None]
+    if (
+        rotations is None
+        or activation is None
+        or len(known) < len(layers)
+        or attention.head_dim % 16
+        or head.bias is not None
+    ):
+        return None
+    narrow = min((2 * len(rotation.frequencies) for rotation in rotations.values()), default=attention.head_dim)
+    if narrow < attention.head_dim and config.model_type not in PARTLY_ROTATED:
+        raise bad_value("partial_rotary_factor", narrow / attention.head_dim, "1")
+    scalar = getattr(config, "query_pre_attn_scalar", None)
+    if scalar is not None and not scalar > 0:  # scores are divided by its root
+        raise bad_value("query_pre_attn_scalar", scalar, "> 0")
+    return DecoderShape(
+        hidden=config.hidden_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        dimensions=attention.head_dim,
+        inner=config.intermediate_size,
+        vocabulary=head.out_features,
+        activation=activation,
+        epsilon=config.rms_norm_eps,
+        norm_plus=1.0 if config.model_type in PLUS_ONE else 0.0,
+        embedding_scale=_embedding_scale(decoder.embed_tokens),
+        attention_scale=attention.scaling,
+        attention_cap=getattr(config, "attn_logit_softcapping", None) or 0.0,
+        logit_cap=getattr(config, "final_logit_softcapping", None) or 0.0,
+        rotations=tuple(rotations.values()),
+        layers=tuple(known),
+        embedding=weight(decoder.embed_tokens),
+        head=weight(head),
+        final_norm=weight(decoder.norm),
+    )
+
+
+def _layer(layer: Any, weight: Callable[[nn.Module], str], config: Any, kinds: list[str]) -> LayerShape | None:
+    """Return a layer's shape, None where it has a part that no step here knows."""
+    attention, mlp = layer.self_attn, layer.mlp
+    if hasattr(attention, "qkv_proj"):
+        qkv, gate_up = [attention.qkv_proj], [mlp.gate_up_proj]
+    else:
+        qkv, gate_up = [attention.q_proj, attention.k_proj, attention.v_proj], [mlp.gate_proj, mlp.up_proj]
+    heads = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+    has_four_norms = hasattr(layer, "pre_feedforward_layernorm")
+    before_mlp = layer.pre_feedforward_layernorm if has_four_norms else layer.post_attention_layernorm
+    after = [layer.post_attention_layernorm, layer.post_feedforward_layernorm] if has_four_norms else [None, None]
+    parts = [layer.input_layernorm, before_mlp, *qkv, attention.o_proj, *gate_up, mlp.down_proj, *heads, *after]
+    known = {id(p) for part in parts if part is not None for p in part.parameters()}
+    if any(id(p) not in known for p in layer.parameters()):
+        return None
+    kind = str(getattr(attention, "layer_type", "")) if len(kinds) > 1 else "".join(kinds)
+    rotates = getattr(attention, "use_rope", True) and kind in kinds
+    return LayerShape(
+        attention_norm=weight(layer.input_layernorm),
+        qkv=tuple(map(weight, qkv)),
+        output=weight(attention.o_proj),
+        mlp_norm=weight(before_mlp),
+        gate_up=tuple(map(weight, gate_up)),
+        down=weight(mlp.down_proj),
+        query_norm=None if heads[0] is None else weight(heads[0]),
+        key_norm=None if heads[1] is None else weight(heads[1]),
+        attention_after=None if after[0] is None else weight(after[0]),
+        mlp_after=None if after[1] is None else weight(after[1]),
+        window=getattr(attention, "sliding_window", getattr(config, "sliding_window", None)) or 0,
+        rotation=kinds.index(kind) if rotates else -1,
+    )
+
+
+def _rotations(decoder: Any) -> dict[str, Rotation] | None:
+    """Return the model's rotations by the kind of layer that has them, None where they depend on the text's length."""
+    rotary = decoder.rotary_emb
+    kinds = rotary.rope_type if isinstance(rotary.rope_type, dict) else {"": rotary.rope_type}
+    if not FIXED_ROTATIONS.issuperset(kinds.values()):
+        return None
+    prefixes = {kind: f"{kind}_" if kind else "" for kind in kinds}
+    return {
+        kind: Rotation(getattr(rotary, f"{prefix}inv_freq").float(), getattr(rotary, f"{prefix}attention_scaling"))
+        for kind, prefix in prefixes.items()
+    }
+
+
+def _embedding_scale(embedding: Any) -> float:
+    """Return Gemma's factor as the model has it, rounded to the dtype of its weights; 1 for others."""
+    scale = getattr(embedding, "embed_scale", None)
+    return 1.0 if scale is None else float(torch.as_tensor(scale, dtype=torch.float32, device="cpu").to(torch.bfloat16))

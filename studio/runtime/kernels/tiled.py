@@ -1,0 +1,50 @@
+"""Any packed weight, dequantized a tile of rows at a time: right everywhere, slow, and labelled so."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from studio.quantization.packing import PackedTensor
+from studio.runtime.kernels.product import Lookup
+
+TILE_WEIGHTS = 1 << 20
+"""Weights dequantized at once: 4 MB of fp32, which stays in the cache."""
+
+
+class TiledProduct(Lookup):
+    """``x @ W.T`` for every scheme without an operator of its own, such as NF4 on a CPU."""
+
+    is_fast = False
+
+    def __init__(self, packed: PackedTensor) -> None:
+        super().__init__(packed)
+        self.scheme, self.shape = packed.scheme, packed.shape
+        self.register_buffer("codes", packed.codes)
+        self.register_buffer("scale", packed.scale)
+        self.register_buffer("zero_point", packed.zero_point)
+        self.register_buffer("shared", packed.shared)
+
+    codes: Tensor
+    scale: Tensor
+    zero_point: Tensor | None
+    shared: Tensor | None
+
+    @classmethod
+    def takes(cls, packed: PackedTensor) -> bool:
+        return True
+
+    @property
+    def _packed(self) -> PackedTensor:
+        return PackedTensor(self.scheme, self.shape, self.codes, self.scale, self.zero_point, self.shared)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, width = self.shape
+        step = max(1, TILE_WEIGHTS // width)
+        packed = self._packed
+        tiles = [linear(x, packed.dequantize(i, min(i + step, rows)).to(x.dtype)) for i in range(0, rows, step)]
+        return torch.cat(tiles, dim=-1)
+
+    def rows(self, indices: Tensor) -> Tensor:
+        packed = self._packed
+        rows = [packed.dequantize(int(i), int(i) + 1) for i in indices.flatten()]
+        return torch.cat(rows).reshape(*indices.shape, self.shape[1]).bfloat16()

@@ -1,0 +1,70 @@
+"""What compiled code is given, as ``decode/`` lays it out in C. Knows neither weights nor models.
+
+Two descriptions of one thing: :func:`is_same` compares sizes and places with the compiled ones before anything is read.
+"""
+
+import ctypes
+
+Int, Float, Pointer = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
+
+
+class Weight(ctypes.Structure):
+    """``Weight`` of ``matmul.h``."""
+
+    _fields_ = [
+        *((name, Int) for name in ("kind", "rows", "width", "group", "block", "wide_scale")),
+        ("middle", Float),
+        *((name, Pointer) for name in ("codes", "scale", "zero", "levels", "bias")),
+    ]
+
+
+class Layer(ctypes.Structure):
+    """``Layer`` of ``model.h``."""
+
+    _fields_ = [
+        *((name, Pointer) for name in ("attention_norm", "mlp_norm", "attention_after", "mlp_after")),
+        *((name, Pointer) for name in ("query_norm", "key_norm", "qkv", "output", "gate_up", "down")),
+        *((name, Int) for name in ("qkv_count", "gate_up_count", "window", "table")),
+    ]
+
+
+class Model(ctypes.Structure):
+    """``Model`` of ``model.h``."""
+
+    _fields_ = [
+        *((name, Int) for name in ("layers", "hidden", "heads", "kv_heads", "dimensions", "inner", "vocabulary")),
+        *((name, Int) for name in ("activation", "rotary")),
+        *((name, Float) for name in ("epsilon", "embedding_scale", "attention_scale", "attention_cap", "logit_cap")),
+        ("rotation_scale", Float * 2),
+        ("frequencies", Pointer * 2),
+        *((name, Pointer) for name in ("layer", "embedding", "head", "final_norm")),
+    ]
+
+
+class Cache(ctypes.Structure):
+    """``Cache`` of ``attention.h``."""
+
+    _fields_ = [
+        *((name, Int) for name in ("bits", "capacity")),
+        *((name, Pointer) for name in ("keys", "values", "key_grid", "value_grid")),
+    ]
+
+
+STRUCTURES: tuple[type[ctypes.Structure], ...] = (Weight, Layer, Model, Cache)
+"""In the order of ``layout`` in ``model.h``."""
+
+
+def layout() -> list[int]:
+    """Return each structure's size and the places of its members."""
+    return [
+        number
+        for structure in STRUCTURES
+        for number in (ctypes.sizeof(structure), *(getattr(structure, name).offset for name, *_ in structure._fields_))
+    ]
+
+
+def is_same(lib: ctypes.CDLL) -> bool:
+    """Return whether the compiled code means the same by these structures."""
+    mine = layout()
+    theirs = (Int * len(mine))()
+    return bool(lib.layout(theirs, len(mine)) == len(mine)) and list(theirs) == mine

@@ -1,0 +1,237 @@
+"""Weights in tiles of sixteen rows, as the compiled decoder multiplies with them (``cpu/matmul.h``).
+
+A tile holds sixteen rows, one a lane: for each run of inputs the sixteen rows' codes lie side by side. Rows are filled
+up to a multiple of 16, inputs of weights with one scale a row to a multiple of 64; codes are neither changed nor
+widened, except that 3-bit ones take four bits.
+"""
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from studio.quantization.packing import PackedTensor, pack_bits, unpack, unpack_bits
+from studio.quantization.rounding import GRIDS
+from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
+from studio.runtime.native.arena import Arena
+
+LANES = 16
+WIDTH = 64
+"""Inputs are filled up to a multiple of this."""
+MIDDLES = {Mode.INT8_SYM: 128, Mode.INT5_SYM: 16, Mode.INT4_SYM: 8, Mode.INT3_SYM: 4}
+"""Symmetric integers and what stands for zero among their stored codes."""
+
+
+class Kind(IntEnum):
+    """How a tile's codes are read, in the order of ``matmul.h``."""
+
+    HALF = 0
+    BRAIN = 1
+    INTEGER4 = 2
+    LEVELS4 = 3
+    LEVELS2 = 4
+    INTEGER8 = 5
+    FLOAT8 = 6
+    INTEGER5 = 7
+
+    @property
+    def stored_as(self) -> torch.dtype:
+        """The dtype of an array of codes."""
+        return LAYOUTS[self].dtype
+
+    def numbers(self, width: int) -> int:
+        """Return how many numbers of that dtype a tile of ``width`` inputs has."""
+        layout = LAYOUTS[self]
+        return LANES * width * layout.bits // (8 * layout.dtype.itemsize)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a tile's codes lie: ``Layout(torch.int32, 4, 8)`` for eight codes of 4 bits in each number."""
+
+    dtype: torch.dtype
+    bits: int
+    run: int
+    """Inputs that the inner loop takes at once: they divide a group."""
+
+
+LAYOUTS = {
+    Kind.HALF: Layout(torch.int16, 16, 4),
+    Kind.BRAIN: Layout(torch.int16, 16, 4),
+    Kind.INTEGER4: Layout(torch.int32, 4, 32),
+    Kind.LEVELS4: Layout(torch.int32, 4, 8),
+    Kind.LEVELS2: Layout(torch.int32, 2, 16),
+    Kind.INTEGER8: Layout(torch.uint8, 8, 32),
+    Kind.FLOAT8: Layout(torch.uint8, 8, 4),
+    Kind.INTEGER5: Layout(torch.int32, 5, 32),
+}
+INTEGERS = frozenset({Kind.INTEGER4, Kind.INTEGER5, Kind.INTEGER8})
+LEVELS = frozenset({Kind.LEVELS4, Kind.LEVELS2})
+FLOATS = frozenset({Kind.HALF, Kind.BRAIN})
+LOOKED_UP = 16
+"""Numbers that codes are looked up in."""
+LARGEST = 1 << 26
+"""No weight has more rows or inputs."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A weight [N, K] in tiles; arrays as bytes, in the layout of ``matmul.h``."""
+
+    kind: Kind
+    rows: int
+    width: int
+    """K filled up."""
+    group: int
+    codes: Tensor
+    block: int = 0
+    middle: float = 0
+    scale: Tensor | None = None
+    zero: Tensor | None = None
+    levels: Tensor | None = None
+    bias: Tensor | None = None
+
+    def within(self, arena: Arena) -> "Tiles":
+        """Return the same with its arrays in ``arena``."""
+
+        def put(array: Tensor | None) -> Tensor | None:
+            return None if array is None else arena.put(array)
+
+        zero, levels, bias = put(self.zero), put(self.levels), put(self.bias)
+        return replace(self, codes=arena.put(self.codes), scale=put(self.scale), zero=zero, levels=levels, bias=bias)
+
+    @property
+    def tiles(self) -> int:
+        """How many there are."""
+        return -(-self.rows // LANES)
+
+    def check(self) -> None:
+        """Raise ValueError where sizes do not go together, or an array is missing that codes of this kind need."""
+        sizes = (self.rows, self.width, self.group)
+        run = LAYOUTS[self.kind].run
+        is_block = self.block in (32, 64) if self.kind in INTEGERS else self.block == 0
+        if not all(0 < size <= LARGEST for size in sizes) or not is_block:
+            raise ValueError(f"no weight is of {self}")
+        if self.width % self.group or self.group % max(run, self.block):
+            raise ValueError(f"groups of {self.group} do not divide {self.width} inputs")
+        if (self.scale is None) != (self.kind in FLOATS) or (self.levels is None) == (self.kind in LEVELS):
+            raise ValueError(f"an array of {self.kind.name} is missing")
+        if self.zero is not None and self.kind not in INTEGERS:
+            raise ValueError(f"{self.kind.name} has no zero points")
+
+    @property
+    def nbytes(self) -> int:
+        arrays = (self.codes, self.scale, self.zero, self.levels, self.bias)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+
+def takes(scheme: Scheme) -> bool:
+    """Return whether weights in this scheme can be laid out in tiles: the inner loops divide their groups."""
+    least = 32 if scheme.mode in (Mode.INT4_ASYM, Mode.INT5_SYM) else 16
+    return scheme.group_size == WHOLE_CHANNEL or scheme.group_size % least == 0
+
+
+def tiles_of(packed: PackedTensor, bias: Tensor | None = None) -> Tiles:
+    """Return a packed weight that :func:`takes` accepts in tiles; ``bias`` [N]."""
+    rows, width = packed.shape
+    mode, size = packed.scheme.mode, packed.scheme.group_size
+    filled = width if size > 0 else -(-width // WIDTH) * WIDTH
+    group = size if size > 0 else filled
+    made = partial(Tiles, rows=rows, width=filled, group=group, scale=_scale(packed), bias=_bias(bias))
+    if mode.stored_as.code_dtype == "F8_E4M3":
+        return made(kind=Kind.FLOAT8, codes=_inputs(packed.codes.view(torch.uint8), filled))
+    zero = None
+    if mode.bits == 8:
+        codes = packed.codes ^ -128 if packed.codes.dtype == torch.int8 else packed.codes
+        if packed.zero_point is not None:
+            zero = _lanes(packed.zero_point.reshape(rows, -1))
+        eights = _eights(codes.view(torch.uint8), filled)
+        return made(kind=Kind.INTEGER8, block=WIDTH, middle=MIDDLES.get(mode, 0), codes=eights, zero=zero)
+    if mode.bits == 2:
+        return made(kind=Kind.LEVELS2, codes=_dwords(packed.codes, filled // 16), levels=_levels(packed, 4).repeat(4))
+    block = 64 if group % 64 == 0 else 32
+    if mode.bits == 5:
+        return made(kind=Kind.INTEGER5, block=block, middle=MIDDLES[mode], codes=_fives(unpack(packed).codes, filled))
+    nibbles = packed.codes
+    if mode.bits == 3:
+        nibbles = pack_bits(unpack_bits(packed.codes, 3, width), 4)
+    dwords = _dwords(nibbles, filled // 8)
+    if (mode not in MIDDLES and mode is not Mode.INT4_ASYM) or group % 32:
+        return made(kind=Kind.LEVELS4, codes=dwords, levels=_levels(packed, 16))
+    if packed.zero_point is not None:
+        zero = _lanes(unpack_bits(packed.zero_point, 4, packed.scale.numel()).reshape(rows, -1))
+    return made(kind=Kind.INTEGER4, block=block, middle=MIDDLES.get(mode, 0), codes=dwords, zero=zero)
+
+
+def tiles_of_floats(weight: Tensor, bias: Tensor | None = None) -> Tiles:
+    """Return a weight [N, K] in fp16 or bf16 in tiles."""
+    rows, width = weight.shape
+    filled = -(-width // WIDTH) * WIDTH
+    kind = Kind.HALF if weight.dtype == torch.float16 else Kind.BRAIN
+    weight = weight if kind is Kind.HALF else weight.bfloat16()
+    return Tiles(kind, rows, filled, filled, _inputs(weight.view(torch.int16), filled), bias=_bias(bias))
+
+
+def _bias(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.float().contiguous()
+
+
+def _levels(packed: PackedTensor, count: int) -> Tensor:
+    """Return what each code stands for, fp32 [count]."""
+    return (
+        GRIDS[packed.scheme.mode]
+        .values(torch.arange(count, dtype=torch.uint8, device="cpu"), packed.shared)
+        .float()
+        .contiguous()
+    )
+
+
+def _scale(packed: PackedTensor) -> Tensor:
+    """[N, G] -> [tiles, G, 16], in fp16 where that is what is stored."""
+    scale = packed.scale
+    if scale.dtype != torch.float16:
+        scale = scale.float()
+    if packed.scheme.mode is Mode.NVFP4 and packed.shared is not None:
+        scale = scale * packed.shared
+    return _lanes(scale)
+
+
+def _lanes(numbers: Tensor) -> Tensor:
+    """[N, G] -> [tiles, G, 16]: one of each row side by side."""
+    rows, columns = numbers.shape
+    return pad(numbers, (0, 0, 0, -rows % LANES)).reshape(-1, LANES, columns).transpose(1, 2).contiguous()
+
+
+def _inputs(numbers: Tensor, filled: int) -> Tensor:
+    """[N, K] -> [tiles, filled, 16]."""
+    return _lanes(pad(numbers, (0, filled - numbers.shape[1])))
+
+
+def _dwords(packed: Tensor, count: int) -> Tensor:
+    """Bytes of small codes [N, B] -> [tiles, count, 16] of four bytes each."""
+    filled = pad(packed, (0, 4 * count - packed.shape[1])).contiguous()
+    return _lanes(filled.view(torch.int32))
+
+
+def _fives(codes: Tensor, filled: int) -> Tensor:
+    """[N, K] codes of 5 bits -> [tiles, filled / 32, 5, 16] of four bytes.
+
+    Of each 32 inputs the lower bits of four times eight, then the fifth bits of all: those of the first four of each
+    eight in the lower half, those of the others in the upper.
+    """
+    whole = pad(codes, (0, filled - codes.shape[1])).reshape(len(codes), -1, 4, 8)
+    lower = pack_bits(whole & 15, 4).view(torch.int32).flatten(2)
+    halves = (whole >> 4).reshape(*whole.shape[:3], 2, 4).transpose(2, 3)  # half, eight, number of the half
+    fifth = halves.flatten(2).int()
+    upper = (fifth << torch.arange(32, dtype=torch.int32, device="cpu")).sum(-1, keepdim=True, dtype=torch.int32)
+    return _lanes(torch.cat((lower, upper), -1).flatten(1))
+
+
+def _eights(codes: Tensor, filled: int) -> Tensor:
+    """[N, K] bytes -> [tiles, filled / 8, 2, 16, 4]: of each eight inputs sixteen rows' even ones, then the odd."""
+    rows, width = codes.shape
+    whole = pad(codes, (0, filled - width, 0, -rows % LANES))
+    return whole.reshape(-1, LANES, filled // 8, 4, 2).permute(0, 2, 4, 1, 3).contiguous()

@@ -1,0 +1,138 @@
+"""What becomes of a handler that fails: a sentence beside what was pressed. Knows no handler but by its name."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from gradio.blocks import Block
+
+from studio.base.errors import Cancelled, ResourceError, UserError, is_out_of_memory
+from studio.base.text import text
+from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
+from studio.session.session import Session
+from studio.ui import drift_panel, present, updates
+from studio.ui.page import Page
+from studio.ui.updates import Updates
+
+LOG = logging.getLogger(__name__)
+ENDS = (GeneratorExit, KeyboardInterrupt, SystemExit, asyncio.CancelledError)
+"""What ends a handler from outside: nothing went wrong in it, and nobody waits for its answer."""
+
+
+class Paged(Protocol):
+    """Whatever holds handlers of a page."""
+
+    page: Page
+
+
+def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator[Updates]]:
+    """Turn whatever a handler raises into a sentence where the visitor is looking; a stack trace goes to the log."""
+
+    @functools.wraps(handler)
+    def safe(self: Paged, session: Session | None, language: str, *inputs: Any) -> Iterator[Updates]:
+        page, name = self.page, handler.__name__
+        if session is None:
+            yield {page.model.notice: present.notice(text("error.choose_a_model", language), "error")}
+            return
+        try:
+            yield from handler(self, session, language, *map(_sayable, inputs))
+            return
+        except ENDS:
+            raise
+        except BaseException as error:  # a library's panic is no Exception, and yet the buttons are to come back
+            said = _said(error, session, name, session.spoken or language)
+        yield {**_RESTS.get(name, _nothing)(page, session), _PLACES[name](page): said}
+        if name in _REDRAWS:
+            yield _REDRAWS[name](page, session, session.spoken or language)
+
+    return safe
+
+
+def _sayable(given: Any) -> Any:
+    """Return what a visitor gave so that it can be shown again: half a character would end all that Gradio sends."""
+    return well_formed(given) if isinstance(given, str) else given
+
+
+def _said(error: BaseException, session: Session, name: str, language: str) -> str:
+    """Return what to say of an error, as HTML; one that nobody meant is written to the log."""
+    if isinstance(error, Cancelled):
+        return present.notice(text(_cancelled(session, name), language))
+    if isinstance(error, UserError):
+        return present.notice(error.sentence(language), "error")
+    LOG.error("%s failed", name, exc_info=error)
+    if is_out_of_memory(error):
+        return present.notice(ResourceError("out_of_memory").sentence(language), "error")
+    return present.notice(text("error.unexpected", language), "error")
+
+
+def _cancelled(session: Session, name: str) -> str:
+    """Return what is true of a job that was stopped: only compressing keeps what it did, and not by every method."""
+    if name != "compress":
+        return "stage.stopped"
+    is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
+    return "stage.cancelled_calibrated" if is_calibrated else "stage.cancelled"
+
+
+def _nothing(page: Page, session: Session) -> Updates:
+    return {}
+
+
+_RESTS: dict[str, Callable[[Page, Session], Updates]] = {
+    **dict.fromkeys(("queue_compress", "compress", "cancel"), updates.plan_at_rest),
+    **dict.fromkeys(("queue_talk", "talk", "regenerate", "stop"), updates.chat_at_rest),
+    **dict.fromkeys(
+        ("queue_drift", "measure_drift", "stop_drift"), lambda page, session: drift_panel.at_rest(page.drift)
+    ),
+    "estimate": lambda page, session: updates.sample_at_rest(page),
+    "halt": lambda page, session: updates.sample_at_rest(page),
+    "export": updates.export_at_rest,
+}
+"""What each handler that failed has to put back first: the buttons that it, or the one before it, switched off."""
+
+
+def _compressing(page: Page, session: Session, language: str) -> Updates:
+    """Return what follows from a model whose files may be here by now, though it was not compressed."""
+    return updates.merged(updates.dynamic(page, session, language), updates.missing(page, session, language))
+
+
+_REDRAWS: dict[str, Callable[[Page, Session, str], Updates]] = {
+    "compress": _compressing,
+    "talk": updates.conversation,
+    "regenerate": updates.conversation,
+    "estimate": updates.map_of,
+    "measure": updates.map_of,
+    "measure_drift": lambda page, session, language: drift_panel.shown(page.drift, session, language),
+}
+"""What else is no longer true after each handler that failed, from the session as it stands."""
+
+_PLACES: dict[str, Callable[[Page], Block]] = {
+    "open_model": lambda page: page.model.notice,
+    "measure": lambda page: page.model.notice,
+    "estimate": lambda page: page.model.notice,
+    "halt": lambda page: page.model.notice,
+    "paint": lambda page: page.map.notice,
+    "pick": lambda page: page.map.notice,
+    "describe": lambda page: page.map.notice,
+    "pin": lambda page: page.map.notice,
+    "unpin": lambda page: page.map.notice,
+    "undo": lambda page: page.plan.progress,
+    "speak": lambda page: page.model.notice,
+    "choose": lambda page: page.plan.progress,
+    "queue_compress": lambda page: page.plan.progress,
+    "queue_talk": lambda page: page.chat.notice,
+    "compress": lambda page: page.plan.progress,
+    **dict.fromkeys(("pick_calibration", "take_calibration", "fetch_calibration"), lambda page: page.plan.progress),
+    **dict.fromkeys(("queue_drift", "measure_drift", "stop_drift"), lambda page: page.drift.progress),
+    **dict.fromkeys(("pick_text", "take_text", "fetch_text"), lambda page: page.drift.progress),
+    "cancel": lambda page: page.plan.progress,
+    "talk": lambda page: page.chat.notice,
+    "regenerate": lambda page: page.chat.notice,
+    "empty": lambda page: page.chat.notice,
+    "edit": lambda page: page.chat.notice,
+    "stop": lambda page: page.chat.notice,
+    "clear": lambda page: page.chat.notice,
+    "export": lambda page: page.export.progress,
+}
+"""Where each handler's errors are shown: beside what was pressed."""

@@ -1,0 +1,310 @@
+"""Session -> what changes on which component. Pure but for asking whether the Hub answers; handles no events."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import Block
+
+from studio.base.text import text
+from studio.chat.conversation import Turn
+from studio.checkpoint import hub, open_model
+from studio.planning.plan import group_sizes
+from studio.quantization.scheme import GROUP_SIZES, Mode
+from studio.session.session import Session
+from studio.ui import answers as talking
+from studio.ui import drift_panel, method_choices, present, sampled_map
+from studio.ui.heatmap import Errors, heatmap
+from studio.ui.page import Page
+from studio.ui.size_chart import size_chart
+
+Updates = dict[Block, Any]
+_ASKED = itertools.count(1)
+"""A number that no visitor's page shows yet."""
+_TURNS = itertools.count(1)
+"""Which of two pictures was begun later, and so shows what the other may not know of."""
+
+
+def dynamic(page: Page, session: Session, language: str) -> Updates:
+    """Return everything that follows from the session's model, plan and compressed copy."""
+    return {
+        page.model.facts: present.model_facts(session, language),
+        page.chat.compressed: compressed_words(session, language),
+        page.export.summary: present.export_summary(session, language),
+        page.export.button: gr.update(interactive=session.folder is not None),
+        **offered(page, session, language),
+        **planned(page, session, language),
+    }
+
+
+def offered(page: Page, session: Session, language: str) -> Updates:
+    """Return what the controls offer, which follows from the model, the mode and what is done where groups misfit."""
+    choice = session.choice
+    fitting: tuple[int, ...] = GROUP_SIZES
+    if session.checkpoint is not None and choice.misfit == "error":
+        fitting = group_sizes(session.checkpoint.layers)
+    grouped, mixable = choice.mode.is_grouped, choice.mode.is_mixable
+    return {
+        page.plan.group_size: gr.update(
+            choices=present.group_choices(fitting, language),
+            interactive=grouped,
+            info=present.group_info(session, fitting, language),
+        ),
+        page.plan.ratio: gr.update(interactive=mixable),
+        page.plan.backup: gr.update(choices=present.backup_choices(language, choice.mode), interactive=mixable),
+        page.plan.all_layers: gr.update(interactive=mixable),
+        page.plan.sensitivity: gr.update(interactive=mixable),
+        page.plan.method: gr.update(
+            choices=method_choices.method_choices(language, session),
+            interactive=choice.mode.bits < 8,
+            info=method_choices.method_info(session, language),
+        ),
+        page.plan.reading: gr.update(visible=choice.method.needs_inputs and choice.mode.bits < 8),
+    }
+
+
+def planned(page: Page, session: Session, language: str) -> Updates:
+    """Return what follows from the plan: fewer components than all, for each costs the browser a look."""
+    return {
+        **figures(page, session, language),
+        page.plan.undo: gr.update(interactive=session.can_undo),
+        page.map.unpin: gr.update(interactive=bool(session.choice.pins)),
+    }
+
+
+def figures(page: Page, session: Session, language: str) -> Updates:
+    """Return every figure of the plan, and no button: what a measurement that ends changes.
+
+    All of it is stamped with its turn, for the answer to a move of a control may overtake that of the measurement which
+    it set off.
+    """
+    turn, plan = next(_TURNS), session.plan
+    found = present.weight_errors(session)
+    shown: Updates = {page.model.strip: present.strip(session, found, language)}
+    if plan is not None:
+        shown |= {
+            **_map(page, session, found, language),
+            page.map.table: present.layer_table(plan, found, language, sampled_map.estimates(session, found)),
+            page.map.pins: present.pins(plan, language),
+            page.sizes.chart: size_chart(plan, language),
+            page.sizes.distribution: present.distribution_table(plan, language),
+        }
+    return _stamped(turn, shown)
+
+
+def card(page: Page, session: Session, language: str) -> Updates:
+    """Return what the layer that the visitor looks at costs in each scheme."""
+    turn = next(_TURNS)
+    return _stamped(turn, {page.map.card: present.layer_card(session, session.looked_at, language)})
+
+
+def _stamped(turn: int, pictures: Updates) -> Updates:
+    """Return the pictures, each of HTML with the turn that it was begun in."""
+    return {
+        component: f'{picture}<i hidden data-turn="{turn}"></i>' if isinstance(picture, str) else picture
+        for component, picture in pictures.items()
+    }
+
+
+def missing(page: Page, session: Session, language: str) -> Updates:
+    """Return what has the missing figures measured, and says so: nothing at all where none is missing."""
+    if not session.is_unmeasured:
+        return {}
+    waits = present.notice(text("stage.in_line", language))
+    return {page.missing: next(_ASKED), page.model.notice: waits}
+
+
+def controls(page: Page, session: Session) -> Updates:
+    """Return the controls of the plan as the session's choice has them.
+
+    Not part of :func:`dynamic`: an answer to one move must not set back what the visitor has moved since.
+    """
+    choice = session.choice
+    return {
+        page.plan.mode: gr.update(value=choice.mode.value),
+        page.plan.group_size: gr.update(value=choice.group_size),
+        page.plan.ratio: gr.update(value=choice.ratio),
+        page.plan.backup: gr.update(value=backup_name(choice.backup)),
+        page.plan.misfit: gr.update(value=choice.misfit),
+        page.plan.all_layers: gr.update(value=choice.all_layers),
+        page.plan.sensitivity: gr.update(value=choice.sensitivity),
+        page.plan.method: gr.update(value=choice.method.value),
+    }
+
+
+def backup_name(backup: Mode | None) -> str:
+    """Return what a backup is called among the choices."""
+    return "none" if backup is None else backup.value
+
+
+def map_of(page: Page, session: Session, language: str) -> Updates:
+    """Return the map in the colour the visitor picked, its legend, and the figures that fill in with it."""
+    turn, found = next(_TURNS), present.weight_errors(session)
+    shown = _map(page, session, found, language) | {page.model.strip: present.strip(session, found, language)}
+    return _stamped(turn, shown)
+
+
+def _map(page: Page, session: Session, found: Errors | None, language: str) -> Updates:
+    plan, colour = session.plan, session.colour
+    if plan is None:
+        return {}
+    errors = present.errors_on_show(session, found, colour)
+    guessed = sampled_map.estimates(session, found) if colour == "weight" else {}
+    as_nearest = errors is not None and present.is_as_nearest(session, colour)
+    predicted = session.predicted_drift if colour == "damage" else None
+    is_coming = session.has_figures
+    legend = present.map_legend(plan, colour, errors, language, guessed, as_nearest, predicted, is_coming)
+    legend += sampled_map.needs_whole(session, language)
+    is_offered = session.is_sampling or sampled_map.is_offered(session, found)
+    offer = gr.update(
+        visible=is_offered, interactive=not session.is_sampling, value=sampled_map.offer(session, language)
+    )
+    return {
+        page.map.legend: legend,
+        page.map.grid: heatmap(plan, errors, language, guessed, is_damage=colour == "damage"),
+        page.map.estimate: offer,
+        page.map.halt: gr.update(visible=session.is_sampling),
+    }
+
+
+def merged(*parts: Updates) -> Updates:
+    """Return all updates as one; of one component the properties are joined, the later ones winning."""
+    whole: Updates = {}
+    for part in parts:
+        for component, change in part.items():
+            before = whole.get(component)
+            both = isinstance(before, dict) and isinstance(change, dict)
+            whole[component] = {**before, **change} if both else change  # type: ignore[dict-item]
+    return whole
+
+
+def staleness(session: Session, language: str) -> str:
+    """Return what there is to say of a compressed copy that is not the plan's, nothing where it is."""
+    is_stale = session.compressed is not None and not session.is_current
+    return present.notice(text("plan.stale", language)) if is_stale else ""
+
+
+def editing(session: Session, language: str) -> str:
+    """Return what there is to say while the next message is to take the place of the last one, else nothing."""
+    return present.notice(text("chat.editing", language)) if session.talk.is_editing else ""
+
+
+def plan_at_rest(page: Page, session: Session) -> Updates:
+    """Return the plan's buttons as they are while nothing is compressed."""
+    return {page.plan.compress: gr.update(interactive=True), page.plan.cancel: gr.update(interactive=False)}
+
+
+def chat_at_rest(page: Page, session: Session) -> Updates:
+    """Return the chat's buttons as they are while nothing is answered."""
+    return {
+        page.chat.send: gr.update(interactive=True),
+        page.chat.stop: gr.update(interactive=False),
+        page.chat.regenerate: gr.update(interactive=session.talk.last is not None),
+        page.chat.edit: gr.update(interactive=session.talk.last is not None),
+    }
+
+
+def export_at_rest(page: Page, session: Session) -> Updates:
+    """Return the button of the one file as it is while none is made."""
+    return {page.export.button: gr.update(interactive=session.folder is not None)}
+
+
+def sample_at_rest(page: Page) -> Updates:
+    """Return the buttons of the sample as they are while none is drawn."""
+    return {page.map.estimate: gr.update(interactive=True), page.map.halt: gr.update(visible=False)}
+
+
+def conversation(page: Page, session: Session, language: str) -> Updates:
+    """Return both columns as the session remembers them, with the figures of the last answers."""
+    turns, last = session.talk.turns, session.talk.last
+    original, compressed = (talking.bubbles(turns, column, language) for column in (0, 1))
+    lines = (
+        [] if last is None else [talking.figures(last.answers, i, language) for i in range(len(last.answers.replies))]
+    )
+    return {
+        page.chat.original: gr.update(value=original),
+        page.chat.compressed: gr.update(value=compressed) | compressed_words(session, language),
+        page.chat.original_stats: lines[0] if lines else "",
+        page.chat.compressed_stats: lines[1] if len(lines) > 1 else "",
+        **rested(page, session, language),
+    }
+
+
+def rested(page: Page, session: Session, language: str) -> Updates:
+    """Return what a conversation that rests changes beside its columns."""
+    last = session.talk.last
+    return {
+        page.chat.speed: talking.picture(session, None if last is None else last.answers, language),
+        page.chat.cache: talking.cache_table(session, language),
+        page.chat.regenerate: gr.update(interactive=last is not None),
+        page.chat.edit: gr.update(interactive=last is not None),
+    }
+
+
+def compressed_words(session: Session, language: str) -> dict[str, Any]:
+    """Return the compressed column's heading, with the scheme that answers in it, and what an empty one says."""
+    if session.compressed is None:
+        label, empty = text("chat.compressed", language), text("chat.nothing_compressed", language)
+    else:
+        scheme = session.compressed.plan.choice.primary
+        label, empty = text("chat.compressed_scheme", language, scheme=scheme), text("chat.ready", language)
+    return gr.update(label=label, placeholder=empty)
+
+
+def model_choices(language: str) -> list[tuple[str, str]]:
+    """Return the models to start with: the built-in one, and small ones on the Hub."""
+    return [(text("model.builtin", language), open_model.BUILTIN)] + [(name, name) for name in open_model.SUGGESTIONS]
+
+
+def answers(page: Page, session: Session, before: Sequence[Turn], turn: Turn, language: str) -> Updates:
+    """Return both columns with the turn that is being answered, and each answer's figures."""
+    chat, given = page.chat, turn.answers
+    columns = tuple(zip((chat.original, chat.compressed), chat.lines, strict=True))
+    shown: Updates = {chat.speed: talking.picture(session, given, language)}
+    for i in range(len(given.replies)):
+        column, line = columns[i]
+        said = talking.turn_bubbles(turn.prompt, given, i, language)
+        shown[column] = talking.bubbles(before, i, language) + said
+        shown[line] = talking.figures(given, i, language)
+    return shown
+
+
+def no_file(page: Page) -> Updates:
+    """Return what takes back the file made for a copy that is no longer the one on show."""
+    return {page.export.progress: "", page.export.file: gr.update(visible=False, value=None)}
+
+
+def spoken(page: Page, session: Session, language: str) -> Updates:
+    """Return every text of the page in ``language``; what a visitor typed stays."""
+    model = gr.update(choices=model_choices(language), info=model_info(language))
+    talk = conversation(page, session, language)
+    lost = drift_panel.measured(page.drift, session, language) | card(page, session, language)
+    named: Updates = {page.model.name: model}
+    return merged(page.words.updates(language), dynamic(page, session, language), talk, lost, named)
+
+
+def model_info(language: str) -> str:
+    """Return how a model is picked here: by searching the Hub, where it answers."""
+    return text("model.info" if hub.reachable() else "model.info_offline", language)
+
+
+def moving(page: Page) -> list[Block]:
+    """Return the components that a change of plan may change."""
+    controls = (page.plan.group_size, page.plan.ratio, page.plan.backup, page.plan.all_layers, page.plan.undo)
+    rounding = (page.plan.sensitivity, page.plan.method, page.plan.reading)
+    map_ = (page.map.legend, page.map.grid, page.map.table, page.map.pins, page.map.unpin, page.map.card)
+    sample = (page.map.estimate, page.map.halt)
+    sizes = (page.sizes.chart, page.sizes.distribution)
+    return [
+        page.missing, page.model.strip, page.model.notice, page.plan.progress, *controls, *rounding, *map_, *sample,
+        *sizes,
+    ]  # fmt: skip
+
+
+def components(page: Page) -> list[Block]:
+    """Return every component a handler may change."""
+    listed: dict[Block, None] = dict.fromkeys([page.session, page.missing, *page.words.components])
+    for panel in (page.header, page.model, page.drift, page.plan, page.map, page.chat, page.sizes, page.export):
+        listed.update(dict.fromkeys(vars(panel).values()))
+    return list(listed)
