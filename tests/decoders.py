@@ -11,7 +11,7 @@ from torch.nn.functional import gelu, silu
 from studio.quantization.packing import PackedTensor, pack
 from studio.quantization.rounding import round_to_nearest
 from studio.quantization.scheme import Scheme
-from studio.runtime.decoder.llama_like import DecoderShape, LayerShape, Rotation
+from studio.runtime.decoder.shape import DecoderShape, LayerShape, Rotation
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from studio.base.errors import ProcessError, UserError
 from studio.base.workers import Unwanted, never, new_worker
-from studio.calibration import self_generated
 from studio.chat.answer import Reply, Speaker, failure
 from studio.chat.loaded_model import LoadedModel, Prefix, replies
 from studio.chat.model_pool import Pool
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.recipe import PackedWeight, check_sizes, read_recipe
 from studio.checkpoint.tokenizer.template import Message
-from studio.evaluation.drift import Drift, drift
-from studio.evaluation.evaluate import predictor
 from studio.runtime.decoder import open_compressed, open_original
 from studio.runtime.model import load_tokenizer
 from studio.runtime.sampling import Sampling
@@ -73,16 +68,6 @@ def _passing(weight: PackedWeight) -> int:
     more, 4-bit ones also unpacked, as int32. Experts stay as they are stored."""
     is_stack = not weight.name.endswith(".weight")
     return math.prod(weight.shape) * (1 if is_stack or weight.scheme.startswith("int8") else 6)
-
-
-def drift_of(speaker: Speaker, checkpoint: Checkpoint, ids: Tensor, text: str) -> Generator[Drift, None, Drift]:
-    """Yield and return how far ``speaker`` has drifted from the original, as :func:`drift` does."""
-    return drift(checkpoint, predictor(speaker.decoder), ids, text)
-
-
-def own_words(speaker: Speaker, checkpoint: Checkpoint, count: int) -> Generator[self_generated.Written, None, Tensor]:
-    """Yield while ``speaker``, the original, writes a text to be calibrated on; return its windows, int64 [W, T]."""
-    return self_generated.write(checkpoint, speaker.decoder, speaker.tokenizer, count)
 
 
 @contextmanager

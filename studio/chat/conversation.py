@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from studio.base.errors import UserError
+from studio.base.progress import Event
 from studio.base.steps import relayed
 from studio.chat.answer import Look, Reply, look, side_by_side
+from studio.chat.answers import Answers
 from studio.chat.columns import Column, borrowed, steady_replies
 from studio.chat.divergence import Comparison
 from studio.chat.judge import Verdict, judged_answer
@@ -19,7 +21,6 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.tokenizer.template import Message
 from studio.runtime.block_model import Step
 from studio.runtime.sampling import Sampling
-from studio.session.events import Answers, Event
 
 COLUMNS = 2
 

@@ -9,13 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from studio.chat.answer import Reply
+from studio.chat.answer import Reply, Voice
 from studio.checkpoint.architecture import Kind, Layer
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import load_config
 from studio.runtime.decoder import MOST_TOKENS, KeyValues, Way, key_values
 from studio.runtime.machine import Machine
-from studio.session.events import Voice
 
 MIN_TOKENS = 3
 """An answer shorter than this has no speed worth comparing."""

@@ -12,13 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from studio.base.dtypes import DTYPE_BYTES
 from studio.base.errors import CheckpointError
-
-DTYPE_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
-    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-"""Bytes of one element, by the dtype's name in the header."""
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Dtypes whose values are weights as they stand."""

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from studio.base.dtypes import DTYPE_BYTES
 from studio.base.errors import CheckpointError
 from studio.checkpoint.byte_ranges import ByteRanges
-from studio.checkpoint.headers import DTYPE_BYTES, FLOATS, TensorEntry
+from studio.checkpoint.headers import FLOATS, TensorEntry
 
 FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
 FP8_SCALES = ("_scale_inv", "_scale")

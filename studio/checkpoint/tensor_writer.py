@@ -16,8 +16,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from studio.base.dtypes import DTYPE_BYTES
 from studio.base.errors import disk_error
-from studio.checkpoint.headers import DTYPE_BYTES
 
 TORCH_DTYPES = {
     "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8, "I8": torch.int8,

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from studio.base.text import text
 from studio.base.units import format_bytes
-from studio.chat.answer import Reply, Speaker
+from studio.chat.answer import Reply, Speaker, Voice
 from studio.chat.roofline import decode_limit, device_of
 from studio.checkpoint.architecture import Layer
 from studio.checkpoint.checkpoint import Checkpoint
@@ -18,7 +18,6 @@ from studio.planning.sampled_survey import CONFIDENCE, Interval, SampledLayer
 from studio.planning.survey import Survey
 from studio.quantization.scheme import Scheme
 from studio.runtime.machine import measured
-from studio.session.events import Voice
 
 Figure = TypeVar("Figure")
 Rows = list[tuple[str, str]]

@@ -26,7 +26,7 @@ from studio.base.settings import settings
 from studio.base.text import DEFAULT, catalogue, preferred, text
 
 if TYPE_CHECKING:  # the session brings torch along, and help must not wait for it
-    from studio.session.events import Event
+    from studio.base.progress import Event
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

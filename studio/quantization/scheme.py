@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, cached_property
 
+from studio.base.dtypes import DTYPE_BYTES
 from studio.base.errors import SchemeError
-from studio.checkpoint.headers import DTYPE_BYTES
 
 
 class Method(StrEnum):

@@ -13,11 +13,13 @@ from pathlib import Path
 from studio import export
 from studio.base.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
 from studio.base.malloc import give_back
+from studio.base.progress import JOBS, Event
 from studio.base.steps import relayed
 from studio.base.units import format_bytes
 from studio.base.workers import in_worker
 from studio.calibration.texts import BUILTIN, Text, digest, read_text
-from studio.chat.columns import Column, compressed_column, drift_of, original_column
+from studio.chat.answers import Answers
+from studio.chat.columns import Column, compressed_column, original_column
 from studio.chat.conversation import Talk
 from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import Checkpoint
@@ -31,7 +33,8 @@ from studio.planning.plan import Choice, Pin, Plan, group_sizes, make_plan
 from studio.planning.sampled_survey import Sample
 from studio.quantization.scheme import Scheme
 from studio.runtime.sampling import Sampling
-from studio.session.events import JOBS, Answers, Event, drift_event, source_event
+from studio.session.events import drift_event, source_event
+from studio.session.model_jobs import drift_of
 from studio.session.survey_job import planned
 from studio.session.texts_job import POOL as POOL
 from studio.session.texts_job import Reading

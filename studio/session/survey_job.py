@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 
 from studio.base.errors import Cancelled, ModelError
 from studio.base.fair_turns import Turns
+from studio.base.progress import JOBS, Event, Job
 from studio.base.steps import relayed
 from studio.base.units import format_bytes
 from studio.base.workers import in_worker
@@ -24,7 +25,6 @@ from studio.planning.plan import Choice, Plan, by_damage, fitted_scheme, make_pl
 from studio.planning.sampled_survey import RUNS, Sample, sampled_survey
 from studio.planning.survey import Survey, candidates, sensitivities, survey
 from studio.quantization.scheme import Scheme
-from studio.session.events import JOBS, Event, Job
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -8,17 +8,18 @@ from pathlib import Path
 from torch import Tensor
 
 from studio.base.errors import ResourceError
+from studio.base.progress import Event
 from studio.base.workspace import own_folder, sessions_folder
 from studio.calibration import self_generated
 from studio.calibration.dataset import read_dataset
 from studio.calibration.texts import GENERATED, Text, check_has_head, read_text
-from studio.chat.columns import original_column, own_words
+from studio.chat.columns import original_column
 from studio.chat.model_pool import Pool
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
 from studio.compression.sequential import calibration_tokens
 from studio.evaluation.evaluate import text_windows
-from studio.session.events import Event
+from studio.session.model_jobs import own_words
 from studio.session.survey_job import Measuring
 
 POOL = Pool()

@@ -6,14 +6,14 @@ from html import escape
 
 from studio.base.text import text
 from studio.base.units import format_bytes
-from studio.chat.answer import Reply
+from studio.chat.answer import Reply, Voice
+from studio.chat.answers import Answers
 from studio.chat.conversation import Turn
 from studio.chat.divergence import Parting
 from studio.chat.judge import Judged, Verdict
 from studio.chat.roofline import bytes_of_a_token, decode_limit, device_of, figures_of, phases, step_weights
 from studio.runtime.decoder import KV_BITS
 from studio.runtime.machine import known
-from studio.session.events import Answers, Voice
 from studio.session.session import Session
 from studio.ui.present import notice, table
 from studio.ui.roofline import roofline

@@ -5,11 +5,11 @@ from typing import Any
 
 import gradio as gr
 
+from studio.base.progress import Event
 from studio.base.text import text
 from studio.chat.conversation import Turn
 from studio.runtime import machine
 from studio.runtime.sampling import Sampling
-from studio.session.events import Event
 from studio.session.session import Session
 from studio.ui import present, updates
 from studio.ui.error_boundary import guarded

@@ -10,6 +10,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from studio.base.errors import Cancelled, UserError
+from studio.base.progress import Event
 from studio.base.settings import settings
 from studio.base.text import preferred, text
 from studio.base.units import format_bytes
@@ -18,7 +19,6 @@ from studio.checkpoint import hub, open_model
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
 from studio.planning.plan import Choice
 from studio.quantization.scheme import Scheme, parse_mode
-from studio.session.events import Event
 from studio.session.session import Session
 from studio.ui import drift_panel, method_choices, present, updates
 from studio.ui.error_boundary import guarded

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Literal, get_args
 
+from studio.base.progress import Event
 from studio.base.text import text
 from studio.base.units import format_bytes, format_count
 from studio.checkpoint.architecture import Kind, ratio_defining
 from studio.checkpoint.open_model import BUILTIN, BUILTIN_PACKAGE
 from studio.planning.plan import MAX_PATTERN, MISFITS, SENSITIVITIES, Pin, Plan
 from studio.quantization.scheme import GROUP_SIZES, WHOLE_CHANNEL, Method, Mode, Scheme
-from studio.session.events import Event
 from studio.session.session import Session
 from studio.ui.heatmap import NONE_GUESSED, Errors, about, figure, mean, scheme_name, shape_name
 from studio.ui.sampled_map import Estimates, estimates

@@ -16,7 +16,7 @@ from studio.quantization.packing import PackedTensor
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.decoder.cuda import CudaDecoder
 from studio.runtime.decoder.cuda_step import Read
-from studio.runtime.decoder.llama_like import DecoderShape, LayerShape, Rotation
+from studio.runtime.decoder.shape import DecoderShape, LayerShape, Rotation
 from studio.runtime.sampling import Picker, Sampling
 
 FILE = Path(__file__).with_name("DECODE_CUDA.md")

@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from studio.cli.commands import app
 from studio.base.settings import settings
 from studio.base.text import text
 from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.headers import read_header
 from studio.checkpoint.recipe import read_recipe
+from studio.cli.commands import app
 from studio.cli.terminal import language
 from studio.session import session as session_module
 from tests.conftest import ARCHITECTURES, ROOT, save_tiny_model

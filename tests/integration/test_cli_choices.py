@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from studio.cli.commands import app
 from studio.base.settings import settings
 from studio.base.text import text
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.cli.commands import app
 from studio.planning import sampled_survey
 from studio.planning.plan import MAX_PINS
 from studio.quantization.scheme import Mode, Scheme

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import tests.integration.test_families as families
+from studio.chat.answers import Answers
 from studio.checkpoint.recipe import read_recipe
 from studio.planning.plan import Choice
 from studio.quantization.packing import PackedTensor
@@ -17,7 +18,6 @@ from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.kernels import PackedStack
 from studio.runtime.model import load_compressed, load_original, slow_schemes
 from studio.runtime.sampling import Sampling
-from studio.session.events import Answers
 from studio.session.session import Session
 from tests.conftest import save_tiny_model, tiny_tokenizer
 from tests.steps import finish

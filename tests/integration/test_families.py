@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 from typer.testing import CliRunner
 
-from studio.cli.commands import app
 from studio.base.errors import CheckpointError, ModelError, UserError
+from studio.chat.answers import Answers
 from studio.checkpoint.architecture import Kind
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
 from studio.checkpoint.file_names import INDEX, PACKED, WEIGHTS
 from studio.checkpoint.recipe import read_recipe
+from studio.cli.commands import app
 from studio.planning.plan import Choice
 from studio.planning.sampled_survey import draws, sampled_survey
 from studio.quantization.packing import PackedTensor
@@ -35,7 +36,6 @@ from studio.runtime.decoder import MOST_TOKENS, GeneralDecoder
 from studio.runtime.kernels import PackedStack
 from studio.runtime.model import load_compressed, load_original, slow_schemes
 from studio.runtime.sampling import Sampling
-from studio.session.events import Answers
 from studio.session.session import Session
 from tests.conftest import tiny_tokenizer
 from tests.small import CountedRanges

@@ -9,13 +9,13 @@ import huggingface_hub
 import pytest
 
 from studio.base.errors import Cancelled, HubError
+from studio.base.progress import Event
 from studio.checkpoint import hub, hub_client
 from studio.checkpoint.architecture import ratio_defining
 from studio.planning import sampled_survey as sample_module
 from studio.planning.plan import Choice
 from studio.planning.sampled_survey import Sample
 from studio.quantization.scheme import Mode, Scheme
-from studio.session.events import Event
 from studio.session.session import Session
 from tests.conftest import save_tiny_model
 from tests.hub_server import LocalHub

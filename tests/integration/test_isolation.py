@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from studio.base.errors import ProcessError
+from studio.chat.answers import Answers
 from studio.chat.loaded_model import LoadedModel
 from studio.chat.model_pool import Pool
 from studio.planning.plan import Choice
 from studio.runtime.sampling import Sampling
 from studio.session import session as session_module
 from studio.session import texts_job
-from studio.session.events import Answers
 from studio.session.session import Session
 from tests.conftest import TEMPLATE, save_tiny_model
 from tests.steps import finish

@@ -12,13 +12,13 @@ import pytest
 from gradio.blocks import Block
 
 from studio.base.errors import UserError
+from studio.base.progress import Event
 from studio.base.text import LANGUAGES, text
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.evaluation import evaluate
 from studio.evaluation.questions import Question
 from studio.planning.plan import Choice
 from studio.quantization.scheme import Method
-from studio.session.events import Event
 from studio.session.session import Session
 from studio.ui import panels, updates
 from studio.ui.chat_handlers import ChatHandlers

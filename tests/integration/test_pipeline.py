@@ -26,11 +26,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from studio.base.errors import Cancelled, CheckpointError, ModelError, PromptError, ResourceError, UserError
+from studio.base.progress import Event
 from studio.base.units import format_bytes
 from studio.chat import answer as chat_module
 from studio.chat import columns as columns_module
 from studio.chat import model_pool as pool_module
 from studio.chat.answer import answer
+from studio.chat.answers import Answers
 from studio.chat.columns import compressed_column
 from studio.chat.model_pool import Pool
 from studio.chat.prompt import prompt_ids
@@ -47,7 +49,6 @@ from studio.runtime.decoder import Decoder, open_compressed, open_original
 from studio.runtime.model import load_compressed, load_original, load_tokenizer, weight_bytes
 from studio.runtime.sampling import Sampling
 from studio.session import session as session_module
-from studio.session.events import Answers, Event
 from studio.session.session import Session
 from tests.conftest import ARCHITECTURES, save_tiny_model
 from tests.steps import finish

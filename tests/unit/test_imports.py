@@ -32,18 +32,6 @@ ONLY_IN = {
     "huggingface_hub": ("studio/checkpoint/hub.py", "studio/checkpoint/hub_client.py", "studio/export/"),
 }
 """Libraries with one home each."""
-PENDING: frozenset[tuple[str, str]] = frozenset(
-    {
-        ("studio.chat.columns", "studio.calibration.self_generated"),
-        ("studio.chat.columns", "studio.evaluation.drift"),
-        ("studio.chat.columns", "studio.evaluation.evaluate"),
-        ("studio.chat.conversation", "studio.session.events"),
-        ("studio.chat.roofline", "studio.session.events"),
-        ("studio.quantization.scheme", "studio.checkpoint.headers"),
-        ("studio.runtime.decoder.sizes", "studio.runtime.decoder.llama_like"),
-    }
-)
-"""Arrows that still run up, each to be cut."""
 
 
 def module_of(file: str) -> str:
@@ -98,12 +86,7 @@ def faults(source: str, file: str) -> list[str]:
     for other in sorted(modules_in(names)):
         if room_of(other) not in RANK or other not in MODULES:
             found.append(f"{other} stands in no room")
-        elif (
-            room in RANK
-            and room_of(other) != room
-            and RANK[room_of(other)] >= RANK[room]
-            and (own, other) not in PENDING
-        ):
+        elif room in RANK and room_of(other) != room and RANK[room_of(other)] >= RANK[room]:
             found.append(f"{own} may not import {other}")
     return found
 
@@ -144,11 +127,7 @@ def test_a_file_imports_only_what_lies_below_it(file: str) -> None:
 @pytest.mark.parametrize("room", RANK)
 def test_no_import_runs_in_a_circle_within_a_room(room: str) -> None:
     edges = {
-        module: {
-            other
-            for other in modules_in(imported(SOURCES[file], file))
-            if room_of(other) == room and (module, other) not in PENDING
-        }
+        module: {other for other in modules_in(imported(SOURCES[file], file)) if room_of(other) == room}
         for module, file in MODULES.items()
         if room_of(module) == room
     }

@@ -15,7 +15,8 @@ from studio.quantization.packing import PackedTensor, pack
 from studio.quantization.rounding import round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.decoder.cpu import NativeDecoder
-from studio.runtime.decoder.llama_like import Rotation, shape_of
+from studio.runtime.decoder.llama_like import shape_of
+from studio.runtime.decoder.shape import Rotation
 from studio.runtime.native.products import decoding, multiply, weight_of
 from studio.runtime.native.structures import Int, layout
 from studio.runtime.native.tiles import Kind, Tiles, tiles_of, tiles_of_floats

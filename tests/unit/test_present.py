@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from studio.base.progress import Event
 from studio.base.text import LANGUAGES, text
 from studio.checkpoint.architecture import Kind
 from studio.planning.plan import Choice, make_plan
 from studio.quantization.scheme import Method, Mode
-from studio.session.events import Event
 from studio.session.session import Session
 from studio.ui.present import errors_on_show, is_as_nearest, layer_card, map_legend, progress, strip
 from tests.unit.test_plan import a_model

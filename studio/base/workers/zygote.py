@@ -34,7 +34,7 @@ PRELOAD = (
     "jinja2.ext",
     "studio.checkpoint.tokenizer.process",
     "studio.chat.columns",
-    "studio.evaluation.drift",
+    "studio.session.model_jobs",
     "studio.planning.output_error",
 )
 """Modules by name; one that cannot be imported is left to the child that needs it."""

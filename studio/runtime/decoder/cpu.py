@@ -13,7 +13,7 @@ from torch import Tensor
 from studio.base.pointers import address, optional
 from studio.runtime.decoder.interface import KV_BITS, MOST_TOKENS, Decoder, Way
 from studio.runtime.decoder.kv_size import SPAN, KeyValues
-from studio.runtime.decoder.llama_like import DecoderShape, LayerShape
+from studio.runtime.decoder.shape import DecoderShape, LayerShape
 from studio.runtime.native.products import checked, decoding, weight_of
 from studio.runtime.native.structures import Cache, Float, Int, Layer, Model, Pointer, Weight
 from studio.runtime.native.tiles import LANES, WIDTH, Tiles

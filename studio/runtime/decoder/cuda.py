@@ -16,7 +16,7 @@ from studio.base.pointers import CUDA, address
 from studio.runtime.decoder.cuda_prompt import CudaPrompt
 from studio.runtime.decoder.cuda_step import CudaStep, Read
 from studio.runtime.decoder.interface import MOST_TOKENS, Decoder, Way
-from studio.runtime.decoder.llama_like import DecoderShape
+from studio.runtime.decoder.shape import DecoderShape
 
 FEW_TOKENS = 8
 """Up to here one step after the other is faster than dequantizing all weights."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from studio.base.pointers import CUDA, address, optional
 from studio.quantization.packing import PackedTensor
 from studio.runtime.decoder.interface import MOST_TOKENS
-from studio.runtime.decoder.llama_like import DecoderShape, LayerShape
+from studio.runtime.decoder.shape import DecoderShape, LayerShape
 from studio.runtime.native.fragments import ROWS, Fragments, Kind, can_join, fragments_of, steps_of
 from studio.runtime.native.nvrtc import Dim, Launch, Module, shared_memory
 

@@ -4,15 +4,14 @@ Llama, Mistral, Qwen 2 and 3, SmolLM 3, Phi-3 and Gemma 1 to 3 differ in a handf
 model that has anything else (a layer norm, experts, a table of positions) has no such shape and goes the general way.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from studio.checkpoint.config_values import bad_value
-from studio.runtime.decoder.sizes import check_sizes
+from studio.runtime.decoder.shape import DecoderShape, LayerShape, Rotation
 
 FAMILIES = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text"}
@@ -25,73 +24,6 @@ FIXED_ROTATIONS = frozenset({"default", "linear", "llama3", "yarn"})
 """Ways to stretch rotations whose frequencies do not depend on the text's length."""
 PARTLY_ROTATED = frozenset({"phi3"})
 """Families whose heads may rotate in part."""
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """Angles by position: ``position * frequencies``, cosines and sines times ``scale``."""
-
-    frequencies: Tensor
-    """fp32 [rotating dimensions / 2]."""
-    scale: float
-
-
-@dataclass(frozen=True)
-class LayerShape:
-    """One layer's weights by name. A tuple holds one fused weight or several, their outputs one behind the other."""
-
-    attention_norm: str
-    qkv: tuple[str, ...]
-    output: str
-    mlp_norm: str
-    gate_up: tuple[str, ...]
-    down: str
-    query_norm: str | None = None
-    key_norm: str | None = None
-    attention_after: str | None = None
-    """The norm behind attention, before the residual is added."""
-    mlp_after: str | None = None
-    window: int = 0
-    """Positions it looks back on, itself included; 0: all."""
-    rotation: int = 0
-    """Which of the model's rotations, -1 for none."""
-
-
-@dataclass(frozen=True)
-class DecoderShape:
-    """A Llama-like decoder: what a step needs to know beside the weights."""
-
-    hidden: int
-    heads: int
-    kv_heads: int
-    dimensions: int
-    """Of one head."""
-    inner: int
-    vocabulary: int
-    activation: int
-    """Of :data:`ACTIVATIONS`."""
-    epsilon: float
-    norm_plus: float
-    """Added to the weights of norms."""
-    embedding_scale: float
-    attention_scale: float
-    attention_cap: float
-    logit_cap: float
-    """Bounds of scores and logits, 0 for none."""
-    rotations: tuple[Rotation, ...]
-    layers: tuple[LayerShape, ...]
-    embedding: str
-    head: str
-    final_norm: str
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
-
-    def weights(self) -> Iterator[str]:
-        """Yield the names of all matrices."""
-        yield from dict.fromkeys((self.embedding, self.head))
-        for layer in self.layers:
-            yield from (*layer.qkv, layer.output, *layer.gate_up, layer.down)
 
 
 def shape_of(model: nn.Module) -> DecoderShape | None:

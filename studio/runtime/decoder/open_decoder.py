@@ -24,7 +24,8 @@ from studio.runtime.decoder import cuda_step
 from studio.runtime.decoder.cpu import NativeDecoder, is_available
 from studio.runtime.decoder.cuda import CudaDecoder
 from studio.runtime.decoder.interface import Decoder, Reason
-from studio.runtime.decoder.llama_like import DecoderShape, shape_of
+from studio.runtime.decoder.llama_like import shape_of
+from studio.runtime.decoder.shape import DecoderShape
 from studio.runtime.decoder.transformers_decoder import GeneralDecoder
 from studio.runtime.model import compressed_config, kept_tensor, load_compressed, load_original, packed_weight, whole
 from studio.runtime.native import fragments, nvrtc

@@ -1,4 +1,4 @@
-"""Whether a decoder's numbers go together: asked once, before compiled code indexes with them. Knows no weights.
+"""A Llama-like decoder in numbers, checked before compiled code indexes with them. Knows no weights.
 
 A config may say anything. Each number is refused under the name that it has there. Widths and vocabularies are at most
 ``MAX_SIZE``, so that products of a few of them stay within what compiled code counts with.
@@ -6,28 +6,94 @@ A config may say anything. Each number is refused under the name that it has the
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+
+from torch import Tensor
 
 from studio.base.errors import CheckpointError
 from studio.checkpoint.config_values import MAX_SIZE, bad_value
 from studio.checkpoint.file_names import CONFIG
-
-if TYPE_CHECKING:
-    from studio.runtime.decoder.llama_like import DecoderShape
 
 MOST_ROTATIONS = 2
 STEP = 16
 """Dimensions of a head come in multiples of this."""
 
 
-def check_sizes(shape: "DecoderShape") -> None:
+@dataclass(frozen=True)
+class Rotation:
+    """Angles by position: ``position * frequencies``, cosines and sines times ``scale``."""
+
+    frequencies: Tensor
+    """fp32 [rotating dimensions / 2]."""
+    scale: float
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """One layer's weights by name. A tuple holds one fused weight or several, their outputs one behind the other."""
+
+    attention_norm: str
+    qkv: tuple[str, ...]
+    output: str
+    mlp_norm: str
+    gate_up: tuple[str, ...]
+    down: str
+    query_norm: str | None = None
+    key_norm: str | None = None
+    attention_after: str | None = None
+    """The norm behind attention, before the residual is added."""
+    mlp_after: str | None = None
+    window: int = 0
+    """Positions it looks back on, itself included; 0: all."""
+    rotation: int = 0
+    """Which of the model's rotations, -1 for none."""
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """A Llama-like decoder: what a step needs to know beside the weights."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    dimensions: int
+    """Of one head."""
+    inner: int
+    vocabulary: int
+    activation: int
+    """Of :data:`ACTIVATIONS`."""
+    epsilon: float
+    norm_plus: float
+    """Added to the weights of norms."""
+    embedding_scale: float
+    attention_scale: float
+    attention_cap: float
+    logit_cap: float
+    """Bounds of scores and logits, 0 for none."""
+    rotations: tuple[Rotation, ...]
+    layers: tuple[LayerShape, ...]
+    embedding: str
+    head: str
+    final_norm: str
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
+    def weights(self) -> Iterator[str]:
+        """Yield the names of all matrices."""
+        yield from dict.fromkeys((self.embedding, self.head))
+        for layer in self.layers:
+            yield from (*layer.qkv, layer.output, *layer.gate_up, layer.down)
+
+
+def check_sizes(shape: DecoderShape) -> None:
     """Raise CheckpointError, the key and its value named, for a shape that no model can have."""
     for key, value, is_sound, expected in _claims(shape):
         if not is_sound:
             raise bad_value(key, value, expected)
 
 
-def _claims(shape: "DecoderShape") -> Iterator[tuple[str, object, bool, str]]:
+def _claims(shape: DecoderShape) -> Iterator[tuple[str, object, bool, str]]:
     """Yield each key, its value, whether it can be and what it must be; later ones rely on those before."""
     sizes = {
         "hidden_size": shape.hidden,
@@ -69,7 +135,7 @@ def _is_finite(number: object) -> bool:
     return isinstance(number, int | float) and math.isfinite(number)
 
 
-def _rotating(shape: "DecoderShape") -> Iterator[tuple[str, object, bool, str]]:
+def _rotating(shape: DecoderShape) -> Iterator[tuple[str, object, bool, str]]:
     yield "rope_parameters", len(shape.rotations), len(shape.rotations) <= MOST_ROTATIONS, f"≤ {MOST_ROTATIONS}"
     for rotation in shape.rotations:
         frequencies = rotation.frequencies
