@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from studio.checkpoint.architecture import Kind, Layer
 from studio.checkpoint.byte_ranges import ByteRanges, FolderRanges
 from studio.checkpoint.checkpoint import Checkpoint, fingerprint
 from studio.checkpoint.headers import read_header
-from studio.planning.plan import Choice, make_plan
+from studio.checkpoint.layers import Kind, Layer
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.quantization.scheme import Mode
 
 

@@ -17,8 +17,8 @@ from studio.base.settings import settings
 from studio.base.tensor_cache import Shelf
 from studio.calibration.texts import digest, positions
 from studio.calibration.texts import token_ids as tokens_of
-from studio.checkpoint.architecture import Kind, Layer
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import Kind, Layer
 from studio.runtime.block_model import BlockModel, Step
 from studio.runtime.model import COMPUTE
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from studio.base.errors import ModelError, TextError
-from studio.checkpoint.architecture import Kind
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import load_config
 from studio.checkpoint.file_names import CONFIG
+from studio.checkpoint.layers import Kind
 from studio.checkpoint.tokenizer.guarded_tokenizer import GuardedTokenizer, load_tokenizer
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from studio.chat.answer import Reply, Voice
-from studio.checkpoint.architecture import Kind, Layer
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import load_config
+from studio.checkpoint.layers import Kind, Layer
 from studio.runtime.decoder import MOST_TOKENS, KeyValues, Way, key_values
 from studio.runtime.machine import Machine
 

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from studio.base.errors import CheckpointError
-from studio.checkpoint.architecture import Kind, Layer, layer_map
+from studio.checkpoint.architecture import layer_map
 from studio.checkpoint.byte_ranges import ByteRanges, FolderRanges
 from studio.checkpoint.config import Task, has_other_parts, load_config, task
 from studio.checkpoint.file_names import CARD, CONFIG
 from studio.checkpoint.headers import TensorEntry, read_header
 from studio.checkpoint.hub import Repository
 from studio.checkpoint.json_file import read_json as read_json
+from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.license import UNKNOWN, License, of_card
 from studio.checkpoint.source_formats import Files, StoredTensor
 from studio.checkpoint.weight_files import joined, listed, no_weights, weight_files

@@ -43,8 +43,6 @@ TEXT_TWINS: dict[str, dict[str, Any]] = {
 }
 """Text parts without a language model of their own in transformers -> the one they are: on text alone the three
 positions of their rotation are one and the same."""
-
-
 REFUSED = {
     "xlnet": "reads_both_ways",
     "cpmant": "reads_both_ways",

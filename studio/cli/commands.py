@@ -24,7 +24,8 @@ from studio.base.text import text
 from studio.base.typed_paths import typed_path
 from studio.cli.target_folder import move_in, workspace_for
 from studio.cli.terminal import Terminal, language, say, terminal
-from studio.quantization.scheme import BACKUPS, Method, Mode, parse_mode
+from studio.quantization.methods import Method
+from studio.quantization.scheme import BACKUPS, Mode, parse_mode
 
 if TYPE_CHECKING:
     from studio.checkpoint.checkpoint import Checkpoint
@@ -304,7 +305,7 @@ def _session(
     method: str = Method.NEAREST,
 ) -> "Session":
     """Return a session with these choices, which are checked before any model is touched."""
-    from studio.planning.plan import Choice
+    from studio.planning.choice import Choice
     from studio.session.session import Session
 
     size = Choice().group_size if group_size is None else group_size

@@ -8,11 +8,11 @@ from studio.base.text import text
 from studio.base.units import format_bytes
 from studio.chat.answer import Reply, Speaker, Voice
 from studio.chat.roofline import decode_limit, device_of
-from studio.checkpoint.architecture import Layer
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import Layer
 from studio.cli.terminal import language, say
 from studio.evaluation.drift import Drift
-from studio.evaluation.evaluate import Evaluation, Spread
+from studio.evaluation.figures import Evaluation, Spread
 from studio.planning.plan import Plan
 from studio.planning.sampled_survey import CONFIDENCE, Interval, SampledLayer
 from studio.planning.survey import Survey

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from studio.checkpoint.architecture import Layer
+from studio.checkpoint.layers import Layer
 from studio.quantization.rounding import Rounded
 from studio.quantization.rounding.sign_round import Start, tuned
-from studio.runtime.block_model import Call
+from studio.runtime.module_hooks import Call
 
 LOTS = 4
 """Into how many the windows are dealt: a step looks at one of them."""

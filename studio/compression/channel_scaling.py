@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from studio.checkpoint.architecture import Layer
+from studio.checkpoint.layers import Layer
 
 BLOCKS = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
 READERS = {

@@ -5,12 +5,10 @@ What is finished is noted in a journal beside the file, so that work that was in
 """
 
 import hashlib
-import json
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,19 +18,19 @@ from torch import Tensor
 from studio import __version__
 from studio.base.errors import CheckpointError
 from studio.base.prefetch import Behind, ahead
-from studio.checkpoint.architecture import Kind, Layer
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import Kind, Layer
+from studio.checkpoint.row_reader import rows_of
 from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot, TensorFile
+from studio.compression.journal import Journal
 from studio.compression.sequential import Changed, guided
 from studio.planning.plan import Assignment, Plan
-from studio.planning.survey import rows_of
+from studio.quantization.methods import Method
 from studio.quantization.quantize import quantize, relative
 from studio.quantization.rounding import shared_of
-from studio.quantization.scheme import Method, Scheme
+from studio.quantization.scheme import Scheme
 from studio.runtime.block_model import Step
 
-SYNC_BYTES = 256 << 20
-"""Written between two entries of the journal, which waits for the disk."""
 READ_AHEAD = 3
 """Pieces, the ends of tensors counted."""
 WRITE_BEHIND = 3
@@ -129,95 +127,6 @@ def compress(
     journal.forget()
     found = {a.layer.name: errors[a.layer.name] or 0.0 for a in plan.assignments if a.scheme is not None}
     return Compressed(plan, file, found, time.perf_counter() - began, resumed, unreached, stacks)
-
-
-class Journal:
-    """The tensors of an unfinished file that are safe on the disk, each with its error (None where it was kept)."""
-
-    def __init__(self, file: Path, digest: str) -> None:
-        self.path = file.with_name(f"{file.name}.journal")
-        self._file = file
-        self._head = json.dumps({"digest": digest})
-        self._waiting: list[str] = []
-        self._syncing: Future[None] | None = None
-
-    def read(self, plan: Plan, size: int) -> dict[str, float | None]:
-        """Return what an interrupted run finished of a file of ``size`` bytes: nothing when there was none, or it had
-        another plan; the journal is then gone, lest it speak of the file that is begun."""
-        schemes = {a.layer.name: a.scheme for a in plan.assignments}
-        try:
-            head, *lines = self.path.read_text(encoding="utf-8").splitlines()
-            found = dict(_whole(lines))
-            if head == self._head and self._file.stat().st_size == size and _is_sound(found, schemes):
-                return found
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):  # no journal, or one cut short
-            pass
-        self.forget()
-        return {}
-
-    @contextmanager
-    def kept(self, out: TensorFile, known: dict[str, float | None]) -> Iterator[None]:
-        """Keep the journal of ``out``, of which ``known`` is done, and bring it up to date at whatever end."""
-        self._out, self._seen = out, out.written
-        lines = [self._head, *(json.dumps([name, error]) for name, error in known.items())]
-        self.path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        with ThreadPoolExecutor(1) as self._thread:
-            try:
-                yield
-            finally:
-                self.flush()
-
-    def note(self, name: str, error: float | None) -> None:
-        """Note that a tensor is whole; it counts once the disk has it, which a thread waits for."""
-        self._waiting.append(json.dumps([name, error]))
-        if self._out.written - self._seen >= SYNC_BYTES:
-            self._settle()
-            self._syncing = self._thread.submit(self._flush, self._taken())
-
-    def flush(self) -> None:
-        """Wait for the disk, then write what waits."""
-        self._settle()
-        self._flush(self._taken())
-
-    def _taken(self) -> list[str]:
-        """Return what waits: tensors that are written as far as the system, before anything else is."""
-        noted, self._waiting, self._seen = self._waiting, [], self._out.written
-        return noted
-
-    def _flush(self, noted: list[str]) -> None:
-        self._out.sync()
-        if noted:
-            with self.path.open("a", encoding="utf-8") as lines:
-                lines.write("\n".join(noted) + "\n")
-
-    def _settle(self) -> None:
-        """Wait for the flush that is under way. Raises what it did."""
-        if self._syncing is not None:
-            syncing, self._syncing = self._syncing, None
-            syncing.result()
-
-    def forget(self) -> None:
-        """Remove the journal."""
-        self.path.unlink(missing_ok=True)
-
-
-def _is_sound(found: Mapping[str, object], schemes: Mapping[str, Scheme | None]) -> bool:
-    """Return whether a journal speaks of the plan's tensors: with an error those that are compressed, without it those
-    that are kept. Raises KeyError for any other."""
-    return all(
-        error is None if schemes[name] is None else type(error) is float and 0 <= error < math.inf
-        for name, error in found.items()
-    )
-
-
-def _whole(lines: Iterable[str]) -> Iterator[tuple[str, float | None]]:
-    """Yield the entries of a journal up to one that is cut short: the power may go while it is written."""
-    for line in lines:
-        try:
-            name, error = json.loads(line)
-        except ValueError:
-            return
-        yield name, error
 
 
 def job_digest(checkpoint: Checkpoint, plan: Plan) -> str:

@@ -18,17 +18,19 @@ from torch import Tensor, nn
 from studio.base.errors import CheckpointError
 from studio.calibration.texts import ASSETS, check_has_head, positions, read_text, token_ids, windows
 from studio.calibration.token_weights import kept_weights
-from studio.checkpoint.architecture import Kind, Layer
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import Kind, Layer
 from studio.compression.block_tuning import tuned_block
 from studio.compression.channel_scaling import Fold, folds
+from studio.quantization.methods import Method
 from studio.quantization.packing import PackedTensor, pack
 from studio.quantization.rounding import METHODS, Rounded, Statistics
 from studio.quantization.rounding.awq import channel_scales, scaled
 from studio.quantization.rounding.sign_round import Start
-from studio.quantization.scheme import Method, Scheme
-from studio.runtime.block_model import BlockModel, Call, Step
+from studio.quantization.scheme import Scheme
+from studio.runtime.block_model import BlockModel, Step
 from studio.runtime.model import COMPUTE
+from studio.runtime.module_hooks import Call
 
 BUILTIN_TEXTS = (ASSETS / "calibration.txt", ASSETS / "calibration-more.txt")
 WINDOWS, WINDOW = 16, 256

@@ -8,7 +8,8 @@ from torch import Tensor
 from studio.base.steps import relayed
 from studio.base.text import text
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.evaluation.evaluate import Evaluation, Predict, evaluate, floor
+from studio.evaluation.evaluate import evaluate, floor
+from studio.evaluation.figures import Evaluation, Predict
 from studio.quantization.scheme import Mode
 
 GUIDED_BITS = (8, 4, 3, 2)

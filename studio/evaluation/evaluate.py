@@ -7,11 +7,9 @@ Sources: KL divergence and same-top share as llama.cpp's perplexity tool has the
 You Need" (Dutta et al. 2024).
 """
 
-import math
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,10 +17,10 @@ from torch.nn.functional import log_softmax
 from torch.nn.utils.rnn import pad_sequence
 
 from studio.base.settings import settings
-from studio.base.steps import relayed
 from studio.base.tensor_cache import Shelf
 from studio.calibration.texts import ASSETS, check_has_head, digest, positions, read_text, token_ids, windows
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.evaluation.figures import Evaluation, Pieces, Predict, Tally, added_to
 from studio.evaluation.questions import Flips, Options, Question, options, questions
 from studio.runtime.block_model import BlockModel
 from studio.runtime.decoder import MOST_TOKENS, Decoder
@@ -35,94 +33,8 @@ FLOOR_WINDOWS = 3
 """Windows that the floor is taken from: the first two batches, whose hidden states an evaluation keeps too."""
 HIDDEN_BYTES = 2 << 30
 """What the kept hidden states of all models and texts may take on disk: about ten evaluations of a 7B model."""
-
-Pieces = Iterator[Tensor]
-"""Logits [t, V] of successive tokens, fp32 or coarser, at most ``MOST_TOKENS`` of them at once."""
-Predict = Callable[[Tensor], Pieces]
-"""Token ids int64 [T] -> the logits after each."""
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A figure over all tokens, and the standard error of its mean over windows, which tokens of one window share."""
-
-    mean: float
-    standard_error: float | None
-    """None while there is only one window."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How far a model is from the original, as far as it has been measured."""
-
-    perplexity: Spread
-    original_perplexity: Spread
-    kld: Spread
-    """Nats a token."""
-    kld_median: float
-    kld_p99: float
-    same_top: Spread
-    """Share of tokens whose likeliest next token is the original's."""
-    tokens: int
-    done: int
-    total: int
-    """Windows, and batches of questions."""
-    flips: Flips | None = None
-
-
-Result = TypeVar("Result")
 Steps = Generator[Evaluation | None, None, Evaluation]
 """What is found so far, None while it is nothing, and in the end the whole. Closing it stops the work."""
-
-
-@dataclass
-class Tally:
-    """Sums what is found window by window; each list has a tensor [T] (losses: [T - 1]) for every window."""
-
-    total: int
-    kld: list[Tensor] = field(default_factory=list)
-    same: list[Tensor] = field(default_factory=list)
-    loss: list[Tensor] = field(default_factory=list)
-    original_loss: list[Tensor] = field(default_factory=list)
-    questions: int = 0
-    """Batches of questions that are answered."""
-
-    def add(self, ids: Tensor, original: Pieces, other: Pieces) -> Iterator[None]:
-        """Take a window: ids [T], logits of both, in the same pieces. Yields after each; at the end it counts."""
-        divergences, same, losses, start = [], [], ([], []), 0  # type: ignore[var-annotated]
-        for ours, theirs in zip(original, other, strict=True):
-            logs = [log_softmax(logits.float(), -1) for logits in (ours, theirs)]
-            divergences.append((logs[0].exp() * (logs[0] - logs[1])).sum(-1))
-            same.append((logs[0].argmax(-1) == logs[1].argmax(-1)).float())
-            coming = ids[start + 1 : start + len(ours) + 1].unsqueeze(1)
-            for kept, log in zip(losses, logs, strict=True):
-                kept.append(-log[: len(coming)].gather(1, coming).squeeze(1))
-            start += len(ours)
-            yield
-        self.kld.append(torch.cat(divergences).clamp_(min=0))  # rounding may take one of nothing below it
-        self.same.append(torch.cat(same))
-        self.original_loss.append(torch.cat(losses[0]))
-        self.loss.append(torch.cat(losses[1]))
-
-    def result(self, flips: Flips | None = None) -> Evaluation:
-        """Return the figures; there has to be a window."""
-        every = torch.cat(self.kld)
-        return Evaluation(
-            perplexity=_perplexity(self.loss),
-            original_perplexity=_perplexity(self.original_loss),
-            kld=_spread(self.kld),
-            kld_median=float(every.median()),
-            kld_p99=float(every.quantile(0.99)),
-            same_top=_spread(self.same),
-            tokens=len(every),
-            done=len(self.kld) + self.questions,
-            total=self.total,
-            flips=flips,
-        )
-
-    def during(self, work: Generator[Any, None, Result]) -> Generator[Evaluation | None, None, Result]:
-        """Yield what is found so far at each step of ``work``, and return what comes of it."""
-        return (yield from relayed(work, lambda _: self.result() if self.kld else None))
 
 
 def evaluate(checkpoint: Checkpoint, other: Predict, ids: Tensor, asked: tuple[Question, ...] | None = None) -> Steps:
@@ -137,7 +49,7 @@ def evaluate(checkpoint: Checkpoint, other: Predict, ids: Tensor, asked: tuple[Q
     for batch in _batches(ids):
         hidden = yield from tally.during(original.hidden(batch))
         for window, states in zip(batch, hidden, strict=True):
-            yield from tally.during(_added(tally, window, original.logits(states), other(window)))
+            yield from tally.during(added_to(tally, window, original.logits(states), other(window)))
             yield tally.result()
     flips = yield from _flips(original, other, tried, tally)
     return tally.result(flips)
@@ -167,7 +79,7 @@ def floor(checkpoint: Checkpoint, ids: Tensor) -> Steps:
         hidden = yield from tally.during(original.hidden(batch))
         again = yield from tally.during(rerun.hidden(batch))
         for window, states, others in zip(batch, hidden, again, strict=True):
-            yield from tally.during(_added(tally, window, original.logits(states), rerun.logits(others)))
+            yield from tally.during(added_to(tally, window, original.logits(states), rerun.logits(others)))
             yield tally.result()
     return tally.result()
 
@@ -224,11 +136,6 @@ class Original:
             yield piece[0]
 
 
-def _added(tally: Tally, window: Tensor, original: Pieces, other: Pieces) -> Generator[None, None, None]:
-    with torch.no_grad():
-        yield from tally.add(window, original, other)
-
-
 def _flips(
     original: Original, other: Predict, tried: Options, tally: Tally
 ) -> Generator[Evaluation | None, None, Flips | None]:
@@ -266,15 +173,3 @@ def _batches(ids: Tensor) -> Iterator[Tensor]:
     while start < len(ids):
         yield ids[start : start + size]
         start, size = start + size, min(2 * size, LARGEST_BATCH)
-
-
-def _spread(values: list[Tensor]) -> Spread:
-    means = torch.stack([value.mean() for value in values]).double()
-    error = float(means.std() / math.sqrt(len(means))) if len(means) > 1 else None
-    return Spread(float(means.mean()), error)
-
-
-def _perplexity(losses: list[Tensor]) -> Spread:
-    loss = _spread(losses)
-    mean = math.exp(min(loss.mean, 700.0))
-    return Spread(mean, None if loss.standard_error is None else mean * loss.standard_error)

@@ -16,9 +16,9 @@ from studio.base import json_cache
 from studio.base.errors import CheckpointError
 from studio.base.settings import settings
 from studio.base.steps import relayed
-from studio.checkpoint.architecture import Layer, ratio_defining
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.planning.survey import chunks
+from studio.checkpoint.layers import Layer, ratio_defining
+from studio.checkpoint.row_reader import chunks
 from studio.quantization.quantize import quantize
 from studio.quantization.rounding import shared_of
 from studio.quantization.scheme import Scheme

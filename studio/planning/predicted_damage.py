@@ -19,8 +19,8 @@ from studio.base.tensor_cache import Shelf
 from studio.calibration import activations
 from studio.calibration.texts import digest
 from studio.calibration.token_weights import SEED, against_signs, lots
-from studio.checkpoint.architecture import Kind
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import Kind
 from studio.planning import layer_losses
 from studio.planning.layer_losses import Figures, Loss, Measured
 from studio.quantization.scheme import Scheme

@@ -22,10 +22,11 @@ from studio.base.device import moved
 from studio.base.errors import CheckpointError, SchemeError
 from studio.base.prefetch import spread
 from studio.base.settings import settings
-from studio.checkpoint.architecture import Layer, ratio_defining
 from studio.checkpoint.byte_ranges import ByteRanges
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.planning.survey import Wanted, candidates, chunk_rows, score
+from studio.checkpoint.layers import Layer, ratio_defining
+from studio.checkpoint.row_reader import chunk_rows
+from studio.planning.survey import Wanted, candidates, score
 from studio.quantization.quantize import Measured, measure, relative
 from studio.quantization.scheme import Scheme
 

@@ -6,28 +6,25 @@ look at.
 """
 
 import math
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from studio.base import json_cache
-from studio.base.device import chunk_weights, moved
 from studio.base.errors import CheckpointError, SchemeError
 from studio.base.settings import settings
 from studio.base.steps import relayed
-from studio.checkpoint.architecture import Kind, Layer, ratio_defining
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import Kind, Layer, ratio_defining
+from studio.checkpoint.row_reader import rows_of
 from studio.planning.plan import Assignment
 from studio.quantization.quantize import Measured, base_schemes, channel_error, measure, relative
 from studio.quantization.rounding import shared_of
 from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme
 
-CHUNK_WEIGHTS = 1 << 22
-"""Weights worked on at once: 16 MB of fp32."""
 VERSION = 1
 """Raised when the figures change their meaning: those kept on disk are then not read any more."""
 
@@ -92,24 +89,6 @@ class Surveyed:
     done: int
     total: int
     """Weights, not layers: a large layer takes longer."""
-
-
-def chunks(layer: Layer) -> list[tuple[int, int]]:
-    """Return row ranges of a weight that are small enough to work on at once, each but the last of even length."""
-    rows, width = layer.matrix
-    step = chunk_rows(width)
-    return [(start, min(start + step, rows)) for start in range(0, rows, step)]
-
-
-def chunk_rows(width: int) -> int:
-    """Return how many rows of a weight are worked on at once, an even number."""
-    return max(2, chunk_weights(CHUNK_WEIGHTS) // width & ~1)
-
-
-def rows_of(checkpoint: Checkpoint, layer: Layer) -> Iterator[Tensor]:
-    """Yield a weight's rows [n, K] in turn, where they are worked on."""
-    for start, stop in chunks(layer):
-        yield moved(checkpoint.read(layer, start, stop))
 
 
 def candidates(layer: Layer, mode: Mode | None = None) -> list[Scheme]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from studio.quantization import native
+from studio.quantization.methods import Method
 from studio.quantization.packing import PackedTensor, pack
 from studio.quantization.rounding import METHODS, dequantize, round_to_nearest
-from studio.quantization.scheme import WHOLE_CHANNEL, Method, Mode, Scheme
+from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
 
 BASE_MODES = (Mode.INT8_SYM, Mode.INT8_ASYM, Mode.INT4_SYM, Mode.INT4_ASYM, Mode.NF4)
 """The modes measured together, in one pass: what most people choose from."""

@@ -6,7 +6,6 @@ one is handed differs between blocks and architectures), so the result is the wh
 pass cannot yield from within its hooks; it runs in a thread that moves only while the reader waits for it.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from studio.base.steps import threaded
-from studio.checkpoint.architecture import Layer, empty_model, load_config, untie
+from studio.checkpoint.architecture import empty_model, load_config, untie
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.file_names import CONFIG
+from studio.checkpoint.layers import Layer
+from studio.runtime.module_hooks import Call, DecoderEnded, ended_by, module_parts, put_parameter, standing_in
 
 Transform = Callable[[Layer, Tensor], Tensor]
 """A layer and its tensor as :meth:`Checkpoint.read` gives it -> the one to compute with, of the same shape."""
@@ -48,44 +49,6 @@ class Step:
     """Weights that have run, of those that will."""
 
 
-@dataclass(frozen=True)
-class Call:
-    """What a part was called with: what lets it run again."""
-
-    part: str
-    module: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def again(self) -> Any:
-        """Run it on the same, without any hook of its own. Its weights have to be there."""
-        return self.module.forward(*self.args, **self.kwargs)
-
-    def pulled(self, gradient: Tensor) -> Tensor | None:
-        """Return the gradient with respect to the hidden states it was given, from that with respect to its output.
-
-        It runs again for that. None for a part that is given no such states: an embedding.
-        """
-        floats = (i for i, arg in enumerate(self.args) if isinstance(arg, Tensor) and arg.is_floating_point())
-        place = next(floats, None)
-        given = self.kwargs.get("hidden_states") if place is None else self.args[place]
-        if not isinstance(given, Tensor):
-            return None
-        given = given.detach().requires_grad_()
-        args, kwargs = list(self.args), dict(self.kwargs)
-        if place is None:
-            kwargs["hidden_states"] = given
-        else:
-            args[place] = given
-        with torch.enable_grad():
-            output = self.module.forward(*args, **kwargs)
-            said = output if isinstance(output, Tensor) else output[0]
-            if said.shape != gradient.shape or not said.requires_grad:
-                return None
-            said.backward(gradient)
-        return given.grad
-
-
 class BlockModel:
     """A checkpoint that runs in ``dtype`` without being loaded.
 
@@ -107,9 +70,9 @@ class BlockModel:
         self._empty: dict[str, Tensor] = self.model.state_dict(keep_vars=True)
         self._stand_in_first()
         self._layers = {name: layer for layer in checkpoint.layers for name in (layer.name, *layer.tied)}
-        self._parts = _parts(self.model, self._empty)
+        self.module_parts = module_parts(self.model, self._empty)
         paths = {module: path for path, module in self.model.named_modules()}
-        self._inner = [part for part in self._parts if f"{part}.".startswith(f"{paths[self._decoder]}.")]
+        self._inner = [part for part in self.module_parts if f"{part}.".startswith(f"{paths[self._decoder]}.")]
 
     def run(self, token_ids: Tensor, after: After | None = None) -> Generator[Step, None, Tensor]:
         """Yield while parts are read and when they have run; return what the head is given, [B, T, D] in the dtype.
@@ -136,9 +99,9 @@ class BlockModel:
                 return output
 
             try:
-                with torch.no_grad(), self._hooked(read, ran), _ended_by(self._decoder):
+                with torch.no_grad(), self._hooked(read, ran), ended_by(self._decoder):
                     self.model(input_ids=token_ids, use_cache=False)
-            except _Ended as ended:
+            except DecoderEnded as ended:
                 return ended.hidden
             raise TypeError(f"{type(self.model).__name__} does not call its decoder")
 
@@ -173,9 +136,9 @@ class BlockModel:
 
             hidden = torch.empty(0, dtype=torch.float32)
             try:
-                with torch.no_grad(), self._hooked(read, ran), _ended_by(self._decoder):
+                with torch.no_grad(), self._hooked(read, ran), ended_by(self._decoder):
                     self.model(input_ids=token_ids, use_cache=False)
-            except _Ended as ended:
+            except DecoderEnded as ended:
                 hidden = ended.hidden
             gradient: Tensor | None = self._head_gradient(hidden, loss, lambda: say(Step(calls[-1].part, done, total)))
             while calls and gradient is not None:
@@ -191,7 +154,7 @@ class BlockModel:
 
     def _head_gradient(self, hidden: Tensor, loss: LogitGradient, wait: Callable[[], None]) -> Tensor:
         """Return the gradient [B, T, D] with respect to what the head is given, [B, T, D]."""
-        outer = [part for part in self._parts if part not in self._inner]
+        outer = [part for part in self.module_parts if part not in self._inner]
         rows = hidden.reshape(1, -1, hidden.shape[-1])
         found = torch.empty_like(rows)
         try:
@@ -201,7 +164,7 @@ class BlockModel:
                 wait()
                 given = rows[:, start : start + LOSS_TOKENS].detach().requires_grad_()
                 ids = torch.zeros(given.shape[:2], dtype=torch.long)
-                with torch.enable_grad(), _standing_in(self._decoder, given):
+                with torch.enable_grad(), standing_in(self._decoder, given):
                     logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
                     logits.backward(loss(logits.detach()))  # type: ignore[no-untyped-call]
                 assert given.grad is not None
@@ -217,14 +180,14 @@ class BlockModel:
         The head is in memory until the generator ends. What the model's own code does to logits (a cap, a factor) is
         done. Raises CheckpointError when a file is damaged.
         """
-        outer = [part for part in self._parts if part not in self._inner]
+        outer = [part for part in self.module_parts if part not in self._inner]
         try:
             for part in outer:
                 self._load(part)
             for start in range(0, hidden.shape[1], tokens):
                 given = hidden[:, start : start + tokens]
                 ids = torch.zeros(given.shape[:2], dtype=torch.long)
-                with torch.no_grad(), _standing_in(self._decoder, given):
+                with torch.no_grad(), standing_in(self._decoder, given):
                     logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
                 yield logits
         finally:
@@ -244,10 +207,10 @@ class BlockModel:
         name, empty = next((name, empty) for name, empty in self._empty.items() if isinstance(empty, nn.Parameter))
         nothing = torch.full((), torch.nan, dtype=empty.dtype).expand(empty.shape)
         self._empty[name] = nn.Parameter(nothing, requires_grad=False)
-        _put(self.model, name, self._empty[name])
+        put_parameter(self.model, name, self._empty[name])
 
     def _size(self, part: str) -> int:
-        return sum(self._layers[name].numel for name in self._parts[part])
+        return sum(self._layers[name].numel for name in self.module_parts[part])
 
     @contextmanager
     def _hooked(self, read: Callable[[str], None], ran: Callable[[Call, Any], Any]) -> Iterator[None]:
@@ -275,19 +238,19 @@ class BlockModel:
     def _load(self, part: str, say: Callable[[], None] = lambda: None) -> None:
         """Read the tensors of a part; ``say`` is called before each, so that a reader may stop there."""
         read: dict[str, Tensor] = {}
-        for name in self._parts[part]:
+        for name in self.module_parts[part]:
             layer = self._layers[name]
             if layer.name not in read:
                 say()
                 read[layer.name] = self._tensor(layer)
-            _put(self.model, name, read[layer.name])
+            put_parameter(self.model, name, read[layer.name])
 
     def replace(self, layer: Layer, tensor: Tensor) -> None:
         """Let the model go on with ``tensor`` [N, K] (of experts [E, N, K]) as this weight, until its part has run."""
         shaped = tensor.reshape(layer.shape).to(self._dtype)
         value = nn.Parameter((shaped.mT if layer.transposed else shaped).contiguous(), requires_grad=False)
         for name in (layer.name, *layer.tied):
-            _put(self.model, name, value)
+            put_parameter(self.model, name, value)
 
     def _tensor(self, layer: Layer) -> Tensor:
         """Return a tensor as the model's code expects it."""
@@ -298,69 +261,5 @@ class BlockModel:
         return nn.Parameter((tensor.mT if layer.transposed else tensor).contiguous(), requires_grad=False)
 
     def _drop(self, part: str) -> None:
-        for name in self._parts[part]:
-            _put(self.model, name, self._empty[name])
-
-
-def _parts(model: nn.Module, tensors: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the modules that are loaded as one -> the tensors each needs.
-
-    They are the elements of outermost lists of modules, whole: within a block, code reads weights of modules that it
-    never calls. Outside, every module that owns tensors stands for itself.
-    """
-    parts: dict[str, list[str]] = defaultdict(list)
-    for name in tensors:
-        steps = name.split(".")
-        paths = [".".join(steps[:length]) for length in range(1, len(steps))]
-        is_list = [isinstance(model.get_submodule(path), nn.ModuleList) for path in paths]
-        elements = (path for path, parent, own in zip(paths[1:], is_list, is_list[1:], strict=False) if parent > own)
-        parts[next(elements, paths[-1] if paths else "")].append(name)
-    return dict(parts)
-
-
-def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Set a parameter or buffer by its full name; the same object may be shared by several."""
-    path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
-    holder: dict[str, Any] = module._buffers if leaf in module._buffers else module._parameters
-    holder[leaf] = tensor
-
-
-class _Ended(BaseException):
-    """The decoder has run; what comes after it need not."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        self.hidden = hidden
-
-
-@contextmanager
-def _ended_by(decoder: nn.Module) -> Iterator[None]:
-    """Raise _Ended with the result when the decoder has run."""
-
-    def end(module: nn.Module, arguments: Any, output: Any) -> None:
-        raise _Ended(output[0])
-
-    handle = decoder.register_forward_hook(end)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-class _Given(tuple[Tensor]):
-    """What a decoder returns, for code that wants its first item or ``last_hidden_state`` and lives without more."""
-
-    def __getattr__(self, name: str) -> Tensor | None:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self[0] if name == "last_hidden_state" else None
-
-
-@contextmanager
-def _standing_in(decoder: nn.Module, hidden: Tensor) -> Iterator[None]:
-    """Let the decoder return ``hidden`` without running."""
-    decoder.forward = lambda *_, **__: _Given((hidden,))
-    try:
-        yield
-    finally:
-        del decoder.forward
+        for name in self.module_parts[part]:
+            put_parameter(self.model, name, self._empty[name])

@@ -12,12 +12,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from studio.base.errors import CheckpointError
-from studio.checkpoint.architecture import Layer, empty_model, untie
+from studio.checkpoint.architecture import empty_model, untie
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import load_config
 from studio.checkpoint.config_values import check_counts
 from studio.checkpoint.file_names import CONFIG
 from studio.checkpoint.headers import read_header
+from studio.checkpoint.layers import Layer
 from studio.checkpoint.recipe import PackedWeight, check_files, read_recipe
 from studio.checkpoint.stop_tokens import stop_ids
 from studio.checkpoint.tokenizer.guarded_tokenizer import load_tokenizer as load_tokenizer

@@ -29,7 +29,8 @@ from studio.compression.resume import unfinished
 from studio.evaluation.drift import Drift
 from studio.evaluation.evaluate import text_windows
 from studio.planning import sampled_survey, survey
-from studio.planning.plan import Choice, Pin, Plan, group_sizes, make_plan
+from studio.planning.choice import Choice, Pin
+from studio.planning.plan import Plan, group_sizes, make_plan
 from studio.planning.sampled_survey import Sample
 from studio.quantization.scheme import Scheme
 from studio.runtime.sampling import Sampling

@@ -17,11 +17,12 @@ from studio.base.steps import relayed
 from studio.base.units import format_bytes
 from studio.base.workers import in_worker
 from studio.checkpoint import open_model
-from studio.checkpoint.architecture import Layer, ratio_defining
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import Layer, ratio_defining
 from studio.planning import output_error, predicted_damage
+from studio.planning.choice import Choice
 from studio.planning.layer_losses import Figures, Measured
-from studio.planning.plan import Choice, Plan, by_damage, fitted_scheme, make_plan
+from studio.planning.plan import Plan, by_damage, fitted_scheme, make_plan
 from studio.planning.sampled_survey import RUNS, Sample, sampled_survey
 from studio.planning.survey import Survey, candidates, sensitivities, survey
 from studio.quantization.scheme import Scheme

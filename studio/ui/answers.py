@@ -15,7 +15,7 @@ from studio.chat.roofline import bytes_of_a_token, decode_limit, device_of, figu
 from studio.runtime.decoder import KV_BITS
 from studio.runtime.machine import known
 from studio.session.session import Session
-from studio.ui.present import notice, table
+from studio.ui.html import notice, table
 from studio.ui.roofline import roofline
 
 Bubble = dict[str, str]

@@ -11,9 +11,9 @@ from studio.chat.conversation import Turn
 from studio.runtime import machine
 from studio.runtime.sampling import Sampling
 from studio.session.session import Session
-from studio.ui import present, updates
+from studio.ui import html, updates
 from studio.ui.error_boundary import guarded
-from studio.ui.handlers import paced
+from studio.ui.pacing import paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
 
@@ -32,7 +32,7 @@ class ChatHandlers:
         yield {
             **{button: gr.update(interactive=False) for button in (chat.send, chat.regenerate, chat.edit)},
             chat.stop: gr.update(interactive=True),
-            chat.notice: present.notice(text("stage.waiting", language)),
+            chat.notice: html.notice(text("stage.waiting", language)),
         }
 
     @guarded
@@ -59,7 +59,7 @@ class ChatHandlers:
         is_taken = yield from self._answered(session, language, last.prompt, True, *settings)
         is_same = is_taken and self._sampling(*settings).temperature == 0
         said = text("chat.same_again", session.spoken or language) if is_same else ""
-        yield {self.page.chat.notice: present.notice(said)}
+        yield {self.page.chat.notice: html.notice(said)}
 
     def _answered(
         self, session: Session, language: str, prompt: str, again: bool, system: str, kv_bits: int, *settings: Any
@@ -74,7 +74,7 @@ class ChatHandlers:
         for item in paced(session.chat(prompt, sampling, system or "", int(kv_bits), again)):
             spoken = session.spoken or language
             if isinstance(item, Event):
-                yield {self.page.chat.notice: present.progress(item, spoken)}
+                yield {self.page.chat.notice: html.progress(item, spoken)}
             elif session.talk.epoch == epoch:  # not cleared meanwhile
                 shown = updates.answers(self.page, session, before, Turn(prompt, item), spoken)
                 yield shown | {self.page.chat.notice: ""}

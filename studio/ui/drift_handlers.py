@@ -10,9 +10,9 @@ from studio.base.errors import Cancelled, UserError
 from studio.base.text import text
 from studio.calibration.texts import GENERATED
 from studio.session.session import Session
-from studio.ui import drift_panel, method_choices, present, updates
+from studio.ui import drift_panel, html, method_choices, updates
 from studio.ui.error_boundary import guarded
-from studio.ui.handlers import paced
+from studio.ui.pacing import paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
 
@@ -31,7 +31,7 @@ class DriftHandlers:
         yield {
             panel.measure: gr.update(interactive=False),
             panel.stop: gr.update(visible=True, interactive=True),
-            panel.progress: present.notice(text("stage.waiting", language)),
+            panel.progress: html.notice(text("stage.waiting", language)),
         }
 
     @guarded
@@ -43,10 +43,10 @@ class DriftHandlers:
             for event in paced(session.measure_drift()):
                 spoken = session.spoken or language
                 figures: Updates = drift_panel.measured(panel, session, spoken)
-                yield figures | {panel.progress: present.progress(event, spoken)}
+                yield figures | {panel.progress: html.progress(event, spoken)}
         except Cancelled:
             is_partial = session.drift is not None and not session.drift.is_whole
-            said = present.notice(text("drift.stopped", session.spoken or language)) if is_partial else ""
+            said = html.notice(text("drift.stopped", session.spoken or language)) if is_partial else ""
         yield drift_panel.shown(panel, session, session.spoken or language) | {panel.progress: said}
 
     @guarded
@@ -66,17 +66,17 @@ class DriftHandlers:
     def take_text(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
         """Measure on the visitor's file from now on, or on the built-in texts again."""
         panel = self.page.drift
-        yield {panel.progress: present.notice(text("reads.reading", language))}
+        yield {panel.progress: html.notice(text("reads.reading", language))}
         yield {panel.progress: ""} | _taken(session.evaluate_on, _path(given), panel.text, panel.progress, language)
 
     @guarded
     def fetch_text(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Measure on a data set of the Hub from now on."""
         panel = self.page.drift
-        yield {panel.progress: present.notice(text("reads.fetching", language))}
+        yield {panel.progress: html.notice(text("reads.fetching", language))}
         said = _taken(session.evaluate_on, str(name or ""), panel.dataset, panel.progress, language)
         reads = text("reads.reads", language, text=session.evaluation.name) if session.evaluation is not None else ""
-        yield {panel.progress: present.notice(reads)} | said
+        yield {panel.progress: html.notice(reads)} | said
 
     @guarded
     def pick_calibration(self, session: Session, language: str, kind: str) -> Iterator[Updates]:
@@ -89,7 +89,7 @@ class DriftHandlers:
     def take_calibration(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
         """Calibrate on the visitor's file from now on, or on the built-in texts again."""
         plan = self.page.plan
-        yield {plan.progress: present.notice(text("reads.reading", language))}
+        yield {plan.progress: html.notice(text("reads.reading", language))}
         said = _taken(session.calibrate_on, _path(given), plan.calibration, plan.progress, language)
         yield self._reads(session, language) | said
 
@@ -97,7 +97,7 @@ class DriftHandlers:
     def fetch_calibration(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Calibrate on a data set of the Hub from now on."""
         plan = self.page.plan
-        yield {plan.progress: present.notice(text("reads.fetching", language))}
+        yield {plan.progress: html.notice(text("reads.fetching", language))}
         said = _taken(session.calibrate_on, str(name or ""), plan.dataset, plan.progress, language)
         yield self._reads(session, language) | said
 
@@ -130,5 +130,5 @@ def _taken(
         take(given)
     except UserError as error:
         emptied = gr.skip() if isinstance(given, str) else gr.update(value=None)
-        return {box: emptied, place: present.notice(error.sentence(language), "error")}
+        return {box: emptied, place: html.notice(error.sentence(language), "error")}
     return {box: gr.skip()}

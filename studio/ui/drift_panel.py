@@ -9,8 +9,8 @@ from gradio.blocks import Block
 
 from studio.base.text import text
 from studio.evaluation.drift import Drift, guidance
-from studio.evaluation.evaluate import Spread
-from studio.quantization.scheme import Method
+from studio.evaluation.figures import Spread
+from studio.quantization.methods import Method
 from studio.session.session import Session
 from studio.ui.localized import Words
 from studio.ui.text_picker import EVALUATION, text_choice

@@ -12,7 +12,7 @@ from studio.base.errors import Cancelled, ResourceError, UserError, is_out_of_me
 from studio.base.text import text
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
 from studio.session.session import Session
-from studio.ui import drift_panel, present, updates
+from studio.ui import drift_panel, html, updates
 from studio.ui.page import Page
 from studio.ui.updates import Updates
 
@@ -34,7 +34,7 @@ def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator
     def safe(self: Paged, session: Session | None, language: str, *inputs: Any) -> Iterator[Updates]:
         page, name = self.page, handler.__name__
         if session is None:
-            yield {page.model.notice: present.notice(text("error.choose_a_model", language), "error")}
+            yield {page.model.notice: html.notice(text("error.choose_a_model", language), "error")}
             return
         try:
             yield from handler(self, session, language, *map(_sayable, inputs))
@@ -58,13 +58,13 @@ def _sayable(given: Any) -> Any:
 def _said(error: BaseException, session: Session, name: str, language: str) -> str:
     """Return what to say of an error, as HTML; one that nobody meant is written to the log."""
     if isinstance(error, Cancelled):
-        return present.notice(text(_cancelled(session, name), language))
+        return html.notice(text(_cancelled(session, name), language))
     if isinstance(error, UserError):
-        return present.notice(error.sentence(language), "error")
+        return html.notice(error.sentence(language), "error")
     LOG.error("%s failed", name, exc_info=error)
     if is_out_of_memory(error):
-        return present.notice(ResourceError("out_of_memory").sentence(language), "error")
-    return present.notice(text("error.unexpected", language), "error")
+        return html.notice(ResourceError("out_of_memory").sentence(language), "error")
+    return html.notice(text("error.unexpected", language), "error")
 
 
 def _cancelled(session: Session, name: str) -> str:

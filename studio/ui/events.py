@@ -26,8 +26,6 @@ SAVE = """(file) => {
   if (file) setTimeout(save, 100, 300);
 }"""
 """Press the file's own button once it is there: the first time, the browser has to fetch what draws it."""
-
-
 MENUS = """() => {
   const still = new Set(['Tab', 'Shift', 'Control', 'Alt', 'Meta', 'CapsLock']);
   addEventListener('keydown', (event) => {

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
@@ -17,38 +17,20 @@ from studio.base.units import format_bytes
 from studio.base.workspace import own_folder
 from studio.checkpoint import hub, open_model
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
-from studio.planning.plan import Choice
+from studio.planning.choice import Choice
 from studio.quantization.scheme import Scheme, parse_mode
 from studio.session.session import Session
-from studio.ui import drift_panel, method_choices, present, updates
+from studio.ui import choices, drift_panel, html, method_choices, updates
 from studio.ui.error_boundary import guarded
+from studio.ui.map_text import COLOURS, Colour
+from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
-from studio.ui.present import COLOURS, Colour
 from studio.ui.updates import Updates
-
-Step = TypeVar("Step")
-PACE = 0.1
-"""Seconds between repaints while something runs: often enough to live, seldom enough to cost nothing."""
-MAP_PACE = 0.4
-"""The same for the whole map."""
-
-
-def paced(steps: Iterable[Step]) -> Iterator[Step]:
-    """Yield the first step, then the newest one at most every ``PACE`` seconds, and the last."""
-    shown = float("-inf")
-    waiting: Step | None = None
-    for step in steps:
-        waiting = step
-        if time.monotonic() - shown >= PACE:
-            yield step
-            shown, waiting = time.monotonic(), None
-    if waiting is not None:
-        yield waiting
 
 
 def _begun(language: str) -> str:
     """Return what is shown until a job says where it stands: the first one's process takes seconds to be there."""
-    return present.progress(Event("begin"), language)
+    return html.progress(Event("begin"), language)
 
 
 class Handlers:
@@ -74,10 +56,10 @@ class Handlers:
     @guarded
     def open_model(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Open the chosen model from its headers."""
-        yield {self.page.model.notice: present.notice(text("stage.headers", language))}
+        yield {self.page.model.notice: html.notice(text("stage.headers", language))}
         before = session.checkpoint
         for event in paced(session.open(str(name or ""))):
-            yield {self.page.model.notice: present.progress(event, session.spoken or language)}
+            yield {self.page.model.notice: html.progress(event, session.spoken or language)}
         language = session.spoken or language
         if before is not None and session.checkpoint is before:  # chosen again, or merely left: nothing has changed
             yield {self.page.model.notice: "", **updates.missing(self.page, session, language)}
@@ -93,7 +75,7 @@ class Handlers:
             updates.card(self.page, session, language),
             {
                 self.page.drift.progress: "",
-                self.page.map.layer: gr.update(choices=present.layer_choices(session), value=None),
+                self.page.map.layer: gr.update(choices=choices.layer_choices(session), value=None),
                 self.page.plan.progress: "",
             },
             updates.missing(self.page, session, language),
@@ -125,7 +107,7 @@ class Handlers:
         try:
             for event in paced(steps):
                 spoken = session.spoken or language
-                shown: Updates = {self.page.model.notice: present.progress(event, spoken)}
+                shown: Updates = {self.page.model.notice: html.progress(event, spoken)}
                 if time.monotonic() - painted >= MAP_PACE:
                     shown |= updates.map_of(self.page, session, spoken)
                     painted = time.monotonic()
@@ -205,7 +187,7 @@ class Handlers:
     def pin(self, session: Session, language: str, pattern: str, scheme: str) -> Iterator[Updates]:
         """Keep these layers in one scheme and plan the others around them."""
         if not str(pattern or "").strip():
-            yield {self.page.map.notice: present.notice(text("pin.pick_first", language), "error")}
+            yield {self.page.map.notice: html.notice(text("pin.pick_first", language), "error")}
             return
         session.pin(str(pattern), None if scheme == "none" else Scheme.parse(str(scheme)))
         session.looked_at = str(pattern)
@@ -245,25 +227,25 @@ class Handlers:
         yield {
             self.page.plan.compress: gr.update(interactive=False),
             self.page.plan.cancel: gr.update(interactive=True),
-            self.page.plan.progress: present.notice(text("stage.waiting", language)),
+            self.page.plan.progress: html.notice(text("stage.waiting", language)),
         }
 
     @guarded
     def compress(self, session: Session, language: str) -> Iterator[Updates]:
         """Compress, with progress; Cancel ends it between two steps."""
         if session.is_made:  # all that was said to it and measured of it stays
-            said = present.notice(text("plan.unchanged", session.spoken or language), "good")
+            said = html.notice(text("plan.unchanged", session.spoken or language), "good")
             yield updates.plan_at_rest(self.page, session) | {self.page.plan.progress: said}
             return
         yield {self.page.plan.progress: _begun(session.spoken or language)}
         for event in paced(session.compress()):
-            yield {self.page.plan.progress: present.progress(event, session.spoken or language)}
+            yield {self.page.plan.progress: html.progress(event, session.spoken or language)}
         language = session.spoken or language
         compressed = session.compressed
         if compressed is None:  # another model was opened this moment
             yield updates.plan_at_rest(self.page, session) | {self.page.plan.progress: ""}
             return
-        done = present.notice(text("stage.done", language, seconds=f"{compressed.seconds:.1f}"), "good")
+        done = html.notice(text("stage.done", language, seconds=f"{compressed.seconds:.1f}"), "good")
         stale = updates.staleness(session, language)
         yield updates.merged(
             updates.plan_at_rest(self.page, session),
@@ -292,14 +274,14 @@ class Handlers:
         folder = own_folder(Path(get_upload_folder()))
         steps = session.archive(folder)
         for event in paced(steps):
-            yield {self.page.export.progress: present.progress(event, session.spoken or language)}
+            yield {self.page.export.progress: html.progress(event, session.spoken or language)}
         language = session.spoken or language
         file = next(folder.iterdir())
         size = format_bytes(file.stat().st_size)
         yield {
             **updates.export_at_rest(self.page, session),
             self.page.export.file: gr.update(value=str(file), visible=True, label=f"{file.name} ({size})"),
-            self.page.export.progress: present.notice(text("stage.ready", language, size=size, name=file.name), "good"),
+            self.page.export.progress: html.notice(text("stage.ready", language, size=size, name=file.name), "good"),
         }
 
     def suggest(self, language: str, typed: gr.KeyUpData) -> Any:

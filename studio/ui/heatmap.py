@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from studio.base.text import text
 from studio.base.units import format_bytes
-from studio.checkpoint.architecture import EXPERT
+from studio.checkpoint.layers import EXPERT
 from studio.planning.plan import Assignment, Plan
 from studio.planning.sampled_survey import Interval
 from studio.quantization.scheme import Scheme

@@ -6,9 +6,9 @@ import torch
 
 from studio.base.text import DEFAULT, text
 from studio.calibration.texts import GENERATED, Text
-from studio.checkpoint.architecture import ratio_defining
+from studio.checkpoint.layers import ratio_defining
+from studio.quantization.methods import Method
 from studio.quantization.rounding import METHODS
-from studio.quantization.scheme import Method
 from studio.session.session import Session
 
 FEW = 12

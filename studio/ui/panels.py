@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.base.text import DEFAULT, LANGUAGES, text
-from studio.planning.plan import MIN_RATIO, Choice
+from studio.planning.choice import MIN_RATIO, Choice
 from studio.quantization.scheme import GROUP_SIZES
-from studio.ui.localized import Words, heading
-from studio.ui.method_choices import method_choices
-from studio.ui.present import (
+from studio.ui.choices import (
     backup_choices,
     colour_choices,
     group_choices,
@@ -18,6 +16,8 @@ from studio.ui.present import (
     scheme_choices,
     sensitivity_choices,
 )
+from studio.ui.localized import Words, heading
+from studio.ui.method_choices import method_choices
 from studio.ui.text_picker import CALIBRATION, text_choice
 
 PICK = """
@@ -49,8 +49,6 @@ element.addEventListener('keydown', (event) => {
 """
 """A click on a layer says which; arrows move from cell to cell, so that the map is one stop of the Tab key. What a cell
 says to those who hear the page, it says under the pointer too."""
-
-
 NEWEST = """
 let newest = props.value;
 const turn = (html) => Number(/data-turn="(\\d+)"/.exec(html)?.[1] ?? 0);

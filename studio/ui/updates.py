@@ -14,7 +14,7 @@ from studio.planning.plan import group_sizes
 from studio.quantization.scheme import GROUP_SIZES, Mode
 from studio.session.session import Session
 from studio.ui import answers as talking
-from studio.ui import drift_panel, method_choices, present, sampled_map
+from studio.ui import choices, drift_panel, html, map_text, method_choices, present, sampled_map
 from studio.ui.heatmap import Errors, heatmap
 from studio.ui.page import Page
 from studio.ui.size_chart import size_chart
@@ -47,12 +47,12 @@ def offered(page: Page, session: Session, language: str) -> Updates:
     grouped, mixable = choice.mode.is_grouped, choice.mode.is_mixable
     return {
         page.plan.group_size: gr.update(
-            choices=present.group_choices(fitting, language),
+            choices=choices.group_choices(fitting, language),
             interactive=grouped,
-            info=present.group_info(session, fitting, language),
+            info=choices.group_info(session, fitting, language),
         ),
         page.plan.ratio: gr.update(interactive=mixable),
-        page.plan.backup: gr.update(choices=present.backup_choices(language, choice.mode), interactive=mixable),
+        page.plan.backup: gr.update(choices=choices.backup_choices(language, choice.mode), interactive=mixable),
         page.plan.all_layers: gr.update(interactive=mixable),
         page.plan.sensitivity: gr.update(interactive=mixable),
         page.plan.method: gr.update(
@@ -80,15 +80,15 @@ def figures(page: Page, session: Session, language: str) -> Updates:
     it set off.
     """
     turn, plan = next(_TURNS), session.plan
-    found = present.weight_errors(session)
+    found = map_text.weight_errors(session)
     shown: Updates = {page.model.strip: present.strip(session, found, language)}
     if plan is not None:
         shown |= {
             **_map(page, session, found, language),
-            page.map.table: present.layer_table(plan, found, language, sampled_map.estimates(session, found)),
-            page.map.pins: present.pins(plan, language),
+            page.map.table: map_text.layer_table(plan, found, language, sampled_map.estimates(session, found)),
+            page.map.pins: map_text.pins(plan, language),
             page.sizes.chart: size_chart(plan, language),
-            page.sizes.distribution: present.distribution_table(plan, language),
+            page.sizes.distribution: map_text.distribution_table(plan, language),
         }
     return _stamped(turn, shown)
 
@@ -96,7 +96,7 @@ def figures(page: Page, session: Session, language: str) -> Updates:
 def card(page: Page, session: Session, language: str) -> Updates:
     """Return what the layer that the visitor looks at costs in each scheme."""
     turn = next(_TURNS)
-    return _stamped(turn, {page.map.card: present.layer_card(session, session.looked_at, language)})
+    return _stamped(turn, {page.map.card: map_text.layer_card(session, session.looked_at, language)})
 
 
 def _stamped(turn: int, pictures: Updates) -> Updates:
@@ -111,7 +111,7 @@ def missing(page: Page, session: Session, language: str) -> Updates:
     """Return what has the missing figures measured, and says so: nothing at all where none is missing."""
     if not session.is_unmeasured:
         return {}
-    waits = present.notice(text("stage.in_line", language))
+    waits = html.notice(text("stage.in_line", language))
     return {page.missing: next(_ASKED), page.model.notice: waits}
 
 
@@ -140,7 +140,7 @@ def backup_name(backup: Mode | None) -> str:
 
 def map_of(page: Page, session: Session, language: str) -> Updates:
     """Return the map in the colour the visitor picked, its legend, and the figures that fill in with it."""
-    turn, found = next(_TURNS), present.weight_errors(session)
+    turn, found = next(_TURNS), map_text.weight_errors(session)
     shown = _map(page, session, found, language) | {page.model.strip: present.strip(session, found, language)}
     return _stamped(turn, shown)
 
@@ -149,12 +149,12 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
     plan, colour = session.plan, session.colour
     if plan is None:
         return {}
-    errors = present.errors_on_show(session, found, colour)
+    errors = map_text.errors_on_show(session, found, colour)
     guessed = sampled_map.estimates(session, found) if colour == "weight" else {}
-    as_nearest = errors is not None and present.is_as_nearest(session, colour)
+    as_nearest = errors is not None and map_text.is_as_nearest(session, colour)
     predicted = session.predicted_drift if colour == "damage" else None
     is_coming = session.has_figures
-    legend = present.map_legend(plan, colour, errors, language, guessed, as_nearest, predicted, is_coming)
+    legend = map_text.map_legend(plan, colour, errors, language, guessed, as_nearest, predicted, is_coming)
     legend += sampled_map.needs_whole(session, language)
     is_offered = session.is_sampling or sampled_map.is_offered(session, found)
     offer = gr.update(
@@ -182,12 +182,12 @@ def merged(*parts: Updates) -> Updates:
 def staleness(session: Session, language: str) -> str:
     """Return what there is to say of a compressed copy that is not the plan's, nothing where it is."""
     is_stale = session.compressed is not None and not session.is_current
-    return present.notice(text("plan.stale", language)) if is_stale else ""
+    return html.notice(text("plan.stale", language)) if is_stale else ""
 
 
 def editing(session: Session, language: str) -> str:
     """Return what there is to say while the next message is to take the place of the last one, else nothing."""
-    return present.notice(text("chat.editing", language)) if session.talk.is_editing else ""
+    return html.notice(text("chat.editing", language)) if session.talk.is_editing else ""
 
 
 def plan_at_rest(page: Page, session: Session) -> Updates:

@@ -19,9 +19,10 @@ import orjson
 
 from studio.base.settings import settings
 from studio.checkpoint import open_model
-from studio.checkpoint.architecture import Kind, Layer, ratio_defining
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.planning.plan import Choice, make_plan
+from studio.checkpoint.layers import Kind, Layer, ratio_defining
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.planning.survey import LayerSurvey, Survey, candidates, score, survey
 from studio.quantization.quantize import channel_error, quantize
 from studio.quantization.scheme import Mode

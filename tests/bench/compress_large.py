@@ -13,7 +13,8 @@ from pathlib import Path
 
 from studio.checkpoint.checkpoint import of_folder, weight_files
 from studio.compression.compress import compress
-from studio.planning.plan import Choice, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.quantization.scheme import Mode
 from tests.bench.measure import drop_cache
 from tests.steps import finish

@@ -15,7 +15,7 @@ from tests.parity.nncf_side import listening, model, nncf
 
 import torch  # isort: skip - NNCF first: it reads its environment when imported
 
-from studio.checkpoint.architecture import Kind, ratio_defining
+from studio.checkpoint.layers import Kind, ratio_defining
 from tests.bench.compress_builtin import CHOICE, built_in
 
 RUNS = 3

@@ -14,7 +14,8 @@ from studio.checkpoint.open_model import open_model
 from studio.checkpoint.tensor_writer import Slot, TensorFile
 from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.planning.plan import Choice, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.quantization.scheme import Mode
 from tests.steps import finish
 

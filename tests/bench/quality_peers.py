@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studio.checkpoint.architecture import Kind, Layer
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.open_model import builtin_file
 from studio.quantization.packing import pack
 from studio.quantization.rounding.nearest import round_to_nearest

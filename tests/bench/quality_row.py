@@ -19,16 +19,19 @@ from safetensors import safe_open
 from torch import Tensor
 
 from studio import export
-from studio.checkpoint.architecture import Kind
 from studio.checkpoint.checkpoint import WEIGHTS, Checkpoint
+from studio.checkpoint.layers import Kind
 from studio.checkpoint.recipe import read_recipe
 from studio.compression.compress import compress
-from studio.evaluation.evaluate import Evaluation, Original, Tally
-from studio.planning.plan import SENSITIVITIES, Choice, Sensitivity, by_damage, make_plan
+from studio.evaluation.evaluate import Original
+from studio.evaluation.figures import Evaluation, Tally
+from studio.planning.choice import SENSITIVITIES, Choice, Sensitivity
+from studio.planning.plan import by_damage, make_plan
 from studio.planning.predicted_damage import measure
 from studio.planning.survey import sensitivities
+from studio.quantization.methods import Method
 from studio.quantization.packing import PackedTensor
-from studio.quantization.scheme import Method, Mode, Scheme
+from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.model import load_tokenizer
 from tests.bench.quality_data import dithered, windows
 from tests.bench.quality_peers import PEERS, Made, Peer, Predict, predictor

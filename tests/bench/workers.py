@@ -25,7 +25,8 @@ from studio.chat.loaded_model import LoadedModel, Prefix, replies
 from studio.checkpoint import open_model
 from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.planning.plan import Choice, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.runtime.sampling import Sampling
 from tests.steps import finish
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.planning.plan import Choice, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.runtime.block_model import BlockModel
 from studio.runtime.decoder import Decoder
 from tests.steps import finish

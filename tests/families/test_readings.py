@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from studio.base.errors import CheckpointError
-from studio.checkpoint.architecture import Kind
 from studio.checkpoint.checkpoint import of_folder
 from studio.checkpoint.config import load_config
+from studio.checkpoint.layers import Kind
 from studio.runtime import model as studio_model
 from studio.runtime.decoder import GeneralDecoder, open_compressed, open_original
 from tests.families import agree, tiny

@@ -16,7 +16,7 @@ from studio.base.text import text
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.cli.commands import app
 from studio.planning import sampled_survey
-from studio.planning.plan import MAX_PINS
+from studio.planning.choice import MAX_PINS
 from studio.quantization.scheme import Mode, Scheme
 from studio.session.session import Session
 from tests.conftest import save_tiny_model

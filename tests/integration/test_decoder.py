@@ -15,7 +15,8 @@ from studio.checkpoint.file_names import PACKED
 from studio.checkpoint.open_model import open_model
 from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.planning.plan import Choice, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.runtime.decoder import GeneralDecoder, Way, open_compressed, open_original
 from studio.runtime.decoder.cpu import NativeDecoder, is_available
 from tests.conftest import tiny_tokenizer

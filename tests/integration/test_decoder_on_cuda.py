@@ -12,7 +12,7 @@ from studio.base import device
 from studio.base.settings import settings
 from studio.chat.answer import Speaker, answer
 from studio.cli.report import answer_facts
-from studio.planning.plan import Choice
+from studio.planning.choice import Choice
 from studio.runtime import machine
 from studio.runtime.decoder import Way, open_compressed, open_original
 from studio.runtime.model import load_tokenizer

@@ -12,7 +12,7 @@ from torch import Tensor
 import tests.integration.test_families as families
 from studio.chat.answers import Answers
 from studio.checkpoint.recipe import read_recipe
-from studio.planning.plan import Choice
+from studio.planning.choice import Choice
 from studio.quantization.packing import PackedTensor
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.kernels import PackedStack

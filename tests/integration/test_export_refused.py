@@ -26,7 +26,8 @@ from studio.checkpoint.open_model import open_model
 from studio.checkpoint.recipe import RECIPE, read_recipe
 from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.planning.plan import Choice, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.runtime.decoder import open_compressed
 from studio.runtime.model import load_compressed
 from tests.steps import finish

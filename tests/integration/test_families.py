@@ -23,12 +23,12 @@ from typer.testing import CliRunner
 
 from studio.base.errors import CheckpointError, ModelError, UserError
 from studio.chat.answers import Answers
-from studio.checkpoint.architecture import Kind
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
 from studio.checkpoint.file_names import INDEX, PACKED, WEIGHTS
+from studio.checkpoint.layers import Kind
 from studio.checkpoint.recipe import read_recipe
 from studio.cli.commands import app
-from studio.planning.plan import Choice
+from studio.planning.choice import Choice
 from studio.planning.sampled_survey import draws, sampled_survey
 from studio.quantization.packing import PackedTensor
 from studio.quantization.scheme import Scheme

@@ -11,9 +11,9 @@ import pytest
 from studio.base.errors import Cancelled, HubError
 from studio.base.progress import Event
 from studio.checkpoint import hub, hub_client
-from studio.checkpoint.architecture import ratio_defining
+from studio.checkpoint.layers import ratio_defining
 from studio.planning import sampled_survey as sample_module
-from studio.planning.plan import Choice
+from studio.planning.choice import Choice
 from studio.planning.sampled_survey import Sample
 from studio.quantization.scheme import Mode, Scheme
 from studio.session.session import Session

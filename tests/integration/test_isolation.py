@@ -12,7 +12,7 @@ from studio.base.errors import ProcessError
 from studio.chat.answers import Answers
 from studio.chat.loaded_model import LoadedModel
 from studio.chat.model_pool import Pool
-from studio.planning.plan import Choice
+from studio.planning.choice import Choice
 from studio.runtime.sampling import Sampling
 from studio.session import session as session_module
 from studio.session import texts_job

@@ -13,7 +13,8 @@ from studio.base.settings import settings
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.compression.compress import Compressed, compress
 from studio.planning.survey import LayerSurvey, candidates, survey
-from studio.quantization.scheme import Method, Mode, Scheme
+from studio.quantization.methods import Method
+from studio.quantization.scheme import Mode, Scheme
 from tests.small import a_few_weights, plan_of, random, saved
 from tests.steps import finish
 

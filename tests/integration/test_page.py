@@ -17,8 +17,8 @@ from studio.base.text import LANGUAGES, text
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.evaluation import evaluate
 from studio.evaluation.questions import Question
-from studio.planning.plan import Choice
-from studio.quantization.scheme import Method
+from studio.planning.choice import Choice
+from studio.quantization.methods import Method
 from studio.session.session import Session
 from studio.ui import panels, updates
 from studio.ui.chat_handlers import ChatHandlers

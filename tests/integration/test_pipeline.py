@@ -42,7 +42,8 @@ from studio.checkpoint.license import License
 from studio.checkpoint.recipe import PackedWeight, check_files, read_recipe
 from studio.checkpoint.tokenizer.guarded_process import PATIENCE
 from studio.checkpoint.tokenizer.guarded_tokenizer import SECONDS
-from studio.planning.plan import Choice, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.quantization.rounding import NF4_LEVELS
 from studio.quantization.scheme import Scheme
 from studio.runtime.decoder import Decoder, open_compressed, open_original

@@ -12,8 +12,8 @@ from studio.calibration import self_generated
 from studio.chat.model_pool import Pool
 from studio.evaluation import evaluate
 from studio.evaluation.questions import Question
-from studio.planning.plan import Choice
-from studio.quantization.scheme import Method
+from studio.planning.choice import Choice
+from studio.quantization.methods import Method
 from studio.session import texts_job
 from studio.session.session import Session
 from tests.conftest import SENTENCES, save_tiny_model

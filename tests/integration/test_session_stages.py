@@ -9,10 +9,10 @@ import pytest
 
 from studio.base.errors import Cancelled, ModelError, SchemeError
 from studio.base.progress import Event
-from studio.checkpoint.architecture import ratio_defining
+from studio.checkpoint.layers import ratio_defining
 from studio.compression import compress as compress_module
 from studio.planning import survey as survey_module
-from studio.planning.plan import Choice, Pin
+from studio.planning.choice import Choice, Pin
 from studio.quantization.scheme import Mode, Scheme
 from studio.session.session import Session, _fitting
 from tests.conftest import save_tiny_model

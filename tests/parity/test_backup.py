@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from studio.checkpoint.architecture import Kind, Layer
-from studio.planning.plan import Choice, make_plan
+from studio.checkpoint.layers import Kind, Layer
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.quantization.scheme import Mode, Scheme
 from tests.parity.nncf_side import INT8, MODES, constants, listening, model, nncf
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from studio.base.errors import SchemeError
-from studio.checkpoint.architecture import Kind, Layer
-from studio.planning.plan import Choice, make_plan
+from studio.checkpoint.layers import Kind, Layer
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.quantization.scheme import Mode
 from tests.parity.nncf_side import constants, listening, model, nncf
 

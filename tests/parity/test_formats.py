@@ -7,8 +7,8 @@ from nncf.quantization.algorithms.weight_compression.weight_lowering import do_i
 from nncf.tensor import Tensor as NncfTensor
 from torch import Tensor
 
-from studio.checkpoint.architecture import ratio_defining
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import ratio_defining
 from studio.quantization.rounding import round_to_nearest
 from studio.quantization.rounding.levels import CB4_LEVELS
 from studio.quantization.scheme import Mode, Scheme

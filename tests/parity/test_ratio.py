@@ -5,10 +5,11 @@ from collections.abc import Mapping
 import pytest
 from torch import Tensor
 
-from studio.checkpoint.architecture import Kind, ratio_defining
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import Kind, ratio_defining
 from studio.planning import survey
-from studio.planning.plan import Choice, Plan, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import Plan, make_plan
 from studio.quantization.scheme import Mode, Scheme
 from tests.parity.nncf_side import constants, listening, model, nncf
 from tests.parity.selection import Selection, our_table, table

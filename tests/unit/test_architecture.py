@@ -22,8 +22,9 @@ from transformers import (
 )
 
 from studio.base.errors import CheckpointError, ModelError
-from studio.checkpoint.architecture import Kind, Layer, empty_model, layer_map, load_config
+from studio.checkpoint.architecture import empty_model, layer_map, load_config
 from studio.checkpoint.headers import TensorEntry, read_header
+from studio.checkpoint.layers import Kind, Layer
 
 V, H, M, KV = 32, 16, 24, 8
 

@@ -8,15 +8,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from studio.checkpoint.architecture import Kind, Layer
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.checkpoint.layers import Kind, Layer
 from studio.compression import sequential as module
 from studio.compression.channel_scaling import folds
 from studio.compression.compress import compress
-from studio.planning.plan import Choice, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
+from studio.quantization.methods import Method
 from studio.quantization.rounding import Statistics, dequantize, round_to_nearest
 from studio.quantization.rounding.awq import channel_scales, scaled
-from studio.quantization.scheme import Method, Mode, Scheme
+from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.block_model import BlockModel
 from tests.steps import finish
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from studio.base.errors import CheckpointError
-from studio.checkpoint.architecture import Kind, Layer
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
 from studio.checkpoint.file_names import WEIGHTS
+from studio.checkpoint.layers import Kind, Layer
 from studio.runtime import model as whole_model
 from studio.runtime.block_model import BlockModel, Step
 

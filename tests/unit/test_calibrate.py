@@ -12,8 +12,8 @@ from torch import Tensor
 from studio.base.errors import CheckpointError
 from studio.calibration import activations as module
 from studio.calibration.activations import MAX_ROWS, MAX_TOKENS, TEXT, Inputs, calibrate, spread, token_ids
-from studio.checkpoint.architecture import Kind
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.checkpoint.layers import Kind
 from studio.compression.sequential import calibration_tokens
 from studio.evaluation.evaluate import text_windows
 from studio.planning import output_error, predicted_damage

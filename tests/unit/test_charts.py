@@ -6,7 +6,8 @@ import pytest
 
 from studio.base.text import LANGUAGES, text
 from studio.base.units import format_bytes
-from studio.planning.plan import Choice, Plan, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import Plan, make_plan
 from studio.quantization.scheme import Mode
 from studio.ui.size_chart import size_chart
 from tests.unit.test_plan import a_model

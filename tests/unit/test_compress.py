@@ -15,12 +15,15 @@ from safetensors.torch import load_file
 
 from studio.base.errors import CheckpointError
 from studio.checkpoint import checkpoint as checkpoint_module
+from studio.checkpoint import row_reader
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.headers import read_header
 from studio.compression import compress as compress_module
+from studio.compression import journal
 from studio.compression.compress import Compressed, Progress, compress, job_digest, slots
 from studio.planning import survey as survey_module
-from studio.planning.plan import Choice, Pin, Plan, make_plan
+from studio.planning.choice import Choice, Pin
+from studio.planning.plan import Plan, make_plan
 from studio.quantization.packing import pack
 from studio.quantization.quantize import relative
 from studio.quantization.rounding import round_to_nearest
@@ -128,7 +131,7 @@ def test_a_tensor_looked_at_before_it_is_rounded_can_be_stopped_there(
     monkeypatch.setattr(compress_module, "quantize", rounded)
     up = checkpoint.layers[1]
     job = compress(checkpoint, make_plan([up], Choice(mode, 32)), tmp_path / "packed.safetensors")
-    pieces = len(survey_module.chunks(up))
+    pieces = len(row_reader.chunks(up))
     assert pieces > 1
     done = [next(job).done for _ in range(pieces)]
     assert done == sorted(set(done))
@@ -307,7 +310,7 @@ def test_a_journal_without_its_file_is_not_believed_by_the_run_after_the_next(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(compress_module.Journal, "kept", killed)
+        patch.setattr(journal.Journal, "kept", killed)
         with pytest.raises(Killed):
             next(compress(checkpoint, plan, file))
     done = finish(compress(checkpoint, plan, file))

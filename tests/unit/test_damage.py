@@ -10,8 +10,8 @@ from torch.nn.functional import log_softmax
 
 from studio.base.settings import settings
 from studio.calibration.activations import token_ids
-from studio.checkpoint.architecture import Layer, ratio_defining
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
+from studio.checkpoint.layers import Layer, ratio_defining
 from studio.planning.predicted_damage import column_costs, measure
 from studio.quantization.rounding import dequantize, round_to_nearest
 from studio.quantization.scheme import Mode, Scheme

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from studio.base.errors import SchemeError
-from studio.planning.plan import Choice, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.planning.sampled_survey import Interval, SampledLayer
 from studio.planning.survey import LayerSurvey, Survey
 from studio.quantization.scheme import Mode, Scheme
 from studio.session.session import Session
 from studio.session.survey_job import planned
-from studio.ui import present
+from studio.ui import map_text, present
 from studio.ui.heatmap import about, cells, heatmap
 from studio.ui.sampled_map import estimates, is_offered, needs_whole, offer
 from tests.small import random, saved
@@ -35,8 +36,8 @@ def session(tmp_path: Path) -> Session:
 
 def drawn(session: Session) -> str:
     assert session.plan is not None
-    found = present.weight_errors(session)
-    errors = present.errors_on_show(session, found, "weight")
+    found = map_text.weight_errors(session)
+    errors = map_text.errors_on_show(session, found, "weight")
     return heatmap(session.plan, errors, "en", estimates(session, found))
 
 
@@ -47,28 +48,28 @@ def test_every_figure_of_a_sample_looks_like_an_estimate(session: Session) -> No
     strip = present.strip(session, None, "en")
     assert re.search(r'class="figure estimate"[^>]*data-figure="error"><dt>[^<]*</dt><dd>~\s6\.33%</dd>', strip)
     guessed = estimates(session, None)
-    legend = present.map_legend(session.plan, "weight", {"embed.weight": 0.01}, "en", guessed)
+    legend = map_text.map_legend(session.plan, "weight", {"embed.weight": 0.01}, "en", guessed)
     assert ", ~1.00%</button>" in legend
     assert "estimated from some rows" in legend
-    assert present.layer_table(session.plan, None, "en", guessed).count("~") == 3
-    assert present.layer_card(session, UP, "en").count("~") == 2
+    assert map_text.layer_table(session.plan, None, "en", guessed).count("~") == 3
+    assert map_text.layer_card(session, UP, "en").count("~") == 2
 
 
 def test_a_measured_figure_takes_the_place_of_an_estimate(session: Session) -> None:
     session.known = Survey({UP: LayerSurvey({"int4_asym-g32": 0.1}, 1.0)})
-    found = present.weight_errors(session)
+    found = map_text.weight_errors(session)
     assert found == {UP: 0.1}
     assert estimates(session, found).keys() == {DOWN, "embed.weight"}
     assert drawn(session).count("guessed") == 1
     assert "error 10.00%" in drawn(session)
-    assert present.layer_card(session, UP, "en").count("~") == 1, "of its other scheme"
+    assert map_text.layer_card(session, UP, "en").count("~") == 1, "of its other scheme"
     assert "~" in present.strip(session, found, "en")
 
 
 def test_without_an_estimate_nothing_says_so(session: Session) -> None:
     session.sampled = {}
     assert estimates(session, None) == {}
-    assert present.errors_on_show(session, None, "weight") is None
+    assert map_text.errors_on_show(session, None, "weight") is None
     assert "guessed" not in drawn(session)
     assert "~" not in present.strip(session, None, "en")
 

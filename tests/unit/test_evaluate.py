@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy, kl_div
 from studio.base.errors import ModelError
 from studio.checkpoint.checkpoint import of_folder
 from studio.evaluation.drift import drift
-from studio.evaluation.evaluate import Evaluation, Original, Tally, evaluate, floor, predictor, text_windows
+from studio.evaluation.evaluate import Original, evaluate, floor, predictor, text_windows
+from studio.evaluation.figures import Evaluation, Tally
 from studio.evaluation.questions import Question, options, questions
 from studio.runtime.decoder import GeneralDecoder, open_compressed, open_original
 from studio.runtime.model import load_compressed, load_original, load_tokenizer

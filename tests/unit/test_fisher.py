@@ -12,12 +12,13 @@ from torch import Tensor
 from studio.base.settings import settings
 from studio.base.tensor_cache import DIGEST_BYTES
 from studio.calibration.token_weights import LEAST, SEED, against_signs, kept_weights, token_weights
-from studio.checkpoint.architecture import Layer, ratio_defining
 from studio.checkpoint.checkpoint import of_folder
+from studio.checkpoint.layers import Layer, ratio_defining
 from studio.compression.sequential import Found, guided
+from studio.quantization.methods import Method
 from studio.quantization.packing import pack
 from studio.quantization.rounding import METHODS, Statistics
-from studio.quantization.scheme import Method, Mode, Scheme
+from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.block_model import BlockModel
 from studio.runtime.model import load_original
 from tests.steps import finish

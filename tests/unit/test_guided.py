@@ -9,15 +9,17 @@ from torch import Tensor
 
 from studio.base.errors import ModelError, TextError
 from studio.calibration.texts import read_text, windows
-from studio.checkpoint.architecture import Kind, ratio_defining
 from studio.checkpoint.checkpoint import of_folder
+from studio.checkpoint.layers import Kind, ratio_defining
 from studio.compression import sequential as module
 from studio.compression.compress import compress
 from studio.compression.sequential import Found, calibration_tokens, guided
-from studio.planning.plan import Choice, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
+from studio.quantization.methods import Method
 from studio.quantization.rounding import Rounded, Statistics, round_to_nearest
 from studio.quantization.rounding.methods import Rounding
-from studio.quantization.scheme import Method, Mode, Scheme
+from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.model import load_original
 from tests.steps import finish
 

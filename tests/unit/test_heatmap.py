@@ -7,8 +7,9 @@ import pytest
 
 from studio.base.text import LANGUAGES, text
 from studio.base.units import format_bytes
-from studio.checkpoint.architecture import Kind, Layer
-from studio.planning.plan import Choice, Pin, Plan, make_plan
+from studio.checkpoint.layers import Kind, Layer
+from studio.planning.choice import Choice, Pin
+from studio.planning.plan import Plan, make_plan
 from studio.quantization.scheme import Mode, Scheme
 from studio.ui.heatmap import Cell, cells, heatmap
 

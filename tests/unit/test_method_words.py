@@ -9,8 +9,10 @@ import pytest
 from studio.base.text import LANGUAGES, text
 from studio.calibration.texts import GENERATED, Text
 from studio.compression.compress import Compressed
-from studio.planning.plan import Choice, make_plan
-from studio.quantization.scheme import Method, Mode
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
+from studio.quantization.methods import Method
+from studio.quantization.scheme import Mode
 from studio.session.session import Session
 from studio.ui.method_choices import FEW, method_info, uncalibrated
 from tests.unit.test_plan import a_model

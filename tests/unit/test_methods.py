@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from studio.quantization.methods import BEST, Method
 from studio.quantization.packing import pack, unpack
 from studio.quantization.rounding import METHODS, Rounded, Statistics, dequantize, round_to_nearest
 from studio.quantization.rounding.gptq import gptq
 from studio.quantization.rounding.least_squares import importance, least_squares
-from studio.quantization.scheme import BEST, Method, Mode, Scheme
+from studio.quantization.scheme import Mode, Scheme
 
 ROWS, WIDTH, TOKENS = 24, 96, 400
 SCHEMES = [Scheme.of(mode, 32) for mode in Mode if mode.bits < 8]

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from studio.base.errors import CheckpointError
 from studio.base.settings import settings
 from studio.calibration.activations import Inputs, calibrate
-from studio.checkpoint.architecture import Layer, ratio_defining
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
 from studio.checkpoint.file_names import WEIGHTS
+from studio.checkpoint.layers import Layer, ratio_defining
 from studio.planning import layer_losses
 from studio.planning.layer_losses import Measured
 from studio.planning.output_error import measure, output_errors, output_loss, recall

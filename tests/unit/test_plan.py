@@ -5,8 +5,9 @@ import math
 import pytest
 
 from studio.base.errors import SchemeError
-from studio.checkpoint.architecture import Kind, Layer, ratio_defining
-from studio.planning.plan import Choice, Plan, by_damage, group_sizes, make_plan
+from studio.checkpoint.layers import Kind, Layer, ratio_defining
+from studio.planning.choice import Choice
+from studio.planning.plan import Plan, by_damage, group_sizes, make_plan
 from studio.quantization.scheme import Mode, Scheme
 
 WIDTH = 576

@@ -3,8 +3,9 @@
 import pytest
 
 from studio.base.errors import SchemeError
-from studio.checkpoint.architecture import Kind, Layer, ratio_defining
-from studio.planning.plan import MAX_PATTERN, MAX_PINS, Choice, Pin, make_plan
+from studio.checkpoint.layers import Kind, Layer, ratio_defining
+from studio.planning.choice import MAX_PATTERN, MAX_PINS, Choice, Pin
+from studio.planning.plan import make_plan
 from studio.quantization.scheme import BACKUP_MODES, Mode, Scheme
 from tests.unit.test_plan import BACKUP, PRIMARY, WIDTH, a_layer, a_model, names_at, nncf_primary, scores
 

@@ -9,11 +9,15 @@ import pytest
 
 from studio.base.progress import Event
 from studio.base.text import LANGUAGES, text
-from studio.checkpoint.architecture import Kind
-from studio.planning.plan import Choice, make_plan
-from studio.quantization.scheme import Method, Mode
+from studio.checkpoint.layers import Kind
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
+from studio.quantization.methods import Method
+from studio.quantization.scheme import Mode
 from studio.session.session import Session
-from studio.ui.present import errors_on_show, is_as_nearest, layer_card, map_legend, progress, strip
+from studio.ui.html import progress
+from studio.ui.map_text import errors_on_show, is_as_nearest, layer_card, map_legend
+from studio.ui.present import strip
 from tests.unit.test_plan import a_model
 
 PLAN = make_plan(a_model(), Choice(Mode.INT4_ASYM, 64))

@@ -10,7 +10,7 @@ import pytest
 from studio.base.text import LANGUAGES
 from studio.chat.answer import Reply, Voice
 from studio.chat.roofline import bytes_of_a_token, decode_limit, phases, step_weights
-from studio.checkpoint.architecture import Kind, Layer
+from studio.checkpoint.layers import Kind, Layer
 from studio.runtime.decoder import KV_BITS, KeyValues, Way, key_values
 from studio.runtime.decoder.cpu import NativeCache
 from studio.runtime.machine import Machine

@@ -12,11 +12,13 @@ import torch
 
 from studio.base.errors import CheckpointError
 from studio.base.json_cache import keep
-from studio.checkpoint.architecture import ratio_defining
+from studio.checkpoint import row_reader
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import ratio_defining
 from studio.compression.compress import compress
 from studio.planning import survey as survey_module
-from studio.planning.plan import Choice, Pin, make_plan
+from studio.planning.choice import Choice, Pin
+from studio.planning.plan import make_plan
 from studio.planning.survey import LayerSurvey, Survey, candidates, recall, score, sensitivities, survey
 from studio.quantization.scheme import Mode, Scheme
 from tests.small import a_few_weights, counted_reads, plan_of, saved
@@ -167,7 +169,7 @@ def test_sensitivities_forget_no_errors(checkpoint: Checkpoint, own_cache: Path)
 @pytest.mark.usefixtures("_small_pieces")
 def test_looking_at_a_whole_layer_first_is_progress_too(checkpoint: Checkpoint) -> None:
     [up] = [layer for layer in checkpoint.layers if layer.name == WEIGHTS[0]]
-    pieces = len(survey_module.chunks(up))
+    pieces = len(row_reader.chunks(up))
     steps = survey(checkpoint, None, {up.name: [Scheme(Mode.NVFP4, 16), Scheme(Mode.CB4_LEARNED, 32)]})
     first = [step for step in steps if step.layer == up.name and step.found is None]
     assert len(first) == 2 * pieces - 1, "the last one comes with what was found"

@@ -9,15 +9,17 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from studio.checkpoint.architecture import Layer
 from studio.checkpoint.checkpoint import of_folder
+from studio.checkpoint.layers import Layer
 from studio.compression.compress import compress
-from studio.planning.plan import Choice, Plan, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import Plan, make_plan
+from studio.quantization.methods import Method
 from studio.quantization.packing import PackedTensor, pack, unpack
 from studio.quantization.rounding import round_to_nearest
 from studio.quantization.rounding.least_squares import least_squares
 from studio.quantization.rounding.sign_round import Start, tuned
-from studio.quantization.scheme import Method, Mode, Scheme
+from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.block_model import BlockModel
 from tests.steps import finish
 

@@ -10,7 +10,8 @@ from studio.chat.judge import judged, largest_part
 from studio.checkpoint.checkpoint import of_folder
 from studio.compression.compress import compress
 from studio.export import write_folder
-from studio.planning.plan import Choice, make_plan
+from studio.planning.choice import Choice
+from studio.planning.plan import make_plan
 from studio.runtime.decoder import Read, open_compressed
 from studio.runtime.model import load_original, load_tokenizer
 from tests.conftest import save_tiny_model

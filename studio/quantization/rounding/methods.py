@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from studio.quantization.methods import Method
 from studio.quantization.rounding.gptq import gptq
 from studio.quantization.rounding.hqq import half_quadratic
 from studio.quantization.rounding.least_squares import least_squares
 from studio.quantization.rounding.nearest import round_to_nearest
 from studio.quantization.rounding.rounded import Rounded
 from studio.quantization.rounding.statistics import Statistics
-from studio.quantization.scheme import Method, Scheme
+from studio.quantization.scheme import Scheme
 
 Free = Callable[[Tensor, Scheme, Tensor | None], Rounded]
 """Weight, scheme, what the tensor shares (as ``round_to_nearest`` takes it) -> Rounded."""

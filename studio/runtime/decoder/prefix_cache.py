@@ -11,8 +11,6 @@ from studio.runtime.decoder.interface import MOST_TOKENS, Cache, Decoder, Way
 
 SPARE = 2
 """A cache is begun with room for so many times the text, so that the next turns fit too: room costs nothing yet."""
-
-
 RECENT = 2
 """Tokens that are kept: answers side by side are never further apart than a token."""
 
