@@ -17,12 +17,14 @@ OPTIONS = {
     "UBSAN_OPTIONS": "print_stacktrace=1",
     "TSAN_OPTIONS": "ignore_noninstrumented_modules=1 exitcode=66",
 }
-TESTS = ("test_guard_pages.py", "test_team.py", "test_pointers.py", "test_products.py")
-SHORT = ("test_team.py", "test_guard_pages.py::test_whole_steps")
+TESTS = ("runtime/test_guard_pages.py", "runtime/test_threads.py", "base/test_pointers.py", "runtime/test_products.py")
+SHORT = ("runtime/test_threads.py", "runtime/test_guard_pages.py::test_whole_steps")
 BUILD = """
-from studio.native import build, nearest, products
-build.PATIENCE = 3600
-build.made(products.SOURCE, build.FUSED_FLAGS), build.made(nearest.SOURCE)
+from studio.base import compiler
+from studio.quantization.native import round_to_nearest
+from studio.runtime.native import products
+compiler.PATIENCE = 3600
+compiler.made(products.SOURCE, compiler.FUSED_FLAGS), compiler.made(round_to_nearest.SOURCE)
 """
 """Compiles without loading what it made: the sanitizer's library is not there. Checks of undefined behaviour in all
 that is inlined take minutes, more than a server would wait for."""
@@ -46,7 +48,8 @@ def run(name: str, tests: Sequence[str], more: Mapping[str, str] | None = None) 
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-rs", "-p", "no:cacheprovider", *paths]
     if name == "thread":  # its memory has fixed places, which random ones would meet
         command = ["setarch", "-R", *command]
-    command += ["--deselect", "tests/unit/test_products.py::test_processors_that_know_less"]  # minutes to compile
+    minutes_to_compile = "tests/unit/runtime/test_products.py::test_processors_that_know_less"
+    command += ["--deselect", minutes_to_compile]
     env = os.environ | environment(name) | (more or {})
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 

@@ -144,8 +144,8 @@ def move(many: bool) -> dict[str, Any]:
         for choice in choices():
             begun = time.perf_counter()
             session.choose(choice)
-            updates = updates.dynamic(page, session, "en")
-            sent = len(orjson.dumps([_encoded(gr, component, change) for component, change in updates.items()]))
+            changes = updates.dynamic(page, session, "en")
+            sent = len(orjson.dumps([_encoded(gr, component, change) for component, change in changes.items()]))
             seconds.append(time.perf_counter() - begun)
     slowest = statistics.quantiles(seconds[5:], n=20)[-1]
     weights = sum(layer.is_weight for layer in session.checkpoint.layers)

@@ -33,8 +33,8 @@ source = processor.source
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 STEPS, PROMPTS = 2.0**-8, 2.0**-5
-"""Relative distances of each token's logits, twice what ``tests/unit/test_decoder_cuda.py`` derives for all of a text's
-together."""
+"""Relative distances of each token's logits, twice what ``tests/unit/runtime/test_decoder_cuda.py`` derives for all of
+a text's together."""
 INT4 = Choice.of("int4_asym", 32, 1, "int8_asym")
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from studio.base.errors import Cancelled, ModelError, SchemeError
 from studio.base.progress import Event
+from studio.checkpoint import row_reader
 from studio.checkpoint.layers import ratio_defining
 from studio.compression import compress as compress_module
-from studio.planning import survey as survey_module
 from studio.planning.choice import Choice, Pin
 from studio.quantization.scheme import Mode, Scheme
 from studio.session.session import Session, _fitting
@@ -393,7 +393,7 @@ def test_another_model_has_nothing_to_undo(session: Session, models: dict[str, P
 
 @pytest.fixture
 def _small_pieces(monkeypatch: pytest.MonkeyPatch, here: None) -> None:
-    monkeypatch.setattr(survey_module, "CHUNK_WEIGHTS", 2048)
+    monkeypatch.setattr(row_reader, "CHUNK_WEIGHTS", 2048)
 
 
 def half_way(session: Session) -> Any:

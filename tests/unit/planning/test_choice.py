@@ -7,7 +7,7 @@ from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.planning.choice import MAX_PATTERN, MAX_PINS, Choice, Pin
 from studio.planning.plan import make_plan
 from studio.quantization.scheme import BACKUP_MODES, Mode, Scheme
-from tests.unit.test_plan import BACKUP, PRIMARY, WIDTH, a_layer, a_model, names_at, nncf_primary, scores
+from tests.unit.planning.test_plan import BACKUP, PRIMARY, WIDTH, a_layer, a_model, names_at, nncf_primary, scores
 
 NF4, INT8 = Scheme(Mode.NF4, 64), Scheme(Mode.INT8_SYM)
 EMBEDDING, HEAD = "embed.weight", "lm_head.weight"

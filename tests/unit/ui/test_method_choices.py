@@ -15,7 +15,7 @@ from studio.quantization.methods import Method
 from studio.quantization.scheme import Mode
 from studio.session.session import Session
 from studio.ui.method_choices import FEW, method_info, uncalibrated
-from tests.unit.test_plan import a_model
+from tests.unit.planning.test_plan import a_model
 
 CHOICE = Choice(Mode.INT4_ASYM, 64, method=Method.GPTQ)
 DONE = Compressed(make_plan(a_model(), CHOICE), Path("packed"), {}, 1.0)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 PROGRAM = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # however this test was started
 sys.path[:0] = [{root!r}, {here!r}]
 sys.modules["__main__"].__file__ = {program!r}
-from studio import interrupts
+from studio.base import interrupts
 interrupts.leave_quietly()
 from pathlib import Path
 with interrupts.taken(), interrupts.removed_on_leaving(Path({here!r}) / "partial"):
@@ -54,7 +54,7 @@ def test_in_a_program_that_uses_the_studio_it_is_left_alone(tmp_path: Path) -> N
 def test_a_signal_that_is_ignored_stays_so() -> None:
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.modules['__main__'].__file__ = 'app.py';"
-        "from studio import interrupts; interrupts.leave_quietly(); print(signal.getsignal(signal.SIGINT).name)"
+        "from studio.base import interrupts; interrupts.leave_quietly(); print(signal.getsignal(signal.SIGINT).name)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert ended.stdout == f"{signal.SIG_IGN.name}\n"

@@ -15,7 +15,7 @@ from torch import nn
 import studio
 from studio.checkpoint.config import load_config
 from studio.checkpoint.module_tree import module_tree
-from tests.unit.test_architecture import CONFIGS
+from tests.unit.checkpoint.test_architecture import CONFIGS
 
 SOURCES = sorted(Path(studio.__file__).parent.rglob("*.py"))
 SWAPPING = re.compile(
@@ -61,7 +61,7 @@ def _shared_state() -> tuple[Any, ...]:
 def test_there_is_one_place_that_builds_trees() -> None:
     """Others would swap the process's state again."""
     builders = {file.name for file in SOURCES if SWAPPING.search(file.read_text())}
-    assert builders == {"module_tree.py", "gguf_tensors.py"}  # the second in a process of its own
+    assert builders == {"module_tree.py", "tensors.py"}  # the second in a process of its own
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))

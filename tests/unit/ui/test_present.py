@@ -18,7 +18,7 @@ from studio.session.session import Session
 from studio.ui.html import progress
 from studio.ui.map_text import errors_on_show, is_as_nearest, layer_card, map_legend
 from studio.ui.present import strip
-from tests.unit.test_plan import a_model
+from tests.unit.planning.test_plan import a_model
 
 PLAN = make_plan(a_model(), Choice(Mode.INT4_ASYM, 64))
 

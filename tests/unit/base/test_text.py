@@ -10,7 +10,7 @@ import pytest
 from studio.base import errors
 from studio.base.text import DEFAULT, LANGUAGES, catalogue, preferred, text
 
-STUDIO = Path(errors.__file__).parent
+STUDIO = Path(errors.__file__).parents[1]
 USER_ERRORS = {
     name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.UserError)
 }

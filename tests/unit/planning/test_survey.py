@@ -41,7 +41,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int | None]]:
 @pytest.fixture
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every weight in several pieces."""
-    monkeypatch.setattr(survey_module, "CHUNK_WEIGHTS", 700)
+    monkeypatch.setattr(row_reader, "CHUNK_WEIGHTS", 700)
 
 
 def kept_in(own_cache: Path) -> Path:

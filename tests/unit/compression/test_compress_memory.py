@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from tests.small import saved
 from tests.steps import finish
-from studio.compress import compress
-from studio.plan import Choice, Pin, make_plan
-from studio.scheme import Mode, Scheme
+from studio.compression.compress import compress
+from studio.planning.choice import Choice, Pin
+from studio.planning.plan import make_plan
+from studio.quantization.scheme import Mode, Scheme
 
 folder, mode = Path(sys.argv[1]), Mode.INT4_ASYM
 one = 0.05 * torch.randn(1 << 20).bfloat16()
@@ -30,9 +31,9 @@ def held():
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon"))
 
-from studio.checkpoint import Checkpoint
-from studio.architecture import Kind, Layer
-from studio.headers import read_header
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import Kind, Layer
+from studio.checkpoint.headers import read_header
 kinds = dict(zip(names, (Kind.LINEAR, Kind.LINEAR, Kind.EMBEDDING)))
 layers = tuple(Layer(name, (name,), kinds[name], (12800, 4096)) for name in names)
 entries = read_header(folder / "model.safetensors")

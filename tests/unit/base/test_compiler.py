@@ -114,11 +114,10 @@ def test_the_library_of_an_earlier_visit_is_used(unbuilt: Path, monkeypatch: pyt
 
 LOAD = """
 import torch
-from studio.native import build
-from studio.native.build import library
-from studio.native.nearest import SOURCE
-from studio.quantize import quantize
-from studio.scheme import Mode, Scheme
+from studio.base.compiler import library
+from studio.quantization.native.round_to_nearest import SOURCE
+from studio.quantization.quantize import quantize
+from studio.quantization.scheme import Mode, Scheme
 assert quantize(torch.ones(3, 32), Scheme(Mode.INT8_ASYM)).square == 96
 print("compiled" if library(SOURCE) else "torch")
 """

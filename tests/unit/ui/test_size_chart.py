@@ -10,7 +10,7 @@ from studio.planning.choice import Choice
 from studio.planning.plan import Plan, make_plan
 from studio.quantization.scheme import Mode
 from studio.ui.size_chart import size_chart
-from tests.unit.test_plan import a_model
+from tests.unit.planning.test_plan import a_model
 
 EXACT = make_plan(a_model(), Choice(Mode.INT4_ASYM, 64))
 ESTIMATE = make_plan(a_model(), Choice(Mode.INT4_ASYM, 64, 0.5))

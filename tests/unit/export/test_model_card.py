@@ -63,7 +63,7 @@ def test_a_folder_is_named_and_claims_no_origin() -> None:
 def test_the_studio_is_installed_and_asked_as_it_says() -> None:
     text = card(SMOL)
     assert "pip install -r requirements.txt\npython -m studio chat PATH_OF_THIS_FOLDER --prompt" in text
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     assert (root / "requirements.txt").is_file()
     assert "http" not in text
 

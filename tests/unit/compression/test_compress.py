@@ -21,7 +21,6 @@ from studio.checkpoint.headers import read_header
 from studio.compression import compress as compress_module
 from studio.compression import journal
 from studio.compression.compress import Compressed, Progress, compress, job_digest, slots
-from studio.planning import survey as survey_module
 from studio.planning.choice import Choice, Pin
 from studio.planning.plan import Plan, make_plan
 from studio.quantization.packing import pack
@@ -43,9 +42,9 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
 @pytest.fixture
 def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every weight in several pieces, and a journal that is written at every tensor."""
-    monkeypatch.setattr(survey_module, "CHUNK_WEIGHTS", 2100)
+    monkeypatch.setattr(row_reader, "CHUNK_WEIGHTS", 2100)
     monkeypatch.setattr(checkpoint_module, "PIECE_WEIGHTS", 2100)
-    monkeypatch.setattr(compress_module, "SYNC_BYTES", 0)
+    monkeypatch.setattr(journal, "SYNC_BYTES", 0)
 
 
 def kept_too(checkpoint: Checkpoint, mode: Mode) -> Plan:

@@ -22,7 +22,7 @@ from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.block_model import BlockModel
 from studio.runtime.model import load_original
 from tests.steps import finish
-from tests.unit.test_blocks import FAMILIES, present, save_family, some_tokens
+from tests.unit.runtime.test_block_model import FAMILIES, present, save_family, some_tokens
 
 TOKENS = torch.arange(96).reshape(2, 48) % 200
 
