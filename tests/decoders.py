@@ -47,7 +47,7 @@ def layer(index: int, **changes: object) -> LayerShape:
 
 
 LLAMA = DecoderShape(
-    hidden=192, heads=6, kv_heads=2, dimensions=32, inner=320, vocabulary=500, activation=0, epsilon=1e-5,
+    hidden=192, heads=6, kv_heads=2, head_dim=32, intermediate_size=320, vocabulary=500, activation=0, epsilon=1e-5,
     norm_plus=0, embedding_scale=1, attention_scale=32**-0.5, attention_cap=0, logit_cap=0,
     rotations=(rotation(32),), layers=(layer(0), layer(1)), embedding="embed", head="head", final_norm="norm",
 )  # fmt: skip
@@ -55,20 +55,19 @@ HEADS = {"query_norm": "q_norm", "key_norm": "k_norm"}
 BEHIND = {"attention_after": "after1", "mlp_after": "after2"}
 FAMILIES = {
     "llama": LLAMA,
-    "qwen2": replace(LLAMA, heads=14, kv_heads=2, dimensions=64, attention_scale=0.125, rotations=(rotation(64,
+    "qwen2": replace(LLAMA, heads=14, kv_heads=2, head_dim=64, attention_scale=0.125, rotations=(rotation(64,
     1e6),), head="embed"),
-    "qwen3": replace(LLAMA, dimensions=128, rotations=(rotation(128, 1e6),), layers=(layer(0, **HEADS), layer(1,
+    "qwen3": replace(LLAMA, head_dim=128, rotations=(rotation(128, 1e6),), layers=(layer(0, **HEADS), layer(1,
     **HEADS))),
     "smollm3": replace(LLAMA, layers=(layer(0), layer(1, rotation=-1))),
     "mistral": replace(LLAMA, layers=(layer(0, window=9), layer(1, window=100))),
     "phi3": replace(
-        LLAMA, heads=2, kv_heads=2, dimensions=96, rotations=(rotation(72, scale=1.19),),
+        LLAMA, heads=2, kv_heads=2, head_dim=96, rotations=(rotation(72, scale=1.19),),
         layers=tuple(layer(i, qkv=("qkv",), gate_up=("gate_up",)) for i in range(2)),
     ),
     "gemma": replace(
-        LLAMA, heads=2, kv_heads=1, dimensions=256, activation=1, norm_plus=1, embedding_scale=13.875, inner=312,
-        hidden=184,
-        rotations=(rotation(256),), head="embed",
+        LLAMA, heads=2, kv_heads=1, head_dim=256, activation=1, norm_plus=1, embedding_scale=13.875,
+        intermediate_size=312, hidden=184, rotations=(rotation(256),), head="embed",
     ),
     "gemma2": replace(
         LLAMA, activation=1, norm_plus=1, embedding_scale=13.875, attention_cap=5.0, logit_cap=3.0, head="embed",
@@ -78,20 +77,24 @@ FAMILIES = {
         LLAMA, activation=2, norm_plus=1, embedding_scale=13.875, rotations=(rotation(32), rotation(32, 1e6)),
         layers=(layer(0, **BEHIND, **HEADS, window=7), layer(1, **BEHIND, **HEADS, rotation=1)),
     ),
-    "multi_query": replace(LLAMA, heads=8, kv_heads=1, dimensions=16, rotations=(rotation(16),)),
+    "multi_query": replace(LLAMA, heads=8, kv_heads=1, head_dim=16, rotations=(rotation(16),)),
 }  # fmt: skip
 
 
 def sizes(shape: DecoderShape) -> dict[str, tuple[int, int]]:
     """Return every weight's [N, K]."""
-    heads, keys = shape.heads * shape.dimensions, shape.kv_heads * shape.dimensions
+    heads, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     found = {shape.embedding: (shape.vocabulary, shape.hidden), shape.head: (shape.vocabulary, shape.hidden)}
     for each in shape.layers:
         rows = [heads + 2 * keys] if len(each.qkv) == 1 else [heads, keys, keys]
         found |= {name: (n, shape.hidden) for name, n in zip(each.qkv, rows, strict=True)}
-        rows = [2 * shape.inner] if len(each.gate_up) == 1 else [shape.inner, shape.inner]
+        rows = (
+            [2 * shape.intermediate_size]
+            if len(each.gate_up) == 1
+            else [shape.intermediate_size, shape.intermediate_size]
+        )
         found |= {name: (n, shape.hidden) for name, n in zip(each.gate_up, rows, strict=True)}
-        found |= {each.output: (shape.hidden, heads), each.down: (shape.hidden, shape.inner)}
+        found |= {each.output: (shape.hidden, heads), each.down: (shape.hidden, shape.intermediate_size)}
     return found
 
 
@@ -116,7 +119,7 @@ def small(
         wide = (each.attention_norm, each.mlp_norm, each.attention_after, each.mlp_after)
         norms |= {name: torch.rand(shape.hidden, generator=generator) + 0.5 for name in wide if name}
         narrow = (each.query_norm, each.key_norm)
-        norms |= {name: torch.rand(shape.dimensions, generator=generator) + 0.5 for name in narrow if name}
+        norms |= {name: torch.rand(shape.head_dim, generator=generator) + 0.5 for name in narrow if name}
     norms[shape.final_norm] = torch.rand(shape.hidden, generator=generator) + 0.5
     return Small(shape, weights, biases, norms)
 
@@ -151,7 +154,7 @@ def reference(model: Small, tokens: Sequence[int]) -> Tensor:
     x = weight(shape.embedding)[list(tokens)] * shape.embedding_scale
     distance = torch.arange(count)[:, None] - torch.arange(count)
     for each in shape.layers:
-        qkv = times(normal(x, each.attention_norm), *each.qkv).reshape(count, -1, shape.dimensions)
+        qkv = times(normal(x, each.attention_norm), *each.qkv).reshape(count, -1, shape.head_dim)
         q, k, v = qkv.split([shape.heads, shape.kv_heads, shape.kv_heads], 1)
         q, k = rotated(normal(q, each.query_norm), each.rotation), rotated(normal(k, each.key_norm), each.rotation)
         k, v = (y.repeat_interleave(shape.heads // shape.kv_heads, 1) for y in (k, v))

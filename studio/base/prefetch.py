@@ -57,7 +57,7 @@ def spread(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Behind:
+class BackgroundWriter:
     """Calls made in a thread, in their order, at most ``depth`` of them waiting; use as a context manager.
 
     After one that fails no other is made; what it raised is raised by the next :meth:`do`, or at the end.

@@ -66,7 +66,7 @@ def token_weights(
     generator = torch.Generator().manual_seed(SEED)
     for lot in lots(checkpoint, tokens):
         listener.begin()
-        yield from model.run_backward(lot, lambda logits: against_signs(logits, generator))
+        yield from model.run_backward(lot, lambda logits: rademacher_gradient(logits, generator))
     return listener.weights(tokens.numel())
 
 
@@ -90,7 +90,7 @@ def _unpacked(names: Sequence[str], tokens: Tensor, kept: Mapping[str, Tensor]) 
     return {name: shared[place] for name, place in zip(names, places, strict=True) if place >= 0}
 
 
-def against_signs(logits: Tensor, generator: torch.Generator) -> Tensor:
+def rademacher_gradient(logits: Tensor, generator: torch.Generator) -> Tensor:
     """Return g = (diag √p - p √p^T) z [..., V] for p of ``logits`` [..., V] and random signs z.
 
     Its E[g g^T] is diag p - p p^T, as that of the gradient of -log p with respect to the logits is, for words drawn.

@@ -18,7 +18,7 @@ from studio.chat.detokenize import Detokenizer
 from studio.chat.prompt import prompt_ids
 from studio.checkpoint.tokenizer.guarded_tokenizer import GuardedTokenizer
 from studio.checkpoint.tokenizer.template import Message
-from studio.runtime.decoder import MOST_TOKENS, Decoder, Read, Reason, Way
+from studio.runtime.decoder import MOST_TOKENS, Backend, Decoder, PrefixCache, Reason
 from studio.runtime.sampling import Picker, Sampling
 
 LOG = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Speaker:
+class LoadedModel:
     """A model that can answer, with its tokenizer."""
 
     decoder: Decoder[Any]
@@ -101,10 +101,10 @@ class Speaker:
 
 
 @dataclass(frozen=True)
-class Voice:
+class ModelInfo:
     """What a column says of the model that answers in it."""
 
-    way: Way
+    backend: Backend
     reason: Reason
     weight_bytes: int
     """Memory the weights take."""
@@ -116,30 +116,36 @@ class Voice:
     context: int
 
     @classmethod
-    def of(cls, speaker: Speaker) -> "Voice":
+    def of(cls, loaded: LoadedModel) -> "ModelInfo":
         """Return what there is to say of a loaded model."""
-        known = speaker.decoder
+        known = loaded.decoder
         return cls(
-            known.way, known.reason, known.weight_bytes, known.step_bytes, known.is_slow, known.kv_bits, known.context
+            known.backend,
+            known.reason,
+            known.weight_bytes,
+            known.step_bytes,
+            known.is_slow,
+            known.kv_bits,
+            known.context,
         )
 
 
-def look(speaker: Speaker, read: Read, index: int, tokens: Sequence[int]) -> Look:
+def look(loaded: LoadedModel, read: PrefixCache, index: int, tokens: Sequence[int]) -> Look:
     """Return what the model said at ``index`` of the answer it is giving, one of the last two, and what it gave
     ``tokens`` there. Raises ValueError for an earlier one."""
     picked = next((picked for place, picked in read.recent if place == index), None)
     if picked is None or picked.logits is None:
         raise ValueError(f"token {index} was said too long ago")
-    word = "" if picked.token in speaker.stop_ids else str(speaker.tokenizer.decode([picked.token]))
+    word = "" if picked.token in loaded.stop_ids else str(loaded.tokenizer.decode([picked.token]))
     return Look(word, tuple(picked.logits.float().softmax(-1)[list(tokens)].tolist()))
 
 
 def answer(
-    speaker: Speaker,
+    loaded: LoadedModel,
     messages: Sequence[Message],
     sampling: Sampling,
     kv_bits: int = 16,
-    read: Read | None = None,
+    read: PrefixCache | None = None,
 ) -> Generator[Reply, None, Reply]:
     """Yield the reply as it grows, at least after every token and every 128 prompt tokens, and return it whole.
 
@@ -147,16 +153,16 @@ def answer(
     Raises PromptError for a prompt that is empty or leaves no room in the model's context, ResourceError where keys and
     values do not fit in memory, ModelError for logits that are no numbers.
     """
-    decoder, read = speaker.decoder, Read() if read is None else read
-    ids = prompt_ids(speaker.tokenizer, messages)
-    speaker.tokenizer.check(ids, decoder.vocabulary)
-    if len(ids) >= speaker.context:
-        raise PromptError("prompt_too_long", tokens=len(ids), context=speaker.context)
-    room = min(sampling.max_new_tokens, speaker.context - len(ids))
+    decoder, read = loaded.decoder, PrefixCache() if read is None else read
+    ids = prompt_ids(loaded.tokenizer, messages)
+    loaded.tokenizer.check(ids, decoder.vocabulary)
+    if len(ids) >= loaded.context:
+        raise PromptError("prompt_too_long", tokens=len(ids), context=loaded.context)
+    room = min(sampling.max_new_tokens, loaded.context - len(ids))
     bits = min(decoder.kv_bits, key=lambda each: abs(each - kv_bits))
     _check_memory(decoder, decoder.kv_bytes(len(ids) + room, bits) - read.nbytes, len(ids) + room)
     kept = read.begin(decoder, ids, len(ids) + room, bits)
-    pick, written, stops = Picker(sampling, ids), Detokenizer(speaker.tokenizer), speaker.stop_ids
+    pick, written, stops = Picker(sampling, ids), Detokenizer(loaded.tokenizer), loaded.stop_ids
     reply = Reply(prompt_tokens=len(ids), kept_tokens=kept, kv_bits=bits)
     logits = torch.empty(0, dtype=torch.float32)
     for start in range(kept, len(ids), MOST_TOKENS):

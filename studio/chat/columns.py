@@ -10,9 +10,9 @@ from pathlib import Path
 
 from studio.base.errors import ProcessError, UserError
 from studio.base.workers import Unwanted, never, new_worker
-from studio.chat.answer import Reply, Speaker, failure
-from studio.chat.loaded_model import LoadedModel, Prefix, replies
+from studio.chat.answer import LoadedModel, Reply, failure
 from studio.chat.model_pool import Pool
+from studio.chat.worker_model import Prefix, WorkerModel, replies
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.recipe import PackedWeight, check_sizes, read_recipe
 from studio.checkpoint.tokenizer.template import Message
@@ -30,12 +30,12 @@ class Column:
     key: str
     need: int
     """Bytes that loading it takes."""
-    open: Callable[[], Speaker]
+    open: Callable[[], LoadedModel]
     """Loads it in this process."""
 
-    def load(self) -> LoadedModel:
+    def load(self) -> WorkerModel:
         """Return it loaded in a worker. Raises UserError."""
-        return LoadedModel.opened(new_worker(), self.open)
+        return WorkerModel.opened(new_worker(), self.open)
 
 
 def original_column(checkpoint: Checkpoint) -> Column:
@@ -55,12 +55,12 @@ def compressed_column(folder: Path) -> Column:
     return Column(str(folder), need, partial(_compressed, folder))
 
 
-def _original(checkpoint: Checkpoint) -> Speaker:
-    return Speaker(open_original(checkpoint), load_tokenizer(checkpoint.path))
+def _original(checkpoint: Checkpoint) -> LoadedModel:
+    return LoadedModel(open_original(checkpoint), load_tokenizer(checkpoint.path))
 
 
-def _compressed(folder: Path) -> Speaker:
-    return Speaker(open_compressed(folder), load_tokenizer(folder))
+def _compressed(folder: Path) -> LoadedModel:
+    return LoadedModel(open_compressed(folder), load_tokenizer(folder))
 
 
 def _passing(weight: PackedWeight) -> int:
@@ -73,13 +73,13 @@ def _passing(weight: PackedWeight) -> int:
 @contextmanager
 def borrowed(
     pool: Pool, columns: Sequence[Callable[[], Column]]
-) -> Iterator[tuple[list[LoadedModel | None], list[UserError | None]]]:
+) -> Iterator[tuple[list[WorkerModel | None], list[UserError | None]]]:
     """Lend the models of ``columns`` from ``pool``; one that cannot be had is None, its reason in the second list.
 
     The last is loaded first: where memory ends, it is the original that has to do without.
     """
     with ExitStack() as stack:
-        models: list[LoadedModel | None] = [None for _ in columns]
+        models: list[WorkerModel | None] = [None for _ in columns]
         failures: list[UserError | None] = [None for _ in columns]
         for i, make in reversed(list(enumerate(columns))):
             try:
@@ -93,7 +93,7 @@ def borrowed(
 def steady_replies(
     pool: Pool,
     column: Callable[[], Column],
-    model: LoadedModel,
+    model: WorkerModel,
     messages: Sequence[Message],
     sampling: Sampling,
     kv_bits: int,

@@ -14,9 +14,9 @@ from studio.chat.answer import Look, Reply, look, side_by_side
 from studio.chat.answers import Answers
 from studio.chat.columns import Column, borrowed, steady_replies
 from studio.chat.divergence import Comparison
-from studio.chat.judge import Verdict, judged_answer
-from studio.chat.loaded_model import LoadedModel, Prefix
+from studio.chat.judge import ReferenceScore, judged_answer
 from studio.chat.model_pool import Pool
+from studio.chat.worker_model import Prefix, WorkerModel
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.tokenizer.template import Message
 from studio.runtime.block_model import Step
@@ -35,7 +35,7 @@ class Turn:
     """How often it was asked anew."""
 
 
-class Talk:
+class Conversation:
     """The turns so far."""
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class Talk:
                             if is_stopped() or epoch != self.epoch:
                                 return
                     except StopIteration as finished:
-                        answers = replace(answers, verdict=finished.value)
+                        answers = replace(answers, reference_score=finished.value)
                     except UserError as error:
                         failed = replace(answers.replies[0], ended="error", error=error)
                         answers = replace(answers, replies=(failed, *answers.replies[1:]))
@@ -144,7 +144,7 @@ class Talk:
 
     def _begun(
         self,
-        models: Sequence[LoadedModel | None],
+        models: Sequence[WorkerModel | None],
         failures: Sequence[UserError | None],
         turns: Sequence[Sequence[Message]],
         can_judge: bool,
@@ -155,9 +155,9 @@ class Talk:
         is_alone = can_judge and both and models[1] is not None and _is_short_of_memory(failures[0])
         if is_alone:
             replies[0] = Reply()
-        voices = tuple(None if model is None else model.voice for model in models)
-        is_compared = both and None not in voices and turns[0] == turns[1]
-        return Answers(tuple(replies), voices, is_compared=is_compared, is_alone=is_alone)
+        infos = tuple(None if model is None else model.info for model in models)
+        is_compared = both and None not in infos and turns[0] == turns[1]
+        return Answers(tuple(replies), infos, is_compared=is_compared, is_alone=is_alone)
 
     def _resumed(self, pool: Pool, column: int) -> Prefix:
         read = self._reads.pop(column, None) or Prefix()
@@ -190,7 +190,7 @@ def _grown(answers: Answers, replies: dict[int, Reply], comparison: Comparison |
         for column, reply in replies.items():
             comparison.hear(column, reply)
     whole = tuple(replies.get(i, reply) for i, reply in enumerate(answers.replies))
-    return replace(answers, replies=whole, parting=None if comparison is None else comparison.found)
+    return replace(answers, replies=whole, divergence=None if comparison is None else comparison.found)
 
 
 def _look(prefix: Prefix, index: int, tokens: Sequence[int]) -> Look:
@@ -207,7 +207,7 @@ def _judged(
     said: Sequence[int],
     prefix: Prefix,
     kv_bits: int,
-) -> Generator[Event, None, Verdict]:
+) -> Generator[Event, None, ReferenceScore]:
     """Let the original read the compressed model's answer, where that one is; another, where that was lost."""
     column = make()
     with pool.borrow(column.key, column.need, column.load) as model:

@@ -8,7 +8,7 @@ from studio.chat.answer import Look, Reply
 
 
 @dataclass(frozen=True)
-class Parting:
+class Divergence:
     """The first token at which two answers differ: until there both models have read the same."""
 
     index: int
@@ -27,7 +27,7 @@ class Comparison:
 
     looks: Sequence[Callable[[int, Sequence[int]], Look]]
     """Of each column: what the model said at a place in its answer, one of the last two, and gave these tokens."""
-    found: Parting | None = None
+    found: Divergence | None = None
     is_lost: bool = False
     """Whether a model cannot be looked at any more: its worker has ended."""
     _heard: list[int] = field(default_factory=lambda: [0, 0])
@@ -54,8 +54,8 @@ class Comparison:
                     self.is_lost = True
                 return
 
-    def _parting(self, pair: tuple[int, int], places: tuple[tuple[int, int], tuple[int, int]]) -> Parting:
+    def _parting(self, pair: tuple[int, int], places: tuple[tuple[int, int], tuple[int, int]]) -> Divergence:
         index = min(self._heard) - 1
         first, second = (look(index, pair) for look in self.looks)
         given = tuple((look.probabilities[0], look.probabilities[1]) for look in (first, second))
-        return Parting(index, (first.word, second.word), places, (given[0], given[1]))
+        return Divergence(index, (first.word, second.word), places, (given[0], given[1]))

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from studio.chat.answer import Speaker
+from studio.chat.answer import LoadedModel
 from studio.chat.detokenize import Detokenizer
 from studio.chat.prompt import prompt_ids
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.tokenizer.guarded_tokenizer import GuardedTokenizer
 from studio.checkpoint.tokenizer.template import Message
 from studio.runtime.block_model import BlockModel, Step
-from studio.runtime.decoder import MOST_TOKENS, Decoder, Read
+from studio.runtime.decoder import MOST_TOKENS, Decoder, PrefixCache
 
 WIDE = 4
 """Bytes of a weight in fp32, in which the pass is computed where one block, or the head, fits so; else in bf16."""
@@ -36,26 +36,26 @@ class Judged:
     is_best: bool
     """Whether the original finds this token the likeliest too."""
     best_probability: float
-    divergence: float
+    kl_divergence: float
     """KL divergence of the compressed model's distribution from the original's, in nats."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ReferenceScore:
     """Every token of an answer as the original sees it."""
 
     text: str
     tokens: tuple[Judged, ...]
 
     @property
-    def parting(self) -> int | None:
+    def first_difference(self) -> int | None:
         """The first token that the original would not have said, None where it agrees to the end."""
         return next((i for i, token in enumerate(self.tokens) if not token.is_best), None)
 
     @property
-    def divergence(self) -> float:
+    def kl_divergence(self) -> float:
         """Mean KL divergence a token, in nats."""
-        return sum(token.divergence for token in self.tokens) / max(1, len(self.tokens))
+        return sum(token.kl_divergence for token in self.tokens) / max(1, len(self.tokens))
 
 
 def judged(
@@ -64,10 +64,10 @@ def judged(
     tokenizer: GuardedTokenizer,
     prompt: Sequence[int],
     said: Sequence[int],
-    read: Read,
+    read: PrefixCache,
     kv_bits: int,
     free: int,
-) -> Generator[Step, None, Verdict]:
+) -> Generator[Step, None, ReferenceScore]:
     """Yield while the original is read and run over ``prompt`` and the answer ``said``; return its opinion.
 
     ``decoder`` is the compressed model, ``read`` what it has read of this at ``kv_bits``, ``free`` the bytes the pass
@@ -88,21 +88,21 @@ def judged(
             before, text = len(text), text if token in stops else written(token)
             tokens.append(_judged(theirs, ours, token, (before, len(text)), tokenizer, stops))
         yield Step("head", len(tokens), len(said))
-    return Verdict(text, tuple(tokens))
+    return ReferenceScore(text, tuple(tokens))
 
 
 def judged_answer(
-    speaker: Speaker,
+    loaded: LoadedModel,
     checkpoint: Checkpoint,
     messages: Sequence[Message],
     said: Sequence[int],
-    read: Read,
+    read: PrefixCache,
     kv_bits: int,
     free: int,
-) -> Generator[Step, None, Verdict]:
-    """Do the same with an answer that ``speaker`` gave to a conversation."""
-    prompt = prompt_ids(speaker.tokenizer, messages)
-    return judged(checkpoint, speaker.decoder, speaker.tokenizer, prompt, said, read, kv_bits, free)
+) -> Generator[Step, None, ReferenceScore]:
+    """Do the same with an answer that ``loaded`` gave to a conversation."""
+    prompt = prompt_ids(loaded.tokenizer, messages)
+    return judged(checkpoint, loaded.decoder, loaded.tokenizer, prompt, said, read, kv_bits, free)
 
 
 def largest_part(checkpoint: Checkpoint) -> int:
@@ -115,7 +115,7 @@ def largest_part(checkpoint: Checkpoint) -> int:
 
 
 def _own(
-    decoder: Decoder[Any], ids: Sequence[int], start: int, read: Read, kv_bits: int
+    decoder: Decoder[Any], ids: Sequence[int], start: int, read: PrefixCache, kv_bits: int
 ) -> Generator[Tensor, None, None]:
     """Yield the compressed model's logits fp32 [V] after each token from ``start`` on."""
     bits = min(decoder.kv_bits, key=lambda each: abs(each - kv_bits))
@@ -123,7 +123,7 @@ def _own(
     for at in range(kept, start, MOST_TOKENS):
         read.step(decoder, ids[at : min(at + MOST_TOKENS, start)])
     for at in range(start, len(ids), MOST_TOKENS):
-        yield from read.judge(decoder, ids[at : at + MOST_TOKENS])
+        yield from read.forward_all(decoder, ids[at : at + MOST_TOKENS])
 
 
 def _judged(

@@ -16,7 +16,7 @@ from studio.base.errors import ProcessError, ResourceError
 from studio.base.malloc import give_back
 from studio.base.settings import settings
 from studio.base.units import format_bytes
-from studio.chat.loaded_model import LoadedModel, Prefix
+from studio.chat.worker_model import Prefix, WorkerModel
 from studio.runtime.machine import available_memory
 
 HEADROOM = 0.9
@@ -33,7 +33,7 @@ class _Held:
     """Bytes that loading it takes."""
     users: int = 0
     is_dropped: bool = False
-    model: LoadedModel | None = None
+    model: WorkerModel | None = None
     """None until it is loaded, and where that failed."""
     error: Exception | None = None
     ready: threading.Event = field(default_factory=threading.Event)
@@ -65,7 +65,7 @@ class Pool:
         self._lock = threading.RLock()
 
     @contextmanager
-    def borrow(self, key: str, need: int, load: Callable[[], LoadedModel]) -> Iterator[LoadedModel]:
+    def borrow(self, key: str, need: int, load: Callable[[], WorkerModel]) -> Iterator[WorkerModel]:
         """Lend the model called ``key``, loading it when it is not there, or was lost with its worker.
 
         ``need``: bytes that loading takes. Raises ResourceError with the arithmetic when they are not free. While one
@@ -105,7 +105,7 @@ class Pool:
             self._models.move_to_end(key)
             return held, is_new
 
-    def _load(self, held: _Held, load: Callable[[], LoadedModel]) -> None:
+    def _load(self, held: _Held, load: Callable[[], WorkerModel]) -> None:
         try:
             held.model = load()
         except Exception as error:
@@ -119,7 +119,7 @@ class Pool:
             give_back()
 
     @contextmanager
-    def borrow_alone(self, need: int, load: Callable[[], LoadedModel]) -> Iterator[LoadedModel]:
+    def borrow_alone(self, need: int, load: Callable[[], WorkerModel]) -> Iterator[WorkerModel]:
         """Lend a model that nobody else will share, and close it afterwards. Raises as :meth:`borrow` does."""
         key = uuid.uuid4().hex
         try:

@@ -9,11 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from studio.chat.answer import Reply, Voice
+from studio.chat.answer import ModelInfo, Reply
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import load_config
 from studio.checkpoint.layers import Kind, Layer
-from studio.runtime.decoder import MOST_TOKENS, KeyValues, Way, key_values
+from studio.runtime.decoder import MOST_TOKENS, Backend, KeyValues, key_values
 from studio.runtime.machine import Machine
 
 MIN_TOKENS = 3
@@ -42,28 +42,28 @@ class Phase:
         return self.intensity * machine.bandwidth < machine.operations
 
 
-def bytes_of_a_token(voice: Voice, reply: Reply) -> float:
+def bytes_of_a_token(info: ModelInfo, reply: Reply) -> float:
     """Return what a token of the answer reads, at the middle of the answer: weights, keys and values."""
     positions = reply.prompt_tokens + reply.tokens
     middle = reply.prompt_tokens + reply.tokens / 2
-    return voice.step_bytes + (reply.kv_bytes * middle / positions if positions else 0)
+    return info.step_bytes + (reply.kv_bytes * middle / positions if positions else 0)
 
 
-def decode_limit(voice: Voice, reply: Reply, machine: Machine) -> float:
+def decode_limit(info: ModelInfo, reply: Reply, machine: Machine) -> float:
     """Return the tokens a second that reading memory allows."""
-    return machine.bandwidth / bytes_of_a_token(voice, reply)
+    return machine.bandwidth / bytes_of_a_token(info, reply)
 
 
-def phases(column: int, voice: Voice, reply: Reply, weights: int, machine: Machine) -> list[Phase]:
+def phases(column: int, info: ModelInfo, reply: Reply, weights: int, machine: Machine) -> list[Phase]:
     """Return the phases of an answer that have been measured, ``weights`` being those that a token meets."""
     found = []
     read = reply.prompt_tokens - reply.kept_tokens
     if reply.prompt_tokens_per_second and read >= MIN_TOKENS:
         pieces = -(-read // MOST_TOKENS)
-        intensity = 2 * weights * read / (pieces * voice.step_bytes + reply.kv_bytes)
+        intensity = 2 * weights * read / (pieces * info.step_bytes + reply.kv_bytes)
         found.append(_phase("prompt", column, 2 * weights * reply.prompt_tokens_per_second, intensity, machine))
     if reply.tokens >= MIN_TOKENS:
-        intensity = 2 * weights / bytes_of_a_token(voice, reply)
+        intensity = 2 * weights / bytes_of_a_token(info, reply)
         found.append(_phase("decode", column, 2 * weights * reply.tokens_per_second, intensity, machine))
     return found
 
@@ -74,9 +74,9 @@ def _phase(
     return Phase(name, column, operations, intensity, machine.limit(operations, operations / intensity))
 
 
-def device_of(voice: Voice) -> str:
+def device_of(info: ModelInfo) -> str:
     """Return the device whose ceilings count for a column."""
-    return "cuda" if voice.way is Way.CUDA else "cpu"
+    return "cuda" if info.backend is Backend.CUDA else "cpu"
 
 
 def step_weights(layers: Iterable[Layer], called_experts: int | None) -> int:

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from studio.base.errors import CheckpointError, SchemeError
 from studio.base.typed_paths import is_there
@@ -46,11 +46,14 @@ class Source(BaseModel):
 class Choices(BaseModel):
     """What the user set, in NNCF's words."""
 
+    model_config = ConfigDict(populate_by_name=True)
+
     mode: str
     group_size: int
     ratio: Number
     backup: str
-    misfit: str = "error"
+    group_size_fallback: str = Field("error", validation_alias=AliasChoices("group_size_fallback", "misfit"))
+    """``misfit`` in recipes of before; both are read."""
     all_layers: bool = False
     pins: tuple[str, ...] = ()
     method: str = "nearest"

@@ -46,7 +46,7 @@ Ratio = Annotated[float, typer.Option("--ratio", help=say("help_ratio"))]
 Backup = Annotated[
     str | None, typer.Option("--backup", help=say("help_backup", backups=", ".join(BACKUPS)), show_default=False)
 ]
-Misfit = Annotated[str, typer.Option("--misfit", help=say("help_misfit"))]
+GroupSizeFallback = Annotated[str, typer.Option("--misfit", help=say("help_misfit"))]
 AllLayers = Annotated[bool, typer.Option("--all-layers", help=say("help_all_layers"))]
 By = Annotated[str | None, typer.Option("--sensitivity", help=say("help_sensitivity"), show_default=False)]
 Pins = Annotated[list[str] | None, typer.Option("--pin", help=say("help_pin"), show_default=False)]
@@ -97,7 +97,7 @@ def estimate(
     group_size: GroupSize = None,
     ratio: Ratio = 1.0,
     backup: Backup = None,
-    misfit: Misfit = "error",
+    group_size_fallback: GroupSizeFallback = "error",
     all_layers: AllLayers = False,
     sensitivity: By = None,
     pin: Pins = None,
@@ -107,7 +107,7 @@ def estimate(
     with terminal(as_json) as here:
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows
 
-        session = _session(mode, group_size, ratio, backup, misfit, all_layers, sensitivity, pin, ignore)
+        session = _session(mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore)
         checkpoint = _open(here, session, model, group_size is not None)
         if session.choice.is_mixed:
             here.follow(session.rank())
@@ -151,7 +151,7 @@ def compress(
     group_size: GroupSize = None,
     ratio: Ratio = 1.0,
     backup: Backup = None,
-    misfit: Misfit = "error",
+    group_size_fallback: GroupSizeFallback = "error",
     all_layers: AllLayers = False,
     sensitivity: By = None,
     pin: Pins = None,
@@ -165,7 +165,9 @@ def compress(
         from studio.calibration.texts import BUILTIN, GENERATED
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
 
-        session = _session(mode, group_size, ratio, backup, misfit, all_layers, sensitivity, pin, ignore, method)
+        session = _session(
+            mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore, method
+        )
         is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
         here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
         target = typed_path(out).resolve()
@@ -271,11 +273,11 @@ def chat(
         sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
         reply = Reply()
         POOL.make_room(column.need)
-        speaker = column.open()
-        for step in answer(speaker, messages, sampling, kv_bits):
+        loaded = column.open()
+        for step in answer(loaded, messages, sampling, kv_bits):
             here.stream(step.text[len(reply.text) :])
             reply = step
-        facts = {"model": model} | answer_facts(speaker, reply)
+        facts = {"model": model} | answer_facts(loaded, reply)
         here.answer(facts)
         if not as_json:
             here.note(speed(facts))
@@ -297,7 +299,7 @@ def _session(
     group_size: int | None,
     ratio: float,
     backup: str | None,
-    misfit: str,
+    group_size_fallback: str,
     all_layers: bool,
     sensitivity: str | None,
     pins: list[str] | None,
@@ -310,7 +312,7 @@ def _session(
 
     size = Choice().group_size if group_size is None else group_size
     marks = [*(pins or ()), *(f"{pattern}=none" for pattern in ignored or ())]
-    choice = Choice.of(mode, size, ratio, backup, misfit, all_layers, marks, method, sensitivity)
+    choice = Choice.of(mode, size, ratio, backup, group_size_fallback, all_layers, marks, method, sensitivity)
     return Session(paths=True, choice=choice)
 
 

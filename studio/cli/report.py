@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from studio.base.text import text
 from studio.base.units import format_bytes
-from studio.chat.answer import Reply, Speaker, Voice
+from studio.chat.answer import LoadedModel, ModelInfo, Reply
 from studio.chat.roofline import decode_limit, device_of
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Layer
@@ -54,7 +54,7 @@ def plan_facts(plan: Plan, errors: Mapping[str, float] | None = None) -> dict[st
         "group_size": choice.primary.group_size,
         "ratio": choice.ratio,
         "backup": "none" if choice.backup is None else choice.backup.value,
-        "misfit": choice.misfit,
+        "misfit": choice.group_size_fallback,
         "all_layers": choice.all_layers,
         "pins": [str(pin) for pin in choice.pins],
         "method": choice.method.value,
@@ -166,11 +166,11 @@ def result_rows(errors: Mapping[str, float], seconds: float, path: object) -> Ro
     return [(say("error"), f"{mean:.4f}"), (say("seconds"), f"{seconds:.1f}"), (say("path"), str(path))]
 
 
-def answer_facts(speaker: Speaker, reply: Reply) -> dict[str, Any]:
+def answer_facts(loaded: LoadedModel, reply: Reply) -> dict[str, Any]:
     """Return an answer and what it cost; measures this machine first, in half a second, for the share of its limit."""
-    voice = Voice.of(speaker)
-    machine = measured(device_of(voice))
-    limit = decode_limit(voice, reply, machine)
+    info = ModelInfo.of(loaded)
+    machine = measured(device_of(info))
+    limit = decode_limit(info, reply, machine)
     return {
         "text": reply.text,
         "prompt_tokens": reply.prompt_tokens,
@@ -178,11 +178,11 @@ def answer_facts(speaker: Speaker, reply: Reply) -> dict[str, Any]:
         "tokens_per_second": reply.tokens_per_second,
         "prompt_tokens_per_second": reply.prompt_tokens_per_second,
         "time_to_first_token": reply.first_token_seconds,
-        "weight_bytes": voice.weight_bytes,
+        "weight_bytes": info.weight_bytes,
         "kv_bits": reply.kv_bits,
         "kv_bytes": reply.kv_bytes,
-        "way": voice.way.value,
-        "reason": voice.reason,
+        "way": info.backend.value,
+        "reason": info.reason,
         "limit_tokens_per_second": limit,
         "limit_share": reply.tokens_per_second / limit,
     }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from studio.checkpoint.layers import Layer
-from studio.quantization.rounding import Rounded
+from studio.quantization.rounding import QuantizedWeight
 from studio.quantization.rounding.sign_round import Start, tuned
 from studio.runtime.module_hooks import Call
 
@@ -21,7 +21,7 @@ LOTS = 4
 
 def tuned_block(
     call: Call, starts: Mapping[Layer, Start], weights: Tensor | None, wait: Callable[[], None]
-) -> dict[Layer, Rounded]:
+) -> dict[Layer, QuantizedWeight]:
     """Return the weights of the block that was called as ``call``, rounded with its output in view.
 
     ``weights`` [B * T] say how much each token of the output counts, None all alike; ``wait`` is called after each.
@@ -57,7 +57,7 @@ def tuned_block(
             next(steps)
             wait()
     except StopIteration as finished:
-        found: dict[str, Rounded] = finished.value
+        found: dict[str, QuantizedWeight] = finished.value
     return {layer: found[name] for name, layer in names.items()}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from studio import __version__
 from studio.base.errors import CheckpointError
-from studio.base.prefetch import Behind, ahead
+from studio.base.prefetch import BackgroundWriter, ahead
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.row_reader import rows_of
@@ -27,7 +27,7 @@ from studio.compression.sequential import Changed, guided
 from studio.planning.plan import Assignment, Plan
 from studio.quantization.methods import Method
 from studio.quantization.quantize import quantize, relative
-from studio.quantization.rounding import shared_of
+from studio.quantization.rounding import tensor_params_of
 from studio.quantization.scheme import Scheme
 from studio.runtime.block_model import Step
 
@@ -99,7 +99,7 @@ def compress(
         with (
             TensorFile(file, slots(checkpoint, plan), metadata, kept) as out,
             journal.kept(out, errors),
-            Behind(WRITE_BEHIND) as writer,
+            BackgroundWriter(WRITE_BEHIND) as writer,
         ):
             write = partial(writer.do, partial(_put, out))
             done = sum(a.layer.numel for a in plan.assignments if a.layer.name in errors)
@@ -207,14 +207,14 @@ def _write(
     layer, scheme = a.layer, a.scheme
     square = difference = 0.0
     written = dict.fromkeys((part.name for part in scheme.parts(layer.matrix)), 0)
-    shared = yield from shared_of(rows_of(checkpoint, layer), [scheme])
-    seen = layer.numel if shared else 0
+    tensor_params = yield from tensor_params_of(rows_of(checkpoint, layer), [scheme])
+    seen = layer.numel if tensor_params else 0
     how = method if scheme.mode.bits < 8 else Method.NEAREST
     for weight in pieces:
-        found = quantize(weight, scheme, shared.get(scheme), how)
+        found = quantize(weight, scheme, tensor_params.get(scheme), how)
         places = []
         for name, array in found.packed.arrays().items():
-            if array is not found.packed.shared or not written[name]:  # what the tensor shares is written once
+            if array is not found.packed.tensor_params or not written[name]:  # what the tensor shares is written once
                 places.append((f"{layer.name}.{name}", array, written[name]))
                 written[name] += array.numel()
         write(places)

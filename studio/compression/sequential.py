@@ -24,7 +24,7 @@ from studio.compression.block_tuning import tuned_block
 from studio.compression.channel_scaling import Fold, folds
 from studio.quantization.methods import Method
 from studio.quantization.packing import PackedTensor, pack
-from studio.quantization.rounding import METHODS, Rounded, Statistics
+from studio.quantization.rounding import METHODS, QuantizedWeight, Statistics
 from studio.quantization.rounding.awq import channel_scales, scaled
 from studio.quantization.rounding.sign_round import Start
 from studio.quantization.scheme import Scheme
@@ -195,7 +195,7 @@ def _rounded(
     for layer, weight in zip(layers, weights, strict=True):
         rows = slice(start, start := start + len(weight))
         zeros = None if whole.zero_point is None else whole.zero_point[rows]
-        own = Rounded(whole.codes[rows].contiguous(), whole.scale[rows], zeros, whole.shared)
+        own = QuantizedWeight(whole.codes[rows].contiguous(), whole.scale[rows], zeros, whole.tensor_params)
         results[layer] = Start(weight, scheme, own)
     return results
 
@@ -205,7 +205,7 @@ def _alike(layers: list[Layer], known: Mapping[Layer, Statistics], schemes: Mapp
     lots: dict[tuple[object, ...], list[Layer]] = {}
     for layer in layers:
         scheme = schemes[layer.name]
-        alone = layer.name if scheme.mode.stored_as.shared is not None else ""
+        alone = layer.name if scheme.mode.stored_as.tensor_params is not None else ""
         lots.setdefault((id(known[layer]), scheme, alone), []).append(layer)
     return list(lots.values())
 
@@ -245,8 +245,8 @@ class _Listener:
         if name in self._given:  # the block runs its layer more than once
             before = self._given[name]
             tokens = before.tokens + statistics.tokens
-            second = (before.second * before.tokens + statistics.second * statistics.tokens) / tokens
-            statistics = Statistics(second, tokens)
+            hessian = (before.hessian * before.tokens + statistics.hessian * statistics.tokens) / tokens
+            statistics = Statistics(hessian, tokens)
         self._given[name] = statistics
 
     def _statistics(self, given: Tensor, weights: Tensor | None) -> Statistics:

@@ -62,7 +62,7 @@ def predictor(decoder: Decoder[Any]) -> Predict:
         tokens = ids.tolist()
         cache = decoder.begin(len(tokens))
         for start in range(0, len(tokens), MOST_TOKENS):
-            yield decoder.judge(cache, tokens[start : start + MOST_TOKENS])
+            yield decoder.forward_all(cache, tokens[start : start + MOST_TOKENS])
 
     return predict
 

@@ -99,7 +99,7 @@ def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path, calibr
             group_size=choice.primary.group_size,
             ratio=choice.ratio,
             backup="none" if choice.backup is None else choice.backup.value,
-            misfit=choice.misfit,
+            group_size_fallback=choice.group_size_fallback,
             all_layers=choice.all_layers,
             pins=tuple(str(pin) for pin in choice.pins),
             method=choice.method.value,

@@ -15,10 +15,10 @@ MIN_RATIO = 0.05
 MAX_PINS = 30
 MAX_PATTERN = 200
 """Characters."""
-Misfit = Literal["error", "ignore", "adjust"]
+GroupSizeFallback = Literal["error", "ignore", "adjust"]
 """What to do with a weight whose input channels the group does not divide: refuse the plan, keep it at 16 bits, or
 take the largest power of two that divides them. NNCF's ``GroupSizeFallbackMode``."""
-MISFITS: tuple[Misfit, ...] = get_args(Misfit)
+GROUP_SIZE_FALLBACKS: tuple[GroupSizeFallback, ...] = get_args(GroupSizeFallback)
 Sensitivity = Literal["nncf", "damage"]
 """What decides which weights a ratio leaves to the backup: NNCF's score, from the weights alone, or the KL divergence
 that rounding each is predicted to cost."""
@@ -69,7 +69,7 @@ class Choice:
     group_size: int = 64
     ratio: float = 1.0
     backup: Mode | None = Mode.INT8_ASYM
-    misfit: Misfit = "error"
+    group_size_fallback: GroupSizeFallback = "error"
     all_layers: bool = False
     """Whether embeddings and head follow the ratio too, instead of taking the backup."""
     pins: tuple[Pin, ...] = ()
@@ -84,8 +84,12 @@ class Choice:
         if self.group_size not in GROUP_SIZES:
             sizes = ", ".join(str(size) for size in GROUP_SIZES)
             raise SchemeError("unknown_group_size", group_size=self.group_size, sizes=sizes)
-        if self.misfit not in MISFITS:
-            raise SchemeError("unknown_misfit", misfit=str(self.misfit)[:40], misfits=", ".join(MISFITS))
+        if self.group_size_fallback not in GROUP_SIZE_FALLBACKS:
+            raise SchemeError(
+                "unknown_misfit",
+                misfit=str(self.group_size_fallback)[:40],
+                misfits=", ".join(GROUP_SIZE_FALLBACKS),
+            )
         if self.sensitivity not in SENSITIVITIES:
             given, valid = str(self.sensitivity)[:40], ", ".join(SENSITIVITIES)
             raise SchemeError("unknown_sensitivity", sensitivity=given, sensitivities=valid)
@@ -99,7 +103,7 @@ class Choice:
         group_size: int,
         ratio: float,
         backup: str | None = None,
-        misfit: str = "error",
+        group_size_fallback: str = "error",
         all_layers: bool = False,
         pins: Sequence[str] = (),
         method: str = Method.NEAREST,
@@ -115,7 +119,10 @@ class Choice:
         marks = tuple(Pin.parse(pin) for pin in pins)
         how = parse_method(method)
         by = sensitivity or ("damage" if how.needs_inputs else "nncf")
-        words: dict[str, Any] = {"misfit": misfit, "sensitivity": by}  # checked when it is made
+        words: dict[str, Any] = {
+            "group_size_fallback": group_size_fallback,
+            "sensitivity": by,
+        }  # checked when it is made
         made = cls(parsed, group_size, ratio, second, all_layers=all_layers, pins=marks, method=how, **words)
         return made if made.is_mixed else replace(made, sensitivity="nncf")  # nothing goes by it
 

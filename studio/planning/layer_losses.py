@@ -20,7 +20,7 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Layer, ratio_defining
 from studio.checkpoint.row_reader import chunks
 from studio.quantization.quantize import quantize
-from studio.quantization.rounding import shared_of
+from studio.quantization.rounding import tensor_params_of
 from studio.quantization.scheme import Scheme
 
 Candidate = Callable[[Tensor], Tensor]
@@ -35,7 +35,7 @@ class Loss:
 
     of: Callable[[Tensor], float]
     """Rows of what was moved, or of the weight itself, fp32 [n, K] -> a number that adds up over rows."""
-    told: Callable[[float, float], float]
+    normalize: Callable[[float, float], float]
     """The sum over what was moved, and that over the weight -> the figure."""
 
 
@@ -66,9 +66,11 @@ def figures(
         fitting = _fitting(layer, schemes)
         passes = 1 + any(scheme.mode.needs_whole for scheme in fitting)
         pieces = (checkpoint.read(layer, *rows) for rows in chunks(layer))
-        shared = yield from relayed(shared_of(pieces, fitting), partial(_looked, layer, done, total, passes))
-        candidates = {str(scheme): partial(_rounded, scheme, shared.get(scheme)) for scheme in fitting}
-        seen = layer.numel if shared else 0
+        tensor_params = yield from relayed(
+            tensor_params_of(pieces, fitting), partial(_looked, layer, done, total, passes)
+        )
+        candidates = {str(scheme): partial(_rounded, scheme, tensor_params.get(scheme)) for scheme in fitting}
+        seen = layer.numel if tensor_params else 0
         for rows, line in layer_figures(checkpoint, layer, losses[layer.name], candidates):
             seen += rows * layer.matrix[1]
             if line is not None:
@@ -96,7 +98,7 @@ def layer_figures(
         if not math.isfinite(whole):
             raise CheckpointError("not_finite", tensor=layer.name)
         is_last = (start, stop) == parts[-1]
-        yield stop - start, {name: loss.told(value, whole) for name, value in moved.items()} if is_last else None
+        yield stop - start, {name: loss.normalize(value, whole) for name, value in moved.items()} if is_last else None
 
 
 def recall(file: Path, checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Figures | None:
@@ -118,9 +120,9 @@ def _looked(layer: Layer, done: int, total: int, passes: int, seen: int) -> Meas
     return Measured(layer.name, None, done + seen // passes, total)
 
 
-def _rounded(scheme: Scheme, shared: Tensor | None, weight: Tensor) -> Tensor:
+def _rounded(scheme: Scheme, tensor_params: Tensor | None, weight: Tensor) -> Tensor:
     """Return rows of a layer as the whole of it is rounded, with what the whole shares."""
-    return quantize(weight, scheme, shared).packed.dequantize()
+    return quantize(weight, scheme, tensor_params).packed.dequantize()
 
 
 def _fitting(layer: Layer, schemes: Iterable[Scheme]) -> list[Scheme]:

@@ -168,13 +168,13 @@ def make_plan(
     fitted = {width: fitted_scheme(width, choice) for width in widths}
     backup = {width: _backup(width, choice) for width in widths}
     misfits = [layer for layer in defining if fitted[layer.matrix[1]] is None]
-    if choice.misfit == "error":
+    if choice.group_size_fallback == "error":
         _check_groups(misfits, defining, choice)
     ranked = [layer for layer in defining if fitted[layer.matrix[1]] is not None] if misfits else defining
     if choice.is_mixed and sensitivities is not None:
         ranked = sorted(ranked, key=lambda layer: sensitivities[layer.name])
     primary = _within_ratio(ranked, choice.ratio if choice.mode.is_mixable else 1.0)
-    kept = {layer.name for layer in misfits} if choice.misfit == "ignore" else set()
+    kept = {layer.name for layer in misfits} if choice.group_size_fallback == "ignore" else set()
 
     def scheme(layer: Layer) -> Scheme | None:
         if layer.kind is Kind.OTHER or layer.name in kept:
@@ -231,7 +231,7 @@ def fitted_scheme(width: int, choice: Choice) -> Scheme | None:
     if choice.primary.fits(width):
         return choice.primary
     power = width & -width  # the largest power of two that divides it
-    if choice.misfit == "adjust" and choice.mode.is_grouped and power >= MIN_ADJUSTED_GROUP:
+    if choice.group_size_fallback == "adjust" and choice.mode.is_grouped and power >= MIN_ADJUSTED_GROUP:
         return Scheme(choice.mode, power)
     return None
 

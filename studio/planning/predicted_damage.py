@@ -18,7 +18,7 @@ from studio.base.settings import settings
 from studio.base.tensor_cache import Shelf
 from studio.calibration import activations
 from studio.calibration.texts import digest
-from studio.calibration.token_weights import SEED, against_signs, lots
+from studio.calibration.token_weights import SEED, lots, rademacher_gradient
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind
 from studio.planning import layer_losses
@@ -95,6 +95,6 @@ def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict
             module.register_forward_hook(partial(listen, layer.name))
     generator = torch.Generator().manual_seed(SEED)
     for lot in lots(checkpoint, tokens):
-        yield from model.run_backward(lot, lambda logits: against_signs(logits, generator))
+        yield from model.run_backward(lot, lambda logits: rademacher_gradient(logits, generator))
     costs = {name: power.cpu() / (2 * tokens.numel()) for name, power in powers.items()}
     return {name: cost for name, cost in costs.items() if bool(cost.isfinite().all())}

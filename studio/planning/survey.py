@@ -22,7 +22,7 @@ from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.checkpoint.row_reader import rows_of
 from studio.planning.plan import Assignment
 from studio.quantization.quantize import Measured, base_schemes, channel_error, measure, relative
-from studio.quantization.rounding import shared_of
+from studio.quantization.rounding import tensor_params_of
 from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme
 
 VERSION = 1
@@ -180,11 +180,11 @@ def recall(checkpoint: Checkpoint) -> Survey:
 def _measured(checkpoint: Checkpoint, layer: Layer, schemes: Sequence[Scheme]) -> Generator[int, None, Measured | None]:
     """Yield the weights seen but for the last, each twice where it is read twice; return the sums, None of no rows."""
     sums: Measured | None = None
-    shared = yield from shared_of(rows_of(checkpoint, layer), schemes)
-    seen = layer.numel if shared else 0
+    tensor_params = yield from tensor_params_of(rows_of(checkpoint, layer), schemes)
+    seen = layer.numel if tensor_params else 0
     whole = seen + layer.numel
     for weight in rows_of(checkpoint, layer):
-        part = measure(weight, schemes, shared)
+        part = measure(weight, schemes, tensor_params)
         sums = part if sums is None else sums + part
         seen += weight.numel()
         if seen < whole:

@@ -45,42 +45,44 @@ class Measured:
 
 
 def quantize(
-    weight: Tensor, scheme: Scheme, shared: Tensor | None = None, method: Method = Method.NEAREST
+    weight: Tensor, scheme: Scheme, tensor_params: Tensor | None = None, method: Method = Method.NEAREST
 ) -> Quantized:
-    """Return ``weight`` [N, K] rounded and packed; ``shared`` as :func:`round_to_nearest` takes it.
+    """Return ``weight`` [N, K] rounded and packed; ``tensor_params`` as :func:`round_to_nearest` takes it.
 
-    ``method`` is what rounds it without knowing its inputs: a calibrated one falls back to its free part.
+    ``method`` is what rounds it without knowing its inputs: a calibrated one falls back to its data-free part.
     """
-    round_ = METHODS[method].free
+    round_ = METHODS[method].data_free
     compiled = native.pack_nearest(weight, scheme) if round_ is round_to_nearest else None
     if compiled is not None:
         return Quantized(*compiled)
     weight = weight.float()
-    packed = pack(round_(weight, scheme, shared), scheme)
+    packed = pack(round_(weight, scheme, tensor_params), scheme)
     difference = float((packed.dequantize() - weight).square_().sum())
     return Quantized(packed, difference, float(weight.square().sum()))
 
 
-def measure(weight: Tensor, schemes: Sequence[Scheme], shared: Mapping[Scheme, Tensor] | None = None) -> Measured:
+def measure(
+    weight: Tensor, schemes: Sequence[Scheme], tensor_params: Mapping[Scheme, Tensor] | None = None
+) -> Measured:
     """Return how far ``weight`` [N, K] is from itself in each of ``schemes``, and its int8 channel error.
 
-    ``shared``: what rows of a larger weight share with the others, as :func:`round_to_nearest` takes it.
+    ``tensor_params``: what rows of a larger weight share with the others, as :func:`round_to_nearest` takes it.
     """
-    shared = shared or {}
+    tensor_params = tensor_params or {}
     compiled = native.squared_errors(weight, schemes)
     if compiled is None:
-        return measure_in_torch(weight, schemes, shared)
+        return measure_in_torch(weight, schemes, tensor_params)
     sums, square, worst = compiled
-    more = _differences(weight.float(), [scheme for scheme in schemes if scheme not in sums], shared)
+    more = _differences(weight.float(), [scheme for scheme in schemes if scheme not in sums], tensor_params)
     return Measured({s: sums[s] if s in sums else more[s] for s in schemes}, square, worst)
 
 
 def measure_in_torch(
-    weight: Tensor, schemes: Sequence[Scheme], shared: Mapping[Scheme, Tensor] | None = None
+    weight: Tensor, schemes: Sequence[Scheme], tensor_params: Mapping[Scheme, Tensor] | None = None
 ) -> Measured:
     """Return the same as :func:`measure`, without compiled code: the reference."""
     weight = weight.float()
-    differences = _differences(weight, schemes, shared or {})
+    differences = _differences(weight, schemes, tensor_params or {})
     return Measured(differences, float(weight.square().sum()), _channel_error(weight) if schemes else 0.0)
 
 
@@ -107,10 +109,12 @@ def relative(difference: float, square: float) -> float:
     return math.sqrt(difference / square) if square else 0.0
 
 
-def _differences(weight: Tensor, schemes: Sequence[Scheme], shared: Mapping[Scheme, Tensor]) -> dict[Scheme, float]:
+def _differences(
+    weight: Tensor, schemes: Sequence[Scheme], tensor_params: Mapping[Scheme, Tensor]
+) -> dict[Scheme, float]:
     """Return ‖W - Ŵ‖² of an fp32 weight by scheme."""
     differences = {}
     for scheme in schemes:
-        rounded = round_to_nearest(weight, scheme, shared.get(scheme)).stored(scheme.mode.stored_as.scale_dtype)
+        rounded = round_to_nearest(weight, scheme, tensor_params.get(scheme)).stored(scheme.mode.stored_as.scale_dtype)
         differences[scheme] = float((dequantize(rounded, scheme.mode) - weight).square_().sum())
     return differences

@@ -61,7 +61,7 @@ class Mode(StrEnum):
     @property
     def needs_whole(self) -> bool:
         """Whether a tensor is looked at as a whole before its first row is rounded: its rows share some numbers."""
-        return self.stored_as.shared is not None
+        return self.stored_as.tensor_params is not None
 
     @property
     def is_mixable(self) -> bool:
@@ -88,7 +88,7 @@ class Format:
     code_dtype: str = "U8"
     """Of an 8-bit code; smaller codes are packed into bytes."""
     scale_dtype: str = "F16"
-    shared: tuple[str, str, int] | None = None
+    tensor_params: tuple[str, str, int] | None = None
     """What a whole tensor shares: name, dtype, how many numbers."""
 
 
@@ -102,11 +102,11 @@ FORMATS = {
     Mode.NF4: Format(4),
     Mode.FP4: Format(4),
     Mode.MXFP4: Format(4, (32,), scale_dtype="F8_E8M0"),
-    Mode.NVFP4: Format(4, (16,), scale_dtype="F8_E4M3", shared=("global_scale", "F32", 1)),
+    Mode.NVFP4: Format(4, (16,), scale_dtype="F8_E4M3", tensor_params=("global_scale", "F32", 1)),
     Mode.FP8_E4M3: Format(8, code_dtype="F8_E4M3"),
     Mode.MXFP8_E4M3: Format(8, (32,), code_dtype="F8_E4M3", scale_dtype="F8_E8M0"),
     Mode.CB4: Format(4),
-    Mode.CB4_LEARNED: Format(4, shared=("codebook", "F16", 16)),
+    Mode.CB4_LEARNED: Format(4, tensor_params=("codebook", "F16", 16)),
     Mode.INT5_SYM: Format(5),
 }
 """Every mode's format. A new one is a line here and its two functions in ``rounding/``."""
@@ -208,8 +208,8 @@ class Scheme:
         if form.has_zero_point:
             zero_points = (rows, 1) if form.bits == 8 else (-(-rows * groups // 2),)
             parts.append(Part("zero_point", "U8", zero_points))
-        if form.shared is not None:
-            name, dtype, count = form.shared
+        if form.tensor_params is not None:
+            name, dtype, count = form.tensor_params
             parts.append(Part(name, dtype, (count,)))
         return tuple(parts)
 

@@ -20,7 +20,7 @@ from studio.base.workers import in_worker
 from studio.calibration.texts import BUILTIN, Text, digest, read_text
 from studio.chat.answers import Answers
 from studio.chat.columns import Column, compressed_column, original_column
-from studio.chat.conversation import Talk
+from studio.chat.conversation import Conversation
 from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.tokenizer.template import Message
@@ -60,7 +60,7 @@ class Session(Reading):
     """The text that the compressed copy's method read, None for the built-in one."""
     drift: Drift | None = None
     """Of the compressed copy, as far as measured."""
-    talk: Talk = field(default_factory=Talk)
+    conversation: Conversation = field(default_factory=Conversation)
     spoken: str | None = None
     """The language chosen on the page, in which jobs that run go on; None while it is the browser's."""
     _before: list[Choice] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Session(Reading):
             self.sampled, self.sample_bytes, self.figures, self.looked_at = sampled, cost, {}, ""
             self._before.clear()
         self._forget_compressed()
-        self.talk.forget()
+        self.conversation.forget()
         return checkpoint
 
     def choose(self, choice: Choice) -> Plan:
@@ -194,7 +194,7 @@ class Session(Reading):
         self._forget_compressed()
         self.compressed, self.folder, self.calibrated_on = compressed, folder, text
         self._made, self.drift = made, self._drifts.get(made)
-        self.talk.forget()
+        self.conversation.forget()
         give_back()
         return compressed
 
@@ -276,7 +276,7 @@ class Session(Reading):
             raise ModelError("compress_first")
         self._heed("chat")
         try:
-            yield from self.talk.answer(
+            yield from self.conversation.answer(
                 POOL,
                 self._columns(),
                 prompt,
@@ -293,11 +293,11 @@ class Session(Reading):
     @property
     def conversations(self) -> tuple[list[Message], list[Message]]:
         """What was said in each column."""
-        return self.talk.messages(0), self.talk.messages(1)
+        return self.conversation.messages(0), self.conversation.messages(1)
 
     def clear_chat(self) -> None:
         """Forget what was said; an answer that is being given ends, and is not remembered."""
-        self.talk.forget()
+        self.conversation.forget()
 
     # the end
 
@@ -305,7 +305,7 @@ class Session(Reading):
         """Give back what the session holds on disk and in memory."""
         for job in JOBS:
             self.stop(job)
-        self.talk.forget()
+        self.conversation.forget()
         self._forget_compressed()
         self._forget_archive()
         shutil.rmtree(self.workspace, ignore_errors=True)
@@ -361,7 +361,7 @@ def _fitting(choice: Choice, checkpoint: Checkpoint) -> Choice:
     """
     sizes = group_sizes(checkpoint.layers)
     size = choice.group_size
-    if size not in sizes and choice.misfit == "error":
+    if size not in sizes and choice.group_size_fallback == "error":
         size = 64 if 64 in sizes else max((s for s in sizes if s <= 128), default=-1)
     fitting = replace(choice, pins=(), group_size=size)
     if not checkpoint.can_chat:

@@ -6,11 +6,11 @@ from html import escape
 
 from studio.base.text import text
 from studio.base.units import format_bytes
-from studio.chat.answer import Reply, Voice
+from studio.chat.answer import ModelInfo, Reply
 from studio.chat.answers import Answers
 from studio.chat.conversation import Turn
-from studio.chat.divergence import Parting
-from studio.chat.judge import Judged, Verdict
+from studio.chat.divergence import Divergence
+from studio.chat.judge import Judged, ReferenceScore
 from studio.chat.roofline import bytes_of_a_token, decode_limit, device_of, figures_of, phases, step_weights
 from studio.runtime.decoder import KV_BITS
 from studio.runtime.machine import known
@@ -44,11 +44,11 @@ def turn_bubbles(prompt: str, answers: Answers, column: int, language: str) -> l
     """Return one turn in a column: the message, and the answer as far as it has come."""
     asked: Bubble = {"role": "user", "content": escape(prompt, quote=False)}
     reply = answers.replies[column]
-    if column == 0 and answers.verdict is not None:
-        content = _judged_text(answers.verdict, language)
-    elif answers.parting is not None:
-        place = answers.parting.places[column]
-        content = _marked(reply.text, place, " ".join(_parting_words(answers.parting, column, language)))
+    if column == 0 and answers.reference_score is not None:
+        content = _judged_text(answers.reference_score, language)
+    elif answers.divergence is not None:
+        place = answers.divergence.places[column]
+        content = _marked(reply.text, place, " ".join(_divergence_words(answers.divergence, column, language)))
     else:
         content = escape(reply.text, quote=False)
     return [asked, {"role": "assistant", "content": content}] if content else [asked]
@@ -66,13 +66,13 @@ def _marked(words: str, place: tuple[int, int], title: str) -> str:
     return f"{escape(words[:start], quote=False)}{blank}{mark}{escape(words[end:], quote=False)}"
 
 
-def _judged_text(verdict: Verdict, language: str) -> str:
+def _judged_text(reference_score: ReferenceScore, language: str) -> str:
     """Return the answer, each token shaded by what the original gives it, the first it would not have said marked."""
     pieces = []
-    for i, token in enumerate(verdict.tokens):
-        words = verdict.text[slice(*token.place)]
+    for i, token in enumerate(reference_score.tokens):
+        words = reference_score.text[slice(*token.place)]
         title = escape(_judged_words(token, language))
-        if i == verdict.parting:
+        if i == reference_score.first_difference:
             shown = escape(words, quote=False) if words.strip() else f"⏹{words}"
             pieces.append(f'<mark class="parts" tabindex="0" title="{title}">{shown}</mark>')
         elif words:
@@ -83,7 +83,7 @@ def _judged_text(verdict: Verdict, language: str) -> str:
 
 def _judged_words(token: Judged, language: str) -> str:
     original, compressed = (f"{p:.1%}" for p in token.probabilities)
-    said = text("part.judged", language, original=original, compressed=compressed, kl=f"{token.divergence:.3f}")
+    said = text("part.judged", language, original=original, compressed=compressed, kl=f"{token.kl_divergence:.3f}")
     if token.is_best:
         return said
     best = text("part.instead", language, word=word(token.best, language), probability=f"{token.best_probability:.1%}")
@@ -97,26 +97,26 @@ def word(token: str, language: str) -> str:
     return "“" + token.strip(" ").replace("\n", "⏎").replace("\t", "⇥") + "”" if token.strip(" ") else "“␣”"
 
 
-def _parting_words(parting: Parting, column: int, language: str) -> tuple[str, str]:
+def _divergence_words(divergence: Divergence, column: int, language: str) -> tuple[str, str]:
     """Return where the answers part, and what the other column says there."""
     lines = []
     for key, at in (("part.here", column), ("part.there", 1 - column)):
-        original, compressed = (f"{given[at]:.1%}" for given in parting.probabilities)
+        original, compressed = (f"{given[at]:.1%}" for given in divergence.probabilities)
         lines.append(
-            text(key, language, word=word(parting.words[at], language), original=original, compressed=compressed)
+            text(key, language, word=word(divergence.words[at], language), original=original, compressed=compressed)
         )
     return lines[0], lines[1]
 
 
 def figures(answers: Answers, column: int, language: str) -> str:
     """Return what stands beneath a column: its figures, which way they came about, and where the answers part."""
-    reply, voice = answers.replies[column], answers.voices[column]
+    reply, info = answers.replies[column], answers.infos[column]
     if reply.error is not None:
         return notice(reply.error.sentence(language), "error")
     if column == 0 and answers.is_alone:
-        return _opinion(answers.verdict, language)
-    held = "–" if voice is None else format_bytes(voice.weight_bytes)
-    if not reply.tokens or voice is None:
+        return _opinion(answers.reference_score, language)
+    held = "–" if info is None else format_bytes(info.weight_bytes)
+    if not reply.tokens or info is None:
         return f'<p class="stats">{escape(text("chat.stats_waiting", language, memory=held))}</p>'
     speed = f"{reply.tokens_per_second:.1f}" if reply.tokens > 1 else "–"
     words = [
@@ -126,20 +126,20 @@ def figures(answers: Answers, column: int, language: str) -> str:
     if reply.ended == "length":
         words.append(text("chat.ended_length", language))
     lines = f'<p class="stats">{escape(" · ".join(words))}</p>'
-    lines += f'<p class="stats more">{" · ".join(_more(voice, reply, language))}</p>'
+    lines += f'<p class="stats more">{" · ".join(_more(info, reply, language))}</p>'
     if answers.is_slow[column]:
         lines += f'<p class="hint">{escape(text("chat.slow", language))}</p>'
-    if answers.parting is not None:
-        here, there = _parting_words(answers.parting, column, language)
+    if answers.divergence is not None:
+        here, there = _divergence_words(answers.divergence, column, language)
         lines += f'<p class="parting"><b>{escape(here)}</b> {escape(there)}</p>'
-    elif column == 1 and len(answers.replies) > 1 and not answers.is_compared and None not in answers.voices:
+    elif column == 1 and len(answers.replies) > 1 and not answers.is_compared and None not in answers.infos:
         lines += f'<p class="hint">{escape(text("part.histories", language))}</p>'
     elif answers.is_compared and all(each.ended for each in answers.replies):
         lines += f'<p class="hint">{escape(text("part.nowhere", language))}</p>'
     return lines
 
 
-def _more(voice: Voice, reply: Reply, language: str) -> list[str]:
+def _more(info: ModelInfo, reply: Reply, language: str) -> list[str]:
     """Return the prompt's speed, the cache, the share of the limit and the way, as escaped words."""
     words = []
     read = reply.prompt_tokens - reply.kept_tokens
@@ -150,42 +150,48 @@ def _more(voice: Voice, reply: Reply, language: str) -> list[str]:
     if reply.kept_tokens:
         words.append(escape(text("chat.stats_kept", language, tokens=reply.kept_tokens)))
     words.append(escape(text("chat.stats_kv", language, bytes=format_bytes(reply.kv_bytes), bits=reply.kv_bits)))
-    machine = known(device_of(voice))
+    machine = known(device_of(info))
     if machine is not None and reply.tokens > 1:
-        limit = decode_limit(voice, reply, machine)
+        limit = decode_limit(info, reply, machine)
         share = text("chat.stats_limit", language, share=f"{reply.tokens_per_second / limit:.0%}", limit=f"{limit:.0f}")
         why = text(
             "chat.stats_limit_why",
             language,
             bandwidth=f"{machine.bandwidth / 1e9:.0f}",
-            bytes=format_bytes(bytes_of_a_token(voice, reply)),
+            bytes=format_bytes(bytes_of_a_token(info, reply)),
         )
         words.append(f'<span title="{escape(why)}">{escape(share)}</span>')
-    way = text(f"chat.way_{voice.way.value}", language)
-    words.append(escape(f"{way} ({text(f'chat.why_{voice.reason}', language)})" if voice.reason else way))
+    way = text(f"chat.way_{info.backend.value}", language)
+    words.append(escape(f"{way} ({text(f'chat.why_{info.reason}', language)})" if info.reason else way))
     return words
 
 
-def _opinion(verdict: Verdict | None, language: str) -> str:
+def _opinion(reference_score: ReferenceScore | None, language: str) -> str:
     """Return what the original says of an answer it was not there for."""
-    if verdict is None:
+    if reference_score is None:
         return f'<p class="hint">{escape(text("part.alone", language))}</p>'
-    agreed = sum(token.is_best for token in verdict.tokens)
-    said = text("part.opinion", language, kl=f"{verdict.divergence:.3f}", agreed=agreed, tokens=len(verdict.tokens))
+    agreed = sum(token.is_best for token in reference_score.tokens)
+    said = text(
+        "part.opinion",
+        language,
+        kl=f"{reference_score.kl_divergence:.3f}",
+        agreed=agreed,
+        tokens=len(reference_score.tokens),
+    )
     lines = f'<p class="stats">{escape(said)}</p>'
-    if verdict.parting is not None:
-        first = verdict.tokens[verdict.parting]
-        here = text("part.first", language, word=word(verdict.text[slice(*first.place)], language))
+    if reference_score.first_difference is not None:
+        first = reference_score.tokens[reference_score.first_difference]
+        here = text("part.first", language, word=word(reference_score.text[slice(*first.place)], language))
         lines += f'<p class="parting"><b>{escape(here)}</b> {escape(_judged_words(first, language))}</p>'
     columns = [text(f"part.column_{name}", language) for name in ("token", "original", "compressed", "kl")]
     rows = [
         (
-            word(verdict.text[slice(*token.place)], language),
+            word(reference_score.text[slice(*token.place)], language),
             f"{token.probabilities[0]:.1%}",
             f"{token.probabilities[1]:.1%}",
-            f"{token.divergence:.3f}",
+            f"{token.kl_divergence:.3f}",
         )
-        for token in verdict.tokens[:MAX_ROWS]
+        for token in reference_score.tokens[:MAX_ROWS]
     ]
     summary = escape(text("part.table", language))
     return lines + f"<details><summary>{summary}</summary>{table(columns, rows)}</details>"
@@ -193,17 +199,17 @@ def _opinion(verdict: Verdict | None, language: str) -> str:
 
 def picture(session: Session, answers: Answers | None, language: str) -> str:
     """Return where the phases of these answers stand on this machine."""
-    voices = [] if answers is None else [voice for voice in answers.voices if voice is not None]
-    machine = known(device_of(voices[-1])) if voices else None
+    infos = [] if answers is None else [info for info in answers.infos if info is not None]
+    machine = known(device_of(infos[-1])) if infos else None
     if answers is None or machine is None or session.checkpoint is None:
         return f'<p class="hint">{escape(text("speed.waiting", language))}</p>'
     config = figures_of(session.checkpoint)
     weights = step_weights(session.checkpoint.layers, config.called_experts if config else None)
     found = [
         phase
-        for column, (voice, reply) in enumerate(zip(answers.voices, answers.replies, strict=True))
-        if voice is not None and device_of(voice) == device_of(voices[-1])
-        for phase in phases(column, voice, reply, weights, machine)
+        for column, (info, reply) in enumerate(zip(answers.infos, answers.replies, strict=True))
+        if info is not None and device_of(info) == device_of(infos[-1])
+        for phase in phases(column, info, reply, weights, machine)
     ]
     return roofline(found, machine, language)
 
@@ -213,7 +219,7 @@ def cache_table(session: Session, language: str) -> str:
     config = None if session.checkpoint is None else figures_of(session.checkpoint)
     if config is None or config.cache is None:
         return f'<p class="hint">{escape(text("kv.unknown", language))}</p>'
-    last = session.talk.last
+    last = session.conversation.last
     replies = last.answers.replies if last is not None else ()
     now = max((reply.prompt_tokens + reply.tokens for reply in replies), default=0)
     lines = [(text("kv.now", language, tokens=f"{now:,}"), now, 1)]

@@ -38,21 +38,23 @@ class ChatHandlers:
     @guarded
     def talk(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
         """Both models answer; each token is painted as it comes."""
-        session.talk.taken = None
-        is_taken = yield from self._answered(session, language, prompt or "", session.talk.is_editing, *settings)
-        session.talk.taken = prompt if is_taken else None
+        session.conversation.taken = None
+        is_taken = yield from self._answered(
+            session, language, prompt or "", session.conversation.is_editing, *settings
+        )
+        session.conversation.taken = prompt if is_taken else None
         yield {self.page.chat.notice: updates.editing(session, session.spoken or language)}
 
     @guarded
     def empty(self, session: Session, language: str, prompt: str) -> Iterator[Updates]:
         """Take a message that the conversation took out of the box; one that was refused, or typed since, stays."""
-        yield {self.page.chat.prompt: gr.update(value="") if prompt == session.talk.taken else gr.skip()}
-        session.talk.taken = None
+        yield {self.page.chat.prompt: gr.update(value="") if prompt == session.conversation.taken else gr.skip()}
+        session.conversation.taken = None
 
     @guarded
     def regenerate(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
         """Both models answer the last message anew; what is being typed stays."""
-        last = session.talk.last
+        last = session.conversation.last
         if last is None:
             yield updates.chat_at_rest(self.page, session)
             return
@@ -68,22 +70,26 @@ class ChatHandlers:
 
         One that no column could answer is not kept, so it leaves the columns again, but for what they say of it.
         """
-        sampling, epoch, last = self._sampling(system, kv_bits, *settings), session.talk.epoch, session.talk.last
-        before = session.talk.turns[:-1] if again else session.talk.turns
+        sampling, epoch, last = (
+            self._sampling(system, kv_bits, *settings),
+            session.conversation.epoch,
+            session.conversation.last,
+        )
+        before = session.conversation.turns[:-1] if again else session.conversation.turns
         shown: Updates = {}
         for item in paced(session.chat(prompt, sampling, system or "", int(kv_bits), again)):
             spoken = session.spoken or language
             if isinstance(item, Event):
                 yield {self.page.chat.notice: html.progress(item, spoken)}
-            elif session.talk.epoch == epoch:  # not cleared meanwhile
+            elif session.conversation.epoch == epoch:  # not cleared meanwhile
                 shown = updates.answers(self.page, session, before, Turn(prompt, item), spoken)
                 yield shown | {self.page.chat.notice: ""}
         spoken, resting = session.spoken or language, updates.chat_at_rest(self.page, session)
-        if session.talk.epoch == epoch and session.talk.last is last:
+        if session.conversation.epoch == epoch and session.conversation.last is last:
             said: Updates = {line: shown[line] for line in self.page.chat.lines if line in shown}
             yield updates.merged(updates.conversation(self.page, session, spoken), said, resting)
             return False
-        session.talk.is_editing = False
+        session.conversation.is_editing = False
         machine.measure()
         yield updates.merged(updates.rested(self.page, session, spoken), resting)
         return True
@@ -95,7 +101,7 @@ class ChatHandlers:
     @guarded
     def edit(self, session: Session, language: str) -> Iterator[Updates]:
         """Let the last message be changed and asked anew; pressed again, leave it as it is."""
-        last, talk = session.talk.last, session.talk
+        last, talk = session.conversation.last, session.conversation
         talk.is_editing = last is not None and not talk.is_editing
         if last is None or not talk.is_editing:
             yield {self.page.chat.prompt: gr.update(value=""), self.page.chat.notice: ""}

@@ -48,7 +48,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         plan.group_size,
         plan.ratio,
         plan.backup,
-        plan.misfit,
+        plan.group_size_fallback,
         plan.all_layers,
         plan.sensitivity,
         plan.method,

@@ -141,7 +141,7 @@ class Handlers:
         group_size: int | None,
         ratio: float,
         backup: str,
-        misfit: str,
+        group_size_fallback: str,
         all_layers: bool,
         sensitivity: str,
         method: str,
@@ -152,14 +152,16 @@ class Handlers:
             backup = parse_mode(mode).default_backup.value
         size = now.group_size if group_size is None else int(group_size)
         share = round(float(ratio), 4)
-        chosen = Choice.of(mode, size, share, backup, misfit, all_layers, method=method, sensitivity=sensitivity)
+        chosen = Choice.of(
+            mode, size, share, backup, group_size_fallback, all_layers, method=method, sensitivity=sensitivity
+        )
         chosen = replace(chosen, pins=now.pins)
         if chosen == now and session.plan is not None:
             yield self._staleness(session, language)
             return
         session.choose(chosen)
         shown = self._planned(session, language)
-        if mode != now.mode.value or misfit != now.misfit or method != now.method.value:
+        if mode != now.mode.value or group_size_fallback != now.group_size_fallback or method != now.method.value:
             shown |= updates.offered(self.page, session, language)
         if mode != now.mode.value:
             backups: Updates = {self.page.plan.backup: gr.update(value=backup)}

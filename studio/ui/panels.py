@@ -11,7 +11,7 @@ from studio.ui.choices import (
     backup_choices,
     colour_choices,
     group_choices,
-    misfit_choices,
+    group_size_fallback_choices,
     mode_choices,
     scheme_choices,
     sensitivity_choices,
@@ -201,7 +201,7 @@ class PlanPanel:
     group_size: gr.Radio
     ratio: gr.Slider
     backup: gr.Radio
-    misfit: gr.Radio
+    group_size_fallback: gr.Radio
     all_layers: gr.Checkbox
     sensitivity: gr.Radio
     method: gr.Dropdown
@@ -267,10 +267,10 @@ def plan_panel(words: Words) -> PlanPanel:
             reads, calibration, dataset = text_choice(words, CALIBRATION, "calibration")
         with words.on(gr.Accordion, {"label": "plan.more"}, open=False):
             with gr.Row(elem_classes="tight"):
-                misfit = words.on(
+                group_size_fallback = words.on(
                     gr.Radio,
-                    {"label": "plan.misfit", "info": "plan.misfit_info", "choices": misfit_choices},
-                    value=start.misfit,
+                    {"label": "plan.misfit", "info": "plan.misfit_info", "choices": group_size_fallback_choices},
+                    value=start.group_size_fallback,
                     elem_id="misfit",
                     min_width=240,
                 )
@@ -294,8 +294,8 @@ def plan_panel(words: Words) -> PlanPanel:
             cancel = words.on(gr.Button, {"value": "plan.cancel"}, interactive=False, elem_id="cancel", scale=1)
         progress = gr.HTML(elem_id="progress")
     return PlanPanel(
-        mode, group_size, ratio, backup, misfit, all_layers, sensitivity, method, reading, reads, calibration, dataset,
-        undo, compress, cancel, progress,
+        mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, method, reading, reads,
+        calibration, dataset, undo, compress, cancel, progress,
     )  # fmt: skip
 
 

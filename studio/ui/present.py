@@ -97,7 +97,7 @@ def command(session: Session) -> str:
     if choice.mode.is_mixable:
         backup = "none" if choice.backup is None else choice.backup.value
         options += ["--ratio", f"{choice.ratio:g}", "--backup", backup]
-    options += ["--misfit", choice.misfit] if choice.misfit != "error" else []
+    options += ["--misfit", choice.group_size_fallback] if choice.group_size_fallback != "error" else []
     options += ["--all-layers"] if choice.all_layers else []
     options += ["--sensitivity", choice.sensitivity] if choice.is_mixed else []
     options += ["--method", choice.method.value] if choice.method is not Method.NEAREST else []

@@ -42,7 +42,7 @@ def offered(page: Page, session: Session, language: str) -> Updates:
     """Return what the controls offer, which follows from the model, the mode and what is done where groups misfit."""
     choice = session.choice
     fitting: tuple[int, ...] = GROUP_SIZES
-    if session.checkpoint is not None and choice.misfit == "error":
+    if session.checkpoint is not None and choice.group_size_fallback == "error":
         fitting = group_sizes(session.checkpoint.layers)
     grouped, mixable = choice.mode.is_grouped, choice.mode.is_mixable
     return {
@@ -126,7 +126,7 @@ def controls(page: Page, session: Session) -> Updates:
         page.plan.group_size: gr.update(value=choice.group_size),
         page.plan.ratio: gr.update(value=choice.ratio),
         page.plan.backup: gr.update(value=backup_name(choice.backup)),
-        page.plan.misfit: gr.update(value=choice.misfit),
+        page.plan.group_size_fallback: gr.update(value=choice.group_size_fallback),
         page.plan.all_layers: gr.update(value=choice.all_layers),
         page.plan.sensitivity: gr.update(value=choice.sensitivity),
         page.plan.method: gr.update(value=choice.method.value),
@@ -187,7 +187,7 @@ def staleness(session: Session, language: str) -> str:
 
 def editing(session: Session, language: str) -> str:
     """Return what there is to say while the next message is to take the place of the last one, else nothing."""
-    return html.notice(text("chat.editing", language)) if session.talk.is_editing else ""
+    return html.notice(text("chat.editing", language)) if session.conversation.is_editing else ""
 
 
 def plan_at_rest(page: Page, session: Session) -> Updates:
@@ -200,8 +200,8 @@ def chat_at_rest(page: Page, session: Session) -> Updates:
     return {
         page.chat.send: gr.update(interactive=True),
         page.chat.stop: gr.update(interactive=False),
-        page.chat.regenerate: gr.update(interactive=session.talk.last is not None),
-        page.chat.edit: gr.update(interactive=session.talk.last is not None),
+        page.chat.regenerate: gr.update(interactive=session.conversation.last is not None),
+        page.chat.edit: gr.update(interactive=session.conversation.last is not None),
     }
 
 
@@ -217,7 +217,7 @@ def sample_at_rest(page: Page) -> Updates:
 
 def conversation(page: Page, session: Session, language: str) -> Updates:
     """Return both columns as the session remembers them, with the figures of the last answers."""
-    turns, last = session.talk.turns, session.talk.last
+    turns, last = session.conversation.turns, session.conversation.last
     original, compressed = (talking.bubbles(turns, column, language) for column in (0, 1))
     lines = (
         [] if last is None else [talking.figures(last.answers, i, language) for i in range(len(last.answers.replies))]
@@ -233,7 +233,7 @@ def conversation(page: Page, session: Session, language: str) -> Updates:
 
 def rested(page: Page, session: Session, language: str) -> Updates:
     """Return what a conversation that rests changes beside its columns."""
-    last = session.talk.last
+    last = session.conversation.last
     return {
         page.chat.speed: talking.picture(session, None if last is None else last.answers, language),
         page.chat.cache: talking.cache_table(session, language),

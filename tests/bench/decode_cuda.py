@@ -36,8 +36,9 @@ def shape() -> DecoderShape:
 
     frequencies = 500000.0 ** (-torch.arange(0, SIZE, 2) / SIZE)
     return DecoderShape(
-        hidden=HIDDEN, heads=HEADS, kv_heads=KEYS, dimensions=SIZE, inner=INNER, vocabulary=VOCABULARY, activation=0,
-        epsilon=1e-5, norm_plus=0, embedding_scale=1, attention_scale=SIZE**-0.5, attention_cap=0, logit_cap=0,
+        hidden=HIDDEN, heads=HEADS, kv_heads=KEYS, head_dim=SIZE, intermediate_size=INNER, vocabulary=VOCABULARY,
+        activation=0, epsilon=1e-5, norm_plus=0, embedding_scale=1, attention_scale=SIZE**-0.5,
+        attention_cap=0, logit_cap=0,
         rotations=(Rotation(frequencies, 1.0),), layers=tuple(map(layer, range(LAYERS))), embedding="embed",
         head="head", final_norm="norm",
     )  # fmt: skip
@@ -77,28 +78,28 @@ def decoder(read: Read) -> CudaDecoder:
     return CudaDecoder(shape(), read, norms | {"norm": torch.ones(HIDDEN)}, 131072)
 
 
-def answering(speaker: CudaDecoder, context: int) -> float:
+def answering(loaded: CudaDecoder, context: int) -> float:
     """Return the median seconds of a token of an answer, its choice included, after a text of ``context`` tokens."""
-    cache, pick = speaker.begin(context + TOKENS), Picker(Sampling(), [])
+    cache, pick = loaded.begin(context + TOKENS), Picker(Sampling(), [])
     logits = torch.empty(0)
     text = torch.randint(VOCABULARY, (context,)).tolist()
     for start in range(0, context, 128):
-        logits = speaker.step(cache, text[start : start + 128])
+        logits = loaded.step(cache, text[start : start + 128])
     taken = []
     for _ in range(RUNS + 1):
         cache.rewind(context)
         begun = time.perf_counter()
         for _ in range(TOKENS):
-            logits = speaker.step(cache, [pick(logits)])
+            logits = loaded.step(cache, [pick(logits)])
         taken.append((time.perf_counter() - begun) / TOKENS)
     return statistics.median(taken[1:])
 
 
-def reading(speaker: CudaDecoder, count: int) -> float:
+def reading(loaded: CudaDecoder, count: int) -> float:
     """Return the median seconds to the logits after a prompt of ``count`` tokens."""
 
     def read() -> None:
-        speaker.step(speaker.begin(count), text)
+        loaded.step(loaded.begin(count), text)
 
     text = torch.randint(VOCABULARY, (count,)).tolist()
     return seconds(read)
@@ -158,14 +159,14 @@ def products_alone(is_packed: bool) -> float:
 def row(name: str, read: Read, rate: float) -> tuple[str, float]:
     """Return a line of the table, and its tokens a second."""
     begun = time.perf_counter()
-    speaker = decoder(read)
+    loaded = decoder(read)
     torch.cuda.synchronize()
     ready = time.perf_counter() - begun
-    short, long, prompt = answering(speaker, 64), answering(speaker, 8000), reading(speaker, 65)
-    floor = speaker.step_bytes / rate
+    short, long, prompt = answering(loaded, 64), answering(loaded, 8000), reading(loaded, 65)
+    floor = loaded.step_bytes / rate
     cells = (
         f"{1 / short:.0f}", f"{1 / long:.0f}", f"{1e3 * prompt:.1f} ms", f"{1 / floor:.0f}", f"{floor / short:.0%}",
-        f"{speaker.weight_bytes / 1e9:.2f} GB", f"{ready:.1f} s",
+        f"{loaded.weight_bytes / 1e9:.2f} GB", f"{ready:.1f} s",
     )  # fmt: skip
     return f"| {name} | {' | '.join(cells)} |", 1 / short
 

@@ -22,8 +22,8 @@ from studio.runtime.native.tiles import tiles_of, tiles_of_floats
 from tests.decoders import LLAMA, layer, rotation, small
 
 SHAPE = replace(
-    LLAMA, hidden=576, heads=9, kv_heads=3, dimensions=64, inner=1536, vocabulary=49152, attention_scale=0.125,
-    rotations=(rotation(64),), layers=tuple(map(layer, range(30))), head="embed",
+    LLAMA, hidden=576, heads=9, kv_heads=3, head_dim=64, intermediate_size=1536, vocabulary=49152,
+    attention_scale=0.125, rotations=(rotation(64),), layers=tuple(map(layer, range(30))), head="embed",
 )  # fmt: skip
 BUSY, ROUNDS, SECONDS = 2, 5, 1.5
 GOAL = 0.4

@@ -145,7 +145,7 @@ def _ours() -> dict[str, Peer]:
 ROWS = _ours() | PEERS
 
 
-def judge(checkpoint: Checkpoint, predict: Predict, ids: Tensor) -> Evaluation:
+def forward_all(checkpoint: Checkpoint, predict: Predict, ids: Tensor) -> Evaluation:
     """Return the evaluation of fp32 predictions against the fp32 original, whose hidden states are kept."""
     original, tally = Original(checkpoint), Tally(len(ids))
     table = checkpoint.read(next(layer for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING)).float()
@@ -188,7 +188,7 @@ def main() -> None:
         raise SystemExit(NOT_INSTALLED) from None
     os.sched_setaffinity(0, cores)
     torch.set_num_threads(len(cores))
-    found = judge(checkpoint, made.predict(), getattr(text, options.split))
+    found = forward_all(checkpoint, made.predict(), getattr(text, options.split))
     shutil.rmtree(folder)
     row = Row(
         name=options.name,

@@ -19,9 +19,9 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from studio.base.workers import ProcessWorker
-from studio.chat.answer import Reply, Speaker, answer
+from studio.chat.answer import LoadedModel, Reply, answer
 from studio.chat.columns import compressed_column
-from studio.chat.loaded_model import LoadedModel, Prefix, replies
+from studio.chat.worker_model import Prefix, WorkerModel, replies
 from studio.checkpoint import open_model
 from studio.compression.compress import compress
 from studio.export import write_folder
@@ -73,9 +73,9 @@ def main() -> int:
         done = finish(compress(checkpoint, plan, Path(place) / "packed"))
         folder = write_folder(checkpoint, done, Path(place) / "exported")
         column = compressed_column(folder)
-        guarded: Speaker = column.open()
+        guarded: LoadedModel = column.open()
         alone = replace(guarded, tokenizer=InProcess(guarded.tokenizer, folder / "tokenizer.json"))
-        loaded = LoadedModel.opened(ProcessWorker(), column.open)
+        loaded = WorkerModel.opened(ProcessWorker(), column.open)
         ways: dict[str, Callable[[], Iterator[Reply]]] = {
             "one process": lambda: answer(alone, MESSAGES, SAMPLING),
             "tokenizer apart": lambda: answer(guarded, MESSAGES, SAMPLING),

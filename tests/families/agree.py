@@ -51,7 +51,7 @@ def in_pieces(decoder: Decoder[Any], tokens: Sequence[int], lengths: Sequence[in
     cache = decoder.begin(len(tokens))
     found, start = [], 0
     for length in (*lengths, *[1] * (len(tokens) - sum(lengths))):
-        found.append(decoder.judge(cache, tokens[start : start + length]))
+        found.append(decoder.forward_all(cache, tokens[start : start + length]))
         start += length
     return torch.cat(found)
 
@@ -63,7 +63,7 @@ def beside_each_other(decoder: Decoder[Any], texts: Sequence[Sequence[int]], len
     start = 0
     for length in lengths:
         for text, cache, logits in zip(texts, caches, found, strict=True):
-            logits.append(decoder.judge(cache, text[start : start + length]))
+            logits.append(decoder.forward_all(cache, text[start : start + length]))
         start += length
     return [torch.cat(logits) for logits in found]
 

@@ -87,10 +87,10 @@ def test_an_answer_does_not_depend_on_what_was_read_before(tmp_path: Path, save:
     decoder, short = general(tmp_path), TOKENS[: ORIGINAL + 5]
     before = agree.in_pieces(decoder, short, (ORIGINAL + 5,))
     cache = decoder.begin(len(TOKENS))
-    decoder.judge(cache, TOKENS)
+    decoder.forward_all(cache, TOKENS)
     assert torch.equal(agree.in_pieces(decoder, short, (ORIGINAL + 5,)), before)
     cache.rewind(30)
-    assert agree.error(decoder.judge(cache, short[30:]), before[30:]) < EXACT
+    assert agree.error(decoder.forward_all(cache, short[30:]), before[30:]) < EXACT
 
 
 @pytest.mark.parametrize("save", [dynamic, longrope])
@@ -98,10 +98,10 @@ def test_two_threads_read_as_each_would_alone(tmp_path: Path, save: Any) -> None
     """One is beyond the original length, the other is not."""
     save(tmp_path)
     decoder, texts = general(tmp_path), (TOKENS[:ORIGINAL], TOKENS[: ORIGINAL + 30])
-    alone = [decoder.judge(decoder.begin(len(text)), text) for text in texts]
+    alone = [decoder.forward_all(decoder.begin(len(text)), text) for text in texts]
 
     def differing(which: int) -> int:
-        found = (decoder.judge(decoder.begin(len(texts[which])), texts[which]) for _ in range(60))
+        found = (decoder.forward_all(decoder.begin(len(texts[which])), texts[which]) for _ in range(60))
         return sum(not torch.equal(logits, alone[which]) for logits in found)
 
     before = sys.getswitchinterval()
@@ -118,7 +118,7 @@ def test_a_state_that_the_model_keeps_is_a_text_s_own_and_counted(tmp_path: Path
     tiny.save("recurrent_gemma", tmp_path)
     decoder = general(tmp_path)
     cache = decoder.begin(16)
-    decoder.judge(cache, TOKENS[:9])
+    decoder.forward_all(cache, TOKENS[:9])
     assert cache.nbytes > sum(state.nbytes for state in cache.states) > 0
     with pytest.raises(ValueError, match="rewound"):
         cache.rewind(4)

@@ -178,12 +178,12 @@ def test_pins_are_said_and_heeded(tiny_model: TinyModel, tmp_path: Path) -> None
     assert again == facts
 
 
-@pytest.mark.parametrize(("misfit", "expected"), [("ignore", "float16"), ("adjust", "int4_asym-g32")])
-def test_a_misfit_is_kept_or_adjusted(tmp_path: Path, misfit: str, expected: str) -> None:
+@pytest.mark.parametrize(("group_size_fallback", "expected"), [("ignore", "float16"), ("adjust", "int4_asym-g32")])
+def test_a_misfit_is_kept_or_adjusted(tmp_path: Path, group_size_fallback: str, expected: str) -> None:
     save_tiny_model("llama", tmp_path / "narrow", intermediate_size=96)
-    arguments = ("--group-size", 64, "--misfit", misfit, "--json")
+    arguments = ("--group-size", 64, "--misfit", group_size_fallback, "--json")
     facts = run("estimate", tmp_path / "narrow", *arguments).json
-    assert facts["misfit"] == misfit
+    assert facts["misfit"] == group_size_fallback
     found = schemes(facts)
     assert found["model.layers.0.mlp.down_proj.weight"] == expected
     assert found["model.layers.0.mlp.up_proj.weight"] == "int4_asym-g64"

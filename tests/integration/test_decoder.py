@@ -17,7 +17,7 @@ from studio.compression.compress import compress
 from studio.export import write_folder
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
-from studio.runtime.decoder import GeneralDecoder, Way, open_compressed, open_original
+from studio.runtime.decoder import Backend, GeneralDecoder, open_compressed, open_original
 from studio.runtime.decoder.cpu import NativeDecoder, is_available
 from tests.conftest import tiny_tokenizer
 from tests.steps import finish
@@ -105,15 +105,15 @@ def opened(folder: Path) -> Any:
 def test_the_original(source: Callable[[str], Path], family: str) -> None:
     folder = source(family)
     decoder = open_original(opened(folder))
-    assert decoder.way is Way.NATIVE
-    found = decoder.judge(decoder.begin(64), ids())
+    assert decoder.backend is Backend.NATIVE
+    found = decoder.forward_all(decoder.begin(64), ids())
     assert distance(found, logits(reference(folder), ids())) < BOUND
 
 
 @of_every_family
 def test_it_does_not_matter_how_a_text_is_cut(source: Callable[[str], Path], family: str) -> None:
     decoder = open_original(opened(source(family)))
-    whole = decoder.judge(decoder.begin(64), ids())
+    whole = decoder.forward_all(decoder.begin(64), ids())
     cache = decoder.begin(64)
     pieces = [decoder.step(cache, ids()[:17])]
     pieces += [decoder.step(cache, [token]) for token in ids()[17:30]]
@@ -149,8 +149,8 @@ def dequantized(folder: Path, exported: Path) -> Any:
 def test_the_compressed_model(source: Callable[[str], Path], family: str, tmp_path: Path) -> None:
     exported = compressed(source(family), Choice.of("int4_asym", -1, 1, "int8_asym"), tmp_path)
     decoder = open_compressed(exported)
-    assert decoder.way is Way.NATIVE
-    found = decoder.judge(decoder.begin(64), ids())
+    assert decoder.backend is Backend.NATIVE
+    found = decoder.forward_all(decoder.begin(64), ids())
     assert distance(found, logits(dequantized(source(family), exported), ids())) < BOUND
 
 
@@ -162,8 +162,8 @@ def test_every_mode(source: Callable[[str], Path], mode: str, tmp_path: Path) ->
     choice = replace(Choice.of(mode, 32, 1, "none"), all_layers=not mode.startswith("int8"))
     exported = compressed(source("llama"), choice, tmp_path)
     decoder = open_compressed(exported)
-    assert decoder.way is Way.NATIVE
-    found = decoder.judge(decoder.begin(64), ids())
+    assert decoder.backend is Backend.NATIVE
+    found = decoder.forward_all(decoder.begin(64), ids())
     assert distance(found, logits(dequantized(source("llama"), exported), ids())) < BOUND
 
 
@@ -172,8 +172,8 @@ def test_every_mode(source: Callable[[str], Path], mode: str, tmp_path: Path) ->
 def test_a_smaller_cache_is_near(source: Callable[[str], Path], family: str, bits: int, allowed: float) -> None:
     """8 bits err by half a 255th of a group's range, 4 bits by half a 15th: an eighth more than noise would explain."""
     decoder = open_original(opened(source(family)))
-    whole, cache = decoder.judge(decoder.begin(64), ids()), decoder.begin(64, bits)
-    found = decoder.judge(cache, ids())
+    whole, cache = decoder.forward_all(decoder.begin(64), ids()), decoder.begin(64, bits)
+    found = decoder.forward_all(cache, ids())
     assert 0 < distance(found, whole.double()) < allowed
     sizes = [decoder.begin(64, each) for each in (16, bits)]
     for each in sizes:
@@ -184,8 +184,8 @@ def test_a_smaller_cache_is_near(source: Callable[[str], Path], family: str, bit
 def test_heads_that_do_not_fill_a_group_have_no_4_bit_cache(source: Callable[[str], Path]) -> None:
     decoder = open_original(opened(source("llama-odd")))
     assert decoder.kv_bits == (16, 8)
-    whole = decoder.judge(decoder.begin(64), ids()).double()
-    assert 0 < distance(decoder.judge(decoder.begin(64, 8), ids()), whole) < 0.02
+    whole = decoder.forward_all(decoder.begin(64), ids()).double()
+    assert 0 < distance(decoder.forward_all(decoder.begin(64, 8), ids()), whole) < 0.02
 
 
 def test_a_cache_rewinds(source: Callable[[str], Path]) -> None:
@@ -203,7 +203,7 @@ def test_hidden_states_give_the_logits(source: Callable[[str], Path]) -> None:
     assert isinstance(decoder, NativeDecoder)
     states = decoder.states(decoder.begin(64), ids())
     head = dict(reference(source("llama")).named_parameters())["lm_head.weight"].detach()
-    assert torch.allclose(states @ head.T, decoder.judge(decoder.begin(64), ids()), atol=1e-5)
+    assert torch.allclose(states @ head.T, decoder.forward_all(decoder.begin(64), ids()), atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused(source: Callable[[str], Path]) -> None:
@@ -225,8 +225,8 @@ def test_without_a_compiler_it_goes_the_general_way(source: Callable[[str], Path
         original = open_original(opened(source("llama")))
     assert isinstance(slow, GeneralDecoder)
     assert isinstance(original, GeneralDecoder)
-    expected = fast.judge(fast.begin(64), ids()).double()
-    assert distance(slow.judge(slow.begin(64), ids()), expected) < 0.1
+    expected = fast.forward_all(fast.begin(64), ids()).double()
+    assert distance(slow.forward_all(slow.begin(64), ids()), expected) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_gpu_that_fails_leaves_it_to_the_processor(
     monkeypatch.setattr("studio.runtime.decoder.open_decoder.cuda_step.takes", lambda _: True)
     monkeypatch.setattr("studio.runtime.decoder.open_decoder.CudaDecoder", fails)
     for decoder in (open_compressed(exported), open_original(opened(source("llama")))):
-        assert (decoder.way, decoder.reason) == (Way.NATIVE, reason)
+        assert (decoder.backend, decoder.reason) == (Backend.NATIVE, reason)
     monkeypatch.setattr("studio.runtime.decoder.open_decoder.cuda_step.takes", lambda _: False)
     assert open_compressed(exported).reason == "gpu_shape"
     monkeypatch.setattr("studio.runtime.decoder.open_decoder.nvrtc.is_available", lambda: False)

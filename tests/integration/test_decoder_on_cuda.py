@@ -10,11 +10,11 @@ import torch
 import tests.integration.test_decoder as processor
 from studio.base import device
 from studio.base.settings import settings
-from studio.chat.answer import Speaker, answer
+from studio.chat.answer import LoadedModel, answer
 from studio.cli.report import answer_facts
 from studio.planning.choice import Choice
 from studio.runtime import machine
-from studio.runtime.decoder import Way, open_compressed, open_original
+from studio.runtime.decoder import Backend, open_compressed, open_original
 from studio.runtime.model import load_tokenizer
 from studio.runtime.sampling import Sampling
 from tests.integration.test_decoder import (
@@ -50,8 +50,8 @@ def _on_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def assert_as(decoder: object, expected: torch.Tensor) -> None:
-    assert decoder.way is Way.CUDA  # type: ignore[attr-defined]
-    found = decoder.judge(decoder.begin(64), ids())  # type: ignore[attr-defined]
+    assert decoder.backend is Backend.CUDA  # type: ignore[attr-defined]
+    found = decoder.forward_all(decoder.begin(64), ids())  # type: ignore[attr-defined]
     assert distance(found, expected) < PROMPTS
     cache = decoder.begin(64)  # type: ignore[attr-defined]
     found = torch.stack([decoder.step(cache, [token]) for token in ids()])  # type: ignore[attr-defined]
@@ -80,15 +80,15 @@ def test_every_mode(source: Callable[[str], Path], mode: str, tmp_path: Path) ->
 
 def test_a_chat(source: Callable[[str], Path], tmp_path: Path) -> None:
     exported = compressed(source("llama"), INT4, tmp_path)
-    speaker = Speaker(open_compressed(exported), load_tokenizer(exported))
+    loaded = LoadedModel(open_compressed(exported), load_tokenizer(exported))
     messages = [{"role": "user", "content": "What is the capital of France? " * 12}]
     sampling = Sampling(max_new_tokens=20, temperature=0.0)
-    reply = finish(answer(speaker, messages, sampling))
+    reply = finish(answer(loaded, messages, sampling))
     assert reply.tokens == 20 or reply.ended == "stop"
     assert reply.kv_bytes > 0
-    assert 0 < reply.kv_bytes <= speaker.decoder.free_bytes()
-    assert finish(answer(speaker, messages, sampling)).text == reply.text
-    facts = answer_facts(speaker, reply)
+    assert 0 < reply.kv_bytes <= loaded.decoder.free_bytes()
+    assert finish(answer(loaded, messages, sampling)).text == reply.text
+    facts = answer_facts(loaded, reply)
     assert (facts["way"], facts["reason"]) == ("cuda", "")
     assert facts["limit_tokens_per_second"] > 0
 

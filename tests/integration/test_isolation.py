@@ -10,8 +10,8 @@ import pytest
 
 from studio.base.errors import ProcessError
 from studio.chat.answers import Answers
-from studio.chat.loaded_model import LoadedModel
 from studio.chat.model_pool import Pool
+from studio.chat.worker_model import WorkerModel
 from studio.planning.choice import Choice
 from studio.runtime.sampling import Sampling
 from studio.session import session as session_module
@@ -64,12 +64,12 @@ def until(steps: Iterator[Any], tokens: int) -> None:
     next(item for item in steps if isinstance(item, Answers) and item.replies[0].tokens >= tokens)
 
 
-def break_down(model: LoadedModel) -> None:
+def break_down(model: WorkerModel) -> None:
     """Let a fault of native code end the model's process."""
     os.kill(model.worker._child.pid, signal.SIGSEGV)  # type: ignore[attr-defined]
 
 
-def loaded(pool: Pool) -> list[LoadedModel]:
+def loaded(pool: Pool) -> list[WorkerModel]:
     return [held.model for held in pool._models.values()]
 
 
@@ -95,14 +95,14 @@ def test_a_model_that_is_lost_again_and_again_is_a_sentence(
 ) -> None:
     lost = []
 
-    def lose(model: LoadedModel, *rest: Any) -> Any:
+    def lose(model: WorkerModel, *rest: Any) -> Any:
         lost.append(model)
         for reply in replies(model, *rest):
             yield reply
             break_down(model)
 
     from studio.chat import columns
-    from studio.chat.loaded_model import replies
+    from studio.chat.worker_model import replies
 
     monkeypatch.setattr(columns, "replies", lose)
     *_, answers = session.chat("one two", LONG)
@@ -121,7 +121,7 @@ def test_the_place_where_answers_part_is_found_in_the_workers(session: Session) 
     *_, answers = session.chat("one two", Sampling(max_new_tokens=60, temperature=1.5, seed=1))
     assert isinstance(answers, Answers)
     assert answers.is_compared
-    found = answers.parting
+    found = answers.divergence
     if found is not None:  # tiny models may agree
         assert all(0 <= share <= 1 for column in found.probabilities for share in column)
 

@@ -112,7 +112,7 @@ def choose(visitor: Visitor, choice: Choice) -> None:
         choice.group_size,
         choice.ratio,
         updates.backup_name(choice.backup),
-        choice.misfit,
+        choice.group_size_fallback,
         choice.all_layers,
         choice.sensitivity,
         choice.method.value,
@@ -251,7 +251,7 @@ def test_drift_that_still_holds_is_kept(visitor: Visitor, models: dict[str, str]
     measured, said = visitor.session.drift, visitor.says(headline)
     assert measured is not None
     assert measured.is_whole
-    visitor.talk("Hello")
+    visitor.conversation("Hello")
 
     visitor.compress()  # the plan that it is of
     assert text("plan.unchanged") in visitor.says(visitor.page.plan.progress)
@@ -260,7 +260,7 @@ def test_drift_that_still_holds_is_kept(visitor: Visitor, models: dict[str, str]
     choose(visitor, Choice())
     assert visitor.says(visitor.page.plan.progress) == ""
     assert (visitor.session.drift, visitor.says(headline)) == (measured, said)
-    assert len(visitor.session.talk.turns) == 1
+    assert len(visitor.session.conversation.turns) == 1
 
     choose(visitor, Choice(group_size=32))
     visitor.compress()
@@ -286,17 +286,17 @@ def test_a_message_that_is_refused_stays_in_the_box(visitor: Visitor, is_compres
     if is_compressed:
         visitor.compress()
     prompt, columns = visitor.page.chat.prompt, (visitor.page.chat.original, visitor.page.chat.compressed)
-    visitor.talk("Hello")
+    visitor.conversation("Hello")
     assert visitor.shown[prompt]["value"] == ""
     before = [visitor.shown[column]["value"] for column in columns]
     for refused, said in (("Paris " * 300, "256"), ("x" * 100_001, "100,001"), (" \n", text("error.empty_prompt"))):
-        visitor.talk(refused)
+        visitor.conversation(refused)
         assert visitor.shown[prompt]["value"] == refused
         assert [visitor.shown[column]["value"] for column in columns] == before
         assert said in visitor.says(visitor.page.chat.notice) + visitor.says(visitor.page.chat.original_stats)
         assert visitor.shown[visitor.page.chat.send]["interactive"]
-    assert len(visitor.session.talk.turns) == 1
-    visitor.talk("Hello")
+    assert len(visitor.session.conversation.turns) == 1
+    visitor.conversation("Hello")
     assert visitor.shown[prompt]["value"] == ""
 
 
@@ -308,13 +308,13 @@ def test_what_is_typed_while_both_answer_stays(visitor: Visitor) -> None:
 
 
 def test_a_last_message_that_cannot_be_replaced_is_still_to_be(visitor: Visitor) -> None:
-    visitor.talk("Hello")
+    visitor.conversation("Hello")
     visitor.do("edit")
-    visitor.talk("Paris " * 300)
-    assert visitor.session.talk.is_editing
+    visitor.conversation("Paris " * 300)
+    assert visitor.session.conversation.is_editing
     assert text("chat.editing") in visitor.says(visitor.page.chat.notice)
-    visitor.talk("Hello again")
-    assert [turn.prompt for turn in visitor.session.talk.turns] == ["Hello again"]
+    visitor.conversation("Hello again")
+    assert [turn.prompt for turn in visitor.session.conversation.turns] == ["Hello again"]
     assert visitor.says(visitor.page.chat.notice) == ""
 
 
@@ -334,12 +334,12 @@ def test_what_is_typed_wrongly_can_be_corrected(visitor: Visitor) -> None:
 def test_half_a_character_is_shown_as_none(visitor: Visitor) -> None:
     """It has no UTF-8, in which Gradio sends everything: the page would hear nothing any more."""
     half = "\ud800/x*"
-    visitor.talk(half)
+    visitor.conversation(half)
     visitor.do("pick", Picked(half))
     for name, inputs in (("open_model", ()), ("describe", ()), ("pin", ("none",)), ("fetch_text", ())):
         visitor.do(name, half, *inputs)
     visitor.do("edit")
-    repr(visitor.session.talk.turns).encode()
+    repr(visitor.session.conversation.turns).encode()
     shown = [*map(str, visitor.shown.values())]
     assert any("\ufffd" in each for each in shown)
     assert not any("\\ud800" in each or "\ud800" in each for each in shown)
@@ -395,7 +395,7 @@ def test_every_button_comes_back_whatever_happens(
 ) -> None:
     page = visitor.page
     visitor.compress()
-    visitor.talk("Hello")
+    visitor.conversation("Hello")
     for job in ("compress", "chat", "archive", "measure_drift", "sample", "measure"):
         monkeypatch.setattr(Session, job, ends(error))
     choose(visitor, Choice(group_size=32))
@@ -403,7 +403,7 @@ def test_every_button_comes_back_whatever_happens(
 
     visitor.compress()
     assert sentence in visitor.says(page.plan.progress)
-    visitor.talk("Hello again")
+    visitor.conversation("Hello again")
     assert sentence in visitor.says(page.chat.notice)
     visitor.do("queue_talk")
     visitor.do("regenerate", "", *SAMPLING)

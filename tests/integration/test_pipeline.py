@@ -1240,8 +1240,8 @@ def test_where_only_the_compressed_model_fits_it_answers_alone(
     assert answers.is_alone
     assert errors(answers) == [None, None]
     assert [reply.tokens for reply in answers.replies] == [0, SHORT.max_new_tokens]
-    assert answers.verdict is not None
-    assert len(answers.verdict.tokens) == SHORT.max_new_tokens
+    assert answers.reference_score is not None
+    assert len(answers.reference_score.tokens) == SHORT.max_new_tokens
 
 
 def test_an_idle_model_makes_room_and_one_in_use_does_not(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from studio.quantization.packing import pack, unpack
-from studio.quantization.rounding import Rounded, round_to_nearest
+from studio.quantization.rounding import QuantizedWeight, round_to_nearest
 from studio.quantization.scheme import Scheme
 
 
@@ -32,12 +32,12 @@ class Difference:
 SAME = Difference()
 
 
-def ours(weight: Tensor, scheme: Scheme) -> Rounded:
+def ours(weight: Tensor, scheme: Scheme) -> QuantizedWeight:
     """Return the numbers that the studio stores, read back from their bytes."""
     return unpack(pack(round_to_nearest(weight, scheme), scheme))
 
 
-def difference(mine: Rounded, theirs: Rounded) -> Difference:
+def difference(mine: QuantizedWeight, theirs: QuantizedWeight) -> Difference:
     return Difference(
         _unequal(mine.codes, theirs.codes),
         _unequal(mine.zero_point, theirs.zero_point),
@@ -46,7 +46,9 @@ def difference(mine: Rounded, theirs: Rounded) -> Difference:
     )
 
 
-def differences(weights: Mapping[str, Tensor], theirs: Mapping[str, Rounded], scheme: Scheme) -> dict[str, Difference]:
+def differences(
+    weights: Mapping[str, Tensor], theirs: Mapping[str, QuantizedWeight], scheme: Scheme
+) -> dict[str, Difference]:
     """Return the tensors that are not the same in every bit."""
     found = {name: difference(ours(weight, scheme), theirs[name]) for name, weight in weights.items()}
     return {name: one for name, one in found.items() if one != SAME}

@@ -1,6 +1,6 @@
 """What NNCF's public API makes of weights: ``nncf.compress_weights`` on an OpenVINO model, its constants read.
 
-The words are the studio's (Scheme, Rounded), every number is NNCF's.
+The words are the studio's (Scheme, QuantizedWeight), every number is NNCF's.
 """
 
 import io
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding import Rounded
+from studio.quantization.rounding import QuantizedWeight
 from studio.quantization.scheme import Mode, Scheme
 
 MODES = tuple(mode for mode in Mode if mode not in (Mode.CB4_LEARNED, Mode.INT5_SYM))
@@ -76,7 +76,7 @@ def listening() -> Iterator[io.StringIO]:
         logger.handlers, logger.propagate = handlers, propagate
 
 
-def compress(weights: Mapping[str, Tensor], scheme: Scheme) -> dict[str, Rounded]:
+def compress(weights: Mapping[str, Tensor], scheme: Scheme) -> dict[str, QuantizedWeight]:
     """Return NNCF's codes and stored scales of each weight, every one of them in ``scheme``."""
     options: dict[str, Any] = {}
     if scheme.mode not in INT8:
@@ -97,7 +97,7 @@ def codebook(compressed: Any, name: str) -> Tensor:
     return torch.from_numpy(constants(compressed)[name].get_tensor_view().data.copy()).view(torch.float8_e4m3fn).float()
 
 
-def _rounded(found: Mapping[str, Any], name: str, weight: Tensor, scheme: Scheme) -> Rounded:
+def _rounded(found: Mapping[str, Any], name: str, weight: Tensor, scheme: Scheme) -> QuantizedWeight:
     rows, width = weight.shape
     groups, mode = scheme.groups(width), scheme.mode
     codes = _codes(found[f"{name}_nncf_codebook_idxs" if mode is Mode.CB4 else name], rows * width)
@@ -108,7 +108,7 @@ def _rounded(found: Mapping[str, Any], name: str, weight: Tensor, scheme: Scheme
     shared = None
     if mode is Mode.NVFP4:
         shared = _bytes(found[f"{name}/second_order_scale"]).view(torch.float32)
-    return Rounded(codes.reshape(rows, width), scale, zero_point, shared)
+    return QuantizedWeight(codes.reshape(rows, width), scale, zero_point, shared)
 
 
 _DTYPES = {"F16": torch.float16, "F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu}

@@ -43,7 +43,7 @@ def compared(weights: Mapping[str, Tensor], scheme: Scheme) -> tuple[int, Differ
     return count, total
 
 
-def verdict(result: tuple[int, Difference], weights: Mapping[str, Tensor]) -> str:
+def reference_score(result: tuple[int, Difference], weights: Mapping[str, Tensor]) -> str:
     count, total = result
     if total == SAME:
         return f"all {len(weights)} equal"
@@ -58,7 +58,7 @@ def formats(real: Mapping[str, Tensor]) -> Iterator[str]:
         scheme = Scheme.of(mode, 64)
         tall = hostile.weights_for(scheme)
         small = {name: weight[:SMALL] for name, weight in hostile.WEIGHTS.items()}
-        cells = [verdict(compared(weights, scheme), weights) for weights in (real, tall, small)]
+        cells = [reference_score(compared(weights, scheme), weights) for weights in (real, tall, small)]
         yield f"| `{scheme}` | {' | '.join(cells)} |"
 
 

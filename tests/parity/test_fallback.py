@@ -19,7 +19,7 @@ TABLE, HEAD = 50, 96
 
 PRIMARY, BACKUP, FLOAT, SMALLER = "int4_sym-g64", "int8_asym", "float", "int4_sym-g32"
 EXPECTED = {
-    # misfit, all layers:  w576, w96, w50, w128, head, embedding
+    # group-size fallback, all layers:  w576, w96, w50, w128, head, embedding
     ("ignore", False): (PRIMARY, FLOAT, FLOAT, PRIMARY, BACKUP, BACKUP),
     ("adjust", False): (PRIMARY, SMALLER, BACKUP, PRIMARY, BACKUP, BACKUP),
     ("ignore", True): (PRIMARY, FLOAT, FLOAT, PRIMARY, FLOAT, FLOAT),
@@ -29,11 +29,13 @@ NAMES = (*LINEAR, "head", "embedding")
 REFUSED = {False: ("w96", "w50"), True: ("w96", "w50", "head", "embedding")}
 
 every_case = pytest.mark.parametrize(
-    ("misfit", "all_layers"), EXPECTED, ids=lambda value: value if isinstance(value, str) else f"all_layers={value}"
+    ("group_size_fallback", "all_layers"),
+    EXPECTED,
+    ids=lambda value: value if isinstance(value, str) else f"all_layers={value}",
 )
 
 
-def nncf_schemes(misfit: str, all_layers: bool) -> tuple[str, ...]:
+def nncf_schemes(group_size_fallback: str, all_layers: bool) -> tuple[str, ...]:
     """Return what NNCF makes of each weight of a small model."""
     weights = {name: torch.randn(8, width) for name, width in (LINEAR | {"head": HEAD}).items()}
     with listening():
@@ -45,7 +47,7 @@ def nncf_schemes(misfit: str, all_layers: bool) -> tuple[str, ...]:
             all_layers=all_layers,
             backup_mode=nncf.BackupMode.INT8_ASYM,
             advanced_parameters=nncf.AdvancedCompressionParameters(
-                group_size_fallback_mode=nncf.GroupSizeFallbackMode[misfit.upper()]
+                group_size_fallback_mode=nncf.GroupSizeFallbackMode[group_size_fallback.upper()]
             ),
         )
     found = constants(compressed)
@@ -58,8 +60,8 @@ def scheme_of(constant: Any) -> str:
 
 
 @every_case
-def test_nncf_does_what_the_table_says(misfit: str, all_layers: bool) -> None:
-    assert nncf_schemes(misfit, all_layers) == EXPECTED[misfit, all_layers]
+def test_nncf_does_what_the_table_says(group_size_fallback: str, all_layers: bool) -> None:
+    assert nncf_schemes(group_size_fallback, all_layers) == EXPECTED[group_size_fallback, all_layers]
 
 
 @pytest.mark.parametrize("all_layers", REFUSED, ids="all_layers={}".format)
@@ -80,16 +82,19 @@ LAYERS = [
 ]
 
 
-def choice(misfit: str, all_layers: bool) -> Choice:
-    options: dict[str, Any] = {"misfit": misfit, "all_layers": all_layers}
+def choice(group_size_fallback: str, all_layers: bool) -> Choice:
+    options: dict[str, Any] = {"group_size_fallback": group_size_fallback, "all_layers": all_layers}
     return Choice(Mode.INT4_SYM, GROUP, 1.0, Mode.INT8_ASYM, **options)
 
 
 @every_case
-def test_the_plan_does_the_same(misfit: str, all_layers: bool) -> None:
-    plan = make_plan(LAYERS, choice(misfit, all_layers))
+def test_the_plan_does_the_same(group_size_fallback: str, all_layers: bool) -> None:
+    plan = make_plan(LAYERS, choice(group_size_fallback, all_layers))
     schemes = tuple(plan.scheme_of(name) for name in NAMES)
-    assert tuple("float" if scheme is None else str(scheme) for scheme in schemes) == EXPECTED[misfit, all_layers]
+    assert (
+        tuple("float" if scheme is None else str(scheme) for scheme in schemes)
+        == EXPECTED[group_size_fallback, all_layers]
+    )
 
 
 @pytest.mark.parametrize("all_layers", REFUSED, ids="all_layers={}".format)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from studio.quantization.packing import pack, pack_bits, unpack, unpack_bits
-from studio.quantization.rounding import Rounded, dequantize, round_to_nearest
+from studio.quantization.rounding import QuantizedWeight, dequantize, round_to_nearest
 from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
 
 quickly = settings(max_examples=50, deadline=None)
@@ -39,7 +39,7 @@ def schemes_and_shapes(draw: st.DrawFn) -> tuple[Scheme, tuple[int, int]]:
 
 
 @st.composite
-def codes_on_a_grid(draw: st.DrawFn) -> tuple[Scheme, Rounded]:
+def codes_on_a_grid(draw: st.DrawFn) -> tuple[Scheme, QuantizedWeight]:
     """Return any codes, scales, zero points and shared numbers at all, as a file may hold them."""
     scheme, (rows, width) = draw(schemes_and_shapes())
     groups, top = scheme.groups(width), 2**scheme.mode.bits - 1
@@ -57,7 +57,7 @@ def codes_on_a_grid(draw: st.DrawFn) -> tuple[Scheme, Rounded]:
         _, dtype, count = form.shared
         shared = torch.randn(count, generator=random).to(TORCH_DTYPES[dtype])
     zeros = zero_point if scheme.mode.has_zero_point else None
-    return scheme, Rounded(codes, scale, zeros, shared).stored(form.scale_dtype)
+    return scheme, QuantizedWeight(codes, scale, zeros, shared).stored(form.scale_dtype)
 
 
 @st.composite
@@ -74,14 +74,14 @@ def weights(draw: st.DrawFn) -> tuple[Scheme, Tensor]:
     return scheme, weight * draw(st.sampled_from([0.0, 1e-38, 1e-9, 2**-20, 0.02, 1.0, 30.0]))
 
 
-def grouped(weight: Tensor, rounded: Rounded) -> Tensor:
+def grouped(weight: Tensor, rounded: QuantizedWeight) -> Tensor:
     """Return [N, G, g] in fp64."""
     return weight.double().reshape(*rounded.scale.shape, -1)
 
 
 @quickly
 @given(codes_on_a_grid())
-def test_unpacking_undoes_packing(drawn: tuple[Scheme, Rounded]) -> None:
+def test_unpacking_undoes_packing(drawn: tuple[Scheme, QuantizedWeight]) -> None:
     scheme, rounded = drawn
     back = unpack(pack(rounded, scheme))
     assert torch.equal(back.codes, rounded.codes)
@@ -96,7 +96,7 @@ def test_unpacking_undoes_packing(drawn: tuple[Scheme, Rounded]) -> None:
 
 @quickly
 @given(codes_on_a_grid(), st.data())
-def test_any_rows_unpack_alone(drawn: tuple[Scheme, Rounded], data: st.DataObject) -> None:
+def test_any_rows_unpack_alone(drawn: tuple[Scheme, QuantizedWeight], data: st.DataObject) -> None:
     scheme, rounded = drawn
     rows = rounded.codes.shape[0]
     start = data.draw(st.integers(0, rows - 1))
@@ -118,7 +118,7 @@ def test_codes_come_back_at_any_width(bits: int, rows: int, width: int, data: st
 
 @quickly
 @given(codes_on_a_grid())
-def test_the_bytes_are_those_the_scheme_promises(drawn: tuple[Scheme, Rounded]) -> None:
+def test_the_bytes_are_those_the_scheme_promises(drawn: tuple[Scheme, QuantizedWeight]) -> None:
     scheme, rounded = drawn
     rows, width = rounded.codes.shape
     arrays = pack(rounded, scheme).arrays()

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from studio.quantization.rounding.levels import CB4_LEVELS, NF4_LEVELS, tables
-from studio.quantization.rounding.rounded import EPSILON as SMALLEST
+from studio.quantization.rounding.quantized_weight import EPSILON as SMALLEST
 
 
 def with_bounds(levels):

@@ -2,17 +2,17 @@
 
 from studio.quantization.rounding.levels import NF4_LEVELS
 from studio.quantization.rounding.methods import METHODS
-from studio.quantization.rounding.nearest import GRIDS, dequantize, round_to_nearest, shared_of
-from studio.quantization.rounding.rounded import Rounded
+from studio.quantization.rounding.nearest import NUMBER_FORMATS, dequantize, round_to_nearest, tensor_params_of
+from studio.quantization.rounding.quantized_weight import QuantizedWeight
 from studio.quantization.rounding.statistics import Statistics
 
 __all__ = [
-    "GRIDS",
     "METHODS",
     "NF4_LEVELS",
-    "Rounded",
+    "NUMBER_FORMATS",
+    "QuantizedWeight",
     "Statistics",
     "dequantize",
     "round_to_nearest",
-    "shared_of",
+    "tensor_params_of",
 ]

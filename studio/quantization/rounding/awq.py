@@ -20,7 +20,7 @@ ROWS = 512
 def channel_scales(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Tensor:
     """Return the scales [K], around one, with which ``weight`` [N, K] in ``scheme`` moves its output least."""
     some = weight[:: max(1, len(weight) // ROWS)].float()
-    second = statistics.second
+    hessian = statistics.hessian
     best, least = torch.ones_like(statistics.power), torch.inf
     size = statistics.power.sqrt()
     size = size.clamp(min=float(size.mean()) * 1e-4)  # a channel that is always zero is not made infinite
@@ -29,7 +29,7 @@ def channel_scales(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Te
         scales = scales / (scales.max() * scales.min()).sqrt()
         rounded = round_to_nearest(some * scales, scheme).stored(scheme.mode.stored_as.scale_dtype)
         moved = dequantize(rounded, scheme.mode) / scales - some
-        error = float((moved @ second).mul_(moved).sum())
+        error = float((moved @ hessian).mul_(moved).sum())
         if error < least:
             best, least = scales, error
     return best
@@ -37,4 +37,4 @@ def channel_scales(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Te
 
 def scaled(statistics: Statistics, scales: Tensor) -> Statistics:
     """Return the statistics of inputs divided by ``scales`` [K]."""
-    return Statistics(statistics.second / torch.outer(scales, scales), statistics.tokens)
+    return Statistics(statistics.hessian / torch.outer(scales, scales), statistics.tokens)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from studio.quantization.rounding.float8 import MAX as E4M3_MAX
-from studio.quantization.rounding.rounded import EPSILON, Grid, power_of_two, scale_to
+from studio.quantization.rounding.quantized_weight import EPSILON, NumberFormat, power_of_two, scale_to
 
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 MAX = MAGNITUDES[-1]
@@ -59,7 +59,11 @@ class WidestScale:
         return torch.tensor([self._top], dtype=torch.float32) / E4M3_MAX
 
 
-FP4, MXFP4, NVFP4 = Grid(fp4, decode, encode), Grid(mxfp4, decode, encode), Grid(nvfp4, decode, encode, WidestScale)
+FP4, MXFP4, NVFP4 = (
+    NumberFormat(fp4, decode, encode),
+    NumberFormat(mxfp4, decode, encode),
+    NumberFormat(nvfp4, decode, encode, WidestScale),
+)
 
 
 @cache

@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.nearest import GRIDS
-from studio.quantization.rounding.rounded import Rounded
+from studio.quantization.rounding.nearest import NUMBER_FORMATS
+from studio.quantization.rounding.quantized_weight import QuantizedWeight
 from studio.quantization.rounding.statistics import Statistics
 from studio.quantization.scheme import Mode, Scheme
 
@@ -18,13 +18,13 @@ BLOCK = 128
 """Columns whose errors are passed on together."""
 
 
-def gptq(weight: Tensor, scheme: Scheme, start: Rounded, statistics: Statistics) -> Rounded:
+def gptq(weight: Tensor, scheme: Scheme, start: QuantizedWeight, statistics: Statistics) -> QuantizedWeight:
     """Return ``start``, a rounding of ``weight`` [N, K], with the codes that GPTQ finds for its stored grid."""
-    order, upper = statistics.feedback
+    order, upper = statistics.inverse_cholesky
     columns = torch.arange(weight.shape[1], dtype=torch.int64, device=weight.device)
     group = columns // (weight.shape[1] // start.scale.shape[1])
     scales, zeros = _columns(start, scheme)
-    grid = GRIDS[scheme.mode]
+    grid = NUMBER_FORMATS[scheme.mode]
     left = weight.float().T.contiguous()[order]
     scales, zeros = scales[group[order]], zeros[group[order]]
     codes = torch.empty(left.shape, dtype=torch.uint8, device=weight.device)
@@ -34,9 +34,9 @@ def gptq(weight: Tensor, scheme: Scheme, start: Rounded, statistics: Statistics)
         errors = torch.empty_like(rows)
         for j, row in enumerate(rows):
             scale, zero = scales[first + j], zeros[first + j]
-            code = grid.encode(row / scale + zero, start.shared).to(torch.uint8)
+            code = grid.encode(row / scale + zero, start.tensor_params).to(torch.uint8)
             codes[first + j] = code
-            value = (grid.values(code, start.shared) - zero).mul_(scale)
+            value = (grid.values(code, start.tensor_params) - zero).mul_(scale)
             errors[j] = (row - value).div_(factors[j, j])
             rows[j + 1 :].addr_(factors[j, j + 1 :], errors[j], alpha=-1)
         left[last:].addmm_(upper[first:last, last:].T, errors, alpha=-1)
@@ -45,11 +45,11 @@ def gptq(weight: Tensor, scheme: Scheme, start: Rounded, statistics: Statistics)
     return replace(start, codes=found.T.contiguous())
 
 
-def _columns(start: Rounded, scheme: Scheme) -> tuple[Tensor, Tensor]:
+def _columns(start: QuantizedWeight, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """Return what a file will hold of scale and zero point, fp32 [G, N]; a scale of zero becomes one that keeps it."""
     stored = start.stored(scheme.mode.stored_as.scale_dtype).scale.float()
-    if scheme.mode is Mode.NVFP4 and start.shared is not None:
-        stored = stored * start.shared.to(stored.device)
+    if scheme.mode is Mode.NVFP4 and start.tensor_params is not None:
+        stored = stored * start.tensor_params.to(stored.device)
     stored = torch.where(stored == 0, torch.finfo(torch.float32).tiny, stored)
     zeros = torch.zeros_like(stored) if start.zero_point is None else start.zero_point.float()
     return stored.T.contiguous(), zeros.T.contiguous()

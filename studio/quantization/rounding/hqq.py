@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.nearest import GRIDS, grouped, round_to_nearest
-from studio.quantization.rounding.rounded import EPSILON, Rounded
+from studio.quantization.rounding.nearest import NUMBER_FORMATS, grouped, round_to_nearest
+from studio.quantization.rounding.quantized_weight import EPSILON, QuantizedWeight
 from studio.quantization.scheme import Scheme
 
 STEPS = 20
@@ -21,15 +21,15 @@ STIFFNESS, GROWTH = 10.0, 1.01
 """beta and kappa, of the paper; in units of the largest weight of a group."""
 
 
-def half_quadratic(weight: Tensor, scheme: Scheme, shared: Tensor | None = None) -> Rounded:
+def half_quadratic(weight: Tensor, scheme: Scheme, tensor_params: Tensor | None = None) -> QuantizedWeight:
     """Return ``weight`` [N, K] on the grids found; the scale is what a file will hold, in fp32.
 
     Formats whose scales are not free (powers of two, E4M3) are rounded to nearest.
     """
-    start = round_to_nearest(weight, scheme, shared)
+    start = round_to_nearest(weight, scheme, tensor_params)
     if scheme.mode.stored_as.scale_dtype != "F16":
         return start
-    grid = GRIDS[scheme.mode]
+    grid = NUMBER_FORMATS[scheme.mode]
     groups = grouped(weight, scheme)
     unit = groups.abs().amax(2, keepdim=True).clamp_(min=EPSILON)
     scale = start.scale.unsqueeze(2)
@@ -38,8 +38,8 @@ def half_quadratic(weight: Tensor, scheme: Scheme, shared: Tensor | None = None)
     least = torch.full_like(scale, torch.inf)
     stiffness = STIFFNESS
     for _ in range(STEPS):
-        codes = grid.encode(groups / scale + zero, start.shared).to(torch.uint8)
-        values = grid.values(codes, start.shared)
+        codes = grid.encode(groups / scale + zero, start.tensor_params).to(torch.uint8)
+        values = grid.values(codes, start.tensor_params)
         error = (groups - (values - zero) * scale).div_(unit)
         norm = error.abs().clamp_(min=1e-8).pow_(NORM).sum(2, keepdim=True)
         better = norm < least
@@ -53,7 +53,7 @@ def half_quadratic(weight: Tensor, scheme: Scheme, shared: Tensor | None = None)
         fitted = (values * target).sum(2, keepdim=True) / values.square().sum(2, keepdim=True)
         scale = torch.where(fitted.half().abs() >= EPSILON, fitted, scale).half().float()
         stiffness *= GROWTH
-    codes = grid.encode(groups / best_scale + best_zero, start.shared).to(torch.uint8).reshape(weight.shape)
+    codes = grid.encode(groups / best_scale + best_zero, start.tensor_params).to(torch.uint8).reshape(weight.shape)
     zeros = None if start.zero_point is None else best_zero.squeeze(2).to(torch.uint8)
     return replace(start, codes=codes, scale=best_scale.squeeze(2), zero_point=zeros)
 

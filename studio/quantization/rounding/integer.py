@@ -6,10 +6,10 @@ Source: ``nncf/quantization/algorithms/weight_compression/weight_lowering.py``, 
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.rounded import EPSILON, Grid, divided
+from studio.quantization.rounding.quantized_weight import EPSILON, NumberFormat, divided
 
 
-def asymmetric(bits: int) -> Grid:
+def asymmetric(bits: int) -> NumberFormat:
     """Return the grid of unsigned codes; the range is widened to hold zero, so that zero stays exactly zero."""
     top = 2**bits - 1
 
@@ -23,10 +23,10 @@ def asymmetric(bits: int) -> Grid:
     def encode(normal: Tensor, _: Tensor | None) -> Tensor:
         return normal.round().clamp_(0, top)
 
-    return Grid(round_, lambda codes, _: codes.to(torch.float32), encode)
+    return NumberFormat(round_, lambda codes, _: codes.to(torch.float32), encode)
 
 
-def symmetric(bits: int) -> Grid:
+def symmetric(bits: int) -> NumberFormat:
     """Return the grid of signed codes; the scale's sign gives the extreme weight the code -2^(b-1)."""
     half = 2 ** (bits - 1)
 
@@ -40,4 +40,4 @@ def symmetric(bits: int) -> Grid:
     def encode(normal: Tensor, _: Tensor | None) -> Tensor:
         return normal.round().clamp_(-half, half - 1).add_(half)
 
-    return Grid(round_, lambda codes, _: codes.to(torch.float32) - half, encode)
+    return NumberFormat(round_, lambda codes, _: codes.to(torch.float32) - half, encode)

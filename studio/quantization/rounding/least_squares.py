@@ -7,8 +7,8 @@ E[x^2] sqrt(mean w^2 + w^2): large weights count more, which generalises better 
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.nearest import GRIDS, grouped, round_to_nearest
-from studio.quantization.rounding.rounded import EPSILON, Grid, Rounded
+from studio.quantization.rounding.nearest import NUMBER_FORMATS, grouped, round_to_nearest
+from studio.quantization.rounding.quantized_weight import EPSILON, NumberFormat, QuantizedWeight
 from studio.quantization.scheme import Scheme
 
 RATIOS = tuple(1 - 0.5 * step / 19 for step in range(20))
@@ -21,16 +21,16 @@ def least_squares(
     weight: Tensor,
     scheme: Scheme,
     power: Tensor | None = None,
-    shared: Tensor | None = None,
+    tensor_params: Tensor | None = None,
     ratios: tuple[float, ...] = RATIOS,
     fits: int = 1,
-) -> Rounded:
+) -> QuantizedWeight:
     """Return ``weight`` [N, K] on the grids that fit it best; the scale is what a file will hold, in fp32.
 
     ``power`` is E[x^2] [K], None for weights that all count the same; ``fits`` how often scale and codes take turns.
     Formats whose scales are not free (powers of two, E4M3) are rounded to nearest.
     """
-    start = round_to_nearest(weight, scheme, shared)
+    start = round_to_nearest(weight, scheme, tensor_params)
     if scheme.mode.stored_as.scale_dtype != "F16":
         return start
     step = max(1, PIECE // weight.shape[1])
@@ -40,7 +40,7 @@ def least_squares(
     ]
     codes, scale, zero = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     zeros = zero.to(torch.uint8) if scheme.mode.has_zero_point else None
-    return Rounded(codes.to(torch.uint8).reshape(weight.shape), scale, zeros, start.shared)
+    return QuantizedWeight(codes.to(torch.uint8).reshape(weight.shape), scale, zeros, start.tensor_params)
 
 
 def importance(weights: Tensor, power: Tensor | None) -> Tensor:
@@ -54,7 +54,7 @@ def importance(weights: Tensor, power: Tensor | None) -> Tensor:
 
 def _best(
     weights: Tensor,
-    start: Rounded,
+    start: QuantizedWeight,
     scheme: Scheme,
     power: Tensor | None,
     ratios: tuple[float, ...],
@@ -64,7 +64,7 @@ def _best(
 
     Of codes v the best scale is s = <v, w> / <v, v>, which leaves <w, w> - s <v, w>; <,> is weighted by e.
     """
-    grid = GRIDS[scheme.mode]
+    grid = NUMBER_FORMATS[scheme.mode]
     given = importance(weights, power)
     scale, zero = start.scale.unsqueeze(2).half().float(), _zero(start).unsqueeze(2)
     known = given * weights
@@ -81,7 +81,7 @@ def _best(
             s, z = start.scale.unsqueeze(2) * ratio, zero
         error = torch.full_like(scale, torch.inf)
         for _ in range(fits):
-            values = grid.values(grid.encode(weights / s + z, start.shared), start.shared).sub_(z)
+            values = grid.values(grid.encode(weights / s + z, start.tensor_params), start.tensor_params).sub_(z)
             product = (known * values).sum(2, keepdim=True)
             fitted = product / (values.square_().mul_(given)).sum(2, keepdim=True)
             is_sound = fitted.half().abs() >= EPSILON  # which NaN is not
@@ -91,10 +91,10 @@ def _best(
         found, place = torch.where(better, s, found), torch.where(better, z, place)
         least = torch.where(better, error, least)
     found = found.half().float()
-    codes = grid.encode(weights / found + place, start.shared).float()
+    codes = grid.encode(weights / found + place, start.tensor_params).float()
     before = start.codes.reshape(weights.shape).float()
-    better = _error(weights, given, grid, codes, found, place, start.shared) < _error(
-        weights, given, grid, before, scale, zero, start.shared
+    better = _error(weights, given, grid, codes, found, place, start.tensor_params) < _error(
+        weights, given, grid, before, scale, zero, start.tensor_params
     )
     codes = torch.where(better, codes, before)
     found = torch.where(better, found, start.scale.unsqueeze(2))
@@ -102,16 +102,22 @@ def _best(
 
 
 def _error(
-    weights: Tensor, given: Tensor, grid: Grid, codes: Tensor, scale: Tensor, zero: Tensor, shared: Tensor | None
+    weights: Tensor,
+    given: Tensor,
+    grid: NumberFormat,
+    codes: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+    tensor_params: Tensor | None,
 ) -> Tensor:
-    values = grid.values(codes.to(torch.uint8), shared) - zero
+    values = grid.values(codes.to(torch.uint8), tensor_params) - zero
     return (given * (values.mul_(scale) - weights).square_()).sum(2, keepdim=True)
 
 
-def _zero(rounded: Rounded) -> Tensor:
+def _zero(rounded: QuantizedWeight) -> Tensor:
     return torch.zeros_like(rounded.scale) if rounded.zero_point is None else rounded.zero_point.float()
 
 
-def _rows(rounded: Rounded, start: int, stop: int) -> Rounded:
+def _rows(rounded: QuantizedWeight, start: int, stop: int) -> QuantizedWeight:
     zeros = None if rounded.zero_point is None else rounded.zero_point[start:stop]
-    return Rounded(rounded.codes[start:stop], rounded.scale[start:stop], zeros, rounded.shared)
+    return QuantizedWeight(rounded.codes[start:stop], rounded.scale[start:stop], zeros, rounded.tensor_params)

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.rounded import EPSILON, Grid, divided, largest
+from studio.quantization.rounding.quantized_weight import EPSILON, NumberFormat, divided, largest
 
 NF4_LEVELS = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
@@ -21,7 +21,7 @@ CB4_LEVELS = (
 )  # fmt: skip
 
 
-def fixed(levels: tuple[float, ...]) -> Grid:
+def fixed(levels: tuple[float, ...]) -> NumberFormat:
     """Return the grid of the nearest of ``levels`` (rising) to w / scale; the scale is max|w| / the largest level."""
     top = max(abs(level) for level in levels)
 
@@ -32,7 +32,7 @@ def fixed(levels: tuple[float, ...]) -> Grid:
     def encode(normal: Tensor, _: Tensor | None) -> Tensor:
         return nearest(normal, tables(levels, normal.device)[1])
 
-    return Grid(round_, lambda codes, _: taken(tables(levels, codes.device)[0], codes), encode)
+    return NumberFormat(round_, lambda codes, _: taken(tables(levels, codes.device)[0], codes), encode)
 
 
 BINS = 1024

@@ -1,4 +1,7 @@
-"""Every way to round a weight, behind one interface: weight [N, K], scheme, what is known of its inputs -> Rounded."""
+"""Every way to round a weight, behind one interface.
+
+Weight [N, K], scheme and what is known of its inputs -> QuantizedWeight.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,20 +13,20 @@ from studio.quantization.rounding.gptq import gptq
 from studio.quantization.rounding.hqq import half_quadratic
 from studio.quantization.rounding.least_squares import least_squares
 from studio.quantization.rounding.nearest import round_to_nearest
-from studio.quantization.rounding.rounded import Rounded
+from studio.quantization.rounding.quantized_weight import QuantizedWeight
 from studio.quantization.rounding.statistics import Statistics
 from studio.quantization.scheme import Scheme
 
-Free = Callable[[Tensor, Scheme, Tensor | None], Rounded]
-"""Weight, scheme, what the tensor shares (as ``round_to_nearest`` takes it) -> Rounded."""
-Calibrated = Callable[[Tensor, Scheme, Statistics], Rounded]
+DataFree = Callable[[Tensor, Scheme, Tensor | None], QuantizedWeight]
+"""Weight, scheme, what the tensor shares (as ``round_to_nearest`` takes it) -> QuantizedWeight."""
+Calibrated = Callable[[Tensor, Scheme, Statistics], QuantizedWeight]
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """A method: ``free`` of data, and ``calibrated`` where it knows what to do with statistics."""
+    """A method: ``data_free`` of data, and ``calibrated`` where it knows what to do with statistics."""
 
-    free: Free
+    data_free: DataFree
     nanoseconds: float
     """About what a weight costs on two cores of an AMD EPYC, with the calibration it takes."""
     calibrated: Calibrated | None = None
@@ -35,19 +38,19 @@ class Rounding:
     """Whether a block's weights are then tuned together (``rounding/tuned.py``)."""
 
 
-def _scale_estimation(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
+def _scale_estimation(weight: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:
     return least_squares(weight, scheme, statistics.power, ratios=(1.0,), fits=5)
 
 
-def _least_squares(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
+def _least_squares(weight: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:
     return least_squares(weight, scheme, statistics.power)
 
 
-def _nearest_gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
+def _nearest_gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:
     return gptq(weight, scheme, round_to_nearest(weight, scheme), statistics)
 
 
-def _gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
+def _gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:
     return gptq(weight, scheme, least_squares(weight, scheme, statistics.power), statistics)
 
 
@@ -62,4 +65,4 @@ METHODS: dict[Method, Rounding] = {
     Method.FISHER_GPTQ: Rounding(round_to_nearest, 415, _gptq, weighs_tokens=True),
     Method.TUNED: Rounding(round_to_nearest, 2750, _gptq, weighs_tokens=True, is_tuned=True),
 }
-"""A weight that was given nothing is rounded by the free part."""
+"""A weight that was given nothing is rounded by the data-free part."""

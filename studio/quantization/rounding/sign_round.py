@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.nearest import GRIDS
-from studio.quantization.rounding.rounded import EPSILON, Rounded
+from studio.quantization.rounding.nearest import NUMBER_FORMATS
+from studio.quantization.rounding.quantized_weight import EPSILON, QuantizedWeight
 from studio.quantization.scheme import Scheme
 
 STEPS = 32
@@ -31,7 +31,7 @@ class Start:
 
     weight: Tensor
     scheme: Scheme
-    rounded: Rounded
+    rounded: QuantizedWeight
 
 
 class _Weight:
@@ -39,28 +39,28 @@ class _Weight:
 
     def __init__(self, start: Start) -> None:
         self._start = start
-        self._grid = GRIDS[start.scheme.mode]
+        self._grid = NUMBER_FORMATS[start.scheme.mode]
         rounded = start.rounded
         shape = (*rounded.scale.shape, -1)
         every = torch.arange(2**start.scheme.mode.bits, dtype=torch.uint8, device=start.weight.device)
-        levels = self._grid.values(every, rounded.shared)
+        levels = self._grid.values(every, rounded.tensor_params)
         self.step = float(levels.max() - levels.min()) / (len(levels) - 1)
         self._scale = rounded.scale.half().float().unsqueeze(2)
         self._zero: Tensor | float = 0.0 if rounded.zero_point is None else rounded.zero_point.float().unsqueeze(2)
         normal = start.weight.float().reshape(shape) / self._scale + self._zero
         codes = rounded.codes.reshape(shape)
-        level = self._grid.values(codes, rounded.shared)
-        is_nearest = self._grid.encode(normal, rounded.shared).to(torch.uint8) == codes
+        level = self._grid.values(codes, rounded.tensor_params)
+        is_nearest = self._grid.encode(normal, rounded.tensor_params).to(torch.uint8) == codes
         self._normal = torch.where(is_nearest, normal, level + (normal - level).sign() * (BESIDE * self.step))
         self.offset = torch.zeros_like(self._normal, requires_grad=True)
         self.growth = torch.zeros_like(self._scale, requires_grad=True)
 
     def codes(self) -> Tensor:
         with torch.no_grad():
-            return self._grid.encode(self._normal + self.offset, self._start.rounded.shared).to(torch.uint8)
+            return self._grid.encode(self._normal + self.offset, self._start.rounded.tensor_params).to(torch.uint8)
 
     def dense(self) -> Tensor:
-        values = self._grid.values(self.codes(), self._start.rounded.shared) - self._zero
+        values = self._grid.values(self.codes(), self._start.rounded.tensor_params) - self._zero
         through = values + (self.offset - self.offset.detach())
         return (through * (self._scale * (1 + self.growth))).reshape(self._start.weight.shape)
 
@@ -72,13 +72,15 @@ class _Weight:
                 tensor.sub_(tensor.grad.sign_(), alpha=2 * most * length).clamp_(-most, most)
                 tensor.grad = None
 
-    def result(self) -> Rounded:
+    def result(self) -> QuantizedWeight:
         scale = (self._scale * (1 + self.growth.detach())).squeeze(2)
         sound = torch.where(scale.half().abs() >= EPSILON, scale, self._scale.squeeze(2)).half().float()
         return replace(self._start.rounded, codes=self.codes().reshape(self._start.weight.shape), scale=sound)
 
 
-def tuned(starts: Mapping[str, Start], loss: Loss, steps: int = STEPS) -> Generator[None, None, dict[str, Rounded]]:
+def tuned(
+    starts: Mapping[str, Start], loss: Loss, steps: int = STEPS
+) -> Generator[None, None, dict[str, QuantizedWeight]]:
     """Yield after each step and return the weights of a block, rounded: of all the way, or as they came where not less.
 
     ``loss`` at step -1 is that of all there is to read, without gradients.

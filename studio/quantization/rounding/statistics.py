@@ -15,14 +15,14 @@ MOST_DAMP = 1e3
 class Statistics:
     """Of the inputs X [T, K] of a weight [N, K]; weights that are given the same share one object."""
 
-    second: Tensor
+    hessian: Tensor
     """[K, K] fp32: X^T X / T, or X^T D X / T where D [T], of mean 1, says how much each token counts."""
     tokens: int
 
     @property
     def power(self) -> Tensor:
         """[K] fp32: the mean square of each input channel."""
-        return self.second.diagonal()
+        return self.hessian.diagonal()
 
     @property
     def is_active(self) -> bool:
@@ -31,15 +31,15 @@ class Statistics:
         return bool(power > 0) and bool(power.isfinite())
 
     @cached_property
-    def feedback(self) -> tuple[Tensor, Tensor]:
+    def inverse_cholesky(self) -> tuple[Tensor, Tensor]:
         """The channels in falling order of power [K], and in that order U [K, K], upper, with U^T U = H^-1.
 
         From H = R R^T with R upper, a Cholesky decomposition from the last channel to the first, U is R^-1. H is
-        ``second`` with its diagonal damped, more where it is still singular; a channel that is always zero stands
+        ``hessian`` with its diagonal damped, more where it is still singular; a channel that is always zero stands
         alone. Source: GPTQ (Frantar et al. 2022), section 4, with activation order.
         """
         order = self.power.argsort(descending=True, stable=True)
-        matrix = self.second[order][:, order]
+        matrix = self.hessian[order][:, order]
         diagonal = matrix.diagonal()
         mean = float(diagonal.mean())
         damp = DAMP

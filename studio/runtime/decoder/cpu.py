@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from studio.base.pointers import address, optional
-from studio.runtime.decoder.interface import KV_BITS, MOST_TOKENS, Decoder, Way
+from studio.runtime.decoder.interface import KV_BITS, MOST_TOKENS, Backend, Decoder
 from studio.runtime.decoder.kv_size import SPAN, KeyValues
 from studio.runtime.decoder.shape import DecoderShape, LayerShape
 from studio.runtime.native.products import checked, decoding, weight_of
@@ -27,7 +27,7 @@ def is_available() -> bool:
 class NativeDecoder(Decoder["NativeCache"]):
     """The weights, laid out in memory for the compiled step."""
 
-    way = Way.NATIVE
+    backend = Backend.NATIVE
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class NativeDecoder(Decoder["NativeCache"]):
         self.shape, self.context, self.stop_ids = shape, context, stop_ids
         self.vocabulary = shape.vocabulary
         # At 4 bits two halves of a span of dimensions share bytes.
-        self.kv_bits = KV_BITS if shape.dimensions % SPAN == 0 else KV_BITS[:2]
+        self.kv_bits = KV_BITS if shape.head_dim % SPAN == 0 else KV_BITS[:2]
         self.weight_bytes = sum(each.nbytes for each in {id(each): each for each in tiles.values()}.values())
         self._decode = lib.decode
         self._kept: list[object] = [tiles]  # what the structures point to
@@ -63,8 +63,8 @@ class NativeDecoder(Decoder["NativeCache"]):
             hidden=shape.hidden,
             heads=shape.heads,
             kv_heads=shape.kv_heads,
-            dimensions=shape.dimensions,
-            inner=shape.inner,
+            head_dim=shape.head_dim,
+            intermediate_size=shape.intermediate_size,
             vocabulary=shape.vocabulary,
             activation=shape.activation,
             rotary=2 * half,
@@ -87,7 +87,7 @@ class NativeDecoder(Decoder["NativeCache"]):
         return self.weight_bytes - sum(self._tiles[name].nbytes for name in looked_up)
 
     def kv_bytes(self, positions: int, bits: int = 16) -> int:
-        return KeyValues(len(self.shape.layers), self.shape.kv_heads, self.shape.dimensions).nbytes(positions, bits)
+        return KeyValues(len(self.shape.layers), self.shape.kv_heads, self.shape.head_dim).nbytes(positions, bits)
 
     def begin(self, positions: int, bits: int = 16) -> "NativeCache":
         return NativeCache(self.shape, positions, bits)
@@ -97,7 +97,7 @@ class NativeDecoder(Decoder["NativeCache"]):
         self._run(cache, tokens, logits)
         return logits
 
-    def judge(self, cache: "NativeCache", tokens: Sequence[int]) -> Tensor:
+    def forward_all(self, cache: "NativeCache", tokens: Sequence[int]) -> Tensor:
         logits = _empty(len(tokens), self.shape.vocabulary)
         self._run(cache, tokens, logits)
         return logits
@@ -117,7 +117,7 @@ class NativeDecoder(Decoder["NativeCache"]):
         Raises ValueError when the cache has no room for them or is another model's, MemoryError when there is none.
         """
         count, shape = len(tokens), self.shape
-        if cache.heads != (len(shape.layers) * shape.kv_heads, shape.dimensions):
+        if cache.heads != (len(shape.layers) * shape.kv_heads, shape.head_dim):
             raise ValueError("the cache is of another model")
         if not 0 < count <= min(MOST_TOKENS, cache.room) or not all(
             0 <= token < self.shape.vocabulary for token in tokens
@@ -140,7 +140,7 @@ class NativeDecoder(Decoder["NativeCache"]):
 
     def _layer(self, layer: LayerShape) -> Layer:
         shape = self.shape
-        hidden, inner, own = shape.hidden, shape.inner, shape.dimensions
+        hidden, intermediate_size, own = shape.hidden, shape.intermediate_size, shape.head_dim
         heads, keys = shape.heads * own, shape.kv_heads * own
         return Layer(
             attention_norm=self._norm(layer.attention_norm, hidden),
@@ -151,12 +151,12 @@ class NativeDecoder(Decoder["NativeCache"]):
             key_norm=self._norm(layer.key_norm, own),
             qkv=self._weights(layer.qkv, [heads, keys, keys], hidden),
             output=self._weights((layer.output,), [hidden], heads),
-            gate_up=self._weights(layer.gate_up, [inner, inner], hidden),
-            down=self._weights((layer.down,), [hidden], inner),
+            gate_up=self._weights(layer.gate_up, [intermediate_size, intermediate_size], hidden),
+            down=self._weights((layer.down,), [hidden], intermediate_size),
             qkv_count=len(layer.qkv),
             gate_up_count=len(layer.gate_up),
             window=layer.window,
-            table=layer.rotation,
+            rope_index=layer.rotation,
         )
 
     def _norm(self, name: str | None, width: int) -> int | None:
@@ -197,10 +197,10 @@ class NativeCache:
         self.capacity = -(-positions // LANES) * LANES
         self.length = 0
         self.bits = bits
-        self.heads = (len(shape.layers) * shape.kv_heads, shape.dimensions)
+        self.heads = (len(shape.layers) * shape.kv_heads, shape.head_dim)
         """How many there are in all layers, and how wide they are."""
-        heads, spans = self.heads[0], -(-shape.dimensions // SPAN)
-        self._codes = heads * self.capacity * shape.dimensions * bits // 8
+        heads, spans = self.heads[0], -(-shape.head_dim // SPAN)
+        self._codes = heads * self.capacity * shape.head_dim * bits // 8
         self._grids = heads * self.capacity * spans * 2 if bits < 16 else 0
         # Zeroed pages are not taken from the system before they are written.
         self.arrays = [torch.zeros(self._codes, dtype=torch.uint8, device="cpu") for _ in range(2)]

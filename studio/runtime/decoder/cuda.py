@@ -15,7 +15,7 @@ from torch import Tensor
 from studio.base.pointers import CUDA, address
 from studio.runtime.decoder.cuda_prompt import CudaPrompt
 from studio.runtime.decoder.cuda_step import CudaStep, Read
-from studio.runtime.decoder.interface import MOST_TOKENS, Decoder, Way
+from studio.runtime.decoder.interface import MOST_TOKENS, Backend, Decoder
 from studio.runtime.decoder.shape import DecoderShape
 
 FEW_TOKENS = 8
@@ -27,7 +27,7 @@ FIRST_POSITIONS = 512
 class CudaDecoder(Decoder["CudaCache"]):
     """The weights, laid out in the device's memory for the recorded step."""
 
-    way = Way.CUDA
+    backend = Backend.CUDA
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class CudaDecoder(Decoder["CudaCache"]):
         return free + torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
 
     def kv_bytes(self, positions: int, bits: int = 16) -> int:
-        return 2 * 2 * len(self.shape.layers) * self.shape.kv_heads * self.shape.dimensions * positions
+        return 2 * 2 * len(self.shape.layers) * self.shape.kv_heads * self.shape.head_dim * positions
 
     def step(self, cache: "CudaCache", tokens: Sequence[int]) -> Tensor:
         with self._at_work(cache, tokens) as is_few:
@@ -82,7 +82,7 @@ class CudaDecoder(Decoder["CudaCache"]):
                 cache.length += len(tokens)
             return self._logits.clone()
 
-    def judge(self, cache: "CudaCache", tokens: Sequence[int]) -> Tensor:
+    def forward_all(self, cache: "CudaCache", tokens: Sequence[int]) -> Tensor:
         with self._at_work(cache, tokens) as is_few:
             if is_few:
                 return torch.stack([self._one(cache, token).clone() for token in tokens])
@@ -120,7 +120,7 @@ class CudaDecoder(Decoder["CudaCache"]):
     def _enter(self, cache: "CudaCache", tokens: Sequence[int]) -> None:
         """Say to the device which tokens come, where and in which cache."""
         shape = self.shape
-        if cache.heads != (len(shape.layers) * shape.kv_heads, shape.dimensions):
+        if cache.heads != (len(shape.layers) * shape.kv_heads, shape.head_dim):
             raise ValueError("the cache is of another model")
         room = cache.heads[0] * cache.held * cache.heads[1]
         keys, values = (address(array, torch.float16, room, CUDA) for array in cache.arrays)
@@ -148,7 +148,7 @@ class CudaDecoder(Decoder["CudaCache"]):
 
 
 class CudaCache:
-    """Keys and values of one text, fp16 [layers, kv heads, positions, dimensions]; memory is taken as they fill."""
+    """Keys and values of one text, fp16 [layers, kv heads, positions, head_dim]; memory is taken as they fill."""
 
     bits = 16
 
@@ -157,7 +157,7 @@ class CudaCache:
         self.length = 0
         self.held = 0
         """Positions there is memory for."""
-        self.heads = (len(shape.layers) * shape.kv_heads, shape.dimensions)
+        self.heads = (len(shape.layers) * shape.kv_heads, shape.head_dim)
         """How many there are in all layers, and how wide they are."""
         self._device = device
         self.arrays = self._empty(0)
@@ -168,8 +168,8 @@ class CudaCache:
 
     @property
     def nbytes(self) -> int:
-        heads, dimensions = self.heads
-        return 2 * 2 * heads * dimensions * self.length
+        heads, head_dim = self.heads
+        return 2 * 2 * heads * head_dim * self.length
 
     def rewind(self, length: int) -> None:
         self.length = min(self.length, length)
@@ -188,9 +188,9 @@ class CudaCache:
         self.arrays, self.held = grown, held
 
     def _empty(self, positions: int) -> tuple[Tensor, Tensor]:
-        heads, dimensions = self.heads
+        heads, head_dim = self.heads
         # Zeros: a part of an array that nobody wrote must not hold NaN, which times a weight of zero is one still.
         keys, values = (
-            torch.zeros(heads, positions, dimensions, dtype=torch.float16, device=self._device) for _ in range(2)
+            torch.zeros(heads, positions, head_dim, dtype=torch.float16, device=self._device) for _ in range(2)
         )
         return keys, values

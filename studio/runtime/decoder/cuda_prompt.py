@@ -31,7 +31,7 @@ class CudaPrompt:
             qkv = self._product(weights.qkv, self._normal(x, layer.attention_norm))
             x += self._normal(self._product([weights.output], step.attend(index, qkv)), layer.attention_after)
             inner = self._product(weights.gate_up, self._normal(x, layer.mlp_norm))
-            gated = self._activated(inner[:, : shape.inner]) * inner[:, shape.inner :]
+            gated = self._activated(inner[:, : shape.intermediate_size]) * inner[:, shape.intermediate_size :]
             x += self._normal(self._product([weights.down], gated), layer.mlp_after)
         return x
 

@@ -50,7 +50,7 @@ class Tuning:
 
     def depth_of(self, weight: Fragments, limit: int) -> int:
         """Return how many batches of a weight are under way in ``limit`` bytes of shared memory; 0: none fits."""
-        most = self.float_depth if weight.kind <= Kind.BRAIN else self.depth
+        most = self.float_depth if weight.kind <= Kind.BF16 else self.depth
         return next((depth for depth in range(most, 0, -1) if shared_bytes(weight, self, depth) <= limit), 0)
 
 
@@ -160,7 +160,7 @@ class CudaStep:
         shape = self.shape
         self._half = len(shape.rotations[0].frequencies) if shape.rotations else 0
         self._tables = len(shape.rotations)
-        self._at_once = heads_at_once(shape.heads // shape.kv_heads, shape.dimensions)
+        self._at_once = heads_at_once(shape.heads // shape.kv_heads, shape.head_dim)
         self._units = shape.heads // self._at_once
         """Blocks of threads that a token's attention has at least."""
 
@@ -169,16 +169,16 @@ class CudaStep:
 
         self.state = torch.zeros(4 + MOST_TOKENS, dtype=torch.int64, device=self.device)
         self.x = numbers(MOST_TOKENS, shape.hidden)
-        self._qkv = numbers((shape.heads + 2 * shape.kv_heads) * shape.dimensions)
-        self._heads = numbers(shape.heads * shape.dimensions)
-        self._gated, self._gate, self._up = (numbers(shape.inner) for _ in range(3))
+        self._qkv = numbers((shape.heads + 2 * shape.kv_heads) * shape.head_dim)
+        self._heads = numbers(shape.heads * shape.head_dim)
+        self._gated, self._gate, self._up = (numbers(shape.intermediate_size) for _ in range(3))
         self._branch = numbers(shape.hidden)
         self.logits = numbers(shape.vocabulary)
         self._rotation = numbers(max(self._tables * self._half, 1) * MOST_TOKENS * 2)
         frequencies = [rotation.frequencies.float().cpu() for rotation in shape.rotations]
         self._frequencies = torch.cat([torch.zeros(0, dtype=torch.float32, device="cpu"), *frequencies]).to(self.device)
         most = max(self._units * MOST_TOKENS, self._splits(1) * self._units)
-        self._parts = numbers(most * self._at_once * (shape.dimensions + 2))
+        self._parts = numbers(most * self._at_once * (shape.head_dim + 2))
         self._arrived = torch.zeros(self._units * MOST_TOKENS, dtype=torch.int32, device=self.device)
 
     def _splits(self, count: int) -> int:
@@ -202,8 +202,15 @@ class CudaStep:
                 places = (self._gate, self._up)
                 for part, place in zip(weights.gate_up, places, strict=True):
                     calls.append(self._product(part, self.x, place, STORED, layer.mlp_norm))
-                pointers = tuple(_address(place, shape.inner) for place in (*places, self._gated))
-                calls.append(_Call("gate", (-(-shape.inner // 256), 1, 1), 256, (*pointers, _Int(shape.inner))))
+                pointers = tuple(_address(place, shape.intermediate_size) for place in (*places, self._gated))
+                calls.append(
+                    _Call(
+                        "gate",
+                        (-(-shape.intermediate_size // 256), 1, 1),
+                        256,
+                        (*pointers, _Int(shape.intermediate_size)),
+                    )
+                )
             calls += self._joined(weights.down, self._gated, layer.mlp_after)
         return [*calls, self._product(self.head, self.x, self.logits, STORED, shape.final_norm, shape.logit_cap)]
 
@@ -249,7 +256,7 @@ class CudaStep:
         rotates = layer.rotation >= 0 and self._half > 0
         norms = [None if name is None else self.norms[name] for name in (layer.query_norm, layer.key_norm)]
         angles = count * 2 * self._half  # numbers of one table
-        floats, D = torch.float32, shape.dimensions  # noqa: N806
+        floats, D = torch.float32, shape.head_dim  # noqa: N806
         parts = count * self._units * self._splits(count) * self._at_once * (D + 2)
         attention = _Attention(
             state=address(self.state, torch.int64, 4 + count, CUDA),
@@ -272,11 +279,11 @@ class CudaStep:
         return _Call(self._attend_name(count == 1), (self._units, self._splits(count), count), 256, (attention,))
 
     def _attend_name(self, is_single: bool) -> str:
-        return f"attend<{self.shape.dimensions}, {self._at_once}, {str(is_single).lower()}>"
+        return f"attend<{self.shape.head_dim}, {self._at_once}, {str(is_single).lower()}>"
 
     @property
     def _append_name(self) -> str:
-        return f"append<{self.shape.dimensions}>"
+        return f"append<{self.shape.head_dim}>"
 
     def _launch(self, call: _Call, overlaps: bool = False) -> Launch:
         return self._module.launch(
@@ -293,7 +300,7 @@ class CudaStep:
     def attend(self, index: int, qkv: Tensor) -> Tensor:
         """Let keys and values of tokens [T, rows] join the cache; return what their heads found, fp32 [T, rows]."""
         count, shape = len(qkv), self.shape
-        out = torch.empty(count, shape.heads * shape.dimensions, dtype=torch.float32, device=self.device)
+        out = torch.empty(count, shape.heads * shape.head_dim, dtype=torch.float32, device=self.device)
         attention = self._attention(index, count, qkv, out)
         self._launch(_Call(self._append_name, (shape.kv_heads, count, 1), 32, attention.args))()
         self._launch(attention)()
@@ -315,15 +322,15 @@ class CudaStep:
 
 def takes(shape: DecoderShape) -> bool:
     """Return whether the kernels know this shape on the current device."""
-    widths = (shape.hidden, shape.inner, shape.heads * shape.dimensions)
-    fits = shape.dimensions <= MOST_DIMENSIONS and all(width % 8 == 0 for width in widths)
+    widths = (shape.hidden, shape.intermediate_size, shape.heads * shape.head_dim)
+    fits = shape.head_dim <= MOST_DIMENSIONS and all(width % 8 == 0 for width in widths)
     return fits and torch.cuda.get_device_capability() >= OLDEST
 
 
-def heads_at_once(group: int, dimensions: int) -> int:
+def heads_at_once(group: int, head_dim: int) -> int:
     """Return how many of the ``group`` heads that share a kv head one block of threads takes."""
     largest = max(size for size in range(1, HEADS_AT_ONCE + 1) if group % size == 0)
-    return group if largest == 1 and group <= 8 and group * dimensions <= 1024 else largest
+    return group if largest == 1 and group <= 8 and group * head_dim <= 1024 else largest
 
 
 def shared_bytes(weight: Fragments, tuning: Tuning, depth: int) -> int:

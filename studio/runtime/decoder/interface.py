@@ -14,7 +14,7 @@ MOST_TOKENS = 128
 KV_BITS = (16, 8, 4)
 
 
-class Way(StrEnum):
+class Backend(StrEnum):
     """How a model's steps are computed; the page says which."""
 
     NATIVE = "native"
@@ -59,7 +59,7 @@ Kept = TypeVar("Kept", bound=Cache)
 class Decoder(ABC, Generic[Kept]):
     """A model's weights, which any number of texts share."""
 
-    way: Way
+    backend: Backend
     weight_bytes: int
     """What the weights take in memory."""
     vocabulary: int
@@ -97,5 +97,5 @@ class Decoder(ABC, Generic[Kept]):
         """Let at most ``MOST_TOKENS`` tokens join the cache; return the logits after the last, fp32 [V] on the CPU."""
 
     @abstractmethod
-    def judge(self, cache: Kept, tokens: Sequence[int]) -> Tensor:
+    def forward_all(self, cache: Kept, tokens: Sequence[int]) -> Tensor:
         """The same with the logits after each, fp32 [T, V]."""

@@ -9,17 +9,17 @@ SPAN = 32
 
 @dataclass(frozen=True)
 class KeyValues:
-    """The layers that keep keys and values: ``KeyValues(layers=30, heads=3, dimensions=64)``."""
+    """The layers that keep keys and values: ``KeyValues(layers=30, heads=3, head_dim=64)``."""
 
     layers: int
     heads: int
     """Of keys and values, not of queries."""
-    dimensions: int
+    head_dim: int
 
     def nbytes(self, positions: int, bits: int = 16) -> int:
         """Return the bytes of so many positions at 16, 8 or 4 bits, the grids of the last two included."""
-        grids = -(-self.dimensions // SPAN) * 2 * 2 if bits < 16 else 0
-        return 2 * self.layers * self.heads * positions * (self.dimensions * bits // 8 + grids)
+        grids = -(-self.head_dim // SPAN) * 2 * 2 if bits < 16 else 0
+        return 2 * self.layers * self.heads * positions * (self.head_dim * bits // 8 + grids)
 
 
 def key_values(config: Any) -> KeyValues | None:

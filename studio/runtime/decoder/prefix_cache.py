@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from studio.runtime.decoder.interface import MOST_TOKENS, Cache, Decoder, Way
+from studio.runtime.decoder.interface import MOST_TOKENS, Backend, Cache, Decoder
 
 SPARE = 2
 """A cache is begun with room for so many times the text, so that the next turns fit too: room costs nothing yet."""
@@ -15,7 +15,7 @@ RECENT = 2
 """Tokens that are kept: answers side by side are never further apart than a token."""
 
 
-class Read:
+class PrefixCache:
     """A cache and the tokens that are in it: empty at first, and whenever it was of no use."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Read:
         """
         shared = next((i for i, (old, new) in enumerate(zip(self.ids, ids, strict=False)) if old != new), None)
         shared = min(len(self.ids) if shared is None else shared, len(ids) - 1)
-        if decoder.way is not Way.NATIVE:
+        if decoder.backend is not Backend.NATIVE:
             shared -= shared % MOST_TOKENS
         cache, is_same = self.cache, self._decoder is not None and self._decoder() is decoder
         if cache is not None and is_same and cache.bits == bits and cache.length + cache.room >= positions and shared:
@@ -62,9 +62,9 @@ class Read:
         """Read at most 128 tokens more and return the logits after the last, fp32 [V]."""
         return self._joined(tokens, decoder.step)
 
-    def judge(self, decoder: Decoder[Any], tokens: Sequence[int]) -> Tensor:
+    def forward_all(self, decoder: Decoder[Any], tokens: Sequence[int]) -> Tensor:
         """The same with the logits after each, fp32 [T, V]."""
-        return self._joined(tokens, decoder.judge)
+        return self._joined(tokens, decoder.forward_all)
 
     def _joined(self, tokens: Sequence[int], read: Any) -> Tensor:
         cache, self.cache = self.cache, None  # a step that fails leaves a cache that nobody should go on from

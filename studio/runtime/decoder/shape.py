@@ -56,9 +56,9 @@ class DecoderShape:
     hidden: int
     heads: int
     kv_heads: int
-    dimensions: int
+    head_dim: int
     """Of one head."""
-    inner: int
+    intermediate_size: int
     vocabulary: int
     activation: int
     """Of :data:`ACTIVATIONS`."""
@@ -99,8 +99,8 @@ def _claims(shape: DecoderShape) -> Iterator[tuple[str, object, bool, str]]:
         "hidden_size": shape.hidden,
         "num_attention_heads": shape.heads,
         "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.dimensions,
-        "intermediate_size": shape.inner,
+        "head_dim": shape.head_dim,
+        "intermediate_size": shape.intermediate_size,
         "vocab_size": shape.vocabulary,
         "num_hidden_layers": len(shape.layers),
     }
@@ -108,9 +108,9 @@ def _claims(shape: DecoderShape) -> Iterator[tuple[str, object, bool, str]]:
         yield key, size, type(size) is int and 0 < size <= MAX_SIZE, f"int, 1 … {MAX_SIZE}"
     heads = f"num_attention_heads ({shape.heads})"
     yield "num_key_value_heads", shape.kv_heads, shape.heads % shape.kv_heads == 0, f"{heads} / n"
-    yield "head_dim", shape.dimensions, shape.dimensions % STEP == 0, f"{STEP} × n"
-    together = (shape.heads + 2 * shape.kv_heads) * shape.dimensions
-    yield "num_attention_heads", shape.heads, together <= MAX_SIZE, f"≤ {MAX_SIZE} / head_dim ({shape.dimensions})"
+    yield "head_dim", shape.head_dim, shape.head_dim % STEP == 0, f"{STEP} × n"
+    together = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+    yield "num_attention_heads", shape.heads, together <= MAX_SIZE, f"≤ {MAX_SIZE} / head_dim ({shape.head_dim})"
     yield "hidden_act", shape.activation, shape.activation in range(3), "0 … 2"
     numbers = {
         "rms_norm_eps": shape.epsilon,
@@ -144,6 +144,6 @@ def _rotating(shape: DecoderShape) -> Iterator[tuple[str, object, bool, str]]:
         if not frequencies.isfinite().all():
             raise CheckpointError("rotation_not_finite", file=CONFIG, key="rope_parameters")
         yield "rope_parameters", rotation.scale, _is_finite(rotation.scale), "< ∞"
-        share, first = len(frequencies) / (shape.dimensions / 2), len(shape.rotations[0].frequencies)
-        yield "partial_rotary_factor", share, 0 < 2 * len(frequencies) <= shape.dimensions, "0 … 1"
+        share, first = len(frequencies) / (shape.head_dim / 2), len(shape.rotations[0].frequencies)
+        yield "partial_rotary_factor", share, 0 < 2 * len(frequencies) <= shape.head_dim, "0 … 1"
         yield "rope_parameters", len(frequencies), len(frequencies) == first, str(first)

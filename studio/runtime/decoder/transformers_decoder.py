@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from studio.runtime.decoder.carried_state import Places, carried_bytes, memory_of
-from studio.runtime.decoder.interface import Decoder, Reason, Way
+from studio.runtime.decoder.interface import Backend, Decoder, Reason
 from studio.runtime.decoder.kv_size import key_values
 from studio.runtime.decoder.lengths import forget_lengths, lengths_of
 from studio.runtime.model import passed_by, slow_schemes, weight_bytes
@@ -18,7 +18,7 @@ from studio.runtime.model import passed_by, slow_schemes, weight_bytes
 class GeneralDecoder(Decoder["GeneralCache"]):
     """A transformers model as it is, original or on packed weights."""
 
-    way = Way.GENERAL
+    backend = Backend.GENERAL
 
     def __init__(self, model: nn.Module, reason: Reason = "") -> None:
         self.model, self.reason = model, reason
@@ -49,7 +49,7 @@ class GeneralDecoder(Decoder["GeneralCache"]):
     def step(self, cache: "GeneralCache", tokens: Sequence[int]) -> Tensor:
         return self._logits(cache, tokens, 1)[-1]
 
-    def judge(self, cache: "GeneralCache", tokens: Sequence[int]) -> Tensor:
+    def forward_all(self, cache: "GeneralCache", tokens: Sequence[int]) -> Tensor:
         return self._logits(cache, tokens, 0)
 
     def _empty(self) -> Any:

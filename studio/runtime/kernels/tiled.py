@@ -22,12 +22,12 @@ class TiledProduct(Lookup):
         self.register_buffer("codes", packed.codes)
         self.register_buffer("scale", packed.scale)
         self.register_buffer("zero_point", packed.zero_point)
-        self.register_buffer("shared", packed.shared)
+        self.register_buffer("tensor_params", packed.tensor_params)
 
     codes: Tensor
     scale: Tensor
     zero_point: Tensor | None
-    shared: Tensor | None
+    tensor_params: Tensor | None
 
     @classmethod
     def takes(cls, packed: PackedTensor) -> bool:
@@ -35,7 +35,7 @@ class TiledProduct(Lookup):
 
     @property
     def _packed(self) -> PackedTensor:
-        return PackedTensor(self.scheme, self.shape, self.codes, self.scale, self.zero_point, self.shared)
+        return PackedTensor(self.scheme, self.shape, self.codes, self.scale, self.zero_point, self.tensor_params)
 
     def forward(self, x: Tensor) -> Tensor:
         rows, width = self.shape

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from studio.base.pointers import CUDA, address, optional
 from studio.quantization.packing import PackedTensor, pack_bits, unpack
-from studio.quantization.rounding import GRIDS
+from studio.quantization.rounding import NUMBER_FORMATS
 from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
 
 ROWS = 16
@@ -34,7 +34,7 @@ class Kind(IntEnum):
     """How codes are read, in the order of ``weight.cuh``."""
 
     HALF = 0
-    BRAIN = 1
+    BF16 = 1
     INTEGER2 = 2
     INTEGER3 = 3
     INTEGER4 = 4
@@ -44,7 +44,7 @@ class Kind(IntEnum):
     FLOAT8 = 8
 
 
-BITS = {Kind.HALF: 16, Kind.BRAIN: 16, Kind.INTEGER2: 2, Kind.INTEGER8: 8, Kind.FLOAT8: 8}
+BITS = {Kind.HALF: 16, Kind.BF16: 16, Kind.INTEGER2: 2, Kind.INTEGER8: 8, Kind.FLOAT8: 8}
 """Of a code here; 4 for the others."""
 KINDS = {
     Mode.INT8_SYM: Kind.INTEGER8, Mode.INT8_ASYM: Kind.INTEGER8, Mode.INT5_SYM: Kind.INTEGER8,
@@ -149,7 +149,7 @@ def takes(scheme: Scheme) -> bool:
 def can_join(first: PackedTensor | Tensor, second: PackedTensor | Tensor) -> bool:
     """Return whether two weights can lie one below the other: nothing that a whole tensor shares differs."""
     if isinstance(first, PackedTensor) and isinstance(second, PackedTensor):
-        return first.scheme == second.scheme and first.shared is None and second.shared is None
+        return first.scheme == second.scheme and first.tensor_params is None and second.tensor_params is None
     return isinstance(first, Tensor) and isinstance(second, Tensor) and first.dtype == second.dtype
 
 
@@ -174,7 +174,7 @@ def fragments_of(
         ]
         bias = _picked(torch.cat([part.float().to(device) for part in parts]), order)
     if isinstance(first, Tensor):
-        kind = Kind.HALF if first.dtype == torch.float16 else Kind.BRAIN
+        kind = Kind.HALF if first.dtype == torch.float16 else Kind.BF16
         dtype = torch.float16 if kind is Kind.HALF else torch.bfloat16
         floats = [weight.to(device, dtype) for weight in weights]  # type: ignore[union-attr]
         codes = _laid_out(kind, 1, [weight.view(torch.int16) for weight in floats], order, width)
@@ -196,8 +196,8 @@ def fragments_of(
         zeros = _records(torch.cat([_zero_points(weight) for weight in moved]).half(), order, group_of_span)
         scale = torch.cat((scale, zeros + torch.tensor(EXCESS[kind], dtype=zeros.dtype, device=device)), -1)
     factor = FACTORS.get(kind, 1.0)
-    if scheme.mode is Mode.NVFP4 and first.shared is not None:
-        factor *= float(first.shared)
+    if scheme.mode is Mode.NVFP4 and first.tensor_params is not None:
+        factor *= float(first.tensor_params)
     return Fragments(
         kind,
         rows,
@@ -336,6 +336,6 @@ def _zero_points(packed: PackedTensor) -> Tensor:
 def _levels(packed: PackedTensor, device: torch.device) -> Tensor:
     """Return what the codes stand for as the kernel looks it up, uint8 [2, 16]."""
     codes = torch.arange(16, dtype=torch.uint8, device=device)
-    shared = None if packed.shared is None else packed.shared.to(device)
-    values = GRIDS[packed.scheme.mode].values(codes, shared).half()
+    tensor_params = None if packed.tensor_params is None else packed.tensor_params.to(device)
+    values = NUMBER_FORMATS[packed.scheme.mode].values(codes, tensor_params).half()
     return values.view(torch.uint8).reshape(16, 2).T.contiguous()

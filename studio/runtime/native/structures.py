@@ -24,7 +24,7 @@ class Layer(ctypes.Structure):
     _fields_ = [
         *((name, Pointer) for name in ("attention_norm", "mlp_norm", "attention_after", "mlp_after")),
         *((name, Pointer) for name in ("query_norm", "key_norm", "qkv", "output", "gate_up", "down")),
-        *((name, Int) for name in ("qkv_count", "gate_up_count", "window", "table")),
+        *((name, Int) for name in ("qkv_count", "gate_up_count", "window", "rope_index")),
     ]
 
 
@@ -32,7 +32,10 @@ class Model(ctypes.Structure):
     """``Model`` of ``model.h``."""
 
     _fields_ = [
-        *((name, Int) for name in ("layers", "hidden", "heads", "kv_heads", "dimensions", "inner", "vocabulary")),
+        *(
+            (name, Int)
+            for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate_size", "vocabulary")
+        ),
         *((name, Int) for name in ("activation", "rotary")),
         *((name, Float) for name in ("epsilon", "embedding_scale", "attention_scale", "attention_cap", "logit_cap")),
         ("rotation_scale", Float * 2),

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from studio.quantization.packing import PackedTensor, pack_bits, unpack, unpack_bits
-from studio.quantization.rounding import GRIDS
+from studio.quantization.rounding import NUMBER_FORMATS
 from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
 from studio.runtime.native.arena import Arena
 
@@ -29,7 +29,7 @@ class Kind(IntEnum):
     """How a tile's codes are read, in the order of ``matmul.h``."""
 
     HALF = 0
-    BRAIN = 1
+    BF16 = 1
     INTEGER4 = 2
     LEVELS4 = 3
     LEVELS2 = 4
@@ -60,7 +60,7 @@ class Layout:
 
 LAYOUTS = {
     Kind.HALF: Layout(torch.int16, 16, 4),
-    Kind.BRAIN: Layout(torch.int16, 16, 4),
+    Kind.BF16: Layout(torch.int16, 16, 4),
     Kind.INTEGER4: Layout(torch.int32, 4, 32),
     Kind.LEVELS4: Layout(torch.int32, 4, 8),
     Kind.LEVELS2: Layout(torch.int32, 2, 16),
@@ -70,7 +70,7 @@ LAYOUTS = {
 }
 INTEGERS = frozenset({Kind.INTEGER4, Kind.INTEGER5, Kind.INTEGER8})
 LEVELS = frozenset({Kind.LEVELS4, Kind.LEVELS2})
-FLOATS = frozenset({Kind.HALF, Kind.BRAIN})
+FLOATS = frozenset({Kind.HALF, Kind.BF16})
 LOOKED_UP = 16
 """Numbers that codes are looked up in."""
 LARGEST = 1 << 26
@@ -170,7 +170,7 @@ def tiles_of_floats(weight: Tensor, bias: Tensor | None = None) -> Tiles:
     """Return a weight [N, K] in fp16 or bf16 in tiles."""
     rows, width = weight.shape
     filled = -(-width // WIDTH) * WIDTH
-    kind = Kind.HALF if weight.dtype == torch.float16 else Kind.BRAIN
+    kind = Kind.HALF if weight.dtype == torch.float16 else Kind.BF16
     weight = weight if kind is Kind.HALF else weight.bfloat16()
     return Tiles(kind, rows, filled, filled, _inputs(weight.view(torch.int16), filled), bias=_bias(bias))
 
@@ -182,8 +182,8 @@ def _bias(bias: Tensor | None) -> Tensor | None:
 def _levels(packed: PackedTensor, count: int) -> Tensor:
     """Return what each code stands for, fp32 [count]."""
     return (
-        GRIDS[packed.scheme.mode]
-        .values(torch.arange(count, dtype=torch.uint8, device="cpu"), packed.shared)
+        NUMBER_FORMATS[packed.scheme.mode]
+        .values(torch.arange(count, dtype=torch.uint8, device="cpu"), packed.tensor_params)
         .float()
         .contiguous()
     )
@@ -194,8 +194,8 @@ def _scale(packed: PackedTensor) -> Tensor:
     scale = packed.scale
     if scale.dtype != torch.float16:
         scale = scale.float()
-    if packed.scheme.mode is Mode.NVFP4 and packed.shared is not None:
-        scale = scale * packed.shared
+    if packed.scheme.mode is Mode.NVFP4 and packed.tensor_params is not None:
+        scale = scale * packed.tensor_params
     return _lanes(scale)
 
 

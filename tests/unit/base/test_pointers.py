@@ -135,7 +135,7 @@ def native(model: Small, **changes: Any) -> NativeDecoder:
 @needs_compiler
 def test_weights_and_norms_of_another_shape_are_refused() -> None:
     model = small(LLAMA, INT4)
-    wider = small(replace(LLAMA, inner=384), INT4)
+    wider = small(replace(LLAMA, intermediate_size=384), INT4)
     with pytest.raises(ValueError, match="instead of"):
         native(model, shape=wider.shape)
     short = {name: norm[:-1] for name, norm in model.norms.items()}
@@ -167,7 +167,7 @@ def turns(*halves: int) -> tuple[Rotation, ...]:
         ("num_key_value_heads", {"kv_heads": 0}),
         ("num_attention_heads", {"heads": -6}),
         ("num_attention_heads", {"heads": 1 << 24}),
-        ("head_dim", {"dimensions": 24}),
+        ("head_dim", {"head_dim": 24}),
         ("query_pre_attn_scalar", {"attention_scale": float("nan")}),
         ("query_pre_attn_scalar", {"attention_scale": (-4) ** -0.5}),
         ("rms_norm_eps", {"epsilon": None}),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from studio.base.settings import settings
 from studio.base.tensor_cache import DIGEST_BYTES
-from studio.calibration.token_weights import LEAST, SEED, against_signs, kept_weights, token_weights
+from studio.calibration.token_weights import LEAST, SEED, kept_weights, rademacher_gradient, token_weights
 from studio.checkpoint.checkpoint import of_folder
 from studio.checkpoint.layers import Layer, ratio_defining
 from studio.compression.sequential import Found, guided
@@ -42,7 +42,7 @@ def directly(folder: Path, layers: list[Layer]) -> dict[str, Tensor]:
         module.register_forward_hook(lambda _, __, output, name=layer.name: hook(name, output))
     logits = model(input_ids=TOKENS, use_cache=False).logits
     flat = logits.reshape(1, -1, logits.shape[-1])
-    flat.backward(against_signs(flat.detach(), torch.Generator().manual_seed(SEED)))
+    flat.backward(rademacher_gradient(flat.detach(), torch.Generator().manual_seed(SEED)))
     return found
 
 
@@ -68,7 +68,7 @@ def test_weights_are_those_of_a_direct_pass(architecture: str, tiny_model: Calla
 
 def test_signs_have_the_mean_square_of_drawn_words() -> None:
     logits = torch.tensor([2.0, 0.0, -1.0]).expand(1, 20_000, 3)
-    gradient = against_signs(logits, torch.Generator().manual_seed(0))
+    gradient = rademacher_gradient(logits, torch.Generator().manual_seed(0))
     assert torch.allclose(gradient.sum(-1), torch.zeros(1, 20_000), atol=1e-5)
     assert float(gradient.mean(1).abs().max()) < 0.02
     chances = logits[0, 0].softmax(-1)
@@ -79,7 +79,7 @@ def test_signs_have_the_mean_square_of_drawn_words() -> None:
 def test_signs_tell_of_a_sure_model_what_a_drawn_word_seldom_does() -> None:
     """The square of a drawn word's gradient spreads a hundred times as much."""
     logits = torch.tensor([5.0, 0.0, 0.0]).expand(1, 20_000, 3)
-    square = against_signs(logits, torch.Generator().manual_seed(0)).square().sum(-1)
+    square = rademacher_gradient(logits, torch.Generator().manual_seed(0)).square().sum(-1)
     chances = logits[0, 0].softmax(-1)
     drawn = torch.tensor([float((torch.eye(3)[word] - chances).square().sum()) for word in range(3)])
     mean = float((chances * drawn).sum())
@@ -119,12 +119,12 @@ def test_every_family_can_be_rounded_so(family: str, method: Method, tmp_path: P
 def test_every_step_of_the_way_back_can_be_the_last(tmp_path: Path) -> None:
     streamed = BlockModel(save_family("llama", tmp_path))
     generator = torch.Generator()
-    steps = list(streamed.run_backward(some_tokens(), lambda logits: against_signs(logits, generator)))
+    steps = list(streamed.run_backward(some_tokens(), lambda logits: rademacher_gradient(logits, generator)))
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert present(streamed) == set()
     threads = threading.active_count()
     for count in range(len(steps)):
-        run = streamed.run_backward(some_tokens(), lambda logits: against_signs(logits, generator))
+        run = streamed.run_backward(some_tokens(), lambda logits: rademacher_gradient(logits, generator))
         for _ in range(count):
             next(run)
         run.close()

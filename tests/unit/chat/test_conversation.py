@@ -14,15 +14,15 @@ from transformers import AutoTokenizer
 
 from studio.base.errors import ProcessError, PromptError, ResourceError
 from studio.chat import model_pool as pool_module
-from studio.chat.answer import Picked, Reply, Speaker, answer, look, side_by_side
+from studio.chat.answer import LoadedModel, Picked, Reply, answer, look, side_by_side
 from studio.chat.columns import original_column
-from studio.chat.conversation import Talk
+from studio.chat.conversation import Conversation
 from studio.chat.divergence import Comparison
 from studio.chat.model_pool import Pool
 from studio.chat.prompt import prompt_ids
 from studio.checkpoint.checkpoint import of_folder
 from studio.checkpoint.tokenizer.pieces import special_names
-from studio.runtime.decoder import Decoder, GeneralDecoder, Read, open_original
+from studio.runtime.decoder import Decoder, GeneralDecoder, PrefixCache, open_original
 from studio.runtime.decoder.cpu import is_available
 from studio.runtime.model import load_original, load_tokenizer
 from studio.runtime.sampling import Sampling
@@ -57,14 +57,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=["native", "general"])
-def speaker(request: pytest.FixtureRequest, folder: Path) -> Speaker:
+def loaded(request: pytest.FixtureRequest, folder: Path) -> LoadedModel:
     checkpoint = of_folder(folder)
     if request.param == "native":
         assert is_available()
         decoder: Decoder[Any] = open_original(checkpoint)
     else:
         decoder = GeneralDecoder(load_original(checkpoint))
-    return Speaker(Counted(decoder), load_tokenizer(folder))  # type: ignore[arg-type]
+    return LoadedModel(Counted(decoder), load_tokenizer(folder))  # type: ignore[arg-type]
 
 
 def user(*words: str) -> list[dict[str, str]]:
@@ -77,45 +77,45 @@ def last(steps: Iterator[Reply]) -> Reply:
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4])
-def test_a_conversation_that_goes_on_says_what_a_fresh_one_does(speaker: Speaker, bits: int) -> None:
+def test_a_conversation_that_goes_on_says_what_a_fresh_one_does(loaded: LoadedModel, bits: int) -> None:
     """The next turn, the same turn again, and the last message edited; each against a reading from the beginning."""
-    read, counted = Read(), speaker.decoder
-    first = last(answer(speaker, user(BOOK), LONG, bits, read))
+    read, counted = PrefixCache(), loaded.decoder
+    first = last(answer(loaded, user(BOOK), LONG, bits, read))
     for words in ((BOOK, first.text, "And then?"), (BOOK, first.text, "And then?"), (BOOK, first.text, "four ten?")):
-        fresh = last(answer(speaker, user(*words), LONG, bits))
+        fresh = last(answer(loaded, user(*words), LONG, bits))
         counted.tokens = 0  # type: ignore[attr-defined]
-        reply = last(answer(speaker, user(*words), LONG, bits, read))
+        reply = last(answer(loaded, user(*words), LONG, bits, read))
         assert reply.text == fresh.text
         assert reply.kept_tokens >= 128
         assert counted.tokens == reply.prompt_tokens - reply.kept_tokens + reply.tokens - 1  # type: ignore[attr-defined]
         assert torch.equal(reply.newest.logits, fresh.newest.logits)  # type: ignore[union-attr]
 
 
-def test_another_width_or_conversation_is_read_from_the_beginning(speaker: Speaker) -> None:
-    read = Read()
-    last(answer(speaker, user(BOOK), LONG, 16, read))
-    assert last(answer(speaker, user("Paris " + BOOK), LONG, 16, read)).kept_tokens < 10
-    if 8 in speaker.decoder.kv_bits:
-        assert last(answer(speaker, user("Paris " + BOOK), LONG, 8, read)).kept_tokens == 0
+def test_another_width_or_conversation_is_read_from_the_beginning(loaded: LoadedModel) -> None:
+    read = PrefixCache()
+    last(answer(loaded, user(BOOK), LONG, 16, read))
+    assert last(answer(loaded, user("Paris " + BOOK), LONG, 16, read)).kept_tokens < 10
+    if 8 in loaded.decoder.kv_bits:
+        assert last(answer(loaded, user("Paris " + BOOK), LONG, 8, read)).kept_tokens == 0
 
 
-def test_a_step_that_fails_is_not_gone_on_from(speaker: Speaker, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Read()
-    steps = answer(speaker, user(BOOK), LONG, 16, read)
+def test_a_step_that_fails_is_not_gone_on_from(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = PrefixCache()
+    steps = answer(loaded, user(BOOK), LONG, 16, read)
     next(steps)
 
     def fail(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(speaker.decoder, "step", fail)
+    monkeypatch.setattr(loaded.decoder, "step", fail)
     with pytest.raises(RuntimeError):
         next(steps)
     monkeypatch.undo()
-    assert last(answer(speaker, user(BOOK), LONG, 16, read)).kept_tokens == 0
+    assert last(answer(loaded, user(BOOK), LONG, 16, read)).kept_tokens == 0
 
 
 def test_a_model_that_fails_midway_leaves_the_other_alone(folder: Path) -> None:
-    broken, whole = (Speaker(Counted(open_original(of_folder(folder))), load_tokenizer(folder)) for _ in range(2))  # type: ignore[arg-type]
+    broken, whole = (LoadedModel(Counted(open_original(of_folder(folder))), load_tokenizer(folder)) for _ in range(2))  # type: ignore[arg-type]
     step = broken.decoder.step
 
     def fail(cache: Any, tokens: Sequence[int]) -> torch.Tensor:
@@ -134,9 +134,9 @@ def test_a_model_that_fails_midway_leaves_the_other_alone(folder: Path) -> None:
 
 
 def test_logits_that_are_no_numbers_end_an_answer(folder: Path) -> None:
-    speaker = Speaker(Counted(open_original(of_folder(folder))), load_tokenizer(folder))  # type: ignore[arg-type]
-    speaker.decoder.step = lambda cache, tokens: torch.full((200,), torch.nan)  # type: ignore[method-assign]
-    [*_, (reply,)] = side_by_side([answer(speaker, user("one"), LONG)])
+    loaded = LoadedModel(Counted(open_original(of_folder(folder))), load_tokenizer(folder))  # type: ignore[arg-type]
+    loaded.decoder.step = lambda cache, tokens: torch.full((200,), torch.nan)  # type: ignore[method-assign]
+    [*_, (reply,)] = side_by_side([answer(loaded, user("one"), LONG)])
     assert reply.error is not None
     assert reply.error.key == "no_numbers"
 
@@ -219,9 +219,9 @@ def looks(tokenizer: Any, answers: Sequence[Sequence[Reply]], stops: set[int] | 
     """Return what looks again at each answer's tokens."""
 
     def looking(grown: Sequence[Reply]) -> Any:
-        speaker = SimpleNamespace(tokenizer=tokenizer, stop_ids=frozenset(stops or ()))
+        loaded = SimpleNamespace(tokenizer=tokenizer, stop_ids=frozenset(stops or ()))
         read = SimpleNamespace(recent=[(reply.tokens - 1, reply.newest) for reply in grown])
-        return lambda index, tokens: look(speaker, read, index, tokens)  # type: ignore[arg-type]
+        return lambda index, tokens: look(loaded, read, index, tokens)  # type: ignore[arg-type]
 
     return [looking(grown) for grown in answers]
 
@@ -282,9 +282,9 @@ def test_a_model_that_keeps_a_state_reads_all_again_and_says_the_same(tmp_path: 
     torch.manual_seed(0)
     config = tf.MambaConfig(hidden_size=32, state_size=4, num_hidden_layers=2, vocab_size=400, eos_token_id=None)
     decoder = GeneralDecoder(tf.MambaForCausalLM(config).eval())
-    read, ids = Read(), [5 + i % 90 for i in range(200)]
+    read, ids = PrefixCache(), [5 + i % 90 for i in range(200)]
 
-    def logits(read: Read) -> torch.Tensor:
+    def logits(read: PrefixCache) -> torch.Tensor:
         kept = read.begin(decoder, ids, 256, 16)
         for start in range(kept, len(ids), 128):
             found = read.step(decoder, ids[start : start + 128])
@@ -295,7 +295,7 @@ def test_a_model_that_keeps_a_state_reads_all_again_and_says_the_same(tmp_path: 
     assert torch.equal(logits(read), first)
 
 
-class Held(Read):
+class Held(PrefixCache):
     """A resting conversation of a size that was made up."""
 
     def __init__(self, size: int) -> None:
@@ -316,11 +316,11 @@ def test_resting_conversations_make_room_for_a_model_the_oldest_first(monkeypatc
     for read in reads:
         pool.keep(read)
     pool.resume(reads[1])
-    speaker = SimpleNamespace(weight_bytes=8_800, is_alive=True, close=lambda: None)
-    with pool.borrow("model", 8_800, lambda: speaker):  # type: ignore[arg-type, return-value]
+    loaded = SimpleNamespace(weight_bytes=8_800, is_alive=True, close=lambda: None)
+    with pool.borrow("model", 8_800, lambda: loaded):  # type: ignore[arg-type, return-value]
         assert [read.nbytes for read in reads] == [0, 100, 0, 100]  # the second goes on, the last need not go
     with pytest.raises(ResourceError):
-        pool.borrow("other", 100_000, lambda: speaker).__enter__()  # type: ignore[arg-type, return-value]
+        pool.borrow("other", 100_000, lambda: loaded).__enter__()  # type: ignore[arg-type, return-value]
 
 
 def test_resting_conversations_take_a_share_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +332,7 @@ def test_resting_conversations_take_a_share_of_the_free_memory(monkeypatch: pyte
 
 
 def test_a_conversation_that_is_forgotten_gives_its_caches_back(folder: Path) -> None:
-    talk, checkpoint, pool = Talk(), of_folder(folder), Pool()
+    talk, checkpoint, pool = Conversation(), of_folder(folder), Pool()
     columns = [lambda: original_column(checkpoint)]
     list(talk.answer(pool, columns, "one two", LONG))
     [read] = talk._reads.values()
@@ -344,7 +344,7 @@ def test_a_conversation_that_is_forgotten_gives_its_caches_back(folder: Path) ->
 
 
 def test_a_message_asked_anew_takes_the_place_of_the_last_with_another_seed(folder: Path) -> None:
-    talk, checkpoint, pool = Talk(), of_folder(folder), Pool()
+    talk, checkpoint, pool = Conversation(), of_folder(folder), Pool()
     columns = [lambda: original_column(checkpoint)]
     warm = Sampling(max_new_tokens=12, temperature=2.0)
 

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from studio.base.text import LANGUAGES
-from studio.chat.answer import Reply, Voice
+from studio.chat.answer import ModelInfo, Reply
 from studio.chat.roofline import bytes_of_a_token, decode_limit, phases, step_weights
 from studio.checkpoint.layers import Kind, Layer
-from studio.runtime.decoder import KV_BITS, KeyValues, Way, key_values
+from studio.runtime.decoder import KV_BITS, Backend, KeyValues, key_values
 from studio.runtime.decoder.cpu import NativeCache
 from studio.runtime.machine import Machine
 from studio.ui.roofline import roofline
 from tests.conftest import tiny_config
 
 MACHINE = Machine(bandwidth=50e9, operations=400e9)
-VOICE = Voice(Way.NATIVE, "", 100_000_000, 90_000_000, False, KV_BITS, 8192)
+VOICE = ModelInfo(Backend.NATIVE, "", 100_000_000, 90_000_000, False, KV_BITS, 8192)
 REPLY = Reply("", 100, 0, 101, first_token_seconds=0.2, decode_seconds=0.4, kv_bytes=20_100_000)
 
 
@@ -72,7 +72,7 @@ def test_the_cache_takes_what_the_compiled_step_lays_out(bits: int, heads: int, 
     class Shape:
         layers, kv_heads = (None,) * 5, heads
 
-    Shape.dimensions = dimensions  # type: ignore[attr-defined]
+    Shape.head_dim = dimensions  # type: ignore[attr-defined]
     cache: Any = NativeCache(Shape(), 160, bits)  # type: ignore[arg-type]
     cache.length = 160
     assert cache.nbytes == pytest.approx(KeyValues(5, heads, dimensions).nbytes(160, bits), abs=8)

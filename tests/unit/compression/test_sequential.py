@@ -17,7 +17,7 @@ from studio.compression.sequential import Found, calibration_tokens, guided
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
 from studio.quantization.methods import Method
-from studio.quantization.rounding import Rounded, Statistics, round_to_nearest
+from studio.quantization.rounding import QuantizedWeight, Statistics, round_to_nearest
 from studio.quantization.rounding.methods import Rounding
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.model import load_original
@@ -27,11 +27,13 @@ SCHEME = Scheme(Mode.INT4_ASYM, 32)
 TOKENS = torch.arange(96).reshape(2, 48) % 200
 
 
-def heard(folder: Path, monkeypatch: pytest.MonkeyPatch, round_: Callable[[Tensor], Rounded]) -> dict[str, Statistics]:
+def heard(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, round_: Callable[[Tensor], QuantizedWeight]
+) -> dict[str, Statistics]:
     """Return what the method was given for each layer, by the name of the layer found afterwards."""
     given: list[Statistics] = []
 
-    def method(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Rounded:
+    def method(weight: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:
         given.append(statistics)
         return round_(weight)
 
@@ -63,7 +65,7 @@ def test_the_first_block_is_given_what_a_direct_run_gives_it(
     model(input_ids=TOKENS, use_cache=False)
     for layer in first:
         x = inputs[layer.name]
-        assert torch.allclose(found[layer.name].second, x.T @ x / len(x), rtol=1e-4, atol=1e-6)
+        assert torch.allclose(found[layer.name].hessian, x.T @ x / len(x), rtol=1e-4, atol=1e-6)
         assert found[layer.name].tokens == TOKENS.numel()
 
 
@@ -75,8 +77,8 @@ def test_a_later_block_is_given_what_the_rounded_ones_before_it_say(
     none = heard(folder, monkeypatch, lambda weight: round_to_nearest(torch.zeros_like(weight), SCHEME))
     name = "model.layers.1.mlp.up_proj.weight"
     first = name.replace("1", "0", 1)
-    assert torch.equal(near[first].second, none[first].second)
-    assert not torch.allclose(near[name].second, none[name].second, rtol=1e-2)
+    assert torch.equal(near[first].hessian, none[first].hessian)
+    assert not torch.allclose(near[name].hessian, none[name].hessian, rtol=1e-2)
 
 
 def test_a_layer_that_is_given_only_zeros_is_named_and_rounded_all_the_same(

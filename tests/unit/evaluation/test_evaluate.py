@@ -123,7 +123,7 @@ def test_what_a_chat_answers_with_is_judged_as_the_modules_are(
     finish(session.compress())
     assert session.folder is not None
     fast, plain = open_compressed(session.folder), GeneralDecoder(load_compressed(session.folder).float())
-    assert fast.way is not plain.way
+    assert fast.backend is not plain.backend
     ours, theirs = (finish(evaluate(checkpoint, predictor(decoder), IDS, ASKED)) for decoder in (fast, plain))
     session.close()
     assert ours.kld.mean == pytest.approx(theirs.kld.mean, rel=0.02)

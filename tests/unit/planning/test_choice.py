@@ -180,7 +180,7 @@ def of_all_widths() -> list[Layer]:
 
 
 SMALLER = Scheme(Mode.INT4_ASYM, 32)
-MISFITS = {
+GROUP_SIZE_FALLBACKS = {
     ("ignore", False): {"w96": None, "w50": None, "head": BACKUP, "table": BACKUP},
     ("adjust", False): {"w96": SMALLER, "w50": BACKUP, "head": BACKUP, "table": BACKUP},
     ("ignore", True): {"w96": None, "w50": None, "head": None, "table": None},
@@ -188,10 +188,12 @@ MISFITS = {
 }
 
 
-@pytest.mark.parametrize(("misfit", "all_layers"), MISFITS, ids=str)
-def test_what_does_not_fit_is_kept_or_adjusted(misfit: str, all_layers: bool) -> None:
-    plan = make_plan(of_all_widths(), Choice.of("int4_asym", 64, 1.0, misfit=misfit, all_layers=all_layers))
-    expected = {"w576": PRIMARY, "w128": PRIMARY, **MISFITS[misfit, all_layers]}
+@pytest.mark.parametrize(("group_size_fallback", "all_layers"), GROUP_SIZE_FALLBACKS, ids=str)
+def test_what_does_not_fit_is_kept_or_adjusted(group_size_fallback: str, all_layers: bool) -> None:
+    plan = make_plan(
+        of_all_widths(), Choice.of("int4_asym", 64, 1.0, group_size_fallback=group_size_fallback, all_layers=all_layers)
+    )
+    expected = {"w576": PRIMARY, "w128": PRIMARY, **GROUP_SIZE_FALLBACKS[group_size_fallback, all_layers]}
     assert {a.layer.name: a.scheme for a in plan.assignments} == expected
     assert sum(plan.breakdown.values()) == plan.compressed_bytes
 
@@ -205,7 +207,7 @@ def test_what_does_not_fit_is_refused_unless_told_otherwise(all_layers: bool, co
 
 def test_an_answer_to_misfits_that_is_none_is_refused() -> None:
     with pytest.raises(SchemeError) as caught:
-        Choice.of("nf4", 64, 1.0, misfit="skip")
+        Choice.of("nf4", 64, 1.0, group_size_fallback="skip")
     assert caught.value.key == "unknown_misfit"
     assert all(word in caught.value.sentence() for word in ("skip", "error", "ignore", "adjust"))
 
@@ -276,15 +278,15 @@ def test_a_format_with_groups_of_its_own_takes_no_other(mode: Mode, size: int, a
 
 
 @pytest.mark.parametrize("mode", [Mode.MXFP4, Mode.NVFP4], ids=str)
-@pytest.mark.parametrize("misfit", ["error", "ignore", "adjust"])
-def test_a_format_with_groups_of_its_own_cannot_be_adjusted(mode: Mode, misfit: str) -> None:
+@pytest.mark.parametrize("group_size_fallback", ["error", "ignore", "adjust"])
+def test_a_format_with_groups_of_its_own_cannot_be_adjusted(mode: Mode, group_size_fallback: str) -> None:
     layers = [a_layer("a.weight", Kind.LINEAR, (8, 64)), a_layer("b.weight", Kind.LINEAR, (8, 50))]
-    choice = Choice.of(mode.value, 64, 1.0, "int8_asym", misfit)
-    if misfit == "error":
+    choice = Choice.of(mode.value, 64, 1.0, "int8_asym", group_size_fallback)
+    if group_size_fallback == "error":
         with pytest.raises(SchemeError):
             make_plan(layers, choice)
         return
-    assert make_plan(layers, choice).scheme_of("b.weight") == (None if misfit == "ignore" else BACKUP)
+    assert make_plan(layers, choice).scheme_of("b.weight") == (None if group_size_fallback == "ignore" else BACKUP)
 
 
 @pytest.mark.parametrize(

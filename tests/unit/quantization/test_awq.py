@@ -79,7 +79,7 @@ def test_scales_spare_the_channels_that_carry_the_most() -> None:
 
     assert error(weight * scales, given / scales) < 0.6 * error(weight, given)
     other = given / scales
-    assert torch.allclose(scaled(known, scales).second, other.T @ other / len(other), rtol=1e-3, atol=1e-4)
+    assert torch.allclose(scaled(known, scales).hessian, other.T @ other / len(other), rtol=1e-3, atol=1e-4)
 
 
 def test_a_folded_norm_is_written_and_its_bytes_stay(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from studio.quantization.methods import BEST, Method
 from studio.quantization.packing import pack, unpack
-from studio.quantization.rounding import METHODS, Rounded, Statistics, dequantize, round_to_nearest
+from studio.quantization.rounding import METHODS, QuantizedWeight, Statistics, dequantize, round_to_nearest
 from studio.quantization.rounding.gptq import gptq
 from studio.quantization.rounding.least_squares import importance, least_squares
 from studio.quantization.scheme import Mode, Scheme
@@ -33,18 +33,18 @@ def statistics(given: Tensor) -> Statistics:
     return Statistics(given.T @ given / len(given), len(given))
 
 
-def found_by(method: Method, scheme: Scheme, known: Statistics) -> Rounded:
+def found_by(method: Method, scheme: Scheme, known: Statistics) -> QuantizedWeight:
     calibrated = METHODS[method].calibrated
     if calibrated is None:
-        return METHODS[method].free(weight(), scheme, None)
+        return METHODS[method].data_free(weight(), scheme, None)
     return calibrated(weight(), scheme, known)
 
 
-def stored(rounded: Rounded, scheme: Scheme) -> Tensor:
+def stored(rounded: QuantizedWeight, scheme: Scheme) -> Tensor:
     return pack(rounded, scheme).dequantize()
 
 
-def output_error(rounded: Rounded, scheme: Scheme, given: Tensor) -> float:
+def output_error(rounded: QuantizedWeight, scheme: Scheme, given: Tensor) -> float:
     return float((given @ (stored(rounded, scheme) - weight()).T).square().sum())
 
 
@@ -84,7 +84,7 @@ def test_least_squares_never_does_worse_than_nearest_on_its_own_objective(scheme
     power = statistics(inputs()).power if known else None
     given = importance(weight().reshape(ROWS, -1, 32), power)
 
-    def objective(rounded: Rounded) -> Tensor:
+    def objective(rounded: QuantizedWeight) -> Tensor:
         return (given * (stored(rounded, scheme) - weight()).reshape(given.shape).square()).sum(2)
 
     better, nearest = (
@@ -117,7 +117,9 @@ def test_half_quadratic_lets_outliers_err_for_the_sake_of_the_rest() -> None:
     usual[::32] = False
 
     def error(method: Method) -> float:
-        return float((stored(METHODS[method].free(outlying, scheme, None), scheme) - outlying)[:, usual].abs().mean())
+        return float(
+            (stored(METHODS[method].data_free(outlying, scheme, None), scheme) - outlying)[:, usual].abs().mean()
+        )
 
     assert error(Method.HALF_QUADRATIC) < error(Method.NEAREST)
 
@@ -129,7 +131,7 @@ def test_moments_of_too_few_tokens_still_give_a_feedback(rank: int) -> None:
     if not rank:
         assert not statistics(given).is_active
         return
-    order, upper = statistics(given).feedback
+    order, upper = statistics(given).inverse_cholesky
     assert sorted(order.tolist()) == list(range(WIDTH))
     assert upper.isfinite().all()
     assert (upper.diagonal() > 0).all()
@@ -139,12 +141,12 @@ def test_moments_of_too_few_tokens_still_give_a_feedback(rank: int) -> None:
 
 def test_feedback_is_the_inverse_of_the_damped_moments() -> None:
     known = statistics(inputs())
-    order, upper = known.feedback
-    damped = known.second + 0.1 * known.power.mean() * torch.eye(WIDTH)
+    order, upper = known.inverse_cholesky
+    damped = known.hessian + 0.1 * known.power.mean() * torch.eye(WIDTH)
     whole = (upper.T @ upper) @ damped[order][:, order]
     assert torch.allclose(whole, torch.eye(WIDTH), atol=1e-3)
 
 
 def test_moments_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match="not positive"):
-        _ = Statistics(1e9 * torch.ones(WIDTH, WIDTH).fill_diagonal_(1e-9), 1).feedback
+        _ = Statistics(1e9 * torch.ones(WIDTH, WIDTH).fill_diagonal_(1e-9), 1).inverse_cholesky

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from studio.quantization.packing import PackedTensor, pack, pack_bits, unpack, unpack_bits
-from studio.quantization.rounding import Rounded, dequantize, round_to_nearest
+from studio.quantization.rounding import QuantizedWeight, dequantize, round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
 
 TORCH_DTYPES = {
@@ -54,12 +54,12 @@ def a_weight(shape: tuple[int, int]) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(3)) + 0.1
 
 
-def packed_weight(scheme: Scheme, shape: tuple[int, int]) -> tuple[Rounded, PackedTensor]:
+def packed_weight(scheme: Scheme, shape: tuple[int, int]) -> tuple[QuantizedWeight, PackedTensor]:
     rounded = round_to_nearest(a_weight(shape), scheme)
     return rounded.stored(scheme.mode.stored_as.scale_dtype), pack(rounded, scheme)
 
 
-def same(a: Rounded, b: Rounded) -> bool:
+def same(a: QuantizedWeight, b: QuantizedWeight) -> bool:
     pairs = [(a.codes, b.codes), (a.scale.float(), b.scale.float()), (a.zero_point, b.zero_point), (a.shared, b.shared)]
     return all(x is y if x is None or y is None else torch.equal(x, y) for x, y in pairs)
 

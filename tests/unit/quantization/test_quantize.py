@@ -8,7 +8,7 @@ from torch import Tensor
 
 from studio.quantization import native
 from studio.quantization.quantize import base_schemes, channel_error, measure, quantize, relative
-from studio.quantization.rounding import shared_of
+from studio.quantization.rounding import tensor_params_of
 from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme
 from tests.small import random
 from tests.steps import finish
@@ -53,7 +53,7 @@ def test_what_is_measured_is_what_quantizing_does(scheme: Scheme) -> None:
 
 @pytest.mark.parametrize("cuts", PIECES.values(), ids=PIECES.keys())
 def test_the_sums_of_pieces_are_those_of_the_whole(cuts: tuple[int, ...]) -> None:
-    shared = finish(shared_of([WEIGHT], SCHEMES))
+    shared = finish(tensor_params_of([WEIGHT], SCHEMES))
     first, *rest = [measure(piece, SCHEMES, shared) for piece in pieces(cuts)]
     for part in rest:
         first += part
@@ -69,7 +69,7 @@ def test_the_sums_of_pieces_are_those_of_the_whole(cuts: tuple[int, ...]) -> Non
 @in_every_scheme
 def test_pieces_are_packed_as_the_whole_is(scheme: Scheme, cuts: tuple[int, ...]) -> None:
     """At even rows, where the zero points of a piece begin a byte."""
-    shared = finish(shared_of(pieces(cuts), [scheme])).get(scheme)
+    shared = finish(tensor_params_of(pieces(cuts), [scheme])).get(scheme)
     parts = [quantize(piece, scheme, shared) for piece in pieces(cuts)]
     whole = quantize(WEIGHT, scheme)
     for name, array in whole.packed.arrays().items():

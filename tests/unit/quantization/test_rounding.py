@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding import Rounded, dequantize, round_to_nearest, shared_of
+from studio.quantization.rounding import QuantizedWeight, dequantize, round_to_nearest, tensor_params_of
 from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
 from tests import hostile
 from tests.steps import finish
@@ -79,7 +79,7 @@ def test_a_weight_rounded_in_pieces_is_the_whole_one(scheme: Scheme, rows: int) 
     weight = noise(6)
     weight[2] *= 5
     whole = round_to_nearest(weight, scheme)
-    shared = finish(shared_of(weight.split(rows), [scheme])).get(scheme)
+    shared = finish(tensor_params_of(weight.split(rows), [scheme])).get(scheme)
     pieces = [round_to_nearest(piece, scheme, shared) for piece in weight.split(rows)]
     assert (shared is not None) == scheme.mode.needs_whole
     if shared is not None and whole.shared is not None:
@@ -98,7 +98,7 @@ def test_what_a_weight_shares_is_found_in_one_pass_that_says_where_it_is() -> No
             asked.append(piece)
             yield piece
 
-    steps = shared_of(pieces(), [Scheme(Mode.INT4_SYM, 16), *sharing])
+    steps = tensor_params_of(pieces(), [Scheme(Mode.INT4_SYM, 16), *sharing])
     for count in range(1, len(weight.split(2)) + 1):
         assert next(steps) == sum(piece.numel() for piece in asked)
         assert len(asked) == count
@@ -110,7 +110,7 @@ def test_a_weight_that_shares_nothing_is_not_looked_at() -> None:
         raise AssertionError
         yield
 
-    assert finish(shared_of(pieces(), [Scheme(Mode.INT4_ASYM, 16), Scheme(Mode.MXFP4, 32)])) == {}
+    assert finish(tensor_params_of(pieces(), [Scheme(Mode.INT4_ASYM, 16), Scheme(Mode.MXFP4, 32)])) == {}
 
 
 @in_every_scheme
@@ -190,5 +190,5 @@ def error(weight: torch.Tensor, scheme: Scheme) -> float:
     return float((kept - weight).norm() / weight.norm())
 
 
-def stored(rounded: Rounded, scheme: Scheme) -> Rounded:
+def stored(rounded: QuantizedWeight, scheme: Scheme) -> QuantizedWeight:
     return rounded.stored(scheme.mode.stored_as.scale_dtype)

@@ -54,13 +54,13 @@ def error(found: Tensor, expected: Tensor) -> float:
 
 def compare(model: Small, count: int = 24) -> tuple[float, float]:
     """Return the errors of steps one by one and of a prompt followed by steps."""
-    speaker, tokens = decoder(model), tokens_of(model, count)
+    loaded, tokens = decoder(model), tokens_of(model, count)
     expected = reference(model, tokens)
-    cache = speaker.begin(count)
-    single = error(torch.stack([speaker.step(cache, [token]) for token in tokens]), expected)
-    cache = speaker.begin(count)
-    prompt = speaker.judge(cache, tokens[: count - 4])
-    rest = torch.stack([speaker.step(cache, [token]) for token in tokens[count - 4 :]])
+    cache = loaded.begin(count)
+    single = error(torch.stack([loaded.step(cache, [token]) for token in tokens]), expected)
+    cache = loaded.begin(count)
+    prompt = loaded.forward_all(cache, tokens[: count - 4])
+    rest = torch.stack([loaded.step(cache, [token]) for token in tokens[count - 4 :]])
     assert cache.length == count
     assert cache.room == 0
     return single, error(torch.cat((prompt, rest)), expected)
@@ -88,42 +88,42 @@ def test_biases_everywhere_and_schemes_that_do_not_go_together() -> None:
 
 def test_a_long_text_in_pieces_of_any_length() -> None:
     model = small(LLAMA, torch.bfloat16)
-    speaker, tokens = decoder(model), tokens_of(model, 1500)
+    loaded, tokens = decoder(model), tokens_of(model, 1500)
     expected = reference(model, tokens)
-    cache = speaker.begin(2000)
+    cache = loaded.begin(2000)
     start = 0
     for count in [*[128] * 11, 1, 5, 60, 7, 9, 10]:
-        found = speaker.step(cache, tokens[start : start + count])
+        found = loaded.step(cache, tokens[start : start + count])
         start += count
         assert error(found, expected[start - 1]) < PROMPTS
     assert start == len(tokens)
     for position in (700, 40):
         cache.rewind(position)
-        assert error(speaker.step(cache, [tokens[position]]), expected[position]) < PROMPTS
+        assert error(loaded.step(cache, [tokens[position]]), expected[position]) < PROMPTS
 
 
 def test_texts_do_not_disturb_each_other_and_steps_repeat() -> None:
     model = small(LLAMA, INT4)
-    speaker = decoder(model)
+    loaded = decoder(model)
     texts = [tokens_of(model, count) for count in (30, 31)]
     alone = []
     for text in texts:
-        cache = speaker.begin(64)
-        alone.append([speaker.step(cache, [token]) for token in text])
-    caches = [speaker.begin(64) for _ in texts]
+        cache = loaded.begin(64)
+        alone.append([loaded.step(cache, [token]) for token in text])
+    caches = [loaded.begin(64) for _ in texts]
     for index in range(30):
         for text, cache, expected in zip(texts, caches, alone, strict=True):
-            assert torch.equal(speaker.step(cache, [text[index]]), expected[index])
+            assert torch.equal(loaded.step(cache, [text[index]]), expected[index])
 
 
 def test_what_does_not_fit_is_refused() -> None:
     model = small(LLAMA, INT4)
-    speaker = decoder(model)
-    cache = speaker.begin(10)
+    loaded = decoder(model)
+    cache = loaded.begin(10)
     for tokens in ([], [0] * 11, [500], [-1]):
         with pytest.raises(ValueError, match="do not fit"):
-            speaker.step(cache, tokens)
+            loaded.step(cache, tokens)
     assert cache.length == 0
-    speaker.step(cache, [0] * 10)
+    loaded.step(cache, [0] * 10)
     with pytest.raises(ValueError, match="do not fit"):
-        speaker.step(cache, [0])
+        loaded.step(cache, [0])

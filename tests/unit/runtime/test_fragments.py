@@ -23,7 +23,7 @@ def both(low: Tensor, high: Tensor) -> Tensor:
 
 def pairs(kind: Kind, words: Tensor, step: int, levels: Tensor | None) -> list[Tensor]:
     """Return a step's four pairs of 16-bit numbers, of 32-bit ``words`` [..., 4]."""
-    if kind in (Kind.HALF, Kind.BRAIN):
+    if kind in (Kind.HALF, Kind.BF16):
         return list(words.unbind(-1))
     if kind in (Kind.INTEGER4, Kind.INTEGER3):
         word = words[..., step]
@@ -55,7 +55,7 @@ def numbers(fragments: Fragments) -> Tensor:
     words = fragments.codes.long() & 0xFFFFFFFF
     made = torch.zeros(tiles, ROWS, blocks * steps * STEP, dtype=torch.float64)
     group, lane = torch.arange(32) // 4, torch.arange(32) % 4
-    dtype = torch.bfloat16 if kind is Kind.BRAIN else torch.float16
+    dtype = torch.bfloat16 if kind is Kind.BF16 else torch.float16
     for step in range(steps):
         for i, pair in enumerate(pairs(kind, words, step, fragments.levels)):
             row, below = group + 8 * (i & 1), i & 1

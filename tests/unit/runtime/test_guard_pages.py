@@ -82,7 +82,7 @@ def test_whole_steps(family: str, bits: int, memory: Guarded, monkeypatch: pytes
         pytest.skip("two halves of a span would not share bytes")
     cache = decoder.begin(32, bits)
     tokens = [index * 7 % decoder.shape.vocabulary for index in range(32)]
-    assert bool(decoder.judge(cache, tokens[:11]).isfinite().all())
+    assert bool(decoder.forward_all(cache, tokens[:11]).isfinite().all())
     assert bool(decoder.states(cache, tokens[11:14]).isfinite().all())
     assert bool(decoder.step(cache, tokens[14:31]).isfinite().all())
     assert bool(decoder.step(cache, tokens[31:]).isfinite().all())

@@ -11,23 +11,23 @@
 typedef struct {
     int32_t bits;       /* 16, 8 or 4 */
     int32_t capacity;   /* positions, a multiple of 16 */
-    uint8_t *keys;      /* [layers][kv heads][capacity / 16][dimensions][16] codes */
-    uint8_t *values;    /* [layers][kv heads][capacity][dimensions] codes */
+    uint8_t *keys;      /* [layers][kv heads][capacity / 16][head_dim][16] codes */
+    uint8_t *values;    /* [layers][kv heads][capacity][head_dim] codes */
     uint16_t *key_grid, *value_grid; /* fp16; of keys [...][capacity / 16][spans][2][16], of values [...][capacity][spans][2] */
 } Cache;
 
 typedef struct {
     const uint8_t *keys, *values;
     const uint16_t *key_grid, *value_grid;
-    int bits, dimensions, spans;
+    int bits, head_dim, spans;
 } Head;
 
 /* One layer's keys and values of one kv head. */
-static Head head_of(const Cache *c, int index, int dimensions) {
-    size_t numbers = (size_t)c->capacity * dimensions, spans = (dimensions + SPAN - 1) / SPAN;
+static Head head_of(const Cache *c, int index, int head_dim) {
+    size_t numbers = (size_t)c->capacity * head_dim, spans = (head_dim + SPAN - 1) / SPAN;
     size_t grid = (size_t)c->capacity * spans * 2;
     return (Head){c->keys + numbers * c->bits / 8 * index, c->values + numbers * c->bits / 8 * index,
-                  c->key_grid + grid * index, c->value_grid + grid * index, c->bits, dimensions, (int)spans};
+                  c->key_grid + grid * index, c->value_grid + grid * index, c->bits, head_dim, (int)spans};
 }
 
 static uint16_t half_of(float number) {
@@ -58,9 +58,9 @@ static int code_of(float x, float lowest, float step, int bits) {
     return (int)(code < 0 ? 0 : code > top ? top : code);
 }
 
-/* Keep a key and a value [dimensions] at a position. */
-static void remember(const Head *h, int position, const float *key, const float *value) {
-    const int D = h->dimensions, lane = position % LANES;
+/* Keep a key and a value [head_dim] at a position. */
+static void kv_append(const Head *h, int position, const float *key, const float *value) {
+    const int D = h->head_dim, lane = position % LANES;
     uint8_t *keys = (uint8_t *)h->keys, *values = (uint8_t *)h->values;
     if (h->bits == 16) {
         uint16_t *to = (uint16_t *)keys + ((size_t)(position / LANES) * D) * LANES + lane;
@@ -99,9 +99,9 @@ static void remember(const Head *h, int position, const float *key, const float 
     }
 }
 
-/* q . k of sixteen positions, for Q queries [dimensions] `stride` apart: 1 or 4, named for the sake of registers. */
+/* q . k of sixteen positions, for Q queries [head_dim] `stride` apart: 1 or 4, named for the sake of registers. */
 INLINE void scores_at(const Head *h, int block, const float *q, size_t stride, const int Q, Floats *scores) {
-    const int D = h->dimensions;
+    const int D = h->head_dim;
     const float *q1 = q + (Q > 1 ? stride : 0), *q2 = q1 + (Q > 1 ? stride : 0), *q3 = q2 + (Q > 1 ? stride : 0);
     if (h->bits == 16) {
         const uint16_t *keys = (const uint16_t *)h->keys + (size_t)block * D * LANES;
@@ -146,7 +146,7 @@ INLINE void scores_at(const Head *h, int block, const float *q, size_t stride, c
 
 /* Sixteen dimensions of one position's value. */
 INLINE Floats value_at(const Head *h, int position, int part) {
-    const int D = h->dimensions;
+    const int D = h->head_dim;
     if (h->bits == 16) return load_halves((const uint16_t *)h->values + (size_t)position * D + part * LANES);
     const uint16_t *grid = h->value_grid + ((size_t)position * h->spans + part / 2) * 2;
     Ints codes;
@@ -158,7 +158,7 @@ INLINE Floats value_at(const Head *h, int position, int part) {
     return floats(codes) * from_half(grid[1]) + from_half(grid[0]);
 }
 
-/* Q queries [dimensions] over positions first..last, the last one position further for each -> out [dimensions], both `stride`
+/* Q queries [head_dim] over positions first..last, the last one position further for each -> out [head_dim], both `stride`
    and `out_stride` apart. `scores` has room for Q times all positions and sixteen more. A positive `cap` bounds the scores
    as Gemma 2 does. A query's arithmetic does not depend on Q. */
 INLINE void attend_to(const Head *h, const float *q, size_t stride, const int Q, int window, int last, float scale, float cap,
@@ -193,7 +193,7 @@ INLINE void attend_to(const Head *h, const float *q, size_t stride, const int Q,
         sum[n] = total(shares);
     }
     const float *s0 = scores - begin, *s1 = s0 + (Q > 1 ? room : 0), *s2 = s1 + (Q > 1 ? room : 0), *s3 = s2 + (Q > 1 ? room : 0);
-    for (int part = 0; part < h->dimensions / LANES; part++) {
+    for (int part = 0; part < h->head_dim / LANES; part++) {
         Floats a = all(0), b = a, c = a, d = a;
         for (int p = first[0]; p <= end; p++) {
             const Floats value = value_at(h, p, part);

@@ -24,13 +24,13 @@ typedef struct {
 static int padded(int width) { return (width + 63) / 64 * 64; }
 
 static int widest(const Model *m) {
-    int width = m->hidden > m->inner ? m->hidden : m->inner, all_heads = m->heads * m->dimensions;
+    int width = m->hidden > m->intermediate_size ? m->hidden : m->intermediate_size, all_heads = m->heads * m->head_dim;
     return padded(width > all_heads ? width : all_heads);
 }
 
 /* ---- what stands between the products ---- */
 
-static void normalized(const float *x, const float *weight, int width, float epsilon, float *out) {
+static void rms_norm(const float *x, const float *weight, int width, float epsilon, float *out) {
     Floats squares = all(0);
     int i = 0;
     for (; i + LANES <= width; i += LANES) squares += load(x + i) * load(x + i);
@@ -87,34 +87,34 @@ static float *row_of(Ready *r, int token, int width) {
 /* Multiply what is ready with several weights, their outputs one behind the other in `out`. */
 static void project(const Step *s, Ready *r, const Weight *weights, int count, int width, float *out, int stride, int adds,
                     Member me) {
-    if (s->count > 1) meet(me);  /* all rows of x are there */
+    if (s->count > 1) barrier(me);  /* all rows of x are there */
     int block = 0;
     for (int i = 0; i < count; i++) {
         const Weight *w = weights + i;
         if (is_integer(w) && w->block != block) {
-            if (block && s->count > 1) meet(me);  /* others still read the integers of the other block */
+            if (block && s->count > 1) barrier(me);  /* others still read the integers of the other block */
             r->in.block = block = w->block;
             for (int t = r->start; t < r->stop; t++) to_integers(&r->in, t, padded(width));
-            if (s->count > 1) meet(me);
+            if (s->count > 1) barrier(me);
         }
         multiply(w, &r->in, s->count, out, stride, adds, me);
         out += w->rows;
     }
-    meet(me);
+    barrier(me);
 }
 
 /* x += the branch, through its norm where the layer has one behind it. */
-static void joined(const Step *s, const float *norm, Member me) {
+static void add_residual(const Step *s, const float *norm, Member me) {
     if (!norm) return;  /* the product added itself */
     const Model *m = s->model;
     int start, stop;
     share(me, s->count, &start, &stop);
     for (int t = start; t < stop; t++) {
         float *x = s->x + (size_t)t * m->hidden, *branch = s->branch + (size_t)t * m->hidden;
-        normalized(branch, norm, m->hidden, m->epsilon, branch);
+        rms_norm(branch, norm, m->hidden, m->epsilon, branch);
         for (int i = 0; i < m->hidden; i++) x[i] += branch[i];
     }
-    meet(me);
+    barrier(me);
 }
 
 /* Scores of one query: of every position, and of what fills up its first and last sixteen. */
@@ -122,10 +122,10 @@ static size_t scores_room(const Step *s) { return ((size_t)s->position + s->coun
 
 static void attention(const Step *s, const Layer *l, int layer, Ready *r, float *scores, Member me) {
     const Model *m = s->model;
-    const int D = m->dimensions, q_rows = m->heads * D, kv_rows = m->kv_heads * D, rows = q_rows + 2 * kv_rows;
+    const int D = m->head_dim, q_rows = m->heads * D, kv_rows = m->kv_heads * D, rows = q_rows + 2 * kv_rows;
     int start, stop;
     for (int t = r->start; t < r->stop; t++)
-        normalized(s->x + (size_t)t * m->hidden, l->attention_norm, m->hidden, m->epsilon, row_of(r, t, m->hidden));
+        rms_norm(s->x + (size_t)t * m->hidden, l->attention_norm, m->hidden, m->epsilon, row_of(r, t, m->hidden));
     project(s, r, l->qkv, l->qkv_count, m->hidden, s->qkv, rows, 0, me);
 
     const int heads = m->heads + m->kv_heads;
@@ -134,14 +134,14 @@ static void attention(const Step *s, const Layer *l, int layer, Ready *r, float 
         int t = unit / heads, head = unit % heads, is_key = head >= m->heads;
         float *x = s->qkv + (size_t)t * rows + (size_t)head * D;
         const float *norm = is_key ? l->key_norm : l->query_norm;
-        if (norm) normalized(x, norm, D, m->epsilon, x);
-        if (l->table >= 0) rotate(x, s->rotation + ((size_t)l->table * s->count + t) * m->rotary, m->rotary);
+        if (norm) rms_norm(x, norm, D, m->epsilon, x);
+        if (l->rope_index >= 0) rotate(x, s->rotation + ((size_t)l->rope_index * s->count + t) * m->rotary, m->rotary);
         if (is_key) {
             Head h = head_of(s->cache, layer * m->kv_heads + head - m->heads, D);
-            remember(&h, s->position + t, x, x + kv_rows);
+            kv_append(&h, s->position + t, x, x + kv_rows);
         }
     }
-    meet(me);
+    barrier(me);
 
     const int fours = (s->count + 3) / 4;
     const size_t room = scores_room(s);
@@ -152,25 +152,25 @@ static void attention(const Step *s, const Layer *l, int layer, Ready *r, float 
         attend(&h, s->qkv + (size_t)t * rows + (size_t)head * D, rows, count, l->window, s->position + t, m->attention_scale,
                m->attention_cap, scores, room, s->heads + (size_t)t * q_rows + (size_t)head * D, q_rows);
     }
-    meet(me);
+    barrier(me);
 
     for (int t = r->start; t < r->stop; t++)
         memcpy(row_of(r, t, q_rows), s->heads + (size_t)t * q_rows, (size_t)q_rows * 4);
     project(s, r, l->output, 1, q_rows, l->attention_after ? s->branch : s->x, m->hidden, !l->attention_after, me);
-    joined(s, l->attention_after, me);
+    add_residual(s, l->attention_after, me);
 }
 
 static void mlp(const Step *s, const Layer *l, Ready *r, Member me) {
     const Model *m = s->model;
     for (int t = r->start; t < r->stop; t++)
-        normalized(s->x + (size_t)t * m->hidden, l->mlp_norm, m->hidden, m->epsilon, row_of(r, t, m->hidden));
-    project(s, r, l->gate_up, l->gate_up_count, m->hidden, s->inner, 2 * m->inner, 0, me);
+        rms_norm(s->x + (size_t)t * m->hidden, l->mlp_norm, m->hidden, m->epsilon, row_of(r, t, m->hidden));
+    project(s, r, l->gate_up, l->gate_up_count, m->hidden, s->inner, 2 * m->intermediate_size, 0, me);
     for (int t = r->start; t < r->stop; t++) {
-        const float *gate = s->inner + (size_t)t * 2 * m->inner;
-        gated(gate, gate + m->inner, m->inner, m->activation, row_of(r, t, m->inner));
+        const float *gate = s->inner + (size_t)t * 2 * m->intermediate_size;
+        gated(gate, gate + m->intermediate_size, m->intermediate_size, m->activation, row_of(r, t, m->intermediate_size));
     }
-    project(s, r, l->down, 1, m->inner, l->mlp_after ? s->branch : s->x, m->hidden, !l->mlp_after, me);
-    joined(s, l->mlp_after, me);
+    project(s, r, l->down, 1, m->intermediate_size, l->mlp_after ? s->branch : s->x, m->hidden, !l->mlp_after, me);
+    add_residual(s, l->mlp_after, me);
 }
 
 static void step(void *job, Member me) {
@@ -195,20 +195,20 @@ static void step(void *job, Member me) {
             }
         }
     }
-    meet(me);
+    barrier(me);
     for (int i = 0; i < m->layers; i++) {
         attention(s, m->layer + i, i, &r, scores, me);
         mlp(s, m->layer + i, &r, me);
     }
     for (int t = r.start; t < r.stop; t++) {
         float *x = row_of(&r, t, m->hidden);
-        normalized(s->x + (size_t)t * m->hidden, m->final_norm, m->hidden, m->epsilon, x);
+        rms_norm(s->x + (size_t)t * m->hidden, m->final_norm, m->hidden, m->epsilon, x);
         if (s->states && (s->count > 1 || me.index == 0))
             memcpy(s->states + (size_t)t * m->hidden, x, (size_t)m->hidden * 4);
     }
     if (s->logits) {
         if (s->count > 1 && !s->all_logits) {  /* the last token's alone */
-            meet(me);
+            barrier(me);
             memcpy(own.x, r.in.x + (size_t)(s->count - 1) * r.in.stride, (size_t)r.in.stride * 4);
             Step last = *s;
             last.count = 1;
@@ -224,7 +224,7 @@ static void step(void *job, Member me) {
                 float *logits = s->logits + (size_t)t * m->vocabulary;
                 for (int i = start; i < stop; i++) logits[i] = m->logit_cap * tanhf(logits[i] / m->logit_cap);
             }
-            meet(me);
+            barrier(me);
         }
     }
 }
@@ -250,7 +250,7 @@ static void begin_alone(void) {
 
 __attribute__((constructor)) static void watch_forks(void) { pthread_atfork(0, 0, begin_alone); }
 
-static void *carve(size_t *used, size_t bytes) {
+static void *allot(size_t *used, size_t bytes) {
     void *place = (char *)scratch.memory + *used;
     *used += (bytes + 63) / 64 * 64;
     return scratch.memory ? place : 0;
@@ -258,25 +258,25 @@ static void *carve(size_t *used, size_t bytes) {
 
 static Inputs carve_inputs(size_t *used, int tokens, int stride) {
     const size_t numbers = (size_t)((tokens + 3) / 4 * 4) * stride;
-    return (Inputs){carve(used, numbers * 4), carve(used, numbers * 2), carve(used, numbers / 8), carve(used, numbers / 8),
+    return (Inputs){allot(used, numbers * 4), allot(used, numbers * 2), allot(used, numbers / 8), allot(used, numbers / 8),
                     stride, 64};
 }
 
 /* Give a step its places; return how many bytes they take. */
-static size_t furnish(Step *s, int members) {
+static size_t lay_out(Step *s, int members) {
     const Model *m = s->model;
-    const size_t T = (size_t)s->count, D = (size_t)m->dimensions;
+    const size_t T = (size_t)s->count, D = (size_t)m->head_dim;
     size_t used = 0;
-    s->x = carve(&used, T * m->hidden * 4);
-    s->qkv = carve(&used, T * (m->heads + 2 * m->kv_heads) * D * 4);
-    s->heads = carve(&used, T * m->heads * D * 4);
-    s->inner = carve(&used, T * 2 * m->inner * 4);
-    s->branch = carve(&used, T * m->hidden * 4);
-    s->rotation = carve(&used, TABLES * T * m->rotary * 4);
+    s->x = allot(&used, T * m->hidden * 4);
+    s->qkv = allot(&used, T * (m->heads + 2 * m->kv_heads) * D * 4);
+    s->heads = allot(&used, T * m->heads * D * 4);
+    s->inner = allot(&used, T * 2 * m->intermediate_size * 4);
+    s->branch = allot(&used, T * m->hidden * 4);
+    s->rotation = allot(&used, TABLES * T * m->rotary * 4);
     s->shared = carve_inputs(&used, s->count, widest(m));
     for (int i = 0; i < members; i++) {
         s->own[i] = carve_inputs(&used, 1, widest(m));
-        s->scores[i] = carve(&used, scores_room(s) * 4 * (s->count < 4 ? 1 : 4));
+        s->scores[i] = allot(&used, scores_room(s) * 4 * (s->count < 4 ? 1 : 4));
     }
     return used;
 }
@@ -302,14 +302,14 @@ static void do_product(void *job, Member me) {
         for (int i = p->width; i < in.stride; i++) x[i] = 0;
         if (p->weight->block) to_integers(&in, t, in.stride);
     }
-    meet(me);
+    barrier(me);
     multiply(p->weight, &in, p->count, p->out, p->weight->rows, 0, me);
 }
 
 int product(const Weight *weight, const float *x, int32_t count, int32_t width, float *out, int32_t members) {
     if (count < 1 || width < 1 || width > weight->width || weight->width > padded(width)) return 2;
     pthread_mutex_t *turn = take_turn();
-    members = recruit(members);
+    members = start_threads(members);
     Product p = {.weight = weight, .x = x, .out = out, .count = count, .width = width};
     const int fits = grown(furnish_product(&p));
     if (fits) {
@@ -325,12 +325,12 @@ int decode(const Model *m, const Cache *cache, const int32_t *tokens, int32_t co
            int32_t all_logits, float *states, int32_t members) {
     if (!is_sound(m, cache, tokens, count, position)) return 2;
     pthread_mutex_t *turn = take_turn();
-    members = recruit(members);
+    members = start_threads(members);
     Step s = {.model = m, .cache = cache, .tokens = tokens, .count = count, .position = position, .logits = logits,
               .all_logits = all_logits, .states = states};
-    const int fits = grown(furnish(&s, members));
+    const int fits = grown(lay_out(&s, members));
     if (fits) {
-        furnish(&s, members);
+        lay_out(&s, members);
         together(step, &s, members);
     }
     give_turn(turn);

@@ -9,7 +9,7 @@
 #include "simd.h"
 #include "threads.h"
 
-enum { HALF, BRAIN, INTEGER4, LEVELS4, LEVELS2, INTEGER8, FLOAT8, INTEGER5 };
+enum { HALF, BF16, INTEGER4, LEVELS4, LEVELS2, INTEGER8, FLOAT8, INTEGER5 };
 
 typedef struct {
     int32_t kind;
@@ -224,7 +224,7 @@ INLINE void level_tile(const Weight *w, int tile, const Inputs *in, int token, F
 
 INLINE Floats weights_at(const Weight *w, size_t at, const int kind) {
     if (kind == HALF) return load_halves((const uint16_t *)w->codes + at);
-    if (kind == BRAIN) return load_brains((const uint16_t *)w->codes + at);
+    if (kind == BF16) return load_bf16((const uint16_t *)w->codes + at);
     return load_float8((const uint8_t *)w->codes + at);
 }
 
@@ -252,7 +252,7 @@ INLINE void one_tile(const Weight *w, int tile, const Inputs *in, int token, Flo
         case LEVELS4: level_tile(w, tile, in, token, y, 4, T); break;
         case LEVELS2: level_tile(w, tile, in, token, y, 2, T); break;
         case HALF: float_tile(w, tile, in, token, y, HALF, T); break;
-        case BRAIN: float_tile(w, tile, in, token, y, BRAIN, T); break;
+        case BF16: float_tile(w, tile, in, token, y, BF16, T); break;
         case FLOAT8: float_tile(w, tile, in, token, y, FLOAT8, T); break;
     }
 }
@@ -338,7 +338,7 @@ static void row(const Weight *w, int index, float *to) {
         size_t place = ((size_t)at * w->width + k) * LANES + lane;
         size_t of_group = ((size_t)at * groups + k / w->group) * LANES + lane;
         float value = 0;
-        if (w->kind == HALF || w->kind == BRAIN || w->kind == FLOAT8) {
+        if (w->kind == HALF || w->kind == BF16 || w->kind == FLOAT8) {
             value = weights_at(w, place - lane, w->kind)[lane] * (w->kind == FLOAT8 ? 256.0f : 1.0f);
         } else {
             const uint8_t *codes = (const uint8_t *)w->codes;

@@ -15,11 +15,11 @@ typedef struct {
     const Weight *qkv, *output, *gate_up, *down;   /* arrays: qkv may be one fused weight or three, gate_up one or two */
     int32_t qkv_count, gate_up_count;
     int32_t window;                                /* positions it looks back on, itself included; 0: all */
-    int32_t table;                                 /* of rotations, -1: none */
+    int32_t rope_index;                            /* of rotations, -1: none */
 } Layer;
 
 typedef struct {
-    int32_t layers, hidden, heads, kv_heads, dimensions, inner, vocabulary;
+    int32_t layers, hidden, heads, kv_heads, head_dim, intermediate_size, vocabulary;
     int32_t activation;                            /* 0 silu, 1 gelu with tanh, 2 gelu */
     int32_t rotary;                                /* dimensions that rotate */
     float epsilon, embedding_scale, attention_scale, attention_cap, logit_cap, rotation_scale[TABLES];
@@ -32,12 +32,12 @@ typedef struct {
 /* Whether a step stays within its arrays, as far as its numbers alone tell; those of weights are checked once, in Python. */
 static int is_sound(const Model *m, const Cache *c, const int32_t *tokens, int32_t count, int32_t position) {
     if (count < 1 || count > MOST_TOKENS || position < 0 || position > c->capacity - count || c->capacity % LANES) return 0;
-    if (c->bits != 16 && c->bits != 8 && (c->bits != 4 || m->dimensions % SPAN)) return 0;
-    if (m->heads < 1 || m->kv_heads < 1 || m->heads % m->kv_heads || m->hidden < 1 || m->inner < 1) return 0;
-    if (m->dimensions < LANES || m->dimensions % LANES || m->rotary < 0 || m->rotary > m->dimensions) return 0;
+    if (c->bits != 16 && c->bits != 8 && (c->bits != 4 || m->head_dim % SPAN)) return 0;
+    if (m->heads < 1 || m->kv_heads < 1 || m->heads % m->kv_heads || m->hidden < 1 || m->intermediate_size < 1) return 0;
+    if (m->head_dim < LANES || m->head_dim % LANES || m->rotary < 0 || m->rotary > m->head_dim) return 0;
     for (int i = 0; i < m->layers; i++) {
         const Layer *l = m->layer + i;
-        if (l->table >= TABLES || (l->table >= 0 && !m->frequencies[l->table]) || l->window < 0) return 0;
+        if (l->rope_index >= TABLES || (l->rope_index >= 0 && !m->frequencies[l->rope_index]) || l->window < 0) return 0;
     }
     for (int t = 0; t < count; t++)
         if (tokens[t] < 0 || tokens[t] >= m->vocabulary) return 0;
@@ -54,9 +54,9 @@ int layout(int32_t *to, int32_t room) {
         AT(Weight, bias),
         sizeof(Layer), AT(Layer, attention_norm), AT(Layer, mlp_norm), AT(Layer, attention_after), AT(Layer, mlp_after),
         AT(Layer, query_norm), AT(Layer, key_norm), AT(Layer, qkv), AT(Layer, output), AT(Layer, gate_up), AT(Layer, down),
-        AT(Layer, qkv_count), AT(Layer, gate_up_count), AT(Layer, window), AT(Layer, table),
-        sizeof(Model), AT(Model, layers), AT(Model, hidden), AT(Model, heads), AT(Model, kv_heads), AT(Model, dimensions),
-        AT(Model, inner), AT(Model, vocabulary), AT(Model, activation), AT(Model, rotary), AT(Model, epsilon),
+        AT(Layer, qkv_count), AT(Layer, gate_up_count), AT(Layer, window), AT(Layer, rope_index),
+        sizeof(Model), AT(Model, layers), AT(Model, hidden), AT(Model, heads), AT(Model, kv_heads), AT(Model, head_dim),
+        AT(Model, intermediate_size), AT(Model, vocabulary), AT(Model, activation), AT(Model, rotary), AT(Model, epsilon),
         AT(Model, embedding_scale), AT(Model, attention_scale), AT(Model, attention_cap), AT(Model, logit_cap),
         AT(Model, rotation_scale), AT(Model, frequencies), AT(Model, layer), AT(Model, embedding), AT(Model, head),
         AT(Model, final_norm),

@@ -68,7 +68,7 @@ INLINE void store_halves(uint16_t *to, Floats v) {
 }
 
 /* bf16 -> fp32 */
-INLINE Floats load_brains(const uint16_t *from) {
+INLINE Floats load_bf16(const uint16_t *from) {
 #if defined(__AVX512F__)
     return as_floats((Ints)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from)) << 16);
 #else

@@ -19,7 +19,7 @@ static struct {
 } team = {.call = SIGNAL, .barrier = SIGNAL};
 
 /* Wait until every member is here; what each wrote before, all see after. */
-static void meet(Member me) {
+static void barrier(Member me) {
     if (me.members == 1) return;
     const unsigned before = atomic_load_explicit(&team.barrier.now, memory_order_acquire);
     if (atomic_fetch_add_explicit(&team.arrived, 1, memory_order_acq_rel) + 1 == (unsigned)me.members) {
@@ -40,13 +40,13 @@ static void *serve(void *start) {
         const Member me = {index, (int)(call & ((1 << MEMBER_BITS) - 1))};
         if (index >= me.members) continue;
         team.work(team.job, me);
-        meet(me);
+        barrier(me);
     }
     return 0;
 }
 
 /* Make sure of up to `members` threads, this one among them; return how many there are. In one's turn. */
-static int recruit(int members) {
+static int start_threads(int members) {
     if (members > MAX_MEMBERS) members = MAX_MEMBERS;
     for (; team.started < members - 1; team.started++) {
         pthread_t thread;
@@ -67,7 +67,7 @@ static void together(Work work, void *job, int members) {
         change(&team.call, step << MEMBER_BITS | (unsigned)members);
     }
     work(job, me);
-    meet(me);
+    barrier(me);
 }
 
 /* This member's part of 0..count: [start, stop). */

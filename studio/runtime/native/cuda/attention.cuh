@@ -14,18 +14,18 @@
 /* What differs from step to step, in the device's memory, so that one recorded graph serves all steps and texts. */
 struct State {
     long long position;          /* of the first token */
-    unsigned short *keys, *values; /* [layers][kv heads][capacity][dimensions] fp16 */
+    unsigned short *keys, *values; /* [layers][kv heads][capacity][head_dim] fp16 */
     long long capacity;
     long long tokens[128];
 };
 
 struct Attention {
     const State *state;
-    const float *qkv;             /* [T][(heads + 2 kv heads) * dimensions] */
-    const float *query_norm, *key_norm; /* [dimensions] or none */
+    const float *qkv;             /* [T][(heads + 2 kv heads) * head_dim] */
+    const float *query_norm, *key_norm; /* [head_dim] or none */
     const float *rotation;        /* [T][rotary / 2] cosines and sines, or none */
-    float *out;                   /* [T][heads * dimensions] */
-    float *parts;                 /* [T][kv heads * slices][splits][G][dimensions + 2] */
+    float *out;                   /* [T][heads * head_dim] */
+    float *parts;                 /* [T][kv heads * slices][splits][G][head_dim + 2] */
     unsigned *arrived;            /* [T][kv heads * slices], zero between steps */
     int layer, heads, kv_heads, rotary, window;
     float epsilon, scale, cap;
@@ -66,7 +66,7 @@ __device__ inline unsigned short to_half(float v) { return (unsigned short)halve
 
 /* Put a token's key and value of one kv head into the cache, by one warp; `turn` and `fresh`, both of them again, are room in
    shared memory. */
-template <int D> __device__ inline void remember(const Attention &a, int kv, int token, float *turn, unsigned short (*fresh)[D]) {
+template <int D> __device__ inline void kv_append(const Attention &a, int kv, int token, float *turn, unsigned short (*fresh)[D]) {
     const int lane = threadIdx.x & 31;
     const float *k = a.qkv + (size_t)token * (a.heads + 2 * a.kv_heads) * D + (size_t)(a.heads + kv) * D, *v = k + a.kv_heads * D;
     turned<D>(a, k, a.key_norm, token, 1.0f, turn);
@@ -82,7 +82,7 @@ template <int D> __global__ void append(Attention a) {
     __shared__ float turn[D];
     __shared__ unsigned short fresh[2][D];
     wait_for_input();
-    remember<D>(a, blockIdx.x, blockIdx.y, turn, fresh);
+    kv_append<D>(a, blockIdx.x, blockIdx.y, turn, fresh);
 }
 
 __device__ inline void widen(const uint4 &v, float *out) {
@@ -132,7 +132,7 @@ template <int D, int G, bool SINGLE> __global__ void __launch_bounds__(32 * ATTE
     for (int i = warp; i <= G; i += ATTENTION_WARPS) {
         const float *x = a.qkv + (size_t)token * (a.heads + 2 * a.kv_heads) * D + (size_t)(head + i) * D;
         if (i < G) turned<D>(a, x, a.query_norm, token, a.scale, q[i]);
-        else if (SINGLE && end == last + 1) remember<D>(a, kv, token, turn, fresh);
+        else if (SINGLE && end == last + 1) kv_append<D>(a, kv, token, turn, fresh);
     }
     __syncthreads();
 

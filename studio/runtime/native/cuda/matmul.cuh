@@ -51,8 +51,8 @@ __device__ inline float activated(float gate) {
 }
 
 /* c += a b, of 16 x 16 and 16 x 8. */
-template <bool IS_BRAIN> __device__ inline void multiply(float c[4], const unsigned a[4], unsigned b0, unsigned b1) {
-    if (IS_BRAIN)
+template <bool IS_BF16> __device__ inline void multiply(float c[4], const unsigned a[4], unsigned b0, unsigned b1) {
+    if (IS_BF16)
         asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     else
@@ -85,12 +85,12 @@ __device__ inline float warp_sum(float v, int lanes = 32) {
 }
 
 /* Eight numbers -> 16-bit ones and what they leave over. */
-template <bool IS_BRAIN> __device__ inline void split(const float *v, uint4 *high, uint4 *low) {
+template <bool IS_BF16> __device__ inline void split(const float *v, uint4 *high, uint4 *low) {
     unsigned h[4], l[4];
     for (int i = 0; i < 4; i++) {
         const float a = v[2 * i], b = v[2 * i + 1];
-        h[i] = IS_BRAIN ? brains(a, b) : halves(a, b);
-        l[i] = IS_BRAIN ? brains(a - brain_low(h[i]), b - brain_high(h[i])) : halves(a - half_low(h[i]), b - half_high(h[i]));
+        h[i] = IS_BF16 ? brains(a, b) : halves(a, b);
+        l[i] = IS_BF16 ? brains(a - brain_low(h[i]), b - brain_high(h[i])) : halves(a - half_low(h[i]), b - half_high(h[i]));
     }
     *high = make_uint4(h[0], h[1], h[2], h[3]);
     *low = make_uint4(l[0], l[1], l[2], l[3]);
@@ -107,7 +107,7 @@ __device__ inline void load_eight(const float *from, int k, int width, float *v)
 }
 
 /* Bring x into shared memory, when the kernel before has written it; SPAN inputs share a sum. */
-template <bool IS_BRAIN, bool NORMED, int SPAN, int ROUNDS> __device__ inline void prepare(const Input &in, const Shared &s, int filled) {
+template <bool IS_BF16, bool NORMED, int SPAN, int ROUNDS> __device__ inline void prepare(const Input &in, const Shared &s, int filled) {
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     float all[ROUNDS][8], norm[NORMED ? ROUNDS : 1][8], squares = 0, total = 0;
     if (NORMED)
@@ -123,7 +123,7 @@ template <bool IS_BRAIN, bool NORMED, int SPAN, int ROUNDS> __device__ inline vo
             sum += v[i], most = fmaxf(most, fabsf(v[i]));
         }
         total += sum;
-        if (!IS_BRAIN) {  /* the chunk's largest becomes 2^10 or more, less than 2^11 */
+        if (!IS_BF16) {  /* the chunk's largest becomes 2^10 or more, less than 2^11 */
             for (int other = 1; other < CHUNK / 8; other *= 2) most = fmaxf(most, __shfl_xor_sync(FULL, most, other));
             const int exponent = max((int)(__float_as_uint(most) >> 23), 11);
             const float up = __uint_as_float((unsigned)(264 - min(exponent, 254)) << 23);
@@ -132,7 +132,7 @@ template <bool IS_BRAIN, bool NORMED, int SPAN, int ROUNDS> __device__ inline vo
             if (k < filled && lane % (SPAN / 8) == 0)
                 s.span[k / SPAN] = make_float2(__uint_as_float((unsigned)(exponent - 10) << 23), sum);
         }
-        if (k < filled) split<IS_BRAIN>(v, (uint4 *)(s.high + 2 * k), (uint4 *)(s.low + 2 * k));
+        if (k < filled) split<IS_BF16>(v, (uint4 *)(s.high + 2 * k), (uint4 *)(s.low + 2 * k));
     }
     if (NORMED) squares = warp_sum(squares);
     total = warp_sum(total);
@@ -151,7 +151,7 @@ __device__ inline void end_group() { asm volatile("cp.async.commit_group;" ::: "
 template <int LEFT> __device__ inline void landed() { asm volatile("cp.async.wait_group %0;" :: "n"(LEFT) : "memory"); }
 
 /* Wait at one of the block's barriers for all warps, or come by there without waiting. */
-__device__ inline void meet(int barrier) { asm volatile("bar.sync %0, %1;" :: "r"(barrier), "n"(THREADS) : "memory"); }
+__device__ inline void barrier(int index) { asm volatile("bar.sync %0, %1;" :: "r"(index), "n"(THREADS) : "memory"); }
 __device__ inline void pass(int barrier) { asm volatile("bar.arrive %0, %1;" :: "r"(barrier), "n"(THREADS) : "memory"); }
 
 /* What the last warp does: add up a tile after the other, a lane a row twice, and put it where it belongs. */
@@ -170,7 +170,7 @@ __device__ inline void finish(const Weight &w, const Input &in, const Shared &s,
         if (S::HAS_ZERO && S::WHOLE) row_zero = __ldg((const unsigned *)record + 1);
         if (w.bias) bias = __ldg(w.bias + row);
         if (OUTPUT == ADDED && row < w.rows) bias += __ldcg(out + row);
-        meet(FILLED + turn % TURNS);
+        barrier(FILLED + turn % TURNS);
         const float *rows = s.rows + turn % TURNS * WARPS * 16;
 #pragma unroll
         for (int i = 0; i < WARPS / 2; i++) y += rows[i * 32 + lane];
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
         return;
     }
     for (int i = 0; i < DEPTH; i++) fetch();
-    prepare<S::IS_BRAIN, NORMED, S::SPAN, ROUNDS>(in, s, filled);
+    prepare<S::IS_BF16, NORMED, S::SPAN, ROUNDS>(in, s, filled);
     __syncthreads();
 
     release_next();
@@ -256,14 +256,14 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
                 if (S::PER == 1) x[0] = *(const uint2 *)(x_at + u * INPUTS + i * 32);
 #pragma unroll
                 for (int j = 0; j + 1 < S::PER; j += 2) *(uint4 *)(x + j) = *(const uint4 *)(x_at + u * INPUTS + i * 32 * S::PER + 8 * j);
-                float fresh[4] = {0, 0, 0, 0}, *c = S::IS_BRAIN ? kept : fresh;
+                float fresh[4] = {0, 0, 0, 0}, *c = S::IS_BF16 ? kept : fresh;
 #pragma unroll
                 for (int j = 0; j < S::PER; j++) {
                     unsigned a[4];
                     unpack<S::KIND>(codes, i * S::PER + j, levels, a);
-                    multiply<S::IS_BRAIN>(c, a, x[j].x, x[j].y);
+                    multiply<S::IS_BF16>(c, a, x[j].x, x[j].y);
                 }
-                if (S::IS_BRAIN) continue;
+                if (S::IS_BF16) continue;
                 float above = c[0] + c[1], below = c[2] + c[3];
                 const float2 span = spans[u * S::SPANS + i];
                 float more = span.x, less = span.x;
@@ -293,10 +293,10 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
             slot = slot == (DEPTH - 1) * SLOT ? 0 : slot + SLOT;
             fetch();
         }
-        if (S::IS_BRAIN) upper = kept[0] + kept[1], lower = kept[2] + kept[3];
+        if (S::IS_BF16) upper = kept[0] + kept[1], lower = kept[2] + kept[3];
 
         float *rows = s.rows + turn % TURNS * WARPS * 16;
-        if (turn >= TURNS) meet(EMPTIED + turn % TURNS);
+        if (turn >= TURNS) barrier(EMPTIED + turn % TURNS);
         if (t == 0) rows[warp * 16 + g] = upper, rows[warp * 16 + g + 8] = lower;
         __syncwarp();
         pass(FILLED + turn % TURNS);

@@ -18,8 +18,8 @@ template <class S> __device__ inline void numbers(const Weight &w, int tile, int
         }
         for (int i = 0; i < 4; i++) {
             const int row = i & 1, k = 4 * j + (i >> 1) * 2;
-            out[row][k] = (low_of<S::IS_BRAIN>(a[i]) - zero[row]) * scale[row];
-            out[row][k + 1] = (high_of<S::IS_BRAIN>(a[i]) - zero[row]) * scale[row];
+            out[row][k] = (low_of<S::IS_BF16>(a[i]) - zero[row]) * scale[row];
+            out[row][k + 1] = (high_of<S::IS_BF16>(a[i]) - zero[row]) * scale[row];
         }
     }
 }

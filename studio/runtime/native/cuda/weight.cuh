@@ -12,10 +12,10 @@
 #define FULL 0xffffffffu
 #define NOTHING __int_as_float(0xff800000) /* minus infinity */
 
-enum Kind { HALF, BRAIN, INTEGER2, INTEGER3, INTEGER4, INTEGER8, LEVELS4, FLOAT4, FLOAT8 };
+enum Kind { HALF, BF16, INTEGER2, INTEGER3, INTEGER4, INTEGER8, LEVELS4, FLOAT4, FLOAT8 };
 
 __device__ constexpr int steps_of(int kind) {
-    return kind <= BRAIN ? 1 : kind == INTEGER8 || kind == FLOAT8 ? 2 : kind == INTEGER2 ? 8 : 4;
+    return kind <= BF16 ? 1 : kind == INTEGER8 || kind == FLOAT8 ? 2 : kind == INTEGER2 ? 8 : 4;
 }
 
 /* What unpacked numbers without zero points have to lose, of rows g and g + 8. */
@@ -42,7 +42,7 @@ struct Weight {
 template <int KIND_, int PER_, bool WHOLE_, bool HAS_ZERO_, bool IS_BRAIN_SCALE_> struct Sort {
     static constexpr int KIND = KIND_, PER = PER_, STEPS = steps_of(KIND), SPANS = STEPS / PER, SPAN = 16 * PER;
     static constexpr bool WHOLE = WHOLE_, HAS_ZERO = HAS_ZERO_, IS_BRAIN_SCALE = IS_BRAIN_SCALE_;
-    static constexpr bool IS_BRAIN = KIND == BRAIN, IS_PACKED = KIND > BRAIN, IS_GROUPED = IS_PACKED && !WHOLE;
+    static constexpr bool IS_BF16 = KIND == BF16, IS_PACKED = KIND > BF16, IS_GROUPED = IS_PACKED && !WHOLE;
     static constexpr float EXCESS = excess_of(KIND, 0), EXCESS_BELOW = excess_of(KIND, 1);
     static constexpr bool HAS_EXCESS = excess_of(KIND, 0) != 0;
     static constexpr int RECORD = HAS_ZERO ? 8 : 4, RECORDS = IS_GROUPED ? SPANS * 8 * RECORD : 0; /* bytes; of a block */
@@ -88,11 +88,11 @@ __device__ inline float half_high(unsigned pair) {
 __device__ inline float brain_low(unsigned pair) { return __uint_as_float(pair << 16); }
 __device__ inline float brain_high(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-template <bool IS_BRAIN> __device__ inline float low_of(unsigned pair) {
-    return IS_BRAIN ? brain_low(pair) : half_low(pair);
+template <bool IS_BF16> __device__ inline float low_of(unsigned pair) {
+    return IS_BF16 ? brain_low(pair) : half_low(pair);
 }
-template <bool IS_BRAIN> __device__ inline float high_of(unsigned pair) {
-    return IS_BRAIN ? brain_high(pair) : half_high(pair);
+template <bool IS_BF16> __device__ inline float high_of(unsigned pair) {
+    return IS_BF16 ? brain_high(pair) : half_high(pair);
 }
 
 /* Weights are read once a token: past the first cache. */
@@ -121,7 +121,7 @@ __device__ inline unsigned looked_up(const unsigned *byte, unsigned nibbles) {
 /* The numbers of one step in pairs: a[0] of row g, its first two inputs, a[1] of row g + 8, a[2] and a[3] the next two. */
 template <int KIND> __device__ inline void unpack(const uint4 &v, int step, const Levels &levels, unsigned a[4]) {
     const unsigned words[4] = {v.x, v.y, v.z, v.w};
-    if (KIND <= BRAIN) {
+    if (KIND <= BF16) {
         for (int i = 0; i < 4; i++) a[i] = words[i];
     } else if (KIND == INTEGER4 || KIND == INTEGER3) {
         /* A code n put into the sixth bit and up of fp16's 16 is 16 + n, into the second of its 256 it is 256 + n. */

@@ -15,30 +15,30 @@ SCALE_DTYPES = {"F16": torch.float16, "F8_E4M3": torch.float8_e4m3fn, "F8_E8M0":
 
 
 @dataclass(frozen=True)
-class Rounded:
+class QuantizedWeight:
     """A weight on its grid.
 
     ``codes`` uint8 [N, K]; signed codes of symmetric modes are stored plus half the range (-8 -> 0, -128 -> 0), codes
     of float formats are their bits. ``scale`` [N, G], fp32 as found or in the dtype of the file. ``zero_point`` uint8
-    [N, G], or None. ``shared``: what the whole tensor has in common, [C], or None.
+    [N, G], or None. ``tensor_params``: what the whole tensor has in common, [C], or None.
     """
 
     codes: Tensor
     scale: Tensor
     zero_point: Tensor | None
-    shared: Tensor | None = None
+    tensor_params: Tensor | None = None
 
-    def stored(self, scale_dtype: str = "F16") -> "Rounded":
+    def stored(self, scale_dtype: str = "F16") -> "QuantizedWeight":
         """Return the same with the scale that a file holds."""
         return replace(self, scale=self.scale.to(SCALE_DTYPES[scale_dtype]))
 
 
 Round = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
-"""[N, G, g] fp32, shared -> codes [N, G, g] of any dtype, scale [N, G] fp32, zero point [N, G] or None."""
+"""[N, G, g] fp32, tensor_params -> codes [N, G, g] of any dtype, scale [N, G] fp32, zero point [N, G] or None."""
 Values = Callable[[Tensor, Tensor | None], Tensor]
-"""codes uint8 [...], shared -> what they stand for before zero point and scale, fp32 [...]."""
+"""codes uint8 [...], tensor_params -> what they stand for before zero point and scale, fp32 [...]."""
 Encode = Callable[[Tensor, Tensor | None], Tensor]
-"""w / scale + zero point, fp32 [...], shared -> the codes of the nearest values [...], of any dtype."""
+"""w / scale + zero point, fp32 [...], tensor_params -> the codes of the nearest values [...], of any dtype."""
 
 
 class Fit(Protocol):
@@ -54,7 +54,7 @@ class Fit(Protocol):
 
 
 @dataclass(frozen=True)
-class Grid:
+class NumberFormat:
     """A number format: how weights get their codes, and what the codes stand for."""
 
     round: Round

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from studio.base.workers import Handle, Unwanted, Worker, never
-from studio.chat.answer import Reply, Speaker, Voice, answer
+from studio.chat.answer import LoadedModel, ModelInfo, Reply, answer
 from studio.checkpoint.tokenizer.template import Message
-from studio.runtime.decoder import Read
+from studio.runtime.decoder import PrefixCache
 from studio.runtime.sampling import Sampling
 
 Item = TypeVar("Item")
@@ -18,28 +18,28 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
-class LoadedModel:
-    """A :class:`Speaker` that a worker keeps."""
+class WorkerModel:
+    """A :class:`LoadedModel` that a worker keeps."""
 
     worker: Worker
-    speaker: Handle[Speaker]
-    voice: Voice
+    loaded: Handle[LoadedModel]
+    info: ModelInfo
 
     @classmethod
     def opened(
-        cls, worker: Worker, open_speaker: Callable[..., Speaker], *args: Any, is_unwanted: Unwanted = never
-    ) -> "LoadedModel":
+        cls, worker: Worker, open_speaker: Callable[..., LoadedModel], *args: Any, is_unwanted: Unwanted = never
+    ) -> "WorkerModel":
         """Let a new worker load what ``open_speaker(*args)`` returns, and own it. Raises what that raises."""
         try:
-            speaker = worker.make(open_speaker, *args, is_unwanted=is_unwanted)
-            return cls(worker, speaker, worker.call(Voice.of, speaker))
+            loaded = worker.make(open_speaker, *args, is_unwanted=is_unwanted)
+            return cls(worker, loaded, worker.call(ModelInfo.of, loaded))
         except BaseException:
             worker.close()
             raise
 
     @property
     def weight_bytes(self) -> int:
-        return self.voice.weight_bytes
+        return self.info.weight_bytes
 
     @property
     def is_alive(self) -> bool:
@@ -54,11 +54,11 @@ class LoadedModel:
         is_ahead: bool = False,
     ) -> Generator[Item, None, Result]:
         """Yield what ``job(speaker, *args)`` yields, return its result. Raises ProcessError where the worker ends."""
-        return self.worker.run(job, self.speaker, *args, is_unwanted=is_unwanted, is_ahead=is_ahead)
+        return self.worker.run(job, self.loaded, *args, is_unwanted=is_unwanted, is_ahead=is_ahead)
 
     def call(self, job: Callable[..., Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
         """Return ``job(speaker, *args)``. Raises ProcessError where the worker ends."""
-        return self.worker.call(job, self.speaker, *args, is_unwanted=is_unwanted)
+        return self.worker.call(job, self.loaded, *args, is_unwanted=is_unwanted)
 
     def close(self) -> None:
         """Give its memory back."""
@@ -69,8 +69,8 @@ class Prefix:
     """What a model has read of one conversation: it lies beside the model, which goes on from there."""
 
     def __init__(self) -> None:
-        self._model: LoadedModel | None = None
-        self._read: Handle[Read] | None = None
+        self._model: WorkerModel | None = None
+        self._read: Handle[PrefixCache] | None = None
         self.nbytes = 0
         """Of keys and values."""
 
@@ -80,15 +80,15 @@ class Prefix:
         if model is not None:
             model.worker.flush()
 
-    def of(self, model: LoadedModel) -> Handle[Read]:
+    def of(self, model: WorkerModel) -> Handle[PrefixCache]:
         """Return what ``model`` has read, nothing where it was another that did."""
         if self._read is None or self._model is not model:
             self.forget()
-            self._model, self._read = model, model.worker.make(Read)
+            self._model, self._read = model, model.worker.make(PrefixCache)
         return self._read
 
     @property
-    def place(self) -> tuple[LoadedModel, Handle[Read]]:
+    def place(self) -> tuple[WorkerModel, Handle[PrefixCache]]:
         """The model that reads, and what it has read. Raises ValueError while none does."""
         if self._model is None or self._read is None:
             raise ValueError("nothing is read yet")
@@ -96,7 +96,7 @@ class Prefix:
 
 
 def replies(
-    model: LoadedModel,
+    model: WorkerModel,
     messages: Sequence[Message],
     sampling: Sampling,
     kv_bits: int,
