@@ -18,14 +18,14 @@ class Difference:
     codes: int = 0
     zero_points: int = 0
     scales: int = 0
-    shared: int = 0
+    tensor_params: int = 0
 
     def __add__(self, other: "Difference") -> "Difference":
         return Difference(
             self.codes + other.codes,
             self.zero_points + other.zero_points,
             self.scales + other.scales,
-            self.shared + other.shared,
+            self.tensor_params + other.tensor_params,
         )
 
 
@@ -42,7 +42,7 @@ def difference(mine: QuantizedWeight, theirs: QuantizedWeight) -> Difference:
         _unequal(mine.codes, theirs.codes),
         _unequal(mine.zero_point, theirs.zero_point),
         _unequal(mine.scale, theirs.scale),
-        _unequal(mine.shared, theirs.shared),
+        _unequal(mine.tensor_params, theirs.tensor_params),
     )
 
 

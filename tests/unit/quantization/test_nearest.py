@@ -102,8 +102,8 @@ def test_codes_scales_and_zero_points_are_those_of_nncf(weight: torch.Tensor, sc
             assert zero_point == (None if rounded.zero_point is None else rounded.zero_point[row, index].item())
     if scheme.mode is Mode.NVFP4:
         scales, share = nvfp4_scales(weight.numpy(), scales)
-        assert rounded.shared is not None
-        assert rounded.shared.tolist() == [share]
+        assert rounded.tensor_params is not None
+        assert rounded.tensor_params.tolist() == [share]
     assert rounded.scale.tolist() == scales.tolist()
 
 
@@ -178,8 +178,8 @@ def test_nvfp4_worked_by_hand() -> None:
     weight = torch.zeros(1, 32)
     weight[0, 0], weight[0, 16] = 6 * 448.0, 6.0
     rounded = round_to_nearest(weight, Scheme(Mode.NVFP4, 16))
-    assert rounded.shared is not None
-    assert rounded.shared.tolist() == [1.0]
+    assert rounded.tensor_params is not None
+    assert rounded.tensor_params.tolist() == [1.0]
     assert rounded.scale.tolist() == [[448.0, 1.0]]
     assert rounded.codes[0, [0, 16]].tolist() == [7, 7]
     assert torch.equal(dequantize(rounded, Mode.NVFP4), weight)

@@ -60,7 +60,12 @@ def packed_weight(scheme: Scheme, shape: tuple[int, int]) -> tuple[QuantizedWeig
 
 
 def same(a: QuantizedWeight, b: QuantizedWeight) -> bool:
-    pairs = [(a.codes, b.codes), (a.scale.float(), b.scale.float()), (a.zero_point, b.zero_point), (a.shared, b.shared)]
+    pairs = [
+        (a.codes, b.codes),
+        (a.scale.float(), b.scale.float()),
+        (a.zero_point, b.zero_point),
+        (a.tensor_params, b.tensor_params),
+    ]
     return all(x is y if x is None or y is None else torch.equal(x, y) for x, y in pairs)
 
 
@@ -125,9 +130,9 @@ def test_pieces_of_even_length_lie_end_to_end_in_the_whole(scheme: Scheme, shape
     """So a weight can be packed and written a few rows at a time."""
     weight = a_weight(shape)
     whole = pack(round_to_nearest(weight, scheme), scheme)
-    pieces = [pack(round_to_nearest(piece, scheme, whole.shared), scheme).arrays() for piece in weight.split(2)]
+    pieces = [pack(round_to_nearest(piece, scheme, whole.tensor_params), scheme).arrays() for piece in weight.split(2)]
     for name, array in whole.arrays().items():
-        if array is whole.shared:
+        if array is whole.tensor_params:
             assert all(torch.equal(piece[name], array) for piece in pieces)
         else:
             assert torch.equal(

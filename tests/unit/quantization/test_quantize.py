@@ -74,7 +74,9 @@ def test_pieces_are_packed_as_the_whole_is(scheme: Scheme, cuts: tuple[int, ...]
     whole = quantize(WEIGHT, scheme)
     for name, array in whole.packed.arrays().items():
         arrays = [part.packed.arrays()[name] for part in parts]
-        together = arrays[0] if array is whole.packed.shared else torch.cat([a.view(torch.uint8) for a in arrays])
+        together = (
+            arrays[0] if array is whole.packed.tensor_params else torch.cat([a.view(torch.uint8) for a in arrays])
+        )
         assert torch.equal(together.view(torch.uint8), array.view(torch.uint8)), name
     assert sum(part.difference for part in parts) == pytest.approx(whole.difference, rel=1e-4)
 

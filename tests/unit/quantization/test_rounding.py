@@ -44,8 +44,8 @@ def test_a_stored_scale_is_zero_only_where_float_weights_are_too_small_for_it(
         top = 6 if scheme.mode is Mode.FP4 else 448
         assert torch.equal(lost, largest.clamp(min=SMALLEST_SCALE) / top <= 2.0**-25)
     elif scheme.mode is Mode.NVFP4:
-        assert rounded.shared is not None
-        assert torch.equal(lost, largest.clamp(min=SMALLEST_SCALE) / 6 / rounded.shared <= 2.0**-10)
+        assert rounded.tensor_params is not None
+        assert torch.equal(lost, largest.clamp(min=SMALLEST_SCALE) / 6 / rounded.tensor_params <= 2.0**-10)
     else:
         assert not lost.any()
 
@@ -68,7 +68,7 @@ def test_groups_do_not_see_each_other(scheme: Scheme) -> None:
     alone = Scheme.of(scheme.mode, WHOLE_CHANNEL)
     for row in range(ROWS):
         for index, group in enumerate(weight[row].chunk(groups)):
-            found = round_to_nearest(group.reshape(1, -1), alone, whole.shared)
+            found = round_to_nearest(group.reshape(1, -1), alone, whole.tensor_params)
             assert torch.equal(found.codes.flatten(), codes[row, index])
             assert found.scale.item() == whole.scale[row, index].item()
 
@@ -82,8 +82,8 @@ def test_a_weight_rounded_in_pieces_is_the_whole_one(scheme: Scheme, rows: int) 
     shared = finish(tensor_params_of(weight.split(rows), [scheme])).get(scheme)
     pieces = [round_to_nearest(piece, scheme, shared) for piece in weight.split(rows)]
     assert (shared is not None) == scheme.mode.needs_whole
-    if shared is not None and whole.shared is not None:
-        assert torch.equal(shared, whole.shared)
+    if shared is not None and whole.tensor_params is not None:
+        assert torch.equal(shared, whole.tensor_params)
     assert torch.equal(torch.cat([piece.codes for piece in pieces]), whole.codes)
     assert torch.equal(torch.cat([piece.scale for piece in pieces]), whole.scale)
 
@@ -157,9 +157,9 @@ def test_a_learned_code_is_the_nearest_of_sixteen_levels_that_rise_and_hold_zero
     weight: torch.Tensor, scheme: Scheme
 ) -> None:
     rounded = round_to_nearest(weight, scheme)
-    assert rounded.shared is not None
-    levels = rounded.shared.double()
-    assert rounded.shared.dtype is torch.float16
+    assert rounded.tensor_params is not None
+    levels = rounded.tensor_params.double()
+    assert rounded.tensor_params.dtype is torch.float16
     assert levels.shape == (16,)
     assert (levels.diff() > 0).all()
     assert levels[7] == 0
