@@ -269,18 +269,18 @@ def home(builtin: Checkpoint) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-EVERY_TENSOR = "import studio.compression.compress; studio.compression.compress.SYNC_BYTES = 0"
+EVERY_TENSOR = "from studio.compression import journal; journal.SYNC_BYTES = 0"
 AND_DIE = f"""{EVERY_TENSOR}
 import os, signal
-def noted(journal, name, error, note=studio.compression.compress.Journal.note, names=[]):
-    note(journal, name, error)
+def noted(self, name, error, note=journal.Journal.note, names=[]):
+    note(self, name, error)
     names.append(name)
     if len(names) == 30:
         os.kill(os.getpid(), signal.SIGKILL)
-studio.compression.compress.Journal.note = noted
+journal.Journal.note = noted
 """
 AND_SAY = f"""{EVERY_TENSOR}
-from studio import session
+from studio.session import session
 def said(*arguments, compress=session.compress):
     done = yield from compress(*arguments)
     print("resumed", done.resumed, file=sys.stderr)

@@ -53,8 +53,8 @@ def codes_on_a_grid(draw: st.DrawFn) -> tuple[Scheme, QuantizedWeight]:
     if form.code_dtype == "F8_E4M3":
         codes[codes & 0x7F == 0x7F] = 0  # no number
     shared = None
-    if form.shared is not None:
-        _, dtype, count = form.shared
+    if form.tensor_params is not None:
+        _, dtype, count = form.tensor_params
         shared = torch.randn(count, generator=random).to(TORCH_DTYPES[dtype])
     zeros = zero_point if scheme.mode.has_zero_point else None
     return scheme, QuantizedWeight(codes, scale, zeros, shared).stored(form.scale_dtype)
@@ -86,9 +86,11 @@ def test_unpacking_undoes_packing(drawn: tuple[Scheme, QuantizedWeight]) -> None
     back = unpack(pack(rounded, scheme))
     assert torch.equal(back.codes, rounded.codes)
     assert torch.equal(back.scale.view(torch.uint8), rounded.scale.view(torch.uint8))
-    assert (back.shared is None) == (rounded.shared is None) == (scheme.mode.stored_as.shared is None)
-    if back.shared is not None and rounded.shared is not None:
-        assert torch.equal(back.shared, rounded.shared)
+    assert (
+        (back.tensor_params is None) == (rounded.tensor_params is None) == (scheme.mode.stored_as.tensor_params is None)
+    )
+    if back.tensor_params is not None and rounded.tensor_params is not None:
+        assert torch.equal(back.tensor_params, rounded.tensor_params)
     assert (back.zero_point is None) == (rounded.zero_point is None)
     if back.zero_point is not None and rounded.zero_point is not None:
         assert torch.equal(back.zero_point, rounded.zero_point)

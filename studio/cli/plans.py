@@ -1,0 +1,165 @@
+"""``estimate``, ``survey`` and ``compress``: what a plan would be, why, and doing it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from studio.base.text import text
+from studio.base.typed_paths import typed_path
+from studio.cli.options import (
+    AllLayers,
+    AsJson,
+    Backup,
+    By,
+    Calibrate,
+    GroupSize,
+    GroupSizeFallback,
+    Ignored,
+    MethodName,
+    ModelName,
+    ModeName,
+    Pins,
+    Ratio,
+    app,
+)
+from studio.cli.target_folder import move_in, workspace_for
+from studio.cli.terminal import Terminal, language, say, terminal
+from studio.quantization.methods import Method
+
+if TYPE_CHECKING:
+    from studio.checkpoint.checkpoint import Checkpoint
+    from studio.session.session import Session
+
+
+@app.command(help=say("help_estimate"))
+def estimate(
+    model: ModelName,
+    mode: ModeName = "int4_asym",
+    group_size: GroupSize = None,
+    ratio: Ratio = 1.0,
+    backup: Backup = None,
+    group_size_fallback: GroupSizeFallback = "error",
+    all_layers: AllLayers = False,
+    sensitivity: By = None,
+    pin: Pins = None,
+    ignore: Ignored = None,
+    as_json: AsJson = False,
+) -> None:
+    with terminal(as_json) as here:
+        from studio.cli.report import heading, model_facts, plan_facts, plan_rows
+
+        session = _session(mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore)
+        checkpoint = _open(here, session, model, group_size is not None)
+        if session.choice.is_mixed:
+            here.follow(session.rank())
+        plan = session.choose(session.choice)
+        here.answer(model_facts(checkpoint) | plan_facts(plan), heading(checkpoint), plan_rows(plan))
+
+
+@app.command(help=say("help_survey"))
+def survey(
+    model: ModelName,
+    sample: Annotated[bool, typer.Option("--sample", help=say("help_sample"))] = False,
+    runs: Annotated[int, typer.Option(min=2, max=1000, help=say("help_runs"))] = 8,
+    as_json: AsJson = False,
+) -> None:
+    with terminal(as_json) as here:
+        from studio.base.units import format_bytes
+        from studio.cli.report import heading, model_facts, sample_facts, sample_rows, survey_facts, survey_rows
+        from studio.planning.sampled_survey import draws
+        from studio.session.session import Session
+
+        session = Session(paths=True)
+        checkpoint = here.follow(session.open(model))
+        if sample:
+            read = sum(draw.nbytes for draw in draws(checkpoint, runs))
+            here.note(say("sample_reads", read=format_bytes(read), all=format_bytes(checkpoint.source_bytes)))
+            found = here.follow(session.sample(runs))
+            facts = model_facts(checkpoint) | {"sample_bytes": read} | sample_facts(checkpoint, found)
+            here.answer(facts, heading(checkpoint), sample_rows(found))
+            return
+        here.follow(session.fetch())
+        here.follow(session.survey())
+        facts = survey_facts(checkpoint, session.known)
+        here.answer(model_facts(checkpoint) | facts, heading(checkpoint), survey_rows(session.known))
+
+
+@app.command(help=say("help_compress"))
+def compress(
+    model: ModelName,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help=say("help_out"), show_default=False)],
+    mode: ModeName = "int4_asym",
+    group_size: GroupSize = None,
+    ratio: Ratio = 1.0,
+    backup: Backup = None,
+    group_size_fallback: GroupSizeFallback = "error",
+    all_layers: AllLayers = False,
+    sensitivity: By = None,
+    pin: Pins = None,
+    ignore: Ignored = None,
+    method: MethodName = "nearest",
+    calibrate: Calibrate = "builtin",
+    as_json: AsJson = False,
+) -> None:
+    with terminal(as_json) as here:
+        from studio.calibration.dataset import is_dataset
+        from studio.calibration.texts import BUILTIN, GENERATED
+        from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
+
+        session = _session(
+            mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore, method
+        )
+        is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
+        here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
+        target = typed_path(out).resolve()
+        with workspace_for(target) as session.workspace:
+            if calibrate != BUILTIN:  # before a model is fetched for nothing
+                is_named = calibrate == GENERATED.name or is_dataset(calibrate)
+                session.calibrate_on(calibrate if is_named else typed_path(calibrate))
+            checkpoint = _open(here, session, model, group_size is not None)
+            done = here.follow(session.compress())
+            assert session.folder is not None
+            move_in(session.folder, target)
+        facts = model_facts(checkpoint) | plan_facts(done.plan, done.relative_error)
+        rows = plan_rows(done.plan) + result_rows(done.relative_error, done.seconds, target)
+        if done.unreached:
+            here.note(say("unreached", layers=", ".join(done.unreached)))
+        if done.stacks:
+            here.note(text("method.stacks", language(), count=len(done.stacks)))
+        more = {"seconds": done.seconds, "path": str(target), "unreached": done.unreached, "stacks": done.stacks}
+        here.answer(facts | more, heading(checkpoint), rows)
+
+
+def _session(
+    mode: str,
+    group_size: int | None,
+    ratio: float,
+    backup: str | None,
+    group_size_fallback: str,
+    all_layers: bool,
+    sensitivity: str | None,
+    pins: list[str] | None,
+    ignored: list[str] | None,
+    method: str = Method.NEAREST,
+) -> "Session":
+    """Return a session with these choices, which are checked before any model is touched."""
+    from studio.planning.choice import Choice
+    from studio.session.session import Session
+
+    size = Choice().group_size if group_size is None else group_size
+    marks = [*(pins or ()), *(f"{pattern}=none" for pattern in ignored or ())]
+    choice = Choice.of(mode, size, ratio, backup, group_size_fallback, all_layers, marks, method, sensitivity)
+    return Session(paths=True, choice=choice)
+
+
+def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":
+    """Make ``model`` the session's; a group size the user named must fit, another may give way to one that does."""
+    choice = session.choice
+    checkpoint = here.follow(session.open(model))
+    # A model that is opened drops what does not fit it; here all but the group size was asked for by name.
+    session.choose(choice if keep_groups else replace(choice, group_size=session.choice.group_size))
+    if checkpoint.part:
+        here.note(text(f"model.note_part_{checkpoint.part}", language()))
+    return checkpoint

@@ -1,0 +1,57 @@
+"""``serve`` and ``prepare``: the page, and the built-in model made ready for it."""
+
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from studio.base.errors import ResourceError
+from studio.base.settings import settings
+from studio.cli.options import AsJson, app
+from studio.cli.terminal import Terminal, say, terminal
+
+if TYPE_CHECKING:
+    from studio.checkpoint.checkpoint import Checkpoint
+
+
+@app.command(help=say("help_serve"))
+def serve(
+    host: Annotated[str | None, typer.Option(help=say("help_host"), show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help=say("help_port"), show_default=False)] = None,
+) -> None:
+    with terminal(as_json=False) as here:
+        from studio.checkpoint.open_model import builtin_file
+
+        if builtin_file() is not None:
+            _prepare_builtin(here)
+        from studio.ui import launch
+
+        try:
+            with redirect_stdout(here.out):
+                launch(host, port)
+        except OSError as error:
+            if error.filename is not None:  # a file's fault, not the port's
+                raise
+            where = f"{host or settings().host}:{settings().port if port is None else port}"
+            raise ResourceError("cannot_serve", where=where) from error
+
+
+@app.command(help=say("help_prepare"))
+def prepare(as_json: AsJson = False) -> None:
+    with terminal(as_json) as here:
+        from studio.cli.report import model_facts
+
+        checkpoint = _prepare_builtin(here)
+        facts = model_facts(checkpoint) | {"path": str(checkpoint.path)}
+        here.answer(facts, say("prepared", path=checkpoint.path))
+
+
+def _prepare_builtin(here: Terminal) -> "Checkpoint":
+    """Convert the built-in model and find out its sensitivities, once; afterwards it is ready at a touch."""
+    from studio.checkpoint.open_model import BUILTIN
+    from studio.session.session import Session
+
+    session = Session()
+    checkpoint = here.follow(session.open(BUILTIN))
+    here.follow(session.survey())
+    return checkpoint
