@@ -9,6 +9,7 @@ Source of all layouts: ggml's ``ggml-common.h``, and gguf-py's ``quants.py``, wh
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -77,6 +78,11 @@ class BlockFormat:
     """-> uint8 [N, S * block_bytes]."""
     unpack: Callable[[Tensor], Blocks] = lambda _: Blocks(torch.empty(0), torch.empty(0))
 
+    @cached_property
+    def is_uniform(self) -> bool:
+        """Whether its levels are steps of one."""
+        return all(high - low == 1 for low, high in zip(self.levels, self.levels[1:], strict=False))
+
     def nbytes(self, shape: tuple[int, int]) -> int:
         """Return the bytes of a weight [N, K], K a multiple of the block."""
         rows, width = shape
@@ -84,7 +90,9 @@ class BlockFormat:
 
     def values(self, codes: Tensor) -> Tensor:
         """Return the levels of codes, fp32."""
-        return torch.tensor(self.levels, dtype=torch.float32, device=codes.device)[codes.to(torch.int64)]
+        if self.is_uniform:
+            return codes.to(torch.float32) + self.levels[0]
+        return torch.tensor(self.levels, dtype=torch.float32, device=codes.device)[codes.to(torch.int32)]
 
     def dequantize(self, blocks: Blocks) -> Tensor:
         """Return what a weight's blocks stand for, fp32 [N, K], in the order in which llama.cpp computes it."""
