@@ -208,7 +208,8 @@ class _Fit:
     def _searched(self, found: Blocks) -> Blocks:
         """Return the integers of least error among each one's neighbours, the super-blocks' numbers as they are."""
         form = self.form
-        assert form.scale_range is not None and found.scales is not None
+        assert form.scale_range is not None
+        assert found.scales is not None
         best, least = found, self._errors(found)
         for ds in (-1, 0, 1):
             for dm in (-1, 0, 1) if found.mins is not None else (0,):
