@@ -10,9 +10,9 @@ from playwright.sync_api import Page, expect
 
 from studio.base.text import text
 from studio.checkpoint.open_model import HUB_DEFAULT
-from tests.browser.test_walk import choose_mode, choose_ratio, compress, figure, notice, pick
 from tests.conftest import save_tiny_model, served
 from tests.hub_server import LocalHub
+from tests.walking import choose_mode, choose_ratio, compress, figure, notice, pick
 
 pytestmark = pytest.mark.real
 CELLS = 2 * 7

@@ -7,9 +7,9 @@ from playwright.sync_api import APIResponse, Page, Route, expect
 
 from studio.base.text import LANGUAGES, text
 from studio.checkpoint.open_model import HUB_DEFAULT
-from tests.browser.test_walk import compress, overflow, send
 from tests.conftest import save_tiny_model, served
 from tests.hub_server import LocalHub
+from tests.walking import compress, overflow, send
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 LONG = "an-organisation-whose-name-has-no-end/" + "a-model-whose-name-has-no-end" * 2

@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.base.text import text
-from tests.browser.test_walk import BLOCKS, PROJECTIONS, choose_mode, choose_ratio, figure, pick, ready
 from tests.conftest import served
+from tests.walking import BLOCKS, PROJECTIONS, choose_mode, choose_ratio, figure, pick, ready
 
 pytestmark = pytest.mark.real
 CELL = '#map-grid .cell[data-layer="model.layers.4.mlp.up_proj.weight"]'

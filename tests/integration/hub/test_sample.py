@@ -19,8 +19,8 @@ from studio.quantization.scheme import Mode, Scheme
 from studio.session.session import Session
 from tests.conftest import save_tiny_model
 from tests.hub_server import LocalHub
-from tests.integration.test_cli import run
 from tests.steps import finish
+from tests.terminal import run
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 REPO, OTHER = "owner/wide", "owner/other"

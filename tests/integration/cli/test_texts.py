@@ -16,7 +16,7 @@ from studio.evaluation import evaluate
 from studio.evaluation.questions import Question
 from tests.conftest import SENTENCES
 from tests.hub_server import LocalHub
-from tests.integration.test_cli import assert_refused, run
+from tests.terminal import assert_refused, run
 
 pytestmark = pytest.mark.usefixtures("own_cache", "_few")
 TinyModel = Callable[[str], Path]

@@ -20,7 +20,7 @@ from studio.planning.choice import MAX_PINS
 from studio.quantization.scheme import Mode, Scheme
 from studio.session.session import Session
 from tests.conftest import save_tiny_model
-from tests.integration.test_cli import assert_refused, names, run, run_process
+from tests.terminal import assert_refused, names, run, run_process
 
 TinyModel = Callable[[str], Path]
 FACTS = {"model", "revision", "architecture", "source_format", "source_bytes", "part", "can_chat"}

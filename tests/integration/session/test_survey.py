@@ -1,4 +1,4 @@
-"""A session's survey, its pins and its interrupted compressions, while the visitor does something else."""
+"""A session's survey, while the visitor does something else."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,39 +7,18 @@ from typing import Any
 
 import pytest
 
-from studio.base.errors import Cancelled, ModelError, SchemeError
+from studio.base.errors import Cancelled, ModelError
 from studio.base.progress import Event
-from studio.checkpoint import row_reader
 from studio.checkpoint.layers import ratio_defining
-from studio.compression import compress as compress_module
-from studio.planning.choice import Choice, Pin
+from studio.planning.choice import Choice
 from studio.quantization.scheme import Mode, Scheme
 from studio.session.session import Session, _fitting
-from tests.conftest import save_tiny_model
 from tests.small import counted_reads
 from tests.steps import finish
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 MIXED = Choice(ratio=0.5)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two models whose layers have the same names, and one of other names."""
-    folder = tmp_path_factory.mktemp("models")
-    save_tiny_model("llama", folder / "first")
-    save_tiny_model("llama", folder / "second", intermediate_size=192)
-    save_tiny_model("gpt2", folder / "other")
-    return {path.name: path for path in folder.iterdir()}
-
-
-@pytest.fixture
-def session(tmp_path: Path, models: dict[str, Path]) -> Iterator[Session]:
-    visitor = Session(paths=True, workspace=tmp_path / "workspace")
-    finish(visitor.open(str(models["first"])))
-    yield visitor
-    visitor.close()
 
 
 @pytest.fixture
@@ -50,9 +29,6 @@ def reads(monkeypatch: pytest.MonkeyPatch, here: None) -> list[Any]:
 def weights_of(session: Session) -> set[str]:
     assert session.checkpoint is not None
     return {layer.name for layer in session.checkpoint.layers if layer.is_weight}
-
-
-# survey
 
 
 def test_a_survey_is_known_as_it_comes(session: Session) -> None:
@@ -188,12 +164,6 @@ def test_opening_another_model_ends_the_compression(session: Session, models: di
     assert session.checkpoint.name == str(models[name])
 
 
-def test_pins_were_for_the_model_before(session: Session, models: dict[str, Path]) -> None:
-    session.pin("*", Scheme.parse("int8_asym"))
-    finish(session.open(str(models["second"])))
-    assert session.choice.pins == ()
-
-
 @pytest.mark.parametrize("name", ["second", "other"])
 def test_a_survey_that_ends_after_another_model_was_opened_leaves_that_alone(
     session: Session, models: dict[str, Path], name: str
@@ -321,141 +291,3 @@ def test_a_sample_is_reported_and_not_taken_for_measured(session: Session) -> No
     assert set(events) == {"sample"}
     assert session.known.layers == {}
     assert session.scores is None
-
-
-# pins
-
-
-def test_a_pin_is_planned_around_and_can_be_undone(session: Session) -> None:
-    before = session.plan
-    plan = session.pin(f" {Q_PROJ} ", None)
-    assert plan.scheme_of(Q_PROJ) is None
-    assert session.can_undo
-    assert session.undo() == before
-    assert session.choice.pins == ()
-    assert not session.can_undo
-
-
-def test_undo_at_the_start_changes_nothing(session: Session) -> None:
-    before = (session.plan, session.choice)
-    assert session.undo() is before[0]
-    assert (session.plan, session.choice) == before
-
-
-def test_the_latest_pin_comes_first_and_takes_the_place_of_its_own_pattern(session: Session) -> None:
-    session.pin("*.q_proj", None)
-    session.pin("*", Scheme(Mode.NF4, 32))
-    assert session.choice.pins == (Pin("*", Scheme(Mode.NF4, 32)), Pin("*.q_proj", None))
-    plan = session.pin("*.q_proj", Scheme(Mode.INT8_SYM))
-    assert session.choice.pins == (Pin("*.q_proj", Scheme(Mode.INT8_SYM)), Pin("*", Scheme(Mode.NF4, 32)))
-    assert plan.scheme_of(Q_PROJ) == Scheme(Mode.INT8_SYM)
-    for _ in range(3):
-        session.undo()
-    assert session.choice.pins == ()
-
-
-@pytest.mark.parametrize(
-    ("pattern", "scheme", "key"),
-    [
-        ("no.such.layer", None, "no_such_layer"),
-        ("model.norm.weight", None, "no_such_layer"),
-        ("", None, "bad_pattern"),
-        ("   ", None, "bad_pattern"),
-        ("x" * 201, None, "bad_pattern"),
-        (Q_PROJ, Scheme(Mode.NF4, 128), "pin_misfit"),
-    ],
-    ids=["unknown", "norm", "empty", "blank", "long", "misfit"],
-)
-def test_a_pin_that_cannot_be_changes_nothing(session: Session, pattern: str, scheme: Scheme | None, key: str) -> None:
-    before = (session.plan, session.choice, session.can_undo)
-    with pytest.raises(SchemeError) as caught:
-        session.pin(pattern, scheme)
-    assert caught.value.key == key
-    assert "{" not in caught.value.sentence()
-    assert (session.plan, session.choice, session.can_undo) == before
-
-
-def test_the_same_choice_again_is_nothing_to_undo(session: Session) -> None:
-    session.choose(MIXED)
-    session.choose(MIXED)
-    session.undo()
-    assert not session.can_undo
-
-
-def test_another_model_has_nothing_to_undo(session: Session, models: dict[str, Path]) -> None:
-    session.pin(Q_PROJ, None)
-    finish(session.open(str(models["second"])))
-    assert not session.can_undo
-
-
-# interrupted compressions
-
-
-@pytest.fixture
-def _small_pieces(monkeypatch: pytest.MonkeyPatch, here: None) -> None:
-    monkeypatch.setattr(row_reader, "CHUNK_WEIGHTS", 2048)
-
-
-def half_way(session: Session) -> Any:
-    steps = session.compress()
-    while True:
-        event = next(steps)
-        if event.stage == "compress" and event.fraction is not None and event.fraction > 0.5:
-            return steps
-
-
-def weights_file(session: Session) -> bytes:
-    assert session.folder is not None
-    return (session.folder / "weights.studio").read_bytes()
-
-
-@pytest.mark.usefixtures("_small_pieces")
-@pytest.mark.parametrize("how", ["stop", "close", "another_visitor"])
-def test_an_interrupted_compression_is_taken_up_again(
-    session: Session, models: dict[str, Path], tmp_path: Path, how: str
-) -> None:
-    finish(session.compress())
-    expected = weights_file(session)
-    steps = half_way(session)
-    if how == "stop":
-        session.stop("compress")
-        with pytest.raises(Cancelled):
-            next(steps)
-    steps.close()
-    other = session
-    if how == "another_visitor":
-        session.close()
-        other = Session(paths=True, workspace=tmp_path / "other")
-        finish(other.open(str(models["first"])))
-    done = finish(other.compress())
-    assert 0 < done.resumed < len(done.plan.assignments)
-    assert weights_file(other) == expected
-    other.close()
-
-
-@pytest.mark.usefixtures("_small_pieces")
-def test_two_at_the_same_job_do_not_disturb_each_other(
-    session: Session, models: dict[str, Path], tmp_path: Path
-) -> None:
-    other = Session(paths=True, workspace=tmp_path / "other")
-    finish(other.open(str(models["first"])))
-    ours, theirs = half_way(session), half_way(other)
-    finish(ours)
-    finish(theirs)
-    assert weights_file(session) == weights_file(other)
-    assert session.compressed is not None
-    assert other.compressed is not None
-    assert session.compressed.resumed == other.compressed.resumed == 0
-    other.close()
-
-
-def test_an_error_leaves_nothing_to_go_on_with(
-    session: Session, own_cache: Path, monkeypatch: pytest.MonkeyPatch, here: None
-) -> None:
-    def fail(*_: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(compress_module, "quantize", fail)
-    with pytest.raises(MemoryError):
-        finish(session.compress())
-    assert not [path for path in own_cache.rglob("*") if ".safetensors" in path.name]
