@@ -50,7 +50,7 @@ def run(name: str, tests: Sequence[str], more: Mapping[str, str] | None = None) 
         command = ["setarch", "-R", *command]
     minutes_to_compile = "tests/unit/runtime/test_products.py::test_processors_that_know_less"
     command += ["--deselect", minutes_to_compile]
-    env = os.environ | environment(name) | (more or {})
+    env = os.environ | environment(name) | dict(more or {})
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from studio.checkpoint import hub
-from studio.checkpoint.file_names import WEIGHTS
+from studio.checkpoint.file_names import INDEX, WEIGHTS
 
 REPO = "owner/small"
 
@@ -35,5 +34,5 @@ def sharded(folder: Path) -> Path:
     names = {"embed": "model-00001-of-00002.safetensors", "head": "model-00002-of-00002.safetensors"}
     for seed, (tensor, name) in enumerate(names.items()):
         save_file({tensor: weight(seed)}, folder / name)
-    (folder / hub.INDEX).write_text(json.dumps({"weight_map": names}))
+    (folder / INDEX).write_text(json.dumps({"weight_map": names}))
     return folder

@@ -15,6 +15,8 @@ import warnings
 from studio.cli import serve, plans, evaluate, chat  # isort: skip  # each adds its commands, in the order of the help
 from studio.cli.options import app
 
+__all__ = ["app", "main"]
+
 COMMANDS = (serve, plans, evaluate, chat)
 
 

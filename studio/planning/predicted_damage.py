@@ -87,7 +87,7 @@ def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict
 
     def listen(name: str, _: Any, given: tuple[Any, ...], said: Any) -> None:
         if given and given[0].numel() and isinstance(said, Tensor) and said.requires_grad:
-            said.register_hook(partial(pulled, name, given[0].detach()))  # type: ignore[no-untyped-call]
+            said.register_hook(partial(pulled, name, given[0].detach()))
 
     for layer in checkpoint.layers:
         if layer.kind is Kind.LINEAR and len(layer.shape) == 2:

@@ -79,7 +79,7 @@ def test_a_file_and_a_data_set_are_read_and_named(tiny_model: TinyModel, tmp_pat
     ]
     assert [facts["text"] for facts in figures] == ["mine.txt", name]
     assert figures[0]["perplexity"] == figures[1]["perplexity"]  # the same words
-    folders = []
+    folders: list[Path] = []
     for given in (tmp_path / "mine.txt", name):
         folders.append(tmp_path / f"out{len(folders)}")
         assert run(*calibrated(model, folders[-1], "--calibrate", given)).code == 0

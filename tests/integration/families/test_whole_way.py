@@ -29,13 +29,9 @@ from studio.quantization.scheme import Scheme
 from studio.runtime.decoder import MOST_TOKENS, GeneralDecoder
 from studio.runtime.model import load_compressed, load_original
 from studio.runtime.sampling import Sampling
-from tests.family_models import CONFIGS, READERS, WITH_EYES, Made, V, distance, logits, reference
+from tests.family_models import BOUND, CONFIGS, READERS, WITH_EYES, Made, V, distance, logits, reference
 from tests.small import CountedRanges
 from tests.steps import finish
-
-BOUND = 0.03
-"""Relative error of the logits of two models in bf16 that multiply in a different order."""
-
 
 of_every_family = pytest.mark.parametrize("family", CONFIGS)
 

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from studio.base.errors import CheckpointError, HubError, ModelError
 from studio.checkpoint import hub
-from studio.checkpoint.file_names import CONFIG, WEIGHTS
+from studio.checkpoint.file_names import CONFIG, INDEX, PACKED, WEIGHTS
 from studio.checkpoint.json_file import MAX_BYTES
 from tests.hub_server import LocalHub
 from tests.small_repository import REPO, UNWANTED, sharded, weight
@@ -106,7 +106,7 @@ class TestInspect:
         assert caught.value.key == key
 
     def test_a_repository_of_an_export(self, server: LocalHub, folder: Path) -> None:
-        (folder / WEIGHTS).rename(folder / hub.PACKED)
+        (folder / WEIGHTS).rename(folder / PACKED)
         server.add(REPO, folder)
         with pytest.raises(ModelError, match="compressed already"):
             hub.inspect(REPO)
@@ -177,17 +177,17 @@ class TestInspect:
     @pytest.mark.parametrize(
         ("weight_map", "key", "named"),
         [
-            ({}, "index_without_map", hub.INDEX),
-            ([], "index_without_map", hub.INDEX),
+            ({}, "index_without_map", INDEX),
+            ([], "index_without_map", INDEX),
             ({"embed": "nowhere.safetensors"}, "missing_file", "nowhere.safetensors"),
-            ({"embed": "../x.safetensors"}, "bad_index", hub.INDEX),
-            ({"embed": 1}, "bad_index", hub.INDEX),
-            ({"embed": "README.md"}, "bad_index", hub.INDEX),
+            ({"embed": "../x.safetensors"}, "bad_index", INDEX),
+            ({"embed": 1}, "bad_index", INDEX),
+            ({"embed": "README.md"}, "bad_index", INDEX),
         ],
         ids=str,
     )
     def test_an_index_that_lies(self, weight_map: Any, key: str, named: str, server: LocalHub, folder: Path) -> None:
-        (sharded(folder) / hub.INDEX).write_text(json.dumps({"weight_map": weight_map}))
+        (sharded(folder) / INDEX).write_text(json.dumps({"weight_map": weight_map}))
         server.add(REPO, folder)
         with pytest.raises(CheckpointError) as caught:
             hub.inspect(REPO)

@@ -63,7 +63,7 @@ def test_every_button_comes_back_whatever_happens(
 ) -> None:
     page = visitor.page
     visitor.compress()
-    visitor.conversation("Hello")
+    visitor.talk("Hello")
     for job in ("compress", "chat", "archive", "measure_drift", "sample", "measure"):
         monkeypatch.setattr(Session, job, ends(error))
     choose(visitor, Choice(group_size=32))
@@ -71,7 +71,7 @@ def test_every_button_comes_back_whatever_happens(
 
     visitor.compress()
     assert sentence in visitor.says(page.plan.progress)
-    visitor.conversation("Hello again")
+    visitor.talk("Hello again")
     assert sentence in visitor.says(page.chat.notice)
     visitor.do("queue_talk")
     visitor.do("regenerate", "", *SAMPLING)

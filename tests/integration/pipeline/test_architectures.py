@@ -96,7 +96,8 @@ def dequantized(file: Any, weight: PackedWeight) -> Tensor:
         values = codes.double() - zero_point.double()
     else:
         values = codes.double() - (8 if scheme.mode.bits == 4 else 0)
-    return values * scale.repeat_interleave(width // scale.shape[1], dim=1)
+    dequantized: Tensor = values * scale.repeat_interleave(width // scale.shape[1], dim=1)
+    return dequantized
 
 
 def transformers_model(source: Path) -> nn.Module:

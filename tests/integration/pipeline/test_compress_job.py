@@ -25,10 +25,13 @@ def test_progress_never_pauses_for_half_a_second_of_work(builtin: Checkpoint, wo
     finish(session.open("builtin"))
     session.choose(Choice.of("nf4", 64, 1, "int8_asym"))
     began = time.thread_time()
-    gaps, fractions, details = [], [], set()
+    gaps: list[float] = []
+    fractions: list[float] = []
+    details = set()
     for event in session.compress():
         gaps.append(time.thread_time() - began)
         began = time.thread_time()
+        assert event.fraction is not None
         fractions.append(event.fraction)
         details.add(event.detail)
     session.close()

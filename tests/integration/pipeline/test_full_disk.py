@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from studio.base.errors import ResourceError
-from studio.session import session as session_module
 from studio.session.session import Session
 from tests.steps import finish
 from tests.visits import files, until
@@ -59,7 +58,7 @@ def test_a_disk_that_fills_up_while_archiving_leaves_nothing(opened: Session, tm
 def test_a_disk_that_is_too_small_is_found_before_the_work(
     opened: Session, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 64 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 64 << 20))
     steps = opened.compress()
     with pytest.raises(ResourceError) as caught:
         until(steps, "compress")

@@ -46,7 +46,7 @@ def test_the_latest_pin_comes_first_and_takes_the_place_of_its_own_pattern(sessi
     assert plan.scheme_of(Q_PROJ) == Scheme(Mode.INT8_SYM)
     for _ in range(3):
         session.undo()
-    assert session.choice.pins == ()
+    assert not session.choice.pins
 
 
 @pytest.mark.parametrize(

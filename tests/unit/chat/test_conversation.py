@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from studio.chat.answer import LoadedModel, answer
+from studio.chat.answer import LoadedModel, Reply, answer
 from studio.chat.columns import original_column
 from studio.chat.conversation import Conversation
 from studio.chat.model_pool import Pool
@@ -13,6 +14,13 @@ from studio.checkpoint.checkpoint import of_folder
 from studio.runtime.decoder import GeneralDecoder, PrefixCache
 from studio.runtime.sampling import Sampling
 from tests.conversations import BOOK, LONG, last, user
+
+
+def logits_of(reply: Reply) -> Tensor:
+    """Return what an answer's last token was picked from."""
+    assert reply.newest is not None
+    assert reply.newest.logits is not None
+    return reply.newest.logits
 
 
 @pytest.mark.parametrize("bits", [16, 8, 4])
@@ -27,7 +35,7 @@ def test_a_conversation_that_goes_on_says_what_a_fresh_one_does(loaded: LoadedMo
         assert reply.text == fresh.text
         assert reply.kept_tokens >= 128
         assert counted.tokens == reply.prompt_tokens - reply.kept_tokens + reply.tokens - 1  # type: ignore[attr-defined]
-        assert torch.equal(reply.newest.logits, fresh.newest.logits)  # type: ignore[union-attr]
+        assert torch.equal(logits_of(reply), logits_of(fresh))
 
 
 def test_another_width_or_conversation_is_read_from_the_beginning(loaded: LoadedModel) -> None:

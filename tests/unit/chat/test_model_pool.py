@@ -12,24 +12,17 @@ from studio.chat import model_pool as pool_module
 from studio.chat.columns import original_column
 from studio.chat.conversation import Conversation
 from studio.chat.model_pool import Pool
+from studio.chat.worker_model import Prefix
 from studio.checkpoint.checkpoint import of_folder
-from studio.runtime.decoder import PrefixCache
 from tests.conversations import LONG
 
 
-class Held(PrefixCache):
+class Held(Prefix):
     """A resting conversation of a size that was made up."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.size = size
-
-    @property
-    def nbytes(self) -> int:
-        return self.size
-
-    def forget(self) -> None:
-        self.size = 0
+        self.nbytes = size
 
 
 def test_resting_conversations_make_room_for_a_model_the_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:

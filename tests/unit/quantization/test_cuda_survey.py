@@ -87,8 +87,8 @@ def assert_measured(weight: Tensor, schemes: list[Scheme]) -> None:
         difference = dequantize(rounded, scheme.mode) - weight
         assert_close(sums[scheme], float(difference.double().square().sum()), str(scheme))
     assert_close(square, float(weight.double().square().sum()), "square")
-    rounded = dequantize(round_to_nearest(weight, Scheme(Mode.INT8_ASYM)), Mode.INT8_ASYM)
-    assert_close(worst, float((rounded - weight).double().square().mean(1).max()), "channel error")
+    backup = dequantize(round_to_nearest(weight, Scheme(Mode.INT8_ASYM)), Mode.INT8_ASYM)
+    assert_close(worst, float((backup - weight).double().square().mean(1).max()), "channel error")
 
 
 def assert_close(found: float, expected: float, what: str) -> None:

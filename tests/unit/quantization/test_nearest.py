@@ -52,15 +52,17 @@ def nearest_float(normal: np.ndarray, magnitudes: np.ndarray, sign: int) -> np.n
         normal = normal.astype(np.float16)
     distances = np.abs(np.abs(normal).astype(np.float64)[:, None] - magnitudes)
     is_odd = np.arange(len(magnitudes)) % 2
-    return np.lexsort((np.broadcast_to(is_odd, distances.shape), distances))[:, 0] + sign * np.signbit(normal)
+    order: np.ndarray = np.lexsort((np.broadcast_to(is_odd, distances.shape), distances))
+    codes: np.ndarray = order[:, 0] + sign * np.signbit(normal)
+    return codes
 
 
 def nncf(group: np.ndarray, mode: Mode) -> tuple[np.ndarray, np.float32, int | None]:
     """Return codes as stored, fp32 scale and zero point of one group of fp32 weights."""
     low, high, largest = group.min(), group.max(), np.abs(group).max()
     if mode in LEVELS:
-        levels, top = LEVELS[mode]
-        scale = max(largest / np.float32(top), SMALLEST_SCALE)
+        levels, highest = LEVELS[mode]
+        scale = max(largest / np.float32(highest), SMALLEST_SCALE)
         distances = np.abs((group / scale).astype(np.float64)[:, None] - np.array(levels))
         return distances.argmin(axis=1), scale, None
     if mode in FLOATS:

@@ -75,7 +75,8 @@ def test_the_first_code_of_two_is_in_the_low_half() -> None:
 
 
 def test_every_format_is_packed_here() -> None:
-    assert {param.values[0].mode for param in GRID} == set(Mode)
+    packed = [param.values[0] for param in GRID]
+    assert {scheme.mode for scheme in packed if isinstance(scheme, Scheme)} == set(Mode)
 
 
 def test_codes_of_2_and_3_bits_run_on_low_bits_first() -> None:

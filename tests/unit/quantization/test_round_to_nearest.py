@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from collections.abc import Collection
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ if shutil.which("cc") is None:
     pytest.skip("no compiler", allow_module_level=True)
 
 
-def schemes_of(modes: object, width: int, sizes: tuple[int, ...] = (-1, 16, 32, 64, 11)) -> list[Scheme]:
+def schemes_of(modes: Collection[Mode], width: int, sizes: tuple[int, ...] = (-1, 16, 32, 64, 11)) -> list[Scheme]:
     """Return every scheme of these modes whose groups divide ``width``."""
     found = [
         Scheme.of(mode, size) for mode in Mode if mode in modes for size in (sizes if mode.is_grouped else sizes[:1])

@@ -84,7 +84,7 @@ in_every_case = pytest.mark.parametrize("case", CASES, ids=str)
 of_every_kind = pytest.mark.parametrize(
     "case",
     [
-        Case(scheme, 50, 192, product)
+        Case(scheme, 50, 192, product)  # type: ignore[type-abstract]  # all of them concrete
         for scheme, product in [
             ("int4_sym-g64", Int4Product),
             ("int4_asym-g64", Int4Product),

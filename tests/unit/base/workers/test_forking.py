@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import importlib
 import json
 import os
@@ -17,7 +18,7 @@ import pytest
 
 from studio.base.errors import ProcessError
 from studio.base.settings import settings
-from studio.base.workers import Ending, ProcessWorker, forking, start, zygote
+from studio.base.workers import Ending, ProcessWorker, forking, shared_page, start, zygote
 from studio.base.workers import child as child_module
 from studio.base.workers.forking import MESSAGE, ZYGOTE, Zygote
 from tests import worker_jobs as jobs
@@ -28,8 +29,8 @@ from tests.worker_jobs import PATIENCE
 def asking(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """A zygote's loop in a thread of this process, which forks nothing."""
     monkeypatch.setattr(zygote, "PRELOAD", ())
-    monkeypatch.setattr(zygote.shared_page, "create", lambda: None)
-    monkeypatch.setattr(zygote.gc, "freeze", lambda: None)
+    monkeypatch.setattr(shared_page, "create", lambda: None)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     ours.settimeout(PATIENCE)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MESSAGE)

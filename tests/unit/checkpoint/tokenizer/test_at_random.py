@@ -31,7 +31,7 @@ SECTIONS = (
 )
 
 
-ODD = (
+ODD: tuple[Any, ...] = (
     None,
     -1,
     0,
