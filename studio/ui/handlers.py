@@ -153,7 +153,14 @@ class Handlers:
         size = now.group_size if group_size is None else int(group_size)
         share = round(float(ratio), 4)
         chosen = Choice.of(
-            mode, size, share, backup, group_size_fallback, all_layers, method=method, sensitivity=sensitivity
+            mode,
+            size,
+            share,
+            backup,
+            group_size_fallback=group_size_fallback,
+            all_layers=all_layers,
+            method=method,
+            sensitivity=sensitivity,
         )
         chosen = replace(chosen, pins=now.pins)
         if chosen == now and session.plan is not None:
