@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from studio.base.errors import SchemeError
-from studio.planning.option import Option, Word
+from studio.planning.option import Option
 from studio.quantization.methods import Method, parse_method
 from studio.quantization.scheme import BACKUPS, GROUP_SIZES, Mode, Scheme, parse_backup, parse_mode
 
@@ -181,11 +181,11 @@ class Choice:
         unsaid = {name: each.unsaid for name, each in OPTIONS.items() if said.get(name) is None}
         return replace(made, **{name: find(made) for name, find in unsaid.items() if find is not None})
 
-    def words(self) -> dict[str, Word]:
+    def words(self) -> dict[str, Any]:
         """Return the word for each field, by its name: ``Choice.of(**choice.words()) == choice``."""
         return {name: each.write(getattr(self, name)) for name, each in OPTIONS.items()}
 
-    def facts(self) -> dict[str, Word]:
+    def facts(self) -> dict[str, Any]:
         """Return the words for what is carried out: the group size is the mode's own, where it has its own."""
         return self.words() | {"group_size": self.primary.group_size}
 

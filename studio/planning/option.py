@@ -40,8 +40,13 @@ class Option:
 
     def of(self, name: str, default: Any) -> "Option":
         """Return this option for the field called ``name``."""
-        key = self.key or name
-        return replace(self, default=default, key=key, flags=self.flags or (f"--{key.replace('_', '-')}",))
+        named = replace(self, key=self.key or name, default=default)
+        return replace(named, flags=named.flags or (f"--{named.slug}",))
+
+    @property
+    def slug(self) -> str:
+        """The key as flags and elements of a page are written: ``group-size``."""
+        return self.key.replace("_", "-")
 
     @property
     def default_word(self) -> Word:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from html import unescape
 from operator import attrgetter
@@ -19,16 +20,21 @@ from studio.evaluation import evaluate
 from studio.evaluation.questions import Question
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
+from studio.quantization.scheme import Mode
 from studio.session.session import Session
-from studio.ui import panels, updates
+from studio.ui import panels
 from studio.ui.chat_handlers import ChatHandlers
 from studio.ui.drift_handlers import DriftHandlers
+from studio.ui.events import wire
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page, build
 from tests.conftest import SENTENCES, save_tiny_model
+from tests.steps import finish
 
 pytestmark = pytest.mark.usefixtures("own_cache", "_few")
 SAMPLING = ("", 16, 8, 0.0, 1.0, 0, 1.0, 0)
+UNUSUAL = Choice(Mode.NF4, 32, 0.8, None, "adjust", all_layers=True, sensitivity="damage", method=Method.GPTQ)
+"""No field as it is by default."""
 LAYERS = ("model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.up_proj.weight")
 
 
@@ -66,15 +72,15 @@ class Visitor:
         self.shown: dict[Block, dict[str, Any]] = {}
         self._handlers = [kind(page) for kind in (Handlers, ChatHandlers, DriftHandlers)]
 
-    def do(self, name: str, *inputs: Any) -> None:
+    def do(self, name: str, *inputs: Any, **named: Any) -> None:
         """Run an event to its end."""
-        for _ in self.steps(name, *inputs):
+        for _ in self.steps(name, *inputs, **named):
             pass
 
-    def steps(self, name: str, *inputs: Any) -> Iterator[None]:
+    def steps(self, name: str, *inputs: Any, **named: Any) -> Iterator[None]:
         """Run an event; yield whenever the browser has got an update."""
         [handler] = [getattr(each, name) for each in self._handlers if hasattr(each, name)]
-        for changes in handler(self.session, self.language, *inputs):
+        for changes in handler(self.session, self.language, *inputs, **named):
             for component, change in changes.items():
                 properties = change if isinstance(change, dict) else {"value": change}
                 self.shown.setdefault(component, {}).update(properties)
@@ -106,17 +112,55 @@ def visitor(page: Page, models: dict[str, str], tmp_path: Path) -> Iterator[Visi
 
 
 def choose(visitor: Visitor, choice: Choice) -> None:
-    visitor.do(
-        "choose",
-        choice.mode.value,
-        choice.group_size,
-        choice.ratio,
-        updates.backup_name(choice.backup),
-        choice.group_size_fallback,
-        choice.all_layers,
-        choice.sensitivity,
-        choice.method.value,
+    visitor.do("choose", **{name: choice.words()[name] for name in visitor.page.plan.controls})
+
+
+# choices
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["as built", "turned round"])
+def test_a_control_is_read_by_its_name_wherever_it_stands(turned: bool, models: dict[str, str], tmp_path: Path) -> None:
+    """What the browser sends has an order, and nobody but Gradio knows it."""
+
+    async def moved(session: Session) -> None:
+        blocks, page = build(lambda _: None)
+        order = list(page.plan.controls.items())
+        page = replace(page, plan=replace(page.plan, controls=dict(reversed(order) if turned else order)))
+        with blocks:
+            wire(page, blocks)
+        [function] = [each for each in blocks.fns.values() if each.name == "choose"]
+        names = {component: name for name, component in page.plan.controls.items()}
+        sent = [UNUSUAL.words()[names[component]] for component in function.inputs[2:]]
+        assert [names[component] for component in function.inputs[2:]] == list(page.plan.controls)
+        await blocks.call_function(function, [session, "en", *sent])
+
+    with closing(Session(paths=True, workspace=tmp_path / "workspace")) as session:
+        finish(session.open(models["first"]))
+        asyncio.run(moved(session))
+        assert session.choice == UNUSUAL
+
+
+def test_pins_and_what_is_not_picked_stay_as_they_are(visitor: Visitor) -> None:
+    visitor.do("pin", LAYERS[0], "none")
+    before = visitor.session.choice
+    words = {name: before.words()[name] for name in visitor.page.plan.controls} | {
+        "group_size": None,
+        "ratio": 0.1 + 0.2,
+    }
+    visitor.do("choose", **words)
+    assert visitor.session.choice == replace(before, ratio=0.3)
+
+
+def test_undo_sets_every_control_back(visitor: Visitor) -> None:
+    before = visitor.session.choice
+    choose(
+        visitor, Choice(Mode.NF4, 32, 0.8, None, "adjust", all_layers=True, sensitivity="damage", method=Method.GPTQ)
     )
+    visitor.do("undo")
+    controls = visitor.page.plan.controls
+    assert {name: visitor.shown[each]["value"] for name, each in controls.items()} == {
+        name: before.words()[name] for name in controls
+    }
 
 
 # texts
