@@ -8,7 +8,6 @@ from gradio.blocks import Block
 
 from studio.planning.choice import Choice
 from studio.session.session import Session
-from studio.ui import updates
 from studio.ui.chat_handlers import ChatHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
@@ -28,15 +27,15 @@ class Visitor:
         self.shown: dict[Block, dict[str, Any]] = {}
         self._handlers = [kind(page) for kind in (Handlers, ChatHandlers, DriftHandlers)]
 
-    def do(self, name: str, *inputs: Any) -> None:
+    def do(self, name: str, *inputs: Any, **named: Any) -> None:
         """Run an event to its end."""
-        for _ in self.steps(name, *inputs):
+        for _ in self.steps(name, *inputs, **named):
             pass
 
-    def steps(self, name: str, *inputs: Any) -> Iterator[None]:
+    def steps(self, name: str, *inputs: Any, **named: Any) -> Iterator[None]:
         """Run an event; yield whenever the browser has got an update."""
         [handler] = [getattr(each, name) for each in self._handlers if hasattr(each, name)]
-        for changes in handler(self.session, self.language, *inputs):
+        for changes in handler(self.session, self.language, *inputs, **named):
             for component, change in changes.items():
                 properties = change if isinstance(change, dict) else {"value": change}
                 self.shown.setdefault(component, {}).update(properties)
@@ -58,17 +57,7 @@ class Visitor:
 
 
 def choose(visitor: Visitor, choice: Choice) -> None:
-    visitor.do(
-        "choose",
-        choice.mode.value,
-        choice.group_size,
-        choice.ratio,
-        updates.backup_name(choice.backup),
-        choice.group_size_fallback,
-        choice.all_layers,
-        choice.sensitivity,
-        choice.method.value,
-    )
+    visitor.do("choose", **{name: choice.words()[name] for name in visitor.page.plan.controls})
 
 
 class Picked:

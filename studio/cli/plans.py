@@ -8,25 +8,9 @@ import typer
 
 from studio.base.text import text
 from studio.base.typed_paths import typed_path
-from studio.cli.options import (
-    AllLayers,
-    AsJson,
-    Backup,
-    By,
-    Calibrate,
-    GroupSize,
-    GroupSizeFallback,
-    Ignored,
-    MethodName,
-    ModelName,
-    ModeName,
-    Pins,
-    Ratio,
-    app,
-)
+from studio.cli.options import AsJson, Calibrate, Chosen, ModelName, app, with_choice
 from studio.cli.target_folder import move_in, workspace_for
 from studio.cli.terminal import Terminal, language, say, terminal
-from studio.quantization.methods import Method
 
 if TYPE_CHECKING:
     from studio.checkpoint.checkpoint import Checkpoint
@@ -34,24 +18,13 @@ if TYPE_CHECKING:
 
 
 @app.command(help=say("help_estimate"))
-def estimate(
-    model: ModelName,
-    mode: ModeName = "int4_asym",
-    group_size: GroupSize = None,
-    ratio: Ratio = 1.0,
-    backup: Backup = None,
-    group_size_fallback: GroupSizeFallback = "error",
-    all_layers: AllLayers = False,
-    sensitivity: By = None,
-    pin: Pins = None,
-    ignore: Ignored = None,
-    as_json: AsJson = False,
-) -> None:
+@with_choice("method")  # which changes no size
+def estimate(model: ModelName, chosen: Chosen, as_json: AsJson = False) -> None:
     with terminal(as_json) as here:
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows
 
-        session = _session(mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore)
-        checkpoint = _open(here, session, model, group_size is not None)
+        session = _session(chosen)
+        checkpoint = _open(here, session, model, "group_size" in chosen)
         if session.choice.is_mixed:
             here.follow(session.rank())
         plan = session.choose(session.choice)
@@ -87,19 +60,11 @@ def survey(
 
 
 @app.command(help=say("help_compress"))
+@with_choice()
 def compress(
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help=say("help_out"), show_default=False)],
-    mode: ModeName = "int4_asym",
-    group_size: GroupSize = None,
-    ratio: Ratio = 1.0,
-    backup: Backup = None,
-    group_size_fallback: GroupSizeFallback = "error",
-    all_layers: AllLayers = False,
-    sensitivity: By = None,
-    pin: Pins = None,
-    ignore: Ignored = None,
-    method: MethodName = "nearest",
+    chosen: Chosen,
     calibrate: Calibrate = "builtin",
     as_json: AsJson = False,
 ) -> None:
@@ -108,9 +73,7 @@ def compress(
         from studio.calibration.texts import BUILTIN, GENERATED
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
 
-        session = _session(
-            mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore, method
-        )
+        session = _session(chosen)
         is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
         here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
         target = typed_path(out).resolve()
@@ -118,7 +81,7 @@ def compress(
             if calibrate != BUILTIN:  # before a model is fetched for nothing
                 is_named = calibrate == GENERATED.name or is_dataset(calibrate)
                 session.calibrate_on(calibrate if is_named else typed_path(calibrate))
-            checkpoint = _open(here, session, model, group_size is not None)
+            checkpoint = _open(here, session, model, "group_size" in chosen)
             done = here.follow(session.compress())
             assert session.folder is not None
             move_in(session.folder, target)
@@ -132,26 +95,12 @@ def compress(
         here.answer(facts | more, heading(checkpoint), rows)
 
 
-def _session(
-    mode: str,
-    group_size: int | None,
-    ratio: float,
-    backup: str | None,
-    group_size_fallback: str,
-    all_layers: bool,
-    sensitivity: str | None,
-    pins: list[str] | None,
-    ignored: list[str] | None,
-    method: str = Method.NEAREST,
-) -> "Session":
+def _session(chosen: Chosen) -> "Session":
     """Return a session with these choices, which are checked before any model is touched."""
     from studio.planning.choice import Choice
     from studio.session.session import Session
 
-    size = Choice().group_size if group_size is None else group_size
-    marks = [*(pins or ()), *(f"{pattern}=none" for pattern in ignored or ())]
-    choice = Choice.of(mode, size, ratio, backup, group_size_fallback, all_layers, marks, method, sensitivity)
-    return Session(paths=True, choice=choice)
+    return Session(paths=True, choice=Choice.of(**chosen))
 
 
 def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":

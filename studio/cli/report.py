@@ -13,6 +13,7 @@ from studio.checkpoint.layers import Layer
 from studio.cli.terminal import language, say
 from studio.evaluation.drift import Drift
 from studio.evaluation.figures import Evaluation, Spread
+from studio.planning.choice import OPTIONS
 from studio.planning.plan import Plan
 from studio.planning.sampled_survey import CONFIDENCE, Interval, SampledLayer
 from studio.planning.survey import Survey
@@ -38,7 +39,6 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def plan_facts(plan: Plan, errors: Mapping[str, float] | None = None) -> dict[str, Any]:
     """Return a plan for ``--json``; with ``errors``, each layer's relative error is beside it, null where kept."""
-    choice = plan.choice
     layers: list[dict[str, Any]] = [
         {
             "name": a.layer.name,
@@ -50,15 +50,7 @@ def plan_facts(plan: Plan, errors: Mapping[str, float] | None = None) -> dict[st
         for a in plan.assignments
     ]
     return {
-        "mode": choice.mode.value,
-        "group_size": choice.primary.group_size,
-        "ratio": choice.ratio,
-        "backup": "none" if choice.backup is None else choice.backup.value,
-        "misfit": choice.group_size_fallback,
-        "all_layers": choice.all_layers,
-        "pins": [str(pin) for pin in choice.pins],
-        "method": choice.method.value,
-        "sensitivity": choice.sensitivity,
+        **{OPTIONS[name].key: word for name, word in plan.choice.facts().items()},
         "exact": plan.is_exact,
         "original_bytes": plan.original_bytes,
         "compressed_bytes": plan.compressed_bytes,

@@ -85,7 +85,6 @@ def archive(folder: Path, file: Path) -> Generator[tuple[int, int], None, Path]:
 
 def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path, calibration: str) -> Recipe:
     plan = compressed.plan
-    choice = plan.choice
     return Recipe(
         source=Source(
             model=checkpoint.name if checkpoint.base_model else Path(checkpoint.name).resolve().name,
@@ -94,18 +93,7 @@ def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path, calibr
             base_model=checkpoint.base_model,
             license=checkpoint.license,
         ),
-        choices=Choices(
-            mode=choice.mode.value,
-            group_size=choice.primary.group_size,
-            ratio=choice.ratio,
-            backup="none" if choice.backup is None else choice.backup.value,
-            group_size_fallback=choice.group_size_fallback,
-            all_layers=choice.all_layers,
-            pins=tuple(str(pin) for pin in choice.pins),
-            method=choice.method.value,
-            sensitivity=choice.sensitivity,
-            calibration=calibration,
-        ),
+        choices=Choices.model_validate(plan.choice.facts() | {"calibration": calibration}),
         weights=tuple(_weight(a, compressed) for a in plan.assignments if a.scheme is not None),
         original_bytes=plan.original_bytes,
         compressed_bytes=plan.compressed_bytes,

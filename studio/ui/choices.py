@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from studio.base.text import text
 from studio.checkpoint.layers import ratio_defining
-from studio.planning.choice import GROUP_SIZE_FALLBACKS, SENSITIVITIES
+from studio.planning.option import Option
 from studio.quantization.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
 from studio.session.session import Session
 from studio.ui.map_text import COLOURS, MAX_CHIPS, MAX_NAMES
@@ -48,14 +48,9 @@ def backup_choices(language: str, mode: Mode = Mode.INT4_ASYM) -> list[tuple[str
     return [*((backup.value, backup.value) for backup in modes), (text("plan.backup_none", language), "none")]
 
 
-def group_size_fallback_choices(language: str) -> list[tuple[str, str]]:
-    """Return NNCF's three behaviours for a group that does not divide."""
-    return [(text(f"plan.misfit_{behaviour}", language), behaviour) for behaviour in GROUP_SIZE_FALLBACKS]
-
-
-def sensitivity_choices(language: str) -> list[tuple[str, str]]:
-    """Return what the ratio can go by."""
-    return [(text(f"plan.sensitivity_{sensitivity}", language), sensitivity) for sensitivity in SENSITIVITIES]
+def word_choices(option: Option, language: str) -> list[tuple[str, str]]:
+    """Return the words that an option can be, each with what it means."""
+    return [(text(f"plan.{option.key}_{word}", language), word) for word in option.among]
 
 
 def colour_choices(language: str) -> list[tuple[str, str]]:

@@ -281,7 +281,7 @@ def test_a_format_with_groups_of_its_own_takes_no_other(mode: Mode, size: int, a
 @pytest.mark.parametrize("group_size_fallback", ["error", "ignore", "adjust"])
 def test_a_format_with_groups_of_its_own_cannot_be_adjusted(mode: Mode, group_size_fallback: str) -> None:
     layers = [a_layer("a.weight", Kind.LINEAR, (8, 64)), a_layer("b.weight", Kind.LINEAR, (8, 50))]
-    choice = Choice.of(mode.value, 64, 1.0, "int8_asym", group_size_fallback)
+    choice = Choice.of(mode.value, 64, 1.0, "int8_asym", group_size_fallback=group_size_fallback)
     if group_size_fallback == "error":
         with pytest.raises(SchemeError):
             make_plan(layers, choice)
