@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from studio.base.text import text
 from studio.checkpoint.layers import ratio_defining
 from studio.planning.choice import GROUP_SIZE_FALLBACKS, SENSITIVITIES
+from studio.planning.figures import FIGURES
 from studio.quantization.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
 from studio.session.session import Session
-from studio.ui.map_text import COLOURS, MAX_CHIPS, MAX_NAMES
+from studio.ui.map_text import MAX_CHIPS, MAX_NAMES
 
 MODES = (
     Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.INT5_SYM, Mode.INT8_ASYM, Mode.INT8_SYM, Mode.CB4_LEARNED, Mode.CB4,
@@ -60,7 +61,7 @@ def sensitivity_choices(language: str) -> list[tuple[str, str]]:
 
 def colour_choices(language: str) -> list[tuple[str, str]]:
     """Return what the map can be coloured by."""
-    return [(text(f"map.colour_{colour}", language), colour) for colour in COLOURS]
+    return [(text(f"figure.{name}.choice", language), name) for name in FIGURES]
 
 
 def group_info(session: Session, fitting: Sequence[int], language: str) -> str:

@@ -18,11 +18,11 @@ from studio.base.workspace import own_folder
 from studio.checkpoint import hub, open_model
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
 from studio.planning.choice import Choice
+from studio.planning.figures import DEFAULT, FIGURES
 from studio.quantization.scheme import Scheme, parse_mode
 from studio.session.session import Session
 from studio.ui import choices, drift_panel, html, method_choices, updates
 from studio.ui.error_boundary import guarded
-from studio.ui.map_text import COLOURS, Colour
 from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
@@ -118,9 +118,9 @@ class Handlers:
         yield updates.figures(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
     @guarded
-    def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
+    def paint(self, session: Session, language: str, colour: str) -> Iterator[Updates]:
         """Show another figure of each layer on the map."""
-        session.colour = colour if colour in COLOURS else "weight"
+        session.colour = colour if colour in FIGURES else DEFAULT
         yield updates.map_of(self.page, session, language) | updates.missing(self.page, session, language)
 
     @guarded

@@ -10,6 +10,7 @@ from gradio.blocks import Block
 from studio.base.text import text
 from studio.chat.conversation import Turn
 from studio.checkpoint import hub, open_model
+from studio.planning.figures import FIGURES
 from studio.planning.plan import group_sizes
 from studio.quantization.scheme import GROUP_SIZES, Mode
 from studio.session.session import Session
@@ -146,15 +147,14 @@ def map_of(page: Page, session: Session, language: str) -> Updates:
 
 
 def _map(page: Page, session: Session, found: Errors | None, language: str) -> Updates:
-    plan, colour = session.plan, session.colour
-    if plan is None:
+    known, figure = map_text.known_of(session, found), FIGURES[session.colour]
+    if known is None:
         return {}
-    errors = map_text.errors_on_show(session, found, colour)
-    guessed = sampled_map.estimates(session, found) if colour == "weight" else {}
-    as_nearest = errors is not None and map_text.is_as_nearest(session, colour)
-    predicted = session.predicted_drift if colour == "damage" else None
-    is_coming = session.has_figures
-    legend = map_text.map_legend(plan, colour, errors, language, guessed, as_nearest, predicted, is_coming)
+    errors = figure.on_map(known)
+    guessed = figure.estimates(known)
+    as_nearest = errors is not None and map_text.is_as_nearest(session, figure)
+    total, is_coming = figure.total(known), session.has_figures
+    legend = map_text.map_legend(known.plan, figure, errors, language, guessed, as_nearest, total, is_coming)
     legend += sampled_map.needs_whole(session, language)
     is_offered = session.is_sampling or sampled_map.is_offered(session, found)
     offer = gr.update(
@@ -162,7 +162,7 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
     )
     return {
         page.map.legend: legend,
-        page.map.grid: heatmap(plan, errors, language, guessed, is_damage=colour == "damage"),
+        page.map.grid: heatmap(known.plan, errors, language, guessed, figure),
         page.map.estimate: offer,
         page.map.halt: gr.update(visible=session.is_sampling),
     }
