@@ -17,6 +17,7 @@ from studio.base.units import format_bytes
 from studio.base.workspace import own_folder
 from studio.checkpoint import hub, open_model
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
+from studio.export import targets
 from studio.planning.choice import Choice
 from studio.planning.figures import DEFAULT, FIGURES
 from studio.quantization.scheme import Scheme, parse_mode
@@ -270,11 +271,11 @@ class Handlers:
         yield {self.page.plan.cancel: gr.update(interactive=False)}
 
     @guarded
-    def export(self, session: Session, language: str) -> Iterator[Updates]:
+    def export(self, session: Session, language: str, target: str = targets.DEFAULT) -> Iterator[Updates]:
         """Make the one file and hand it to the browser."""
         yield updates.no_file(self.page) | {self.page.export.button: gr.update(interactive=False)}
         folder = own_folder(Path(get_upload_folder()))
-        steps = session.archive(folder)
+        steps = session.archive(folder, target)
         for event in paced(steps):
             yield {self.page.export.progress: html.progress(event, session.spoken or language)}
         language = session.spoken or language

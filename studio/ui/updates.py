@@ -10,6 +10,7 @@ from gradio.blocks import Block
 from studio.base.text import text
 from studio.chat.conversation import Turn
 from studio.checkpoint import hub, open_model
+from studio.export.targets import TARGETS
 from studio.planning.figures import FIGURES
 from studio.planning.plan import group_sizes
 from studio.quantization.scheme import GROUP_SIZES, Mode
@@ -71,6 +72,7 @@ def planned(page: Page, session: Session, language: str) -> Updates:
         **figures(page, session, language),
         page.plan.undo: gr.update(interactive=session.can_undo),
         page.map.unpin: gr.update(interactive=bool(session.choice.pins)),
+        **targets(page, session, language),
     }
 
 
@@ -203,6 +205,13 @@ def chat_at_rest(page: Page, session: Session) -> Updates:
         page.chat.regenerate: gr.update(interactive=session.conversation.last is not None),
         page.chat.edit: gr.update(interactive=session.conversation.last is not None),
     }
+
+
+def targets(page: Page, session: Session, language: str) -> Updates:
+    """Return what the plan would be in each export target; nothing where there is no choice of them."""
+    if len(TARGETS) == 1:
+        return {}
+    return {page.export.target: gr.update(choices=choices.target_choices(language, session))}
 
 
 def export_at_rest(page: Page, session: Session) -> Updates:
