@@ -49,7 +49,9 @@ def lines_of(page: str, program: str) -> list[list[str]]:
 
 def parsed(words: list[str]) -> None:
     """Parse a command without running it: KeyError for none, what typer says of an option that it does not know."""
-    COMMANDS.commands[words[0]].make_context(words[0], words[1:]).close()
+    command = COMMANDS.commands[words[0]]
+    if len(words) > 1:  # else it is only named
+        command.make_context(words[0], words[1:]).close()
 
 
 def options() -> list[tuple[str, str]]:
