@@ -22,6 +22,7 @@ from studio.calibration.token_weights import SEED, lots, rademacher_gradient
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind
 from studio.planning import layer_losses
+from studio.planning.layer_figure import MeasuredFigure
 from studio.planning.layer_losses import Figures, Loss, Measured
 from studio.quantization.scheme import Scheme
 from studio.runtime.block_model import BlockModel, Step
@@ -98,3 +99,6 @@ def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict
         yield from model.run_backward(lot, lambda logits: rademacher_gradient(logits, generator))
     costs = {name: power.cpu() / (2 * tokens.numel()) for name, power in powers.items()}
     return {name: cost for name, cost in costs.items() if bool(cost.isfinite().all())}
+
+
+FIGURE = MeasuredFigure("damage", by=measure, adds_up=True, card_format=".2g")

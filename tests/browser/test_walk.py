@@ -59,7 +59,7 @@ def planned_bytes(page: Page) -> int:
 
 def test_a_visitor_goes_from_the_model_to_the_file(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#model-facts")).to_contain_text("135M weights · llama · source Q4_1/Q8_0")
-    expect(page.locator("#map-legend .map-title")).to_have_text(text("map.by_weight"))
+    expect(page.locator("#map-legend .map-title")).to_have_text(text("figure.weight.legend"))
     expect(page.locator("#export-button")).to_be_disabled()
     choose_mode(page, "int8_asym")
     expect(figure(page, "compressed")).to_have_text("135 MB")
@@ -117,7 +117,7 @@ def test_a_visitor_goes_the_same_way_in_chinese(page: Page, tmp_path: Path) -> N
 
     pick(page, "language", "简体中文")
     check_language(page, "zh-Hans")
-    expect(page.locator("#map-legend .map-title")).to_have_text(text("map.by_weight", "zh-Hans"))
+    expect(page.locator("#map-legend .map-title")).to_have_text(text("figure.weight.legend", "zh-Hans"))
     assert answer(page, "compressed").inner_text() == said
     expect(figure(page, "compressed")).to_have_text("135 MB")
 

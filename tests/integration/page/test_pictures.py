@@ -23,7 +23,7 @@ def test_a_picture_begun_later_is_the_newer_one_whichever_comes_first(visitor: V
     assert all(turn(before) < turn(now) for before, now in zip(late, newest, strict=True))
     for _ in steps:
         pass
-    assert text("map.by_bits") in visitor.says(page.map.legend)
+    assert text("figure.bits.legend") in visitor.says(page.map.legend)
     watching = (page.model.strip, page.map.grid, page.map.legend, page.map.table, page.map.pins, page.map.card)
     for picture in (*watching, page.sizes.chart, page.sizes.distribution):
         assert panels.NEWEST in (picture.js_on_load or "")

@@ -37,15 +37,15 @@ def test_what_is_being_measured_is_not_said_to_wait_for_files(
 ) -> None:
     title = visitor.page.map.legend
     visitor.do("paint", colour)
-    assert text(f"map.{colour}_measuring") in visitor.says(title)
+    assert text(f"figure.{colour}.measuring") in visitor.says(title)
     visitor.do("measure")
-    assert text(f"map.by_{colour}").split("‖")[0] in visitor.says(title)
+    assert text(f"figure.{colour}.legend").split("‖")[0] in visitor.says(title)
     visitor.do("open_model", models["second"])
     checkpoint = visitor.session.checkpoint
     assert checkpoint is not None
     visitor.session.checkpoint = replace(checkpoint, folder=None)
     visitor.do("paint", colour)
-    assert text(f"map.{colour}_waits") in visitor.says(title)
+    assert text(f"figure.{colour}.waits") in visitor.says(title)
 
 
 def test_what_only_a_copy_tells_is_not_promised_beside_it(visitor: Visitor) -> None:
@@ -86,7 +86,7 @@ def test_a_job_goes_on_in_the_language_that_was_chosen_meanwhile(visitor: Visito
     visitor.do("speak")
     for _ in steps:
         pass
-    assert text("map.by_weight", "zh-Hans") in visitor.says(visitor.page.map.legend)
+    assert text("figure.weight.legend", "zh-Hans") in visitor.says(visitor.page.map.legend)
     assert text("strip.error", "zh-Hans") in visitor.says(visitor.page.model.strip)
     assert text("map.column_bytes", "zh-Hans") in visitor.says(visitor.page.map.card)
 
