@@ -4,11 +4,13 @@ from typing import Annotated
 
 import typer
 
+from studio.base import startup
 from studio.cli.terminal import say
 from studio.quantization.methods import Method
 from studio.quantization.scheme import BACKUPS, Mode
 
 app = typer.Typer(
+    callback=startup.prepare,  # before a command imports what reads the environment once
     help=say("help"),
     no_args_is_help=True,
     add_completion=False,

@@ -1,6 +1,5 @@
 """``estimate``, ``survey`` and ``compress``: what a plan would be, why, and doing it."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +25,7 @@ from studio.cli.options import (
 )
 from studio.cli.target_folder import move_in, workspace_for
 from studio.cli.terminal import Terminal, language, say, terminal
+from studio.planning.choice import Choice
 from studio.quantization.methods import Method
 
 if TYPE_CHECKING:
@@ -49,12 +49,11 @@ def estimate(
 ) -> None:
     with terminal(as_json) as here:
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows
+        from studio.session.estimate import estimate
 
-        session = _session(mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore)
-        checkpoint = _open(here, session, model, group_size is not None)
-        if session.choice.is_mixed:
-            here.follow(session.rank())
-        plan = session.choose(session.choice)
+        choice = _choice(mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore)
+        checkpoint, plan = here.follow(estimate(model, choice, keep_group_size=group_size is not None))
+        _note_part(here, checkpoint)
         here.answer(model_facts(checkpoint) | plan_facts(plan), heading(checkpoint), plan_rows(plan))
 
 
@@ -107,10 +106,12 @@ def compress(
         from studio.calibration.dataset import is_dataset
         from studio.calibration.texts import BUILTIN, GENERATED
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
+        from studio.session.session import Session
 
-        session = _session(
+        choice = _choice(
             mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore, method
         )
+        session = Session(paths=True, choice=choice)
         is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
         here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
         target = typed_path(out).resolve()
@@ -132,7 +133,7 @@ def compress(
         here.answer(facts | more, heading(checkpoint), rows)
 
 
-def _session(
+def _choice(
     mode: str,
     group_size: int | None,
     ratio: float,
@@ -143,23 +144,26 @@ def _session(
     pins: list[str] | None,
     ignored: list[str] | None,
     method: str = Method.NEAREST,
-) -> "Session":
-    """Return a session with these choices, which are checked before any model is touched."""
-    from studio.planning.choice import Choice
-    from studio.session.session import Session
-
+) -> Choice:
+    """Return these choices, which are checked before any model is touched."""
     size = Choice().group_size if group_size is None else group_size
     marks = [*(pins or ()), *(f"{pattern}=none" for pattern in ignored or ())]
-    choice = Choice.of(mode, size, ratio, backup, group_size_fallback, all_layers, marks, method, sensitivity)
-    return Session(paths=True, choice=choice)
+    return Choice.of(mode, size, ratio, backup, group_size_fallback, all_layers, marks, method, sensitivity)
 
 
 def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":
     """Make ``model`` the session's; a group size the user named must fit, another may give way to one that does."""
+    from studio.session.estimate import taken
+
     choice = session.choice
     checkpoint = here.follow(session.open(model))
     # A model that is opened drops what does not fit it; here all but the group size was asked for by name.
-    session.choose(choice if keep_groups else replace(choice, group_size=session.choice.group_size))
+    session.choose(taken(choice, checkpoint, keep_groups))
+    _note_part(here, checkpoint)
+    return checkpoint
+
+
+def _note_part(here: Terminal, checkpoint: "Checkpoint") -> None:
+    """Say where a model is only part of what its files hold."""
     if checkpoint.part:
         here.note(text(f"model.note_part_{checkpoint.part}", language()))
-    return checkpoint
