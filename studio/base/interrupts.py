@@ -54,7 +54,8 @@ def _interrupted(_number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
     for folder in _folders:
         shutil.rmtree(folder, ignore_errors=True)
-    os.write(2, f"{_sentence()}\n".encode())
+    erased = "\r\x1b[K" if os.isatty(2) else ""  # a line that said how the program starts
+    os.write(2, f"{erased}{_sentence()}\n".encode())
     os._exit(INTERRUPTED)  # no handler, no destructor and no thread says anything more
 
 

@@ -103,6 +103,7 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
+        here.starting()
         from studio.calibration.dataset import is_dataset
         from studio.calibration.texts import BUILTIN, GENERATED
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
