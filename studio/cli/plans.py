@@ -23,8 +23,8 @@ from studio.cli.options import (
     Ratio,
     app,
 )
-from studio.cli.target_folder import move_in, workspace_for
 from studio.cli.terminal import Terminal, language, say, terminal
+from studio.export.target_folder import move_in, workspace_for
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
 
