@@ -45,6 +45,10 @@ for name in (
 ):
     os.environ.pop(name, None)
 
+from studio.base import startup  # noqa: E402
+
+startup.prepare()
+
 from studio.base.settings import settings  # noqa: E402
 from studio.checkpoint import hub, open_model  # noqa: E402
 from studio.checkpoint.checkpoint import Checkpoint  # noqa: E402

@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from studio.base import startup
 from studio.cli.terminal import say
 from studio.planning.choice import OPTIONS
 from studio.planning.option import Option
 
 app = typer.Typer(
+    callback=startup.prepare,  # before a command imports what reads the environment once
     help=say("help"),
     no_args_is_help=True,
     add_completion=False,

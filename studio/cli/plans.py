@@ -1,6 +1,5 @@
 """``estimate``, ``survey`` and ``compress``: what a plan would be, why, and doing it."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +8,9 @@ import typer
 from studio.base.text import text
 from studio.base.typed_paths import typed_path
 from studio.cli.options import AsJson, Calibrate, Chosen, ModelName, app, with_choice
-from studio.cli.target_folder import move_in, workspace_for
 from studio.cli.terminal import Terminal, language, say, terminal
+from studio.export.target_folder import move_in, workspace_for
+from studio.planning.choice import Choice
 
 if TYPE_CHECKING:
     from studio.checkpoint.checkpoint import Checkpoint
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
 def estimate(model: ModelName, chosen: Chosen, as_json: AsJson = False) -> None:
     with terminal(as_json) as here:
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows
+        from studio.session.estimate import estimate
 
-        session = _session(chosen)
-        checkpoint = _open(here, session, model, "group_size" in chosen)
-        if session.choice.is_mixed:
-            here.follow(session.rank())
-        plan = session.choose(session.choice)
+        group_size_said = "group_size" in chosen
+        checkpoint, plan = here.follow(estimate(model, Choice.of(**chosen), keep_group_size=group_size_said))
+        _note_part(here, checkpoint)
         here.answer(model_facts(checkpoint) | plan_facts(plan), heading(checkpoint), plan_rows(plan))
 
 
@@ -69,11 +68,13 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
+        here.starting()
         from studio.calibration.dataset import is_dataset
         from studio.calibration.texts import BUILTIN, GENERATED
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
+        from studio.session.session import Session
 
-        session = _session(chosen)
+        session = Session(paths=True, choice=Choice.of(**chosen))
         is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
         here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
         target = typed_path(out).resolve()
@@ -95,20 +96,19 @@ def compress(
         here.answer(facts | more, heading(checkpoint), rows)
 
 
-def _session(chosen: Chosen) -> "Session":
-    """Return a session with these choices, which are checked before any model is touched."""
-    from studio.planning.choice import Choice
-    from studio.session.session import Session
-
-    return Session(paths=True, choice=Choice.of(**chosen))
-
-
 def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":
     """Make ``model`` the session's; a group size the user named must fit, another may give way to one that does."""
+    from studio.session.estimate import taken
+
     choice = session.choice
     checkpoint = here.follow(session.open(model))
     # A model that is opened drops what does not fit it; here all but the group size was asked for by name.
-    session.choose(choice if keep_groups else replace(choice, group_size=session.choice.group_size))
+    session.choose(taken(choice, checkpoint, keep_groups))
+    _note_part(here, checkpoint)
+    return checkpoint
+
+
+def _note_part(here: Terminal, checkpoint: "Checkpoint") -> None:
+    """Say where a model is only part of what its files hold."""
     if checkpoint.part:
         here.note(text(f"model.note_part_{checkpoint.part}", language()))
-    return checkpoint

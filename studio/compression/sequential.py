@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from studio.base.assets import asset
 from studio.base.errors import CheckpointError
-from studio.calibration.texts import ASSETS, check_has_head, positions, read_text, token_ids, windows
+from studio.calibration.texts import check_has_head, positions, read_text, token_ids, windows
 from studio.calibration.token_weights import kept_weights
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
@@ -32,7 +33,7 @@ from studio.runtime.block_model import BlockModel, Step
 from studio.runtime.model import COMPUTE
 from studio.runtime.module_hooks import Call
 
-BUILTIN_TEXTS = (ASSETS / "calibration.txt", ASSETS / "calibration-more.txt")
+BUILTIN_TEXTS = (asset("calibration.txt"), asset("calibration-more.txt"))
 WINDOWS, WINDOW = 16, 256
 """How much text calibrates, and how long a stretch of it is read at once, in tokens."""
 

@@ -13,7 +13,7 @@ from studio.checkpoint.layers import ratio_defining
 from studio.planning.layer_losses import Figures, Measured
 from studio.planning.plan import Plan
 from studio.planning.sampled_survey import Interval, Sample
-from studio.planning.survey import Survey
+from studio.planning.survey_file import Survey
 from studio.quantization.scheme import Scheme
 from studio.runtime.block_model import Step
 

@@ -24,7 +24,8 @@ from studio.planning.layer_figure import planned_sum
 from studio.planning.layer_losses import Figures, Measured
 from studio.planning.plan import Plan, by_damage, fitted_scheme, make_plan
 from studio.planning.sampled_survey import RUNS, Sample, sampled_survey
-from studio.planning.survey import Survey, candidates, sensitivities, survey
+from studio.planning.survey import candidates, sensitivities, survey
+from studio.planning.survey_file import Survey
 from studio.quantization.scheme import Scheme
 
 Item = TypeVar("Item")

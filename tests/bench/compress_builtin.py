@@ -24,7 +24,8 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
-from studio.planning.survey import LayerSurvey, Survey, candidates, score, survey
+from studio.planning.survey import candidates, score, survey
+from studio.planning.survey_file import LayerSurvey, Survey
 from studio.quantization.quantize import channel_error, quantize
 from studio.quantization.scheme import Mode
 from studio.session.session import Session

@@ -11,8 +11,9 @@ from studio.base.errors import Cancelled, ModelError
 from studio.base.progress import Event
 from studio.checkpoint.layers import ratio_defining
 from studio.planning.choice import Choice
+from studio.planning.fitting import fitting
 from studio.quantization.scheme import Mode, Scheme
-from studio.session.session import Session, _fitting
+from studio.session.session import Session
 from tests.small import counted_reads
 from tests.steps import finish
 
@@ -265,7 +266,7 @@ def test_what_writes_no_text_has_no_damage_to_go_by(session: Session) -> None:
     session.checkpoint = replace(session.checkpoint, can_chat=False)
     with pytest.raises(ModelError, match="no damage"):
         finish(session.compress())
-    assert _fitting(choice, session.checkpoint).sensitivity == "nncf"
+    assert fitting(choice, session.checkpoint.layers, session.checkpoint.can_chat).sensitivity == "nncf"
 
 
 def test_output_errors_that_end_after_another_model_was_opened_leave_that_alone(

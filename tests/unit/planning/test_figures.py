@@ -11,7 +11,7 @@ from studio.planning.choice import Choice
 from studio.planning.figures import DEFAULT, FIGURES, MEASURED
 from studio.planning.layer_figure import Known, LayerFigure
 from studio.planning.plan import make_plan
-from studio.planning.survey import LayerSurvey, Survey
+from studio.planning.survey_file import LayerSurvey, Survey
 from studio.quantization.scheme import Mode
 from studio.ui.choices import colour_choices
 from studio.ui.heatmap import heatmap

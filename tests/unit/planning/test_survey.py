@@ -19,7 +19,8 @@ from studio.compression.compress import compress
 from studio.planning import survey as survey_module
 from studio.planning.choice import Choice, Pin
 from studio.planning.plan import make_plan
-from studio.planning.survey import LayerSurvey, Survey, candidates, recall, score, sensitivities, survey
+from studio.planning.survey import candidates, score, sensitivities, survey
+from studio.planning.survey_file import LayerSurvey, Survey, recall
 from studio.quantization.scheme import Mode, Scheme
 from tests.small import a_few_weights, counted_reads, plan_of, saved
 from tests.steps import finish

@@ -10,7 +10,7 @@ from studio.base.errors import SchemeError
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
 from studio.planning.sampled_survey import Interval, SampledLayer
-from studio.planning.survey import LayerSurvey, Survey
+from studio.planning.survey_file import LayerSurvey, Survey
 from studio.planning.weight_error import FIGURE
 from studio.quantization.scheme import Mode, Scheme
 from studio.session.session import Session

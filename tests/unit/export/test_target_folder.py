@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from studio.base.errors import ResourceError
-from studio.cli.target_folder import move_in, workspace_for
+from studio.export.target_folder import move_in, workspace_for
 
 
 def made(hidden: Path, content: str = "ours") -> Path:
