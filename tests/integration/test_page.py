@@ -295,7 +295,7 @@ def test_drift_that_still_holds_is_kept(visitor: Visitor, models: dict[str, str]
     measured, said = visitor.session.drift, visitor.says(headline)
     assert measured is not None
     assert measured.is_whole
-    visitor.conversation("Hello")
+    visitor.talk("Hello")
 
     visitor.compress()  # the plan that it is of
     assert text("plan.unchanged") in visitor.says(visitor.page.plan.progress)
@@ -330,17 +330,17 @@ def test_a_message_that_is_refused_stays_in_the_box(visitor: Visitor, is_compres
     if is_compressed:
         visitor.compress()
     prompt, columns = visitor.page.chat.prompt, (visitor.page.chat.original, visitor.page.chat.compressed)
-    visitor.conversation("Hello")
+    visitor.talk("Hello")
     assert visitor.shown[prompt]["value"] == ""
     before = [visitor.shown[column]["value"] for column in columns]
     for refused, said in (("Paris " * 300, "256"), ("x" * 100_001, "100,001"), (" \n", text("error.empty_prompt"))):
-        visitor.conversation(refused)
+        visitor.talk(refused)
         assert visitor.shown[prompt]["value"] == refused
         assert [visitor.shown[column]["value"] for column in columns] == before
         assert said in visitor.says(visitor.page.chat.notice) + visitor.says(visitor.page.chat.original_stats)
         assert visitor.shown[visitor.page.chat.send]["interactive"]
     assert len(visitor.session.conversation.turns) == 1
-    visitor.conversation("Hello")
+    visitor.talk("Hello")
     assert visitor.shown[prompt]["value"] == ""
 
 
@@ -352,12 +352,12 @@ def test_what_is_typed_while_both_answer_stays(visitor: Visitor) -> None:
 
 
 def test_a_last_message_that_cannot_be_replaced_is_still_to_be(visitor: Visitor) -> None:
-    visitor.conversation("Hello")
+    visitor.talk("Hello")
     visitor.do("edit")
-    visitor.conversation("Paris " * 300)
+    visitor.talk("Paris " * 300)
     assert visitor.session.conversation.is_editing
     assert text("chat.editing") in visitor.says(visitor.page.chat.notice)
-    visitor.conversation("Hello again")
+    visitor.talk("Hello again")
     assert [turn.prompt for turn in visitor.session.conversation.turns] == ["Hello again"]
     assert visitor.says(visitor.page.chat.notice) == ""
 
@@ -378,7 +378,7 @@ def test_what_is_typed_wrongly_can_be_corrected(visitor: Visitor) -> None:
 def test_half_a_character_is_shown_as_none(visitor: Visitor) -> None:
     """It has no UTF-8, in which Gradio sends everything: the page would hear nothing any more."""
     half = "\ud800/x*"
-    visitor.conversation(half)
+    visitor.talk(half)
     visitor.do("pick", Picked(half))
     for name, inputs in (("open_model", ()), ("describe", ()), ("pin", ("none",)), ("fetch_text", ())):
         visitor.do(name, half, *inputs)
@@ -439,7 +439,7 @@ def test_every_button_comes_back_whatever_happens(
 ) -> None:
     page = visitor.page
     visitor.compress()
-    visitor.conversation("Hello")
+    visitor.talk("Hello")
     for job in ("compress", "chat", "archive", "measure_drift", "sample", "measure"):
         monkeypatch.setattr(Session, job, ends(error))
     choose(visitor, Choice(group_size=32))
@@ -447,7 +447,7 @@ def test_every_button_comes_back_whatever_happens(
 
     visitor.compress()
     assert sentence in visitor.says(page.plan.progress)
-    visitor.conversation("Hello again")
+    visitor.talk("Hello again")
     assert sentence in visitor.says(page.chat.notice)
     visitor.do("queue_talk")
     visitor.do("regenerate", "", *SAMPLING)
