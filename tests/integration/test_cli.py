@@ -28,6 +28,7 @@ from studio.checkpoint.headers import read_header
 from studio.checkpoint.recipe import read_recipe
 from studio.cli.commands import app
 from studio.cli.terminal import language
+from studio.planning.choice import OPTIONS
 from studio.session import session as session_module
 from tests.conftest import ARCHITECTURES, ROOT, save_tiny_model
 
@@ -205,8 +206,8 @@ def test_an_estimate_names_every_choice_and_layer(tiny_model: TinyModel) -> None
     assert facts.keys() == {
         *("model", "revision", "architecture", "source_format", "source_bytes", "part", "can_chat"),
         *("original_bytes", "compressed_bytes"),
-        *("bits_per_weight", "mode", "group_size", "ratio", "backup", "method", "misfit", "all_layers", "pins"),
-        *("sensitivity", "exact", "layers"),
+        *("bits_per_weight", "exact", "layers"),
+        *(option.key for option in OPTIONS.values()),
     }
     assert (facts["mode"], facts["group_size"], facts["ratio"], facts["backup"]) == ("int4_sym", 32, 0.5, "none")
     assert facts["architecture"] == "llama"

@@ -153,9 +153,7 @@ def test_pins_and_what_is_not_picked_stay_as_they_are(visitor: Visitor) -> None:
 
 def test_undo_sets_every_control_back(visitor: Visitor) -> None:
     before = visitor.session.choice
-    choose(
-        visitor, Choice(Mode.NF4, 32, 0.8, None, "adjust", all_layers=True, sensitivity="damage", method=Method.GPTQ)
-    )
+    choose(visitor, UNUSUAL)
     visitor.do("undo")
     controls = visitor.page.plan.controls
     assert {name: visitor.shown[each]["value"] for name, each in controls.items()} == {
