@@ -41,7 +41,7 @@ BAD = re.compile(
 )
 """Lines of the server's log that nobody should find there."""
 EVENT = re.compile(rb'"event_id": ?"([0-9a-f]+)"')
-BUG = re.compile(r"unexpected|a bug|SIG[A-Z]{3,4}", re.I)
+BUG = re.compile(r"(?i:unexpected|a bug in)|\bSIG[A-Z]{3,4}\b")
 """What no page should say."""
 QUESTIONS = ("What is the capital of France?", "Count to ten.", "one two three", "Tell me about rivers. " * 30)
 CHOICES = (

@@ -5,7 +5,6 @@ import json
 import platform
 import shutil
 import zipfile
-from collections.abc import Generator
 from pathlib import Path
 
 from studio import __version__
@@ -17,8 +16,10 @@ from studio.checkpoint.file_names import CARD, CONFIG, INDEX, PACKED
 from studio.checkpoint.hub import is_wanted
 from studio.checkpoint.recipe import RECIPE, Choices, PackedWeight, Recipe, Source, sha256
 from studio.compression.compress import Compressed
+from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.model_card import model_card
-from studio.planning.plan import Assignment
+from studio.export.target import Target
+from studio.planning.plan import Assignment, Plan
 
 COPY_BYTES = 16 << 20
 
@@ -55,7 +56,7 @@ def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path, c
     return folder
 
 
-def archive(folder: Path, file: Path) -> Generator[tuple[int, int], None, Path]:
+def archive(folder: Path, file: Path) -> Writing:
     """Pack a folder into one zip, stored (packed weights do not shrink), yielding bytes done of all.
 
     Closing the generator stops it; an unfinished file is removed. Raises ResourceError for a full disk.
@@ -112,3 +113,14 @@ def _weight(a: Assignment, compressed: Compressed) -> PackedWeight:
         tied=a.layer.tied,
         relative_error=compressed.relative_error[a.layer.name],
     )
+
+
+def _holds(plan: Plan, checkpoint: Checkpoint) -> None:
+    """Return no reason against any plan: the layout is the studio's own."""
+
+
+def _zipped(model: CompressedModel, file: Path) -> Writing:
+    return archive(model.folder, file)
+
+
+TARGET = Target("studio", suffix=".zip", refusal=_holds, size=lambda plan: plan.compressed_bytes, write=_zipped)

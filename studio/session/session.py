@@ -28,6 +28,7 @@ from studio.compression.compress import Compressed, compress, job_digest
 from studio.compression.resume import unfinished
 from studio.evaluation.drift import Drift
 from studio.evaluation.evaluate import text_windows
+from studio.export import targets
 from studio.planning import sampled_survey, survey
 from studio.planning.choice import Choice, Pin
 from studio.planning.plan import Plan, group_sizes, make_plan
@@ -204,18 +205,20 @@ class Session(Reading):
         safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in base)[:80].strip(".-") or "model"
         return f"{safe}-{plan.choice.primary}"
 
-    def archive(self, folder: Path) -> Generator[Event, None, Path]:
-        """Pack the compressed model into one file in the new ``folder``, which goes with the next one or the session.
+    def archive(self, folder: Path, target: str = targets.DEFAULT) -> Generator[Event, None, Path]:
+        """Write the compressed model as one file in the new ``folder``, which goes with the next one or the session.
 
-        Raises ModelError while nothing is compressed, ResourceError for a full disk.
+        Raises ModelError while nothing is compressed, SchemeError for what the target cannot hold or where there is no
+        such target, ResourceError for a full disk.
         """
+        into = targets.target_named(target)
         if self.folder is None:
             raise ModelError("nothing_compressed")
         self._check_disk(sum(member.stat().st_size for member in self.folder.iterdir()))
         self._forget_archive()
         self._archive = folder
         folder.mkdir(parents=True)
-        packing = export.archive(self.folder, folder / f"{self.folder.name}.zip")
+        packing = targets.one_file(into, self.folder, folder)
         return (yield from self._relay("export", packing, lambda step: Event("export", step[0] / step[1])))
 
     # drift

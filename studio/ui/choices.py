@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 
 from studio.base.text import text
+from studio.base.units import format_bytes
 from studio.checkpoint.layers import ratio_defining
+from studio.export.target import Target
+from studio.export.targets import TARGETS
+from studio.planning.figures import FIGURES
 from studio.planning.option import Option
 from studio.quantization.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
 from studio.session.session import Session
-from studio.ui.map_text import COLOURS, MAX_CHIPS, MAX_NAMES
+from studio.ui.map_text import MAX_CHIPS, MAX_NAMES
 
 MODES = (
     Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.INT5_SYM, Mode.INT8_ASYM, Mode.INT8_SYM, Mode.CB4_LEARNED, Mode.CB4,
@@ -55,7 +59,7 @@ def word_choices(option: Option, language: str) -> list[tuple[str, str]]:
 
 def colour_choices(language: str) -> list[tuple[str, str]]:
     """Return what the map can be coloured by."""
-    return [(text(f"map.colour_{colour}", language), colour) for colour in COLOURS]
+    return [(text(f"figure.{name}.choice", language), name) for name in FIGURES]
 
 
 def group_info(session: Session, fitting: Sequence[int], language: str) -> str:
@@ -70,3 +74,17 @@ def group_info(session: Session, fitting: Sequence[int], language: str) -> str:
     widths = sorted({layer.matrix[1] for layer in ratio_defining(session.checkpoint.layers)})
     shown = ", ".join(str(width) for width in widths[:6])
     return f"{words} {text('plan.group_size_misfits', language, sizes=', '.join(misfits), widths=shown)}"
+
+
+def target_choices(language: str, session: Session | None = None) -> list[tuple[str, str]]:
+    """Return the forms that a compressed model can be taken in, with the bytes of the plan or why it cannot."""
+    return [(_target(target, language, session), name) for name, target in TARGETS.items()]
+
+
+def _target(target: Target, language: str, session: Session | None) -> str:
+    title = text(f"target.{target.name}.title", language)
+    if session is None or session.plan is None or session.checkpoint is None:
+        return title
+    reason = target.refusal(session.plan, session.checkpoint)
+    size = format_bytes(target.size(session.plan)) if reason is None else reason.sentence(language)
+    return f"{title}: {size}"

@@ -140,7 +140,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     on(chat.stop.click, said.stop, who, quick)
     on(chat.clear.click, said.clear, who, quick)
 
-    exported = on(page.export.button.click, do.export, who, slow)
+    exported = on(page.export.button.click, do.export, [*who, page.export.target], slow)
     exported.success(
         None,
         inputs=[page.export.file],

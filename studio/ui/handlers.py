@@ -17,13 +17,14 @@ from studio.base.units import format_bytes
 from studio.base.workspace import own_folder
 from studio.checkpoint import hub, open_model
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
+from studio.export import targets
 from studio.planning.choice import Choice
+from studio.planning.figures import DEFAULT, FIGURES
 from studio.quantization.scheme import Scheme, parse_mode
 from studio.session.session import Session
 from studio.ui import choices, drift_panel, html, method_choices, updates
 from studio.ui.controls import picked
 from studio.ui.error_boundary import guarded
-from studio.ui.map_text import COLOURS, Colour
 from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
@@ -119,9 +120,9 @@ class Handlers:
         yield updates.figures(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
     @guarded
-    def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
+    def paint(self, session: Session, language: str, colour: str) -> Iterator[Updates]:
         """Show another figure of each layer on the map."""
-        session.colour = colour if colour in COLOURS else "weight"
+        session.colour = colour if colour in FIGURES else DEFAULT
         yield updates.map_of(self.page, session, language) | updates.missing(self.page, session, language)
 
     @guarded
@@ -257,11 +258,11 @@ class Handlers:
         yield {self.page.plan.cancel: gr.update(interactive=False)}
 
     @guarded
-    def export(self, session: Session, language: str) -> Iterator[Updates]:
+    def export(self, session: Session, language: str, target: str = targets.DEFAULT) -> Iterator[Updates]:
         """Make the one file and hand it to the browser."""
         yield updates.no_file(self.page) | {self.page.export.button: gr.update(interactive=False)}
         folder = own_folder(Path(get_upload_folder()))
-        steps = session.archive(folder)
+        steps = session.archive(folder, target)
         for event in paced(steps):
             yield {self.page.export.progress: html.progress(event, session.spoken or language)}
         language = session.spoken or language

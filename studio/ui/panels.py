@@ -5,7 +5,13 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.base.text import DEFAULT, LANGUAGES, text
-from studio.ui.choices import colour_choices, scheme_choices
+from studio.export.targets import DEFAULT as DEFAULT_TARGET
+from studio.export.targets import TARGETS
+from studio.ui.choices import (
+    colour_choices,
+    scheme_choices,
+    target_choices,
+)
 from studio.ui.localized import Words, heading
 
 PICK = """
@@ -186,6 +192,7 @@ def size_panel(words: Words) -> SizePanel:
 @dataclass(frozen=True)
 class ExportPanel:
     summary: gr.HTML
+    target: gr.Radio
     button: gr.Button
     progress: gr.HTML
     file: gr.DownloadButton
@@ -196,10 +203,17 @@ def export_panel(words: Words) -> ExportPanel:
     with gr.Column(elem_id="export"):
         words.on(gr.HTML, {"value": heading("export.heading")})
         summary = gr.HTML(elem_id="export-summary")
+        target = words.on(
+            gr.Radio,
+            {"label": "export.target", "choices": target_choices},
+            value=DEFAULT_TARGET,
+            visible=len(TARGETS) > 1,
+            elem_id="target",
+        )
         with gr.Row(elem_classes="tight"):
             button = words.on(
                 gr.Button, {"value": "export.button"}, variant="primary", interactive=False, elem_id="export-button"
             )
             file = words.on(gr.DownloadButton, {"label": "export.file"}, visible=False, elem_id="export-file")
         progress = gr.HTML(elem_id="export-progress")
-    return ExportPanel(summary, button, progress, file)
+    return ExportPanel(summary, target, button, progress, file)

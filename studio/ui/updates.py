@@ -10,7 +10,9 @@ from gradio.blocks import Block
 from studio.base.text import text
 from studio.chat.conversation import Turn
 from studio.checkpoint import hub, open_model
+from studio.export.targets import TARGETS
 from studio.planning.choice import OPTIONS, Choice
+from studio.planning.figures import FIGURES
 from studio.planning.plan import group_sizes
 from studio.quantization.scheme import GROUP_SIZES
 from studio.session.session import Session
@@ -74,6 +76,7 @@ def planned(page: Page, session: Session, language: str) -> Updates:
         **figures(page, session, language),
         page.plan.undo: gr.update(interactive=session.can_undo),
         page.map.unpin: gr.update(interactive=bool(session.choice.pins)),
+        **targets(page, session, language),
     }
 
 
@@ -136,15 +139,14 @@ def map_of(page: Page, session: Session, language: str) -> Updates:
 
 
 def _map(page: Page, session: Session, found: Errors | None, language: str) -> Updates:
-    plan, colour = session.plan, session.colour
-    if plan is None:
+    known, figure = map_text.known_of(session, found), FIGURES[session.colour]
+    if known is None:
         return {}
-    errors = map_text.errors_on_show(session, found, colour)
-    guessed = sampled_map.estimates(session, found) if colour == "weight" else {}
-    as_nearest = errors is not None and map_text.is_as_nearest(session, colour)
-    predicted = session.predicted_drift if colour == "damage" else None
-    is_coming = session.has_figures
-    legend = map_text.map_legend(plan, colour, errors, language, guessed, as_nearest, predicted, is_coming)
+    errors = figure.on_map(known)
+    guessed = figure.estimates(known)
+    as_nearest = errors is not None and map_text.is_as_nearest(session, figure)
+    total, is_coming = figure.total(known), session.has_figures
+    legend = map_text.map_legend(known.plan, figure, errors, language, guessed, as_nearest, total, is_coming)
     legend += sampled_map.needs_whole(session, language)
     is_offered = session.is_sampling or sampled_map.is_offered(session, found)
     offer = gr.update(
@@ -152,7 +154,7 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
     )
     return {
         page.map.legend: legend,
-        page.map.grid: heatmap(plan, errors, language, guessed, is_damage=colour == "damage"),
+        page.map.grid: heatmap(known.plan, errors, language, guessed, figure),
         page.map.estimate: offer,
         page.map.halt: gr.update(visible=session.is_sampling),
     }
@@ -193,6 +195,13 @@ def chat_at_rest(page: Page, session: Session) -> Updates:
         page.chat.regenerate: gr.update(interactive=session.conversation.last is not None),
         page.chat.edit: gr.update(interactive=session.conversation.last is not None),
     }
+
+
+def targets(page: Page, session: Session, language: str) -> Updates:
+    """Return what the plan would be in each export target; nothing where there is no choice of them."""
+    if len(TARGETS) == 1:
+        return {}
+    return {page.export.target: gr.update(choices=choices.target_choices(language, session))}
 
 
 def export_at_rest(page: Page, session: Session) -> Updates:

@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -172,4 +173,5 @@ ROWS = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(ROWS[sys.argv[1]]()))
+    row: Callable[[], object] = ROWS[sys.argv[1]]
+    print(json.dumps(row()))

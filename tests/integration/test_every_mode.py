@@ -9,7 +9,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-import tests.integration.test_families as families
 from studio.chat.answers import Answers
 from studio.checkpoint.recipe import read_recipe
 from studio.planning.choice import Choice
@@ -19,6 +18,7 @@ from studio.runtime.kernels import PackedStack
 from studio.runtime.model import load_compressed, load_original, slow_schemes
 from studio.runtime.sampling import Sampling
 from studio.session.session import Session
+from tests import family_models as families
 from tests.conftest import save_tiny_model, tiny_tokenizer
 from tests.steps import finish
 

@@ -91,7 +91,7 @@ def tuned(
     for step in range(steps):
         with torch.enable_grad():
             error = loss({name: weight.dense() for name, weight in weights.items()}, step)
-            error.backward()  # type: ignore[no-untyped-call]
+            error.backward()
         for weight in weights.values():
             weight.move((1 - step / steps) / steps)
         yield

@@ -129,7 +129,8 @@ def native(model: Small, **changes: Any) -> NativeDecoder:
         name: tiles_of(w, model.biases.get(name)) if isinstance(w, PackedTensor) else tiles_of_floats(w)
         for name, w in model.weights.items()
     }
-    return NativeDecoder(**{"shape": model.shape, "tiles": tiles, "norms": model.norms, "context": 64} | changes)
+    asked: dict[str, Any] = {"shape": model.shape, "tiles": tiles, "norms": model.norms, "context": 64}
+    return NativeDecoder(**asked | changes)
 
 
 @needs_compiler

@@ -180,7 +180,7 @@ def of_all_widths() -> list[Layer]:
 
 
 SMALLER = Scheme(Mode.INT4_ASYM, 32)
-GROUP_SIZE_FALLBACKS = {
+GROUP_SIZE_FALLBACKS: dict[tuple[str, bool], dict[str, Scheme | None]] = {
     ("ignore", False): {"w96": None, "w50": None, "head": BACKUP, "table": BACKUP},
     ("adjust", False): {"w96": SMALLER, "w50": BACKUP, "head": BACKUP, "table": BACKUP},
     ("ignore", True): {"w96": None, "w50": None, "head": None, "table": None},
@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_kept_or_adjusted(group_size_fallback: str, all_lay
     plan = make_plan(
         of_all_widths(), Choice.of("int4_asym", 64, 1.0, group_size_fallback=group_size_fallback, all_layers=all_layers)
     )
-    expected = {"w576": PRIMARY, "w128": PRIMARY, **GROUP_SIZE_FALLBACKS[group_size_fallback, all_layers]}
+    expected = {"w576": PRIMARY, "w128": PRIMARY} | GROUP_SIZE_FALLBACKS[group_size_fallback, all_layers]
     assert {a.layer.name: a.scheme for a in plan.assignments} == expected
     assert sum(plan.breakdown.values()) == plan.compressed_bytes
 

@@ -258,6 +258,11 @@ def another_version(file: Path) -> None:
     keep(file, json.loads(file.read_text())["figures"] | {"version": -1})
 
 
+def a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut_short": lambda file: file.write_bytes(file.read_bytes()[:-100]),
     "empty": lambda file: file.write_bytes(b""),
@@ -284,7 +289,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "deep": lambda file: file.write_text("[" * 200_000 + "]" * 200_000),
     "deep_layers": lambda file: file.write_text('{"figures": ' + '{"a":' * 100_000 + "1" + "}" * 100_001),
     "a_long_number": lambda file: file.write_text('{"figures": ' + "9" * 10_000 + "}"),
-    "a_folder": lambda file: (file.unlink(), file.mkdir()),
+    "a_folder": a_folder,
 }
 
 

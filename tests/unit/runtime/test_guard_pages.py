@@ -39,7 +39,8 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
 
 def at_the_end(tiles: Tiles, memory: Guarded) -> Tiles:
     arrays = {name: getattr(tiles, name) for name in ARRAYS}
-    return replace(tiles, **{name: memory.copy(array) for name, array in arrays.items() if array is not None})
+    copies: dict[str, Any] = {name: memory.copy(array) for name, array in arrays.items() if array is not None}
+    return replace(tiles, **copies)
 
 
 def of(weight: PackedTensor | Tensor, bias: Tensor | None = None) -> Tiles:
