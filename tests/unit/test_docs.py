@@ -11,6 +11,8 @@ import typer.main
 
 from studio.base.text import text
 from studio.cli.commands import app
+from studio.planning.choice import OPTIONS
+from studio.ui.controls import CONTROLLED
 from tests import reference
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +69,10 @@ def options() -> list[tuple[str, str]]:
 def controls() -> set[str]:
     """Return the catalogue's keys of what the page's controls are called."""
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "studio" / "ui").glob("*.py"))
-    return {key for source in sources for key in re.findall(r'"(?:label|value)": "([a-z_0-9.]+)"', source)}
+    named = {key for source in sources for key in re.findall(r'"(?:label|value)": "([a-z_0-9.]+)"', source)}
+    return named | {
+        f"plan.{OPTIONS[name].key}" for name in CONTROLLED if name != "method"
+    }  # which has a key of its own
 
 
 @every_page

@@ -6,6 +6,7 @@ import pytest
 
 from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.planning.choice import OPTIONS
 from tests.conftest import save_tiny_model
 from tests.terminal import TinyModel, assert_refused, run
 
@@ -36,8 +37,8 @@ def test_an_estimate_names_every_choice_and_layer(tiny_model: TinyModel) -> None
     assert facts.keys() == {
         *("model", "revision", "architecture", "source_format", "source_bytes", "part", "can_chat"),
         *("original_bytes", "compressed_bytes"),
-        *("bits_per_weight", "mode", "group_size", "ratio", "backup", "method", "misfit", "all_layers", "pins"),
-        *("sensitivity", "exact", "layers"),
+        *("bits_per_weight", "exact", "layers"),
+        *(option.key for option in OPTIONS.values()),
     }
     assert (facts["mode"], facts["group_size"], facts["ratio"], facts["backup"]) == ("int4_sym", 32, 0.5, "none")
     assert facts["architecture"] == "llama"

@@ -50,6 +50,11 @@ def test_there_is_an_option_for_all_that_can_be_chosen(command: str) -> None:
     assert offered == [name for name in OPTIONS if (command, name) != ("estimate", "method")]
 
 
+def test_the_report_calls_what_was_chosen_as_it_always_did() -> None:
+    promised = ["mode", "group_size", "ratio", "backup", "misfit", "all_layers", "sensitivity", "pins", "method"]
+    assert [option.key for option in OPTIONS.values() if option.key in promised] == promised
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_what_can_be_chosen_has_its_texts(name: str, language: str) -> None:
