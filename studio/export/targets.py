@@ -47,6 +47,10 @@ def export(target: Target, folder: Path, out: Path) -> Writing:
         written.replace(out)
     except OSError as error:
         raise disk_error(error, out) from error
+    except ResourceError as error:
+        if error.key != "export_disk_full":
+            raise
+        raise ResourceError("export_disk_full", path=str(out.parent)) from error  # not the hidden folder's name
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return out

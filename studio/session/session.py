@@ -213,9 +213,10 @@ class Session(Reading):
         such target, ResourceError for a full disk.
         """
         into = targets.target_named(target)
-        if self.folder is None:
+        if self.folder is None or self.compressed is None:
             raise ModelError("nothing_compressed")
-        self._check_disk(sum(member.stat().st_size for member in self.folder.iterdir()))
+        held = sum(member.stat().st_size for member in self.folder.iterdir())
+        self._check_disk(max(held, into.size(self.compressed.plan)))
         self._forget_archive()
         self._archive = folder
         folder.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """Every export target: what a folder says of itself, what is written of it, and that nothing half written stays."""
 
+import errno
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from studio.base.errors import CheckpointError, ResourceError, SchemeError, UserError
+from studio.base.errors import CheckpointError, ResourceError, SchemeError, UserError, disk_error
 from studio.base.text import LANGUAGES, catalogue
 from studio.checkpoint.recipe import read_recipe
 from studio.export import targets
@@ -136,6 +137,18 @@ def test_an_unknown_target_names_the_known_ones() -> None:
     assert all(name in str(caught.value) for name in (*TARGETS, "pickle"))
 
 
+def _full(model: CompressedModel, out: Path) -> Writing:
+    yield 1, 2
+    raise disk_error(OSError(errno.ENOSPC, "full"), out)
+
+
+def test_a_full_disk_is_told_of_the_file_that_was_asked_for(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResourceError) as caught:
+        list(export(replace(TARGETS["studio"], write=_full), folder, tmp_path / "small"))
+    assert (caught.value.key, caught.value.values) == ("export_disk_full", {"path": str(tmp_path)})
+    assert files(tmp_path) == set()
+
+
 def _two_files(model: CompressedModel, out: Path) -> Writing:
     out.mkdir()
     for done, (a, held) in enumerate(model.tensors(), 1):
@@ -167,8 +180,8 @@ def test_a_plan_that_a_target_cannot_hold_is_refused_by_its_reason(
     assert caught.value.values == {"name": "int4"}
     assert files(tmp_path) == set()
     monkeypatch.setitem(targets.TARGETS, target.name, target)
-    [(words, _)] = target_choices("en", session_of("llama"))
-    assert str(caught.value) in words
+    words = {name: words for words, name in target_choices("en", session_of("llama"))}
+    assert str(caught.value) in words[target.name]
 
 
 def test_an_export_of_the_studio_holds_the_folder(folder: Path, tmp_path: Path) -> None:
