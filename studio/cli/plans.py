@@ -24,7 +24,6 @@ from studio.cli.options import (
     app,
 )
 from studio.cli.terminal import Terminal, language, say, terminal
-from studio.export.target_folder import move_in, workspace_for
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
 
@@ -107,6 +106,7 @@ def compress(
         from studio.calibration.dataset import is_dataset
         from studio.calibration.texts import BUILTIN, GENERATED
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
+        from studio.export.target_folder import move_in, workspace_for
         from studio.session.session import Session
 
         choice = _choice(
