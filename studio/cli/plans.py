@@ -9,7 +9,6 @@ from studio.base.text import text
 from studio.base.typed_paths import typed_path
 from studio.cli.options import AsJson, Calibrate, Chosen, ModelName, app, with_choice
 from studio.cli.terminal import Terminal, language, say, terminal
-from studio.export.target_folder import move_in, workspace_for
 from studio.planning.choice import Choice
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ def compress(
         from studio.calibration.dataset import is_dataset
         from studio.calibration.texts import BUILTIN, GENERATED
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
+        from studio.export.target_folder import move_in, workspace_for
         from studio.session.session import Session
 
         session = Session(paths=True, choice=Choice.of(**chosen))
