@@ -17,7 +17,12 @@ OPTIONS = {
     "UBSAN_OPTIONS": "print_stacktrace=1",
     "TSAN_OPTIONS": "ignore_noninstrumented_modules=1 exitcode=66",
 }
-TESTS = ("runtime/test_guard_pages.py", "runtime/native/test_threads.py", "base/test_pointers.py", "runtime/native/test_products.py")
+TESTS = (
+    "runtime/test_guard_pages.py",
+    "runtime/native/test_threads.py",
+    "base/test_pointers.py",
+    "runtime/native/test_products.py",
+)
 SHORT = ("runtime/native/test_threads.py", "runtime/test_guard_pages.py::test_whole_steps")
 BUILD = """
 from studio.base import compiler
