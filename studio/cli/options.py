@@ -6,7 +6,7 @@ import typer
 
 from studio.cli.terminal import say
 from studio.quantization.methods import Method
-from studio.quantization.scheme import BACKUPS, Mode
+from studio.quantization.scheme import Mode, backup_modes
 
 app = typer.Typer(
     help=say("help"),
@@ -21,7 +21,7 @@ ModeName = Annotated[str, typer.Option("--mode", help=say("help_mode", modes=", 
 GroupSize = Annotated[int | None, typer.Option("--group-size", help=say("help_group_size"), show_default=False)]
 Ratio = Annotated[float, typer.Option("--ratio", help=say("help_ratio"))]
 Backup = Annotated[
-    str | None, typer.Option("--backup", help=say("help_backup", backups=", ".join(BACKUPS)), show_default=False)
+    str | None, typer.Option("--backup", help=say("help_backup", backups=", ".join(backup_modes())), show_default=False)
 ]
 GroupSizeFallback = Annotated[str, typer.Option("--misfit", help=say("help_misfit"))]
 AllLayers = Annotated[bool, typer.Option("--all-layers", help=say("help_all_layers"))]

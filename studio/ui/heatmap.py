@@ -25,7 +25,16 @@ NONE_GUESSED: Mapping[str, Interval] = {}
 STOPS = ((0.0, (230, 238, 247)), (0.45, (157, 191, 224)), (0.75, (234, 164, 95)), (1.0, (168, 58, 30)))
 """From blue to red through orange, which people who are colour-blind tell apart."""
 SHADES = 64
-BITS_COLOURS = {2: "#d5efe9", 3: "#a9dbd1", 4: "#7cc0b5", 5: "#5b9fb0", 8: "#3d7ea6", 16: "#5b5f66"}
+BITS_COLOURS = {
+    2: "#d5efe9",
+    3: "#a9dbd1",
+    4: "#7cc0b5",
+    5: "#5b9fb0",
+    6: "#5194ad",
+    7: "#4789a9",
+    8: "#3d7ea6",
+    16: "#5b5f66",
+}
 DIGITS_UP_TO = 48
 """Blocks whose cells are wide enough for a number."""
 

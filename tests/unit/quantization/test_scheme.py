@@ -4,12 +4,12 @@ import pytest
 
 from studio.base.errors import SchemeError
 from studio.quantization.scheme import (
-    BACKUP_MODES,
     GROUP_SIZES,
     WHOLE_CHANNEL,
     Mode,
     Part,
     Scheme,
+    backup_modes,
     fitting_group_sizes,
     parse_backup,
     parse_mode,
@@ -166,7 +166,7 @@ def test_an_unknown_backup_is_answered_with_the_valid_ones() -> None:
 
 
 def test_every_backup_has_a_name() -> None:
-    assert [parse_backup(name) for name in BACKUPS] == list(BACKUP_MODES)
+    assert [parse_backup(name) for name in BACKUPS] == list(backup_modes().values())
 
 
 @pytest.mark.parametrize("group", [WHOLE_CHANNEL, 16, 32, 64], ids="g{}".format)
