@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from studio.base.dtypes import DTYPE_BYTES
 from studio.quantization.registry import Word
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ class Format:
             _check(
                 "shared numbers", name, name.isidentifier() and name not in taken, f"any name but {', '.join(taken)}"
             )
-            _check("shared numbers", dtype, dtype in DTYPE_BYTES, ", ".join(DTYPE_BYTES))
+            _check("shared numbers", dtype, dtype in SCALE_DTYPES[:3], ", ".join(SCALE_DTYPES[:3]))
             _check("shared numbers", count, count > 0, "1, 2, …")
 
     @property
