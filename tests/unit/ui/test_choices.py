@@ -8,7 +8,7 @@ from studio.quantization.mode import Mode
 from studio.ui.choices import backup_choices, mode_choices, modes, scheme_choices
 from studio.ui.heatmap import BITS_COLOURS
 from studio.ui.method_choices import method_choices
-from tests import made_up
+from tests import formats_table, made_up
 
 MENU = [
     "int4_asym", "int4_sym", "nf4", "int5_sym", "int8_asym", "int8_sym", "cb4_learned", "cb4",
@@ -41,3 +41,8 @@ def test_a_made_up_format_is_offered_everywhere() -> None:
         assert {f"{mode}-g64" for mode in made} <= {value for _, value in scheme_choices("en")}
         assert {mode.bits for mode in made} <= BITS_COLOURS.keys()
     assert [value for _, value in method_choices()] == list(Method)
+
+
+def test_the_table_in_the_documents_is_that_of_what_is_registered() -> None:
+    """``python -m tests.formats_table`` writes it."""
+    assert formats_table.FILE.read_text(encoding="utf-8") == formats_table.table()
