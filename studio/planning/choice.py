@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from studio.base.errors import SchemeError
 from studio.planning.option import Option
 from studio.quantization.methods import Method, parse_method
-from studio.quantization.scheme import BACKUPS, GROUP_SIZES, Mode, Scheme, parse_backup, parse_mode
+from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme, backup_modes, parse_backup, parse_mode
 
 MIN_RATIO = 0.05
 MAX_PINS = 30
@@ -107,7 +107,7 @@ class Choice:
         Option(
             parse_backup,
             lambda backup: "none" if backup is None else backup.value,
-            among=tuple(BACKUPS),
+            among=tuple(backup_modes()),
             unsaid=lambda choice: choice.mode.default_backup,
             applies=_is_mixable,
             is_told=_is_mixable,

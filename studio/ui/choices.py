@@ -9,20 +9,19 @@ from studio.export.target import Target
 from studio.export.targets import TARGETS
 from studio.planning.figures import FIGURES
 from studio.planning.option import Option
-from studio.quantization.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
+from studio.quantization.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme, backup_modes
 from studio.session.session import Session
 from studio.ui.map_text import MAX_CHIPS, MAX_NAMES
 
-MODES = (
-    Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.INT5_SYM, Mode.INT8_ASYM, Mode.INT8_SYM, Mode.CB4_LEARNED, Mode.CB4,
-    Mode.FP4, Mode.NVFP4, Mode.MXFP4, Mode.FP8_E4M3, Mode.MXFP8_E4M3, Mode.INT3_SYM, Mode.INT2_SYM,
-)  # fmt: skip
-"""In the order of the list: what most people want first."""
+
+def modes() -> list[Mode]:
+    """Return all modes in the order of the menu: what most people want first."""
+    return sorted(Mode, key=lambda mode: mode.stored_as.rank)
 
 
 def scheme_choices(language: str) -> list[tuple[str, str]]:
     """Return the schemes a layer can be pinned to."""
-    schemes = dict.fromkeys(str(Scheme.of(mode, size)) for mode in MODES for size in GROUP_SIZES)
+    schemes = dict.fromkeys(str(Scheme.of(mode, size)) for mode in modes() for size in GROUP_SIZES)
     return [(text("map.kept", language), "none"), *((name, name) for name in schemes)]
 
 
@@ -38,7 +37,7 @@ def layer_choices(session: Session) -> list[str]:
 
 def mode_choices(language: str) -> list[tuple[str, str]]:
     """Return the modes with what each is in a few words."""
-    return [(text(f"plan.mode_{mode.value}", language), mode.value) for mode in MODES]
+    return [(text(f"plan.mode_{mode.value}", language), mode.value) for mode in modes()]
 
 
 def group_choices(fitting: Sequence[int], language: str) -> list[tuple[str, int]]:
@@ -48,8 +47,9 @@ def group_choices(fitting: Sequence[int], language: str) -> list[tuple[str, int]
 
 def backup_choices(language: str, mode: Mode = Mode.INT4_ASYM) -> list[tuple[str, str]]:
     """Return the backup modes: the 8-bit integers, and the 8-bit float that belongs to a float mode."""
-    modes = dict.fromkeys((mode.default_backup, Mode.INT8_ASYM, Mode.INT8_SYM))
-    return [*((backup.value, backup.value) for backup in modes), (text("plan.backup_none", language), "none")]
+    whole = (backup for backup in backup_modes().values() if backup is not None and not backup.is_mixable)
+    backups = dict.fromkeys((mode.default_backup, *whole))
+    return [*((backup.value, backup.value) for backup in backups), (text("plan.backup_none", language), "none")]
 
 
 def word_choices(option: Option, language: str) -> list[tuple[str, str]]:

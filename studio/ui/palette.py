@@ -10,7 +10,16 @@ BLUE_TO_RED: Ramp = ((0.0, (230, 238, 247)), (0.45, (157, 191, 224)), (0.75, (23
 """Through orange, which people who are colour-blind tell apart."""
 RAMPS: dict[str, Ramp] = {}
 """Figures that have a ramp of their own; all others have :data:`BLUE_TO_RED`."""
-BITS_COLOURS = {2: "#d5efe9", 3: "#a9dbd1", 4: "#7cc0b5", 5: "#5b9fb0", 8: "#3d7ea6", 16: "#5b5f66"}
+BITS_COLOURS = {
+    2: "#d5efe9",
+    3: "#a9dbd1",
+    4: "#7cc0b5",
+    5: "#5b9fb0",
+    6: "#5194ad",
+    7: "#4789a9",
+    8: "#3d7ea6",
+    16: "#5b5f66",
+}
 SHADES = 64
 
 

@@ -63,7 +63,7 @@ def installed(copied: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (packages,) = place.glob("lib/python*/site-packages")
     (packages / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     before = listing(copied)
-    pip = [sys.executable, "-m", "pip", "--python", place / "bin" / "python", "--quiet"]
+    pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "--quiet"]
     subprocess.run(
         [*pip, "install", "--no-index", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", copied],
         check=True,
@@ -80,8 +80,9 @@ def listing(folder: Path) -> dict[str, int]:
 def said(installed: Path, *command: str) -> str:
     """Return what a program of the fresh environment says, from a folder that has nothing to do with it."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    program = [installed / "bin" / command[0], *command[1:]]
-    return subprocess.run(program, cwd=installed, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
+    program = [str(installed / "bin" / command[0]), *command[1:]]
+    done = subprocess.run(program, cwd=installed, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    return done.stdout
 
 
 def test_it_is_whole_and_answers_from_any_folder(installed: Path, builtin: Checkpoint) -> None:

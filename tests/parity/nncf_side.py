@@ -28,7 +28,7 @@ from studio.quantization.rounding import QuantizedWeight
 from studio.quantization.scheme import Mode, Scheme
 
 ov = openvino
-MODES = tuple(mode for mode in Mode if mode not in (Mode.CB4_LEARNED, Mode.INT5_SYM))
+MODES = tuple(mode for mode in Mode if mode.upper() in nncf.CompressWeightsMode.__members__)
 """Every format that NNCF has; the others are ours alone."""
 INT8 = (Mode.INT8_SYM, Mode.INT8_ASYM)
 

@@ -6,7 +6,7 @@ from studio.base.errors import SchemeError
 from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.planning.choice import MAX_PATTERN, MAX_PINS, Choice, Pin
 from studio.planning.plan import make_plan
-from studio.quantization.scheme import BACKUP_MODES, Mode, Scheme
+from studio.quantization.scheme import Mode, Scheme, backup_modes
 from tests.unit.planning.test_plan import BACKUP, PRIMARY, WIDTH, a_layer, a_model, names_at, nncf_primary, scores
 
 NF4, INT8 = Scheme(Mode.NF4, 64), Scheme(Mode.INT8_SYM)
@@ -240,7 +240,7 @@ def test_all_layers_changes_nothing_for_8_bit_integers(mode: Mode, tied: bool) -
 
 
 @pytest.mark.parametrize("mode", Mode, ids=str)
-@pytest.mark.parametrize("backup", BACKUP_MODES, ids=str)
+@pytest.mark.parametrize("backup", backup_modes().values(), ids=str)
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_the_breakdown_adds_up_in_every_mode(mode: Mode, backup: Mode | None, tied: bool) -> None:
     layers = a_model(tied=tied)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from studio.base.compiler import library
 from studio.quantization.native import channel_error, pack_nearest, squared_errors
-from studio.quantization.native.round_to_nearest import KINDS, MEASURED, SOURCE
+from studio.quantization.native.round_to_nearest import SOURCE, measures, packs
 from studio.quantization.packing import pack
 from studio.quantization.rounding import dequantize, round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
@@ -18,6 +18,10 @@ from tests import hostile
 
 if shutil.which("cc") is None:
     pytest.skip("no compiler", allow_module_level=True)
+
+
+KINDS = {mode for mode in Mode if packs(mode)}
+MEASURED = {mode for mode in Mode if measures(mode)}
 
 
 def schemes_of(modes: Collection[Mode], width: int, sizes: tuple[int, ...] = (-1, 16, 32, 64, 11)) -> list[Scheme]:

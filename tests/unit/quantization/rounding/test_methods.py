@@ -6,7 +6,7 @@ from torch import Tensor
 
 from studio.quantization.methods import BEST, Method
 from studio.quantization.packing import pack, unpack
-from studio.quantization.rounding import METHODS, QuantizedWeight, Statistics, dequantize, round_to_nearest
+from studio.quantization.rounding import QuantizedWeight, Statistics, dequantize, round_to_nearest
 from studio.quantization.rounding.gptq import gptq
 from studio.quantization.rounding.least_squares import importance, least_squares
 from studio.quantization.scheme import Mode, Scheme
@@ -34,9 +34,9 @@ def statistics(given: Tensor) -> Statistics:
 
 
 def found_by(method: Method, scheme: Scheme, known: Statistics) -> QuantizedWeight:
-    calibrated = METHODS[method].calibrated
+    calibrated = method.calibrated
     if calibrated is None:
-        return METHODS[method].data_free(weight(), scheme, None)
+        return method.data_free(weight(), scheme, None)
     return calibrated(weight(), scheme, known)
 
 
@@ -49,7 +49,7 @@ def output_error(rounded: QuantizedWeight, scheme: Scheme, given: Tensor) -> flo
 
 
 def test_the_methods_with_a_calibrated_part_are_those_that_say_so() -> None:
-    assert [method for method in Method if METHODS[method].calibrated] == [m for m in Method if m.needs_inputs]
+    assert [method for method in Method if method.calibrated] == [m for m in Method if m.needs_inputs]
 
 
 @by_every_method
@@ -117,9 +117,7 @@ def test_half_quadratic_lets_outliers_err_for_the_sake_of_the_rest() -> None:
     usual[::32] = False
 
     def error(method: Method) -> float:
-        return float(
-            (stored(METHODS[method].data_free(outlying, scheme, None), scheme) - outlying)[:, usual].abs().mean()
-        )
+        return float((stored(method.data_free(outlying, scheme, None), scheme) - outlying)[:, usual].abs().mean())
 
     assert error(Method.HALF_QUADRATIC) < error(Method.NEAREST)
 

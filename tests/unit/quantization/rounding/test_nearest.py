@@ -11,6 +11,7 @@ import torch
 
 from studio.quantization.rounding import NF4_LEVELS, dequantize, round_to_nearest
 from studio.quantization.rounding.levels import CB4_LEVELS
+from studio.quantization.rounding.quantized_weight import Codes
 from studio.quantization.scheme import Mode, Scheme
 from tests import hostile
 
@@ -90,7 +91,10 @@ def nvfp4_scales(weight: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np
     return E4M3[codes].reshape(scales.shape), share
 
 
-@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme.mode is not Mode.CB4_LEARNED], ids=str)
+INTEGERS = {mode for mode in Mode if mode.grid.codes in (Codes.SYMMETRIC, Codes.ASYMMETRIC)}
+
+
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s.mode in {*LEVELS, *FLOATS, *INTEGERS}], ids=str)
 @on_hostile_weights
 def test_codes_scales_and_zero_points_are_those_of_nncf(weight: torch.Tensor, scheme: Scheme) -> None:
     rounded = round_to_nearest(weight, scheme)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from studio.quantization.scheme import Mode, Scheme
+from studio.runtime.native.fragments import takes
 from tests.decoders import FAMILIES, LLAMA, Small, reference, small
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -27,6 +28,7 @@ SCHEMES = [
     *(Scheme(mode, sizes[0]) for mode in Mode if len(sizes := mode.stored_as.group_sizes) == 1),
     *(Scheme(mode, size) for mode in Mode if mode.is_grouped for size in (-1, 16, 32, 48, 64)),
 ]
+SCHEMES = [scheme for scheme in SCHEMES if not isinstance(scheme, Scheme) or takes(scheme)]
 
 
 @pytest.fixture(autouse=True)

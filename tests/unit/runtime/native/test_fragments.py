@@ -7,14 +7,15 @@ from torch import Tensor
 from studio.quantization.packing import pack
 from studio.quantization.rounding import round_to_nearest
 from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
-from studio.runtime.native.fragments import ROWS, STEP, Fragments, Kind, can_join, fragments_of, steps_of
+from studio.runtime.native.fragments import ROWS, STEP, Fragments, Kind, can_join, fragments_of, steps_of, takes
 
 CPU = torch.device("cpu")
 EXCESS = {Kind.INTEGER4: (24.0, 264.0), Kind.INTEGER3: (20.0, 260.0)}
-SCHEMES = [
+EVERY = [
     *(Scheme(mode, sizes[0]) for mode in Mode if len(sizes := mode.stored_as.group_sizes) == 1),
     *(Scheme(mode, size) for mode in Mode if mode.is_grouped for size in (WHOLE_CHANNEL, 16, 32, 48, 64, 128)),
 ]
+SCHEMES = [scheme for scheme in EVERY if takes(scheme)]
 
 
 def both(low: Tensor, high: Tensor) -> Tensor:
