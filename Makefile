@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-native-sanitized soak parity families bench-compress bench-decode bench-load bench-workers bench-quality lint format clean browser
+.PHONY: help run test test-native-sanitized soak parity families bench-compress bench-decode bench-load bench-start bench-workers bench-quality pictures reference lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -44,11 +44,20 @@ bench-decode: $(VENV)/bench ## Time answering against llama.cpp and OpenVINO, in
 bench-load: $(VENV)/developed ## Say what is left of the speed of answering beside two processes that never rest
 	@$(BIN)/python -m tests.bench.load
 
+bench-start: $(VENV)/prepared ## How soon the terminal answers, beside what importing torch takes
+	@$(BIN)/python -m tests.bench.start
+
 bench-workers: $(VENV)/developed ## What a token costs more because models and tokenizers have processes of their own
 	@$(BIN)/python -W ignore -m tests.bench.workers
 
 bench-quality: $(VENV)/bench ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")
-	@GOMP_SPINCOUNT=3000 $(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)
+	@$(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)
+
+pictures: $(VENV)/developed browser ## Take the README's pictures anew
+	@$(BIN)/python -m tests.pictures
+
+reference: $(VENV)/developed ## Write docs/reference.md, the tables of what is registered
+	@$(BIN)/python -m tests.reference
 
 lint: $(VENV)/developed ## Style, format and types
 	@$(BIN)/ruff check .

@@ -45,6 +45,10 @@ for name in (
 ):
     os.environ.pop(name, None)
 
+from studio.base import startup  # noqa: E402
+
+startup.prepare()
+
 from studio.base.settings import settings  # noqa: E402
 from studio.checkpoint import hub, open_model  # noqa: E402
 from studio.checkpoint.checkpoint import Checkpoint  # noqa: E402
@@ -53,7 +57,10 @@ from tests.steps import finish  # noqa: E402
 PATIENCE = 300_000
 """Milliseconds a browser waits for anything: machines that test are busy."""
 
-SERVE = "import runpy; from studio import hub; hub.PROBE_SECONDS = 60; runpy.run_module('studio', run_name='__main__')"
+SERVE = """import runpy
+from studio.checkpoint import hub
+hub.PROBE_SECONDS = 60
+runpy.run_module('studio', run_name='__main__')"""
 """The page in a process of its own, which waits as patiently for a Hub on this machine."""
 hub.PROBE_SECONDS = 60
 

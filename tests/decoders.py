@@ -33,7 +33,7 @@ def rotation(dimensions: int, base: float = 10000.0, scale: float = 1.0) -> Rota
 
 def layer(index: int, **changes: object) -> LayerShape:
     before = f"layers.{index}."
-    parts = {
+    parts: dict[str, str | tuple[str, ...]] = {
         "attention_norm": "norm1", "qkv": ("q", "k", "v"), "output": "o", "mlp_norm": "norm2",
         "gate_up": ("gate", "up"), "down": "down",
     }  # fmt: skip
@@ -104,7 +104,8 @@ def small(
     """Return a decoder whose weights are all in ``scheme``, but for those whose name's end is in ``special``."""
     generator = torch.Generator().manual_seed(7)
     weights: dict[str, PackedTensor | Tensor] = {}
-    biases, norms = {}, {}
+    biases: dict[str, Tensor] = {}
+    norms: dict[str, Tensor] = {}
     for name, size in sizes(shape).items():
         weight = torch.randn(*size, generator=generator) * size[1] ** -0.5
         wanted = next((s for end, s in (special or {}).items() if name.endswith(end)), scheme)

@@ -17,8 +17,13 @@ OPTIONS = {
     "UBSAN_OPTIONS": "print_stacktrace=1",
     "TSAN_OPTIONS": "ignore_noninstrumented_modules=1 exitcode=66",
 }
-TESTS = ("runtime/test_guard_pages.py", "runtime/test_threads.py", "base/test_pointers.py", "runtime/test_products.py")
-SHORT = ("runtime/test_threads.py", "runtime/test_guard_pages.py::test_whole_steps")
+TESTS = (
+    "runtime/test_guard_pages.py",
+    "runtime/native/test_threads.py",
+    "base/test_pointers.py",
+    "runtime/native/test_products.py",
+)
+SHORT = ("runtime/native/test_threads.py", "runtime/test_guard_pages.py::test_whole_steps")
 BUILD = """
 from studio.base import compiler
 from studio.quantization.native import round_to_nearest
@@ -48,9 +53,9 @@ def run(name: str, tests: Sequence[str], more: Mapping[str, str] | None = None) 
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-rs", "-p", "no:cacheprovider", *paths]
     if name == "thread":  # its memory has fixed places, which random ones would meet
         command = ["setarch", "-R", *command]
-    minutes_to_compile = "tests/unit/runtime/test_products.py::test_processors_that_know_less"
+    minutes_to_compile = "tests/unit/runtime/native/test_products.py::test_processors_that_know_less"
     command += ["--deselect", minutes_to_compile]
-    env = os.environ | environment(name) | (more or {})
+    env = os.environ | environment(name) | dict(more or {})
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 

@@ -30,6 +30,7 @@ from pathlib import Path
 
 import psutil
 
+from studio.planning.choice import OPTIONS, Choice
 from tests import sanitized
 from tests.conftest import ROOT, SHARED, TEMPLATE, save_tiny_model
 
@@ -40,17 +41,19 @@ BAD = re.compile(
 )
 """Lines of the server's log that nobody should find there."""
 EVENT = re.compile(rb'"event_id": ?"([0-9a-f]+)"')
-BUG = re.compile(r"unexpected|a bug|SIG[A-Z]{3,4}", re.I)
+BUG = re.compile(r"(?i:unexpected|a bug in)|\bSIG[A-Z]{3,4}\b")
 """What no page should say."""
 QUESTIONS = ("What is the capital of France?", "Count to ten.", "one two three", "Tell me about rivers. " * 30)
 CHOICES = (
-    ("int4_asym", 64, 1.0, "int8_asym", "error", False, "nncf", "nearest"),
-    ("int4_sym", 32, 0.8, "int8_asym", "error", False, "nncf", "nearest"),
-    ("nf4", 64, 0.5, "int8_sym", "error", False, "nncf", "nearest"),
-    ("int8_asym", -1, 1.0, "int8_asym", "error", False, "nncf", "nearest"),
-    ("int5_sym", 32, 1.0, "int8_asym", "error", False, "nncf", "nearest"),
-    ("int4_asym", 64, 0.8, "int8_asym", "error", False, "damage", "nearest"),
+    Choice.of("int4_asym", 64, 1.0),
+    Choice.of("int4_sym", 32, 0.8),
+    Choice.of("nf4", 64, 0.5, "int8_sym"),
+    Choice.of("int8_asym", -1, 1.0),
+    Choice.of("int5_sym", 32, 1.0),
+    Choice.of("int4_asym", 64, 0.8, sensitivity="damage"),
 )
+WHO = (None, "en")
+"""What every function of the page but the first takes before its own: the session, and a language."""
 
 
 @dataclass
@@ -71,8 +74,12 @@ class Visitor:
         self._random = random.Random(seed)
         self._hash = uuid.uuid4().hex
         with urllib.request.urlopen(f"{address}config", timeout=ANSWER) as response:
-            functions = json.loads(response.read())["dependencies"]
-        self._functions = {each["api_name"]: (each["id"], each["queue"]) for each in functions if each["api_name"]}
+            page = json.loads(response.read())
+        functions = {each["api_name"]: each for each in page["dependencies"] if each["api_name"]}
+        self._functions = {name: (each["id"], each["queue"]) for name, each in functions.items()}
+        elements = {each["id"]: each["props"].get("elem_id") for each in page["components"]}
+        fields = {option.slug: name for name, option in OPTIONS.items()}
+        self._controls = [fields[elements[each]] for each in functions["choose"]["inputs"][len(WHO) :]]
         self._lock, self._is_wanted, self._has_left = threading.Lock(), threading.Event(), False
         self._heard: dict[str, queue.SimpleQueue[str]] = {}
         threading.Thread(target=self._listen, daemon=True).start()
@@ -91,7 +98,7 @@ class Visitor:
         """Do something; return whether the visitor stays."""
         acts: list[tuple[int, Callable[[], object]]] = [
             (3, lambda: self.call("open_model", self._random.choice(self._models))),
-            (6, lambda: self.call("choose", *self._random.choice(CHOICES))),
+            (6, self._choose),
             (2, lambda: self.call("paint", self._random.choice(["weight", "output", "damage", "bits"]))),
             (3, lambda: self.call("measure", None)),
             (2, lambda: self.call("undo")),
@@ -105,6 +112,10 @@ class Visitor:
         weights, things = zip(*acts, strict=True)
         self._random.choices(things, weights)[0]()
         return self._random.random() > 0.04
+
+    def _choose(self) -> None:
+        words = self._random.choice(CHOICES).words()
+        self.call("choose", *(words[name] for name in self._controls))
 
     def _compress(self) -> None:
         self.call("queue_compress")
@@ -133,7 +144,7 @@ class Visitor:
         me = threading.get_ident()
         self._findings.waiting[me] = name, time.monotonic()
         try:
-            said = self._said(name, [] if name == "visit" else [None, "en", *inputs])
+            said = self._said(name, [] if name == "visit" else [*WHO, *inputs])
         except (OSError, ValueError, KeyError, queue.Empty) as error:
             self._findings.faults.append(f"{name}: {type(error).__name__}: {error}")
             return

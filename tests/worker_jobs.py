@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from studio.base.errors import ResourceError
 from studio.base.workers.channel import Channel
 
+PATIENCE = 300
+"""Seconds for what takes milliseconds: machines that test are busy."""
+
 
 @dataclass
 class Counter:

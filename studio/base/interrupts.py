@@ -23,7 +23,8 @@ _commands = 0
 def leave_quietly() -> None:
     """Take Ctrl-C from here on, if the program that runs is the studio's own and nobody chose to ignore it."""
     program = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
-    is_ours = program.name == "app.py" or (program.name == "__main__.py" and program.parent.name == "studio")
+    is_module = program.name == "__main__.py" and program.parent.name == "studio"
+    is_ours = is_module or program.name in ("app.py", "quantization-studio")
     if is_ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupted)
 
@@ -54,7 +55,8 @@ def _interrupted(_number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
     for folder in _folders:
         shutil.rmtree(folder, ignore_errors=True)
-    os.write(2, f"{_sentence()}\n".encode())
+    erased = "\r\x1b[K" if os.isatty(2) else ""  # a line that said how the program starts
+    os.write(2, f"{erased}{_sentence()}\n".encode())
     os._exit(INTERRUPTED)  # no handler, no destructor and no thread says anything more
 
 

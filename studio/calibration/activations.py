@@ -7,12 +7,12 @@ to listen at. What is found depends on model and text alone, so it is kept on di
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from studio.base.assets import asset
 from studio.base.settings import settings
 from studio.base.tensor_cache import Shelf
 from studio.calibration.texts import digest, positions
@@ -22,7 +22,7 @@ from studio.checkpoint.layers import Kind, Layer
 from studio.runtime.block_model import BlockModel, Step
 from studio.runtime.model import COMPUTE
 
-TEXT = Path(__file__).resolve().parents[2] / "assets" / "calibration.txt"
+TEXT = asset("calibration.txt")
 MAX_TOKENS = 512
 MAX_ROWS = 128
 SEED = 0

@@ -61,7 +61,7 @@ def read_dataset(name: str) -> DatasetText:
     repo, wished = match["repo"], (match["file"] or "").strip("/")
     sha, sizes, _ = listing(repo, match["revision"] or match["branch"], DATASET)
     file = _file(repo, wished, sizes)
-    content = HubRanges(repo, sha, DATASET).read(file, 0, min(sizes[file], MOST_BYTES)).numpy().tobytes()
+    content = HubRanges(repo, sha, DATASET).read_bytes(file, 0, min(sizes[file], MOST_BYTES))
     text = _decoded(file, content, is_cut=sizes[file] > MOST_BYTES)
     revision = f"@{match['revision'] or match['branch']}" if match["revision"] or match["branch"] else ""
     place = f"{PREFIX}{repo}{revision}/{file}"

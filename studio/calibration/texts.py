@@ -14,7 +14,6 @@ from studio.checkpoint.file_names import CONFIG
 from studio.checkpoint.layers import Kind
 from studio.checkpoint.tokenizer.guarded_tokenizer import GuardedTokenizer, load_tokenizer
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 MAX_TEXT_BYTES = 20_000_000
 BYTES_PER_TOKEN = 16
 """No tokenizer makes fewer tokens of a longer text than are ever wanted; the rest need not be read."""

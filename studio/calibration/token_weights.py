@@ -143,7 +143,7 @@ class _Listener:
         self._last = given[0], owner
         self._owners[name] = owner
         self._found.setdefault(owner, [torch.zeros((), dtype=torch.float32)])
-        said.register_hook(lambda gradient: self._take(owner, gradient))  # type: ignore[no-untyped-call]
+        said.register_hook(lambda gradient: self._take(owner, gradient))
 
     def _take(self, owner: str, gradient: Tensor) -> None:
         parts = self._found[owner]

@@ -16,7 +16,9 @@ from studio.chat.worker_model import Prefix, WorkerModel, replies
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.recipe import PackedWeight, check_sizes, read_recipe
 from studio.checkpoint.tokenizer.template import Message
+from studio.quantization.scheme import Scheme
 from studio.runtime.decoder import open_compressed, open_original
+from studio.runtime.kernels.int8 import Int8Product
 from studio.runtime.model import load_tokenizer
 from studio.runtime.sampling import Sampling
 
@@ -65,9 +67,9 @@ def _compressed(folder: Path) -> LoadedModel:
 
 def _passing(weight: PackedWeight) -> int:
     """Return the bytes beside its own that a weight takes while it moves into its product's layout: its codes once
-    more, 4-bit ones also unpacked, as int32. Experts stay as they are stored."""
+    more, those of anything but 8-bit integers also unpacked, as int32. Experts stay as they are stored."""
     is_stack = not weight.name.endswith(".weight")
-    return math.prod(weight.shape) * (1 if is_stack or weight.scheme.startswith("int8") else 6)
+    return math.prod(weight.shape) * (1 if is_stack or Int8Product.takes_scheme(Scheme.parse(weight.scheme)) else 6)
 
 
 @contextmanager

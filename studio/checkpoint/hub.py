@@ -180,12 +180,12 @@ def _fetch_entries(repo: str, sha: str, sizes: dict[str, int]) -> dict[str, Tens
     limit = MAX_HEADER_BYTES // len(sizes)  # so that many files cannot hold more than one may
 
     def fetch(file: str) -> dict[str, TensorEntry]:
-        raw = ranges.read(file, 0, min(FIRST_READ_BYTES, sizes[file])).numpy().tobytes()
+        raw = ranges.read_bytes(file, 0, min(FIRST_READ_BYTES, sizes[file]))
         end = 8 + int.from_bytes(raw[:8], "little")
         if not 8 < end <= min(8 + limit, sizes[file]):
             raise CheckpointError("damaged_file", file=file)
         if end > len(raw):
-            raw += ranges.read(file, len(raw), end - len(raw)).numpy().tobytes()
+            raw += ranges.read_bytes(file, len(raw), end - len(raw))
         return parse_header(file, raw[8:end], sizes[file] - end)
 
     with ThreadPoolExecutor(8) as pool:

@@ -10,17 +10,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx2
 import huggingface_hub as client
-import torch
 from huggingface_hub import constants, errors
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-from torch import Tensor
 
 from studio.base.errors import HubError, ModelError, ResourceError, TextError
 from studio.base.settings import settings
 from studio.checkpoint.license import License
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TIMEOUT_SECONDS = 10.0
 WAITS = (0.5, 2.0)
@@ -72,15 +74,23 @@ class HubRanges:
         self._places: dict[str, str] = {}
         """Where the Hub said that a file really lies, so that it is not asked each time; signed for some minutes."""
 
-    def read(self, file: str, start: int, length: int) -> Tensor:
-        """Return bytes ``start:start + length`` of ``file``, uint8 [length].
+    def read(self, file: str, start: int, length: int) -> "Tensor":
+        """Return bytes ``start:start + length`` of ``file``, uint8 [length]. Raises as :meth:`read_bytes` does."""
+        import torch  # not for headers
+
+        if not length:
+            return torch.empty(0, dtype=torch.uint8)
+        return torch.frombuffer(bytearray(self.read_bytes(file, start, length)), dtype=torch.uint8)
+
+    def read_bytes(self, file: str, start: int, length: int) -> bytes:
+        """Return bytes ``start:start + length`` of ``file``.
 
         Raises ModelError or HubError, also for a server that sends anything but these bytes.
         """
         if not length:
-            return torch.empty(0, dtype=torch.uint8)
+            return b""
         with explained(self._repo, self._kind):
-            return torch.frombuffer(bytearray(self._fetch(file, start, start + length)), dtype=torch.uint8)
+            return self._fetch(file, start, start + length)
 
     def _fetch(self, file: str, start: int, stop: int) -> bytes:
         place = self._places.get(file)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from studio.checkpoint.config import load_config as load_config
-
 EXPERT = re.compile(r"(?<=\.)\d+(?=\.)")
 """The number of an expert in a name, between dots."""
 

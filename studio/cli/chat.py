@@ -26,6 +26,7 @@ def chat(
     with terminal(as_json) as here:
         if not prompt.strip():  # before a model is loaded for nothing
             raise PromptError("empty_prompt")
+        here.starting()
         from studio.chat.answer import Reply, answer
         from studio.chat.columns import compressed_column, original_column
         from studio.checkpoint.checkpoint import read_json

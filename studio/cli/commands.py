@@ -12,10 +12,13 @@ import signal
 import sys
 import warnings
 
-from studio.cli import serve, plans, evaluate, chat  # isort: skip  # each adds its commands, in the order of the help
+# Each adds its commands, in the order of the help.
+from studio.cli import serve, plans, evaluate, chat, export  # isort: skip
 from studio.cli.options import app
 
-COMMANDS = (serve, plans, evaluate, chat)
+__all__ = ["app", "main"]
+
+COMMANDS = (serve, plans, evaluate, chat, export)
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
+        here.starting()
         from studio.base.steps import relayed
         from studio.calibration.dataset import is_dataset, read_dataset
         from studio.calibration.texts import BUILTIN, read_text

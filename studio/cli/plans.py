@@ -1,6 +1,5 @@
 """``estimate``, ``survey`` and ``compress``: what a plan would be, why, and doing it."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,25 +7,9 @@ import typer
 
 from studio.base.text import text
 from studio.base.typed_paths import typed_path
-from studio.cli.options import (
-    AllLayers,
-    AsJson,
-    Backup,
-    By,
-    Calibrate,
-    GroupSize,
-    GroupSizeFallback,
-    Ignored,
-    MethodName,
-    ModelName,
-    ModeName,
-    Pins,
-    Ratio,
-    app,
-)
-from studio.cli.target_folder import move_in, workspace_for
+from studio.cli.options import AsJson, Calibrate, Chosen, ModelName, app, with_choice
 from studio.cli.terminal import Terminal, language, say, terminal
-from studio.quantization.methods import Method
+from studio.planning.choice import Choice
 
 if TYPE_CHECKING:
     from studio.checkpoint.checkpoint import Checkpoint
@@ -34,27 +17,15 @@ if TYPE_CHECKING:
 
 
 @app.command(help=say("help_estimate"))
-def estimate(
-    model: ModelName,
-    mode: ModeName = "int4_asym",
-    group_size: GroupSize = None,
-    ratio: Ratio = 1.0,
-    backup: Backup = None,
-    group_size_fallback: GroupSizeFallback = "error",
-    all_layers: AllLayers = False,
-    sensitivity: By = None,
-    pin: Pins = None,
-    ignore: Ignored = None,
-    as_json: AsJson = False,
-) -> None:
+@with_choice("method")  # which changes no size
+def estimate(model: ModelName, chosen: Chosen, as_json: AsJson = False) -> None:
     with terminal(as_json) as here:
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows
+        from studio.session.estimate import estimate
 
-        session = _session(mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore)
-        checkpoint = _open(here, session, model, group_size is not None)
-        if session.choice.is_mixed:
-            here.follow(session.rank())
-        plan = session.choose(session.choice)
+        group_size_said = "group_size" in chosen
+        checkpoint, plan = here.follow(estimate(model, Choice.of(**chosen), keep_group_size=group_size_said))
+        _note_part(here, checkpoint)
         here.answer(model_facts(checkpoint) | plan_facts(plan), heading(checkpoint), plan_rows(plan))
 
 
@@ -87,30 +58,23 @@ def survey(
 
 
 @app.command(help=say("help_compress"))
+@with_choice()
 def compress(
     model: ModelName,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help=say("help_out"), show_default=False)],
-    mode: ModeName = "int4_asym",
-    group_size: GroupSize = None,
-    ratio: Ratio = 1.0,
-    backup: Backup = None,
-    group_size_fallback: GroupSizeFallback = "error",
-    all_layers: AllLayers = False,
-    sensitivity: By = None,
-    pin: Pins = None,
-    ignore: Ignored = None,
-    method: MethodName = "nearest",
+    chosen: Chosen,
     calibrate: Calibrate = "builtin",
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
+        here.starting()
         from studio.calibration.dataset import is_dataset
         from studio.calibration.texts import BUILTIN, GENERATED
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
+        from studio.export.target_folder import move_in, workspace_for
+        from studio.session.session import Session
 
-        session = _session(
-            mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore, method
-        )
+        session = Session(paths=True, choice=Choice.of(**chosen))
         is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
         here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
         target = typed_path(out).resolve()
@@ -118,7 +82,7 @@ def compress(
             if calibrate != BUILTIN:  # before a model is fetched for nothing
                 is_named = calibrate == GENERATED.name or is_dataset(calibrate)
                 session.calibrate_on(calibrate if is_named else typed_path(calibrate))
-            checkpoint = _open(here, session, model, group_size is not None)
+            checkpoint = _open(here, session, model, "group_size" in chosen)
             done = here.follow(session.compress())
             assert session.folder is not None
             move_in(session.folder, target)
@@ -132,34 +96,19 @@ def compress(
         here.answer(facts | more, heading(checkpoint), rows)
 
 
-def _session(
-    mode: str,
-    group_size: int | None,
-    ratio: float,
-    backup: str | None,
-    group_size_fallback: str,
-    all_layers: bool,
-    sensitivity: str | None,
-    pins: list[str] | None,
-    ignored: list[str] | None,
-    method: str = Method.NEAREST,
-) -> "Session":
-    """Return a session with these choices, which are checked before any model is touched."""
-    from studio.planning.choice import Choice
-    from studio.session.session import Session
-
-    size = Choice().group_size if group_size is None else group_size
-    marks = [*(pins or ()), *(f"{pattern}=none" for pattern in ignored or ())]
-    choice = Choice.of(mode, size, ratio, backup, group_size_fallback, all_layers, marks, method, sensitivity)
-    return Session(paths=True, choice=choice)
-
-
 def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":
     """Make ``model`` the session's; a group size the user named must fit, another may give way to one that does."""
+    from studio.session.estimate import taken
+
     choice = session.choice
     checkpoint = here.follow(session.open(model))
     # A model that is opened drops what does not fit it; here all but the group size was asked for by name.
-    session.choose(choice if keep_groups else replace(choice, group_size=session.choice.group_size))
+    session.choose(taken(choice, checkpoint, keep_groups))
+    _note_part(here, checkpoint)
+    return checkpoint
+
+
+def _note_part(here: Terminal, checkpoint: "Checkpoint") -> None:
+    """Say where a model is only part of what its files hold."""
     if checkpoint.part:
         here.note(text(f"model.note_part_{checkpoint.part}", language()))
-    return checkpoint

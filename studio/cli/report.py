@@ -2,22 +2,23 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from studio.base.text import text
 from studio.base.units import format_bytes
-from studio.chat.answer import LoadedModel, ModelInfo, Reply
-from studio.chat.roofline import decode_limit, device_of
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Layer
 from studio.cli.terminal import language, say
-from studio.evaluation.drift import Drift
-from studio.evaluation.figures import Evaluation, Spread
+from studio.planning.choice import OPTIONS
 from studio.planning.plan import Plan
-from studio.planning.sampled_survey import CONFIDENCE, Interval, SampledLayer
-from studio.planning.survey import Survey
+from studio.planning.survey_file import Survey
 from studio.quantization.scheme import Scheme
-from studio.runtime.machine import measured
+
+if TYPE_CHECKING:  # what brings torch, which a plan is told without
+    from studio.chat.answer import LoadedModel, Reply
+    from studio.evaluation.drift import Drift
+    from studio.evaluation.figures import Evaluation, Spread
+    from studio.planning.sampled_survey import Interval, SampledLayer
 
 Figure = TypeVar("Figure")
 Rows = list[tuple[str, str]]
@@ -38,7 +39,6 @@ def model_facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def plan_facts(plan: Plan, errors: Mapping[str, float] | None = None) -> dict[str, Any]:
     """Return a plan for ``--json``; with ``errors``, each layer's relative error is beside it, null where kept."""
-    choice = plan.choice
     layers: list[dict[str, Any]] = [
         {
             "name": a.layer.name,
@@ -50,15 +50,7 @@ def plan_facts(plan: Plan, errors: Mapping[str, float] | None = None) -> dict[st
         for a in plan.assignments
     ]
     return {
-        "mode": choice.mode.value,
-        "group_size": choice.primary.group_size,
-        "ratio": choice.ratio,
-        "backup": "none" if choice.backup is None else choice.backup.value,
-        "misfit": choice.group_size_fallback,
-        "all_layers": choice.all_layers,
-        "pins": [str(pin) for pin in choice.pins],
-        "method": choice.method.value,
-        "sensitivity": choice.sensitivity,
+        **{OPTIONS[name].key: word for name, word in plan.choice.facts().items()},
         "exact": plan.is_exact,
         "original_bytes": plan.original_bytes,
         "compressed_bytes": plan.compressed_bytes,
@@ -85,8 +77,10 @@ def survey_facts(checkpoint: Checkpoint, known: Survey) -> dict[str, Any]:
     }
 
 
-def sample_facts(checkpoint: Checkpoint, sampled: Mapping[str, SampledLayer]) -> dict[str, Any]:
+def sample_facts(checkpoint: Checkpoint, sampled: "Mapping[str, SampledLayer]") -> dict[str, Any]:
     """Return a sampled survey for ``--json``: as a whole one, with the ends of each error's confidence interval."""
+    from studio.planning.sampled_survey import CONFIDENCE
+
     return {
         "confidence": CONFIDENCE,
         "layers": [
@@ -118,12 +112,12 @@ def survey_rows(known: Survey) -> Rows:
     ]
 
 
-def sample_rows(sampled: Mapping[str, SampledLayer]) -> Rows:
+def sample_rows(sampled: "Mapping[str, SampledLayer]") -> Rows:
     """Return each layer with its relative errors and how far the true ones may be from them."""
     return [(name, _line(line.errors, _about)) for name, line in sampled.items()]
 
 
-def _about(found: Interval) -> str:
+def _about(found: "Interval") -> str:
     return f"{found.error:.2%} ± {(found.high - found.low) / 2:.2%}"
 
 
@@ -166,8 +160,12 @@ def result_rows(errors: Mapping[str, float], seconds: float, path: object) -> Ro
     return [(say("error"), f"{mean:.4f}"), (say("seconds"), f"{seconds:.1f}"), (say("path"), str(path))]
 
 
-def answer_facts(loaded: LoadedModel, reply: Reply) -> dict[str, Any]:
+def answer_facts(loaded: "LoadedModel", reply: "Reply") -> dict[str, Any]:
     """Return an answer and what it cost; measures this machine first, in half a second, for the share of its limit."""
+    from studio.chat.answer import ModelInfo
+    from studio.chat.roofline import decode_limit, device_of
+    from studio.runtime.machine import measured
+
     info = ModelInfo.of(loaded)
     machine = measured(device_of(info))
     limit = decode_limit(info, reply, machine)
@@ -203,11 +201,11 @@ def speed(facts: Mapping[str, Any]) -> str:
     )
 
 
-def evaluation_facts(drift: Drift) -> dict[str, Any]:
+def evaluation_facts(drift: "Drift") -> dict[str, Any]:
     """Return an evaluation as JSON holds it; figures are of tokens, standard errors of windows."""
     found = _evaluated(drift)
 
-    def spread(figure: Spread) -> dict[str, float | None]:
+    def spread(figure: "Spread") -> dict[str, float | None]:
         return {"mean": figure.mean, "standard_error": figure.standard_error}
 
     return {
@@ -227,11 +225,11 @@ def evaluation_facts(drift: Drift) -> dict[str, Any]:
     }
 
 
-def evaluation_rows(drift: Drift) -> Rows:
+def evaluation_rows(drift: "Drift") -> Rows:
     """Return an evaluation to be read."""
     found = _evaluated(drift)
 
-    def spread(figure: Spread, factor: float = 1.0, digits: int = 4) -> str:
+    def spread(figure: "Spread", factor: float = 1.0, digits: int = 4) -> str:
         error = "" if figure.standard_error is None else f" ± {factor * figure.standard_error:.{digits}f}"
         return f"{factor * figure.mean:.{digits}f}{error}"
 
@@ -249,7 +247,7 @@ def evaluation_rows(drift: Drift) -> Rows:
     return rows
 
 
-def _evaluated(drift: Drift) -> Evaluation:
+def _evaluated(drift: "Drift") -> "Evaluation":
     if drift.found is None:
         raise ValueError("nothing is evaluated yet")
     return drift.found

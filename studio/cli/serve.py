@@ -1,6 +1,7 @@
 """``serve`` and ``prepare``: the page, and the built-in model made ready for it."""
 
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,10 @@ from studio.cli.terminal import Terminal, say, terminal
 if TYPE_CHECKING:
     from studio.checkpoint.checkpoint import Checkpoint
 
+PAGE = ("gradio", "plotly")
+"""What only the page needs; the package has it as an extra."""
+PAGE_INSTALL = "pip install 'quantization-studio[page]'"
+
 
 @app.command(help=say("help_serve"))
 def serve(
@@ -20,6 +25,8 @@ def serve(
     port: Annotated[int | None, typer.Option(min=0, max=65535, help=say("help_port"), show_default=False)] = None,
 ) -> None:
     with terminal(as_json=False) as here:
+        if not all(map(find_spec, PAGE)):
+            raise ResourceError("page_missing", command=PAGE_INSTALL)
         from studio.checkpoint.open_model import builtin_file
 
         if builtin_file() is not None:

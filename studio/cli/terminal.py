@@ -37,6 +37,8 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What moves a cursor or colours a screen; a model may have been trained to write it."""
 SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 """What the system refuses because of a disk or a permission, not because of the studio."""
+ERASED = "\r\x1b[K"
+"""What takes a line of a screen back."""
 
 
 def language() -> str:
@@ -65,9 +67,23 @@ class Terminal:
         """Where the answer goes, and nothing else."""
         self.interrupted = "stopped"
         """The key of what is said when the user interrupts: a command may know more of what comes of it."""
+        self._is_starting = False
+
+    def starting(self) -> None:
+        """Show that the command lives while what it needs is imported: on a screen, until there is something to say."""
+        if sys.stderr.isatty():
+            print(say("starting"), end="", file=sys.stderr, flush=True)
+            self._is_starting = True
+
+    def started(self) -> None:
+        """Take that back."""
+        if self._is_starting:
+            print(ERASED, end="", file=sys.stderr, flush=True)
+            self._is_starting = False
 
     def follow(self, steps: "Generator[Event, None, Result]") -> Result:
         """Show a job's progress and return its result."""
+        self.started()
         with closing(steps), _progress() as show:
             while True:
                 try:
@@ -78,16 +94,19 @@ class Terminal:
 
     def note(self, sentence: str) -> None:
         """Say something beside the answer."""
+        self.started()
         print("\n".join(map(printable, sentence.split("\n"))), file=sys.stderr)
 
     def stream(self, words: str) -> None:
         """Write a piece of the answer as it comes; JSON is written whole, by :meth:`answer`."""
+        self.started()
         if not self.as_json:
             shown = CONTROL.sub("\N{REPLACEMENT CHARACTER}", words) if self.out.isatty() else words
             print(shown, end="", file=self.out, flush=True)
 
     def answer(self, facts: dict[str, Any], heading: str = "", rows: Sequence[tuple[str, str]] = ()) -> None:
         """Write the answer: the facts as JSON, or the heading and the rows below it."""
+        self.started()
         if self.as_json:
             print(json.dumps(facts), file=self.out, flush=True)
             return

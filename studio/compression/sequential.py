@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from studio.base.assets import asset
 from studio.base.errors import CheckpointError
-from studio.calibration.texts import ASSETS, check_has_head, positions, read_text, token_ids, windows
+from studio.calibration.texts import check_has_head, positions, read_text, token_ids, windows
 from studio.calibration.token_weights import kept_weights
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
@@ -24,7 +25,7 @@ from studio.compression.block_tuning import tuned_block
 from studio.compression.channel_scaling import Fold, folds
 from studio.quantization.methods import Method
 from studio.quantization.packing import PackedTensor, pack
-from studio.quantization.rounding import METHODS, QuantizedWeight, Statistics
+from studio.quantization.rounding import QuantizedWeight, Statistics
 from studio.quantization.rounding.awq import channel_scales, scaled
 from studio.quantization.rounding.sign_round import Start
 from studio.quantization.scheme import Scheme
@@ -32,7 +33,7 @@ from studio.runtime.block_model import BlockModel, Step
 from studio.runtime.model import COMPUTE
 from studio.runtime.module_hooks import Call
 
-BUILTIN_TEXTS = (ASSETS / "calibration.txt", ASSETS / "calibration-more.txt")
+BUILTIN_TEXTS = (asset("calibration.txt"), asset("calibration-more.txt"))
 WINDOWS, WINDOW = 16, 256
 """How much text calibrates, and how long a stretch of it is read at once, in tokens."""
 
@@ -72,7 +73,7 @@ def guided(
         for layer in checkpoint.layers
         if layer.name in schemes and layer.kind is Kind.LINEAR and len(layer.shape) == 2
     ]
-    weights = yield from kept_weights(checkpoint, wanted, tokens) if METHODS[method].weighs_tokens else _unweighted()
+    weights = yield from kept_weights(checkpoint, wanted, tokens) if method.rounding.weighs_tokens else _unweighted()
     listener = _Listener(model.model, wanted, weights)
     found: list[Found | Changed] = []
     layers_by_name = {layer.name: layer for layer in checkpoint.layers}
@@ -82,7 +83,7 @@ def guided(
         starts: dict[Layer, Start] = {}
         known = {layer: listener.statistics(layer) for layer in inside}
         folded: dict[Layer, Tensor] = {}
-        if METHODS[method].scales_channels:
+        if method.rounding.scales_channels:
             free = frozenset(layer.name for layer in inside)
             for fold in folds(call.module, call.part, layers_by_name, free):
                 wait()
@@ -95,7 +96,7 @@ def guided(
             wait()
             dense = [folded[layer] if layer in folded else _read(checkpoint, layer) for layer in layers]
             starts |= _rounded(layers, dense, schemes[layers[0].name], method, known[layers[0]])
-            if not METHODS[method].is_tuned:
+            if not method.rounding.is_tuned:
                 _keep(starts)
         with listener.deaf():
             if starts:
@@ -114,7 +115,7 @@ def guided(
             model.replace(layer, dense)
             difference = float((dense - start.weight).square_().sum())
             found.append(Found(layer, packed, difference, float(start.weight.square().sum())))
-        if not METHODS[method].is_tuned:
+        if not method.rounding.is_tuned:
             starts.clear()
 
     run = model.run(tokens, after)
@@ -186,7 +187,7 @@ def _rounded(
     layers: list[Layer], weights: list[Tensor], scheme: Scheme, method: Method, statistics: Statistics
 ) -> dict[Layer, Start]:
     """Return weights that share scheme and statistics, rounded as one: its rows do not see each other."""
-    calibrated = METHODS[method].calibrated
+    calibrated = method.calibrated
     if calibrated is None:
         raise ValueError(f"{method} takes no statistics")
     whole = calibrated(torch.cat(weights), scheme, statistics)

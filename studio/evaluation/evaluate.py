@@ -16,16 +16,17 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 from torch.nn.utils.rnn import pad_sequence
 
+from studio.base.assets import asset
 from studio.base.settings import settings
 from studio.base.tensor_cache import Shelf
-from studio.calibration.texts import ASSETS, check_has_head, digest, positions, read_text, token_ids, windows
+from studio.calibration.texts import check_has_head, digest, positions, read_text, token_ids, windows
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.evaluation.figures import Evaluation, Pieces, Predict, Tally, added_to
 from studio.evaluation.questions import Flips, Options, Question, options, questions
 from studio.runtime.block_model import BlockModel
 from studio.runtime.decoder import MOST_TOKENS, Decoder
 
-BUILTIN_TEXTS = (ASSETS / "evaluation-en.txt", ASSETS / "evaluation-zh.txt")
+BUILTIN_TEXTS = (asset("evaluation-en.txt"), asset("evaluation-zh.txt"))
 WINDOWS, WINDOW = 18, 512
 FIRST_BATCH, LARGEST_BATCH = 1, 4
 """Windows the original reads at once: few at first, for an early figure."""

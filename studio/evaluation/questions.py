@@ -11,7 +11,8 @@ from itertools import islice
 
 from torch import Tensor
 
-from studio.calibration.texts import ASSETS, positions, token_ids
+from studio.base.assets import asset
+from studio.calibration.texts import positions, token_ids
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.tokenizer.guarded_tokenizer import load_tokenizer
 
@@ -50,7 +51,7 @@ def questions() -> tuple[Question, ...]:
     """Return the built-in questions, English and Chinese."""
     found = []
     for language in LANGUAGES:
-        entries = tomllib.loads((ASSETS / f"questions-{language}.toml").read_text(encoding="utf-8"))["questions"]
+        entries = tomllib.loads(asset(f"questions-{language}.toml").read_text(encoding="utf-8"))["questions"]
         for text, right, *wrong in entries:
             # The right option stands at a place that the question's own length gives, not always first.
             place = len(text) % (len(wrong) + 1)

@@ -5,7 +5,6 @@ import json
 import platform
 import shutil
 import zipfile
-from collections.abc import Generator
 from pathlib import Path
 
 from studio import __version__
@@ -17,8 +16,10 @@ from studio.checkpoint.file_names import CARD, CONFIG, INDEX, PACKED
 from studio.checkpoint.hub import is_wanted
 from studio.checkpoint.recipe import RECIPE, Choices, PackedWeight, Recipe, Source, sha256
 from studio.compression.compress import Compressed
+from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.model_card import model_card
-from studio.planning.plan import Assignment
+from studio.export.target import Target
+from studio.planning.plan import Assignment, Plan
 
 COPY_BYTES = 16 << 20
 
@@ -55,7 +56,7 @@ def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path, c
     return folder
 
 
-def archive(folder: Path, file: Path) -> Generator[tuple[int, int], None, Path]:
+def archive(folder: Path, file: Path) -> Writing:
     """Pack a folder into one zip, stored (packed weights do not shrink), yielding bytes done of all.
 
     Closing the generator stops it; an unfinished file is removed. Raises ResourceError for a full disk.
@@ -85,7 +86,6 @@ def archive(folder: Path, file: Path) -> Generator[tuple[int, int], None, Path]:
 
 def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path, calibration: str) -> Recipe:
     plan = compressed.plan
-    choice = plan.choice
     return Recipe(
         source=Source(
             model=checkpoint.name if checkpoint.base_model else Path(checkpoint.name).resolve().name,
@@ -94,18 +94,7 @@ def _recipe(checkpoint: Checkpoint, compressed: Compressed, folder: Path, calibr
             base_model=checkpoint.base_model,
             license=checkpoint.license,
         ),
-        choices=Choices(
-            mode=choice.mode.value,
-            group_size=choice.primary.group_size,
-            ratio=choice.ratio,
-            backup="none" if choice.backup is None else choice.backup.value,
-            group_size_fallback=choice.group_size_fallback,
-            all_layers=choice.all_layers,
-            pins=tuple(str(pin) for pin in choice.pins),
-            method=choice.method.value,
-            sensitivity=choice.sensitivity,
-            calibration=calibration,
-        ),
+        choices=Choices.model_validate(plan.choice.facts() | {"calibration": calibration}),
         weights=tuple(_weight(a, compressed) for a in plan.assignments if a.scheme is not None),
         original_bytes=plan.original_bytes,
         compressed_bytes=plan.compressed_bytes,
@@ -124,3 +113,14 @@ def _weight(a: Assignment, compressed: Compressed) -> PackedWeight:
         tied=a.layer.tied,
         relative_error=compressed.relative_error[a.layer.name],
     )
+
+
+def _holds(plan: Plan, checkpoint: Checkpoint) -> None:
+    """Return no reason against any plan: the layout is the studio's own."""
+
+
+def _zipped(model: CompressedModel, file: Path) -> Writing:
+    return archive(model.folder, file)
+
+
+TARGET = Target("studio", suffix=".zip", refusal=_holds, size=lambda plan: plan.compressed_bytes, write=_zipped)

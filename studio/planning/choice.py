@@ -1,15 +1,20 @@
-"""What a person can choose of a plan. Knows no layers."""
+"""What a person can choose of a plan: the one place that lists it. Knows no layers.
+
+The terminal's options, the page's panel, reports, recipes and the command that makes a copy again follow from the
+fields of :class:`Choice`.
+"""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from fnmatch import translate
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from studio.base.errors import SchemeError
+from studio.planning.option import Option
 from studio.quantization.methods import Method, parse_method
-from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme, parse_backup, parse_mode
+from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme, backup_modes, parse_backup, parse_mode
 
 MIN_RATIO = 0.05
 MAX_PINS = 30
@@ -34,6 +39,7 @@ class Pin:
     scheme: Scheme | None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pattern", self.pattern.strip())  # so that what ``str`` writes is read as the same
         if not self.pattern or len(self.pattern) > MAX_PATTERN:
             raise SchemeError("bad_pattern", pattern=self.pattern[:40], limit=MAX_PATTERN)
 
@@ -46,7 +52,7 @@ class Pin:
         pattern, equals, scheme = words.rpartition("=")
         if not equals:
             raise SchemeError("bad_pin", pin=words[:60])
-        return cls(pattern.strip(), None if scheme.strip() == "none" else Scheme.parse(scheme.strip()))
+        return cls(pattern, None if scheme.strip() == "none" else Scheme.parse(scheme.strip()))
 
     def takes(self, name: str) -> bool:
         """Return whether the weight called ``name`` is meant, with or without the ``.weight`` at its end."""
@@ -58,25 +64,80 @@ class Pin:
         return re.compile(translate(self.pattern.replace("[", "[[]"))).match
 
 
+def _always(choice: "Choice") -> bool:
+    return True
+
+
+def _is_mixable(choice: "Choice") -> bool:
+    return choice.mode.is_mixable
+
+
+def _has_groups(choice: "Choice") -> bool:
+    """Return whether the group size makes a difference: to the mode, or to the backup."""
+    modes = (choice.mode, choice.backup) if choice.mode.is_mixable else (choice.mode,)
+    return any(mode is not None and mode.is_grouped for mode in modes)
+
+
+def _parse_pins(words: Iterable[str]) -> tuple[Pin, ...]:
+    return tuple(Pin.parse(each) for each in words)
+
+
 @dataclass(frozen=True)
 class Choice:
     """What the user set: ``Choice(Mode.INT4_ASYM, 64, 0.9, Mode.INT8_ASYM)``.
 
     The 8-bit integer modes are per output channel and take every weight, so group size and ratio do not apply to them.
+    The fields stand in the order of the terminal's options.
     """
 
-    mode: Mode = Mode.INT4_ASYM
-    group_size: int = 64
-    ratio: float = 1.0
-    backup: Mode | None = Mode.INT8_ASYM
-    group_size_fallback: GroupSizeFallback = "error"
-    all_layers: bool = False
+    mode: Annotated[Mode, Option(parse_mode, str, among=tuple(Mode), is_told=_always)] = Mode.INT4_ASYM
+    group_size: Annotated[
+        int,
+        Option(
+            int,
+            int,
+            unsaid=lambda choice: choice.group_size,  # or one that fits the model, which the session knows
+            applies=_has_groups,
+            is_told=_has_groups,
+        ),
+    ] = 64
+    ratio: Annotated[float, Option(float, float, applies=_is_mixable, is_told=_is_mixable)] = 1.0
+    backup: Annotated[
+        Mode | None,
+        Option(
+            parse_backup,
+            lambda backup: "none" if backup is None else backup.value,
+            among=tuple(backup_modes()),
+            unsaid=lambda choice: choice.mode.default_backup,
+            applies=_is_mixable,
+            is_told=_is_mixable,
+        ),
+    ] = Mode.INT8_ASYM
+    group_size_fallback: Annotated[
+        GroupSizeFallback,
+        Option(str, str, among=GROUP_SIZE_FALLBACKS, key="misfit", flags=("--misfit", "--group-size-fallback")),
+    ] = "error"
+    all_layers: Annotated[bool, Option(bool, bool, applies=_is_mixable)] = False
     """Whether embeddings and head follow the ratio too, instead of taking the backup."""
-    pins: tuple[Pin, ...] = ()
+    sensitivity: Annotated[
+        Sensitivity,
+        Option(
+            str,
+            str,
+            among=SENSITIVITIES,
+            unsaid=lambda choice: "damage" if choice.method.needs_inputs else "nncf",
+            applies=_is_mixable,
+            is_told=lambda choice: choice.is_mixed,
+        ),
+    ] = "nncf"
+    """NNCF's wherever nothing goes by it."""
+    pins: Annotated[tuple[Pin, ...], Option(_parse_pins, lambda pins: [*map(str, pins)], flags=("--pin",))] = ()
     """The first that takes a weight decides."""
-    method: Method = Method.NEAREST
+    method: Annotated[
+        Method,
+        Option(parse_method, str, among=("best", *Method), applies=lambda choice: choice.mode.bits < 8),
+    ] = Method.NEAREST
     """How linear weights of less than 8 bits are rounded; all others are rounded to nearest."""
-    sensitivity: Sensitivity = "nncf"
 
     def __post_init__(self) -> None:
         if not MIN_RATIO <= self.ratio <= 1:  # false for NaN too
@@ -95,36 +156,43 @@ class Choice:
             raise SchemeError("unknown_sensitivity", sensitivity=given, sensitivities=valid)
         if len(self.pins) > MAX_PINS:
             raise SchemeError("too_many_pins", limit=MAX_PINS)
+        if not self.is_mixed:
+            object.__setattr__(self, "sensitivity", "nncf")
 
     @classmethod
     def of(
         cls,
-        mode: str,
-        group_size: int,
-        ratio: float,
+        mode: str | None = None,
+        group_size: int | None = None,
+        ratio: float | None = None,
         backup: str | None = None,
-        group_size_fallback: str = "error",
-        all_layers: bool = False,
-        pins: Sequence[str] = (),
-        method: str = Method.NEAREST,
-        sensitivity: str | None = None,
+        **more: Any,
     ) -> "Choice":
-        """Return the choice these words name; without a backup it is NNCF's for the mode, without a sensitivity
-        predicted damage where the model reads a text anyway, else NNCF's score.
+        """Return the choice that words name, each by its field's name, as :meth:`words` gives them.
 
-        Raises SchemeError with the valid ones for an unknown word.
+        What is left out, or None, is as a terminal has it: without a backup it is NNCF's for the mode, without a
+        sensitivity predicted damage where the model reads a text anyway, else NNCF's score. Raises SchemeError with the
+        valid ones for an unknown word.
         """
-        parsed = parse_mode(mode)
-        second = parsed.default_backup if backup is None else parse_backup(backup)
-        marks = tuple(Pin.parse(pin) for pin in pins)
-        how = parse_method(method)
-        by = sensitivity or ("damage" if how.needs_inputs else "nncf")
-        words: dict[str, Any] = {
-            "group_size_fallback": group_size_fallback,
-            "sensitivity": by,
-        }  # checked when it is made
-        made = cls(parsed, group_size, ratio, second, all_layers=all_layers, pins=marks, method=how, **words)
-        return made if made.is_mixed else replace(made, sensitivity="nncf")  # nothing goes by it
+        said = {"mode": mode, "group_size": group_size, "ratio": ratio, "backup": backup, **more}
+        if unknown := said.keys() - OPTIONS.keys():
+            raise TypeError(f"a choice has no {', '.join(sorted(unknown))}")
+        made = cls(**{name: OPTIONS[name].read(word) for name, word in said.items() if word is not None})
+        unsaid = {name: each.unsaid for name, each in OPTIONS.items() if said.get(name) is None}
+        return replace(made, **{name: find(made) for name, find in unsaid.items() if find is not None})
+
+    def words(self) -> dict[str, Any]:
+        """Return the word for each field, by its name: ``Choice.of(**choice.words()) == choice``."""
+        return {name: each.write(getattr(self, name)) for name, each in OPTIONS.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the words for what is carried out: the group size is the mode's own, where it has its own."""
+        return self.words() | {"group_size": self.primary.group_size}
+
+    def arguments(self, *, repeated: bool) -> list[str]:
+        """Return what the terminal is told to choose the same: by options given once, or by those given repeatedly."""
+        given = ((each, getattr(self, name)) for name, each in OPTIONS.items() if each.is_repeated is repeated)
+        return [argument for each, value in given for argument in each.arguments(self, value)]
 
     @cached_property
     def primary(self) -> Scheme:
@@ -141,3 +209,13 @@ class Choice:
     def is_mixed(self) -> bool:
         """Whether sensitivities decide which layer gets what."""
         return self.mode.is_mixable and self.ratio < 1 and self.primary != self.secondary
+
+
+def _options() -> dict[str, Option]:
+    """Return the option of every field, with what the field says of it."""
+    hints = get_type_hints(Choice, include_extras=True)
+    return {each.name: hints[each.name].__metadata__[0].of(each.name, each.default) for each in fields(Choice)}
+
+
+OPTIONS = _options()
+"""Every field's option by the field's name."""

@@ -14,6 +14,7 @@ from studio.calibration import activations
 from studio.calibration.activations import MAX_ROWS, MAX_TOKENS, SEED, TEXT, Inputs
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.planning import layer_losses
+from studio.planning.layer_figure import MeasuredFigure
 from studio.planning.layer_losses import Figures, Loss, Measured
 from studio.quantization.scheme import Scheme
 from studio.runtime.block_model import Step
@@ -65,3 +66,6 @@ def _ratio(moved: float, output: float) -> float:
 def _file(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Path:
     how = (VERSION, TEXT.read_bytes(), MAX_TOKENS, MAX_ROWS, SEED)
     return layer_losses.file_of(checkpoint, "output", schemes, *how)
+
+
+FIGURE = MeasuredFigure("output", by=measure, is_always_on_card=True)

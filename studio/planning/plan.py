@@ -105,7 +105,8 @@ class Plan:
                 sums[place] += 2 * math.prod(shape) * count
                 continue
             for part in scheme.parts((math.prod(shape[:-1]), shape[-1])):
-                sums[_PART_PLACES.get(part.name, place)] += part.nbytes * count
+                held = place if part.name == "codes" else _PART_PLACES.get(part.name, "scales")
+                sums[held] += part.nbytes * count
         return sums
 
     @cached_property
@@ -139,7 +140,8 @@ def _by_bits(scheme: Scheme | None) -> tuple[int, str, int]:
 
 BREAKDOWN = ("blocks", "embeddings", "head", "scales", "zero_points", "other")
 """What bytes can hold."""
-_PART_PLACES = {"scale": "scales", "global_scale": "scales", "codebook": "scales", "zero_point": "zero_points"}
+_PART_PLACES = {"zero_point": "zero_points"}
+"""Of what is beside the codes; all else counts as scales."""
 _PLACES = {Kind.LINEAR: "blocks", Kind.EMBEDDING: "embeddings", Kind.HEAD: "head", Kind.OTHER: "other"}
 
 

@@ -22,6 +22,7 @@ from studio.calibration.token_weights import SEED, lots, rademacher_gradient
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind
 from studio.planning import layer_losses
+from studio.planning.layer_figure import MeasuredFigure
 from studio.planning.layer_losses import Figures, Loss, Measured
 from studio.quantization.scheme import Scheme
 from studio.runtime.block_model import BlockModel, Step
@@ -87,7 +88,7 @@ def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict
 
     def listen(name: str, _: Any, given: tuple[Any, ...], said: Any) -> None:
         if given and given[0].numel() and isinstance(said, Tensor) and said.requires_grad:
-            said.register_hook(partial(pulled, name, given[0].detach()))  # type: ignore[no-untyped-call]
+            said.register_hook(partial(pulled, name, given[0].detach()))
 
     for layer in checkpoint.layers:
         if layer.kind is Kind.LINEAR and len(layer.shape) == 2:
@@ -98,3 +99,6 @@ def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict
         yield from model.run_backward(lot, lambda logits: rademacher_gradient(logits, generator))
     costs = {name: power.cpu() / (2 * tokens.numel()) for name, power in powers.items()}
     return {name: cost for name, cost in costs.items() if bool(cost.isfinite().all())}
+
+
+FIGURE = MeasuredFigure("damage", by=measure, adds_up=True, card_format=".2g")

@@ -9,11 +9,8 @@ from torch import Tensor
 from studio.quantization import native
 from studio.quantization.methods import Method
 from studio.quantization.packing import PackedTensor, pack
-from studio.quantization.rounding import METHODS, dequantize, round_to_nearest
+from studio.quantization.rounding import dequantize, round_to_nearest
 from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
-
-BASE_MODES = (Mode.INT8_SYM, Mode.INT8_ASYM, Mode.INT4_SYM, Mode.INT4_ASYM, Mode.NF4)
-"""The modes measured together, in one pass: what most people choose from."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def quantize(
 
     ``method`` is what rounds it without knowing its inputs: a calibrated one falls back to its data-free part.
     """
-    round_ = METHODS[method].data_free
+    round_ = method.data_free
     compiled = native.pack_nearest(weight, scheme) if round_ is round_to_nearest else None
     if compiled is not None:
         return Quantized(*compiled)
@@ -98,10 +95,13 @@ def _channel_error(weight: Tensor) -> float:
 
 
 def base_schemes(width: int, sizes: Iterable[int]) -> list[Scheme]:
-    """Return the schemes of :data:`BASE_MODES` whose groups, of ``sizes``, divide ``width`` input channels."""
+    """Return the schemes that every layer is measured in, in one pass, whose groups, of ``sizes``, divide ``width``
+    input channels: those of the modes that most people choose from."""
+    modes = [mode for mode in Mode if mode.stored_as.is_surveyed]
     fitting = [size for size in sizes if size == WHOLE_CHANNEL or width % size == 0]
-    whole = [Scheme(mode) for mode in BASE_MODES if not mode.is_grouped]
-    return whole + [Scheme(mode, size) for mode in BASE_MODES if mode.is_grouped for size in fitting]
+    whole = [Scheme.of(mode, WHOLE_CHANNEL) for mode in modes if not mode.is_grouped]
+    whole = [scheme for scheme in whole if scheme.fits(width)]
+    return whole + [Scheme(mode, size) for mode in modes if mode.is_grouped for size in fitting]
 
 
 def relative(difference: float, square: float) -> float:

@@ -7,115 +7,23 @@ NNCF 3.4 (``nncf.CompressWeightsMode``); scales are stored as OpenVINO does, mos
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache, cached_property
 
 from studio.base.dtypes import DTYPE_BYTES
 from studio.base.errors import SchemeError
+from studio.quantization.formats import Mode
+from studio.quantization.mode import FLAT_ZERO_POINT_BITS, GROUP_SIZES, WHOLE_CHANNEL
 
-WHOLE_CHANNEL = -1
-"""The group size that means one scale per output channel."""
-
-GROUP_SIZES = (WHOLE_CHANNEL, 32, 64, 128, 256)
-"""What a user can choose from."""
-
-
-class Mode(StrEnum):
-    """The number format of a compressed weight, named as NNCF names it; what each is stands in :data:`FORMATS`."""
-
-    INT8_SYM = "int8_sym"
-    INT8_ASYM = "int8_asym"
-    INT4_SYM = "int4_sym"
-    INT4_ASYM = "int4_asym"
-    INT3_SYM = "int3_sym"
-    INT2_SYM = "int2_sym"
-    NF4 = "nf4"
-    FP4 = "fp4"
-    MXFP4 = "mxfp4"
-    NVFP4 = "nvfp4"
-    FP8_E4M3 = "fp8_e4m3"
-    MXFP8_E4M3 = "mxfp8_e4m3"
-    CB4 = "cb4"
-    CB4_LEARNED = "cb4_learned"
-    """Ours: sixteen levels found for each tensor."""
-    INT5_SYM = "int5_sym"
-    """Ours: int4_sym's grid with twice the steps; in groups of 32 it is llama.cpp's Q5_0."""
-
-    @property
-    def stored_as(self) -> "Format":
-        return FORMATS[self]
-
-    @property
-    def bits(self) -> int:
-        return self.stored_as.bits
-
-    @property
-    def has_zero_point(self) -> bool:
-        return self.stored_as.has_zero_point
-
-    @property
-    def is_grouped(self) -> bool:
-        """Whether a group size can be chosen; the 8-bit integers are per output channel, MX and NV formats fixed."""
-        return len(self.stored_as.group_sizes) > 1
-
-    @property
-    def needs_whole(self) -> bool:
-        """Whether a tensor is looked at as a whole before its first row is rounded: its rows share some numbers."""
-        return self.stored_as.tensor_params is not None
-
-    @property
-    def is_mixable(self) -> bool:
-        """Whether a ratio applies: NNCF's 8-bit integers take every weight."""
-        return self not in (Mode.INT8_SYM, Mode.INT8_ASYM)
-
-    @property
-    def default_backup(self) -> "Mode":
-        """NNCF's: the FP4 and FP8 formats back each other."""
-        if self in (Mode.MXFP4, Mode.MXFP8_E4M3):
-            return Mode.MXFP8_E4M3
-        return Mode.FP8_E4M3 if self in (Mode.FP4, Mode.FP8_E4M3) else Mode.INT8_ASYM
+__all__ = [
+    "GROUP_SIZES", "WHOLE_CHANNEL", "Mode", "Part", "Scheme", "backup_modes", "fitting_group_sizes", "parse_backup",
+    "parse_mode",
+]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Format:
-    """How a mode stores its numbers: ``Format(bits=4, has_zero_point=True)``; dtypes as safetensors names them."""
-
-    bits: int
-    """Of one code."""
-    group_sizes: tuple[int, ...] = GROUP_SIZES
-    """Those a user can choose; a single one is fixed."""
-    has_zero_point: bool = False
-    code_dtype: str = "U8"
-    """Of an 8-bit code; smaller codes are packed into bytes."""
-    scale_dtype: str = "F16"
-    tensor_params: tuple[str, str, int] | None = None
-    """What a whole tensor shares: name, dtype, how many numbers."""
-
-
-FORMATS = {
-    Mode.INT8_SYM: Format(8, (WHOLE_CHANNEL,), code_dtype="I8"),
-    Mode.INT8_ASYM: Format(8, (WHOLE_CHANNEL,), has_zero_point=True),
-    Mode.INT4_SYM: Format(4),
-    Mode.INT4_ASYM: Format(4, has_zero_point=True),
-    Mode.INT3_SYM: Format(3),
-    Mode.INT2_SYM: Format(2),
-    Mode.NF4: Format(4),
-    Mode.FP4: Format(4),
-    Mode.MXFP4: Format(4, (32,), scale_dtype="F8_E8M0"),
-    Mode.NVFP4: Format(4, (16,), scale_dtype="F8_E4M3", tensor_params=("global_scale", "F32", 1)),
-    Mode.FP8_E4M3: Format(8, code_dtype="F8_E4M3"),
-    Mode.MXFP8_E4M3: Format(8, (32,), code_dtype="F8_E4M3", scale_dtype="F8_E8M0"),
-    Mode.CB4: Format(4),
-    Mode.CB4_LEARNED: Format(4, tensor_params=("codebook", "F16", 16)),
-    Mode.INT5_SYM: Format(5),
-}
-"""Every mode's format. A new one is a line here and its two functions in ``rounding/``."""
-
-BACKUP_MODES: tuple[Mode | None, ...] = (Mode.INT8_ASYM, Mode.INT8_SYM, Mode.FP8_E4M3, Mode.MXFP8_E4M3, None)
-"""What sensitive layers, embeddings and the head can take; None leaves them at 16 bits."""
-
-BACKUPS = {"none" if mode is None else mode.value: mode for mode in BACKUP_MODES}
-"""The same by the names they are chosen by."""
+def backup_modes() -> dict[str, Mode | None]:
+    """Return by name what sensitive layers, embeddings and the head can take; ``"none"`` leaves them at 16 bits."""
+    modes = sorted((mode for mode in Mode if mode.stored_as.is_backup), key=lambda mode: mode.stored_as.rank)
+    return {**{mode.value: mode for mode in modes}, "none": None}
 
 
 @dataclass(frozen=True)
@@ -195,8 +103,8 @@ class Scheme:
         """Return the arrays that store a [N, K] weight, in the order of the file.
 
         ``codes``: one byte each at 8 bits [N, K]; else packed along K, low bits first, uint8 [N, ceil(K * bits / 8)].
-        ``scale`` [N, G]. ``zero_point``: uint8 [N, 1] at 8 bits, two to a byte [ceil(N * G / 2)] at 4. Then what the
-        tensor shares.
+        ``scale`` [N, G]. ``zero_point``: packed as the codes are, uint8 [N, ceil(G * bits / 8)], but of 4 bits they
+        run on from row to row, [ceil(N * G / 2)]. Then what the tensor shares.
         """
         rows, width = shape
         groups = self.groups(width)
@@ -206,7 +114,9 @@ class Scheme:
             codes = Part("codes", form.code_dtype, (rows, width))
         parts = [codes, Part("scale", form.scale_dtype, (rows, groups))]
         if form.has_zero_point:
-            zero_points = (rows, 1) if form.bits == 8 else (-(-rows * groups // 2),)
+            bits = form.zero_point_bits
+            flat = bits == FLAT_ZERO_POINT_BITS
+            zero_points = (-(-rows * groups // 2),) if flat else (rows, -(-groups * bits // 8))
             parts.append(Part("zero_point", "U8", zero_points))
         if form.tensor_params is not None:
             name, dtype, count = form.tensor_params
@@ -229,9 +139,10 @@ def parse_mode(name: str) -> Mode:
 
 def parse_backup(name: str) -> Mode | None:
     """Return the backup mode of this name, None for ``"none"``. Raises SchemeError with the list of valid ones."""
-    if name not in BACKUPS:
-        raise SchemeError("unknown_backup", backup=name[:40], backups=", ".join(BACKUPS))
-    return BACKUPS[name]
+    backups = backup_modes()
+    if name not in backups:
+        raise SchemeError("unknown_backup", backup=name[:40], backups=", ".join(backups))
+    return backups[name]
 
 
 def fitting_group_sizes(widths: Iterable[int]) -> tuple[int, ...]:

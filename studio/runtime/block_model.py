@@ -166,7 +166,7 @@ class BlockModel:
                 ids = torch.zeros(given.shape[:2], dtype=torch.long)
                 with torch.enable_grad(), standing_in(self._decoder, given):
                     logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
-                    logits.backward(loss(logits.detach()))  # type: ignore[no-untyped-call]
+                    logits.backward(loss(logits.detach()))
                 assert given.grad is not None
                 found[:, start : start + LOSS_TOKENS] = given.grad
         finally:

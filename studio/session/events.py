@@ -1,9 +1,13 @@
 """Where fetching a model and measuring drift stand, as events that a page or a terminal shows."""
 
+from typing import TYPE_CHECKING
+
 from studio.base.progress import Event
 from studio.base.units import format_bytes
 from studio.checkpoint.open_model import Step
-from studio.evaluation.drift import Drift
+
+if TYPE_CHECKING:  # brings torch, which opening a model can do without
+    from studio.evaluation.drift import Drift
 
 
 def source_event(step: Step) -> Event:
@@ -12,7 +16,7 @@ def source_event(step: Step) -> Event:
     return Event(step.name, step.done / step.total if step.total else None, detail)
 
 
-def drift_event(drift: Drift) -> Event:
+def drift_event(drift: "Drift") -> Event:
     """Return where an evaluation stands, with its figure once there is one; the floor comes last."""
     if drift.found is None:
         return Event("evaluate", 0.0)

@@ -28,9 +28,11 @@ from studio.compression.compress import Compressed, compress, job_digest
 from studio.compression.resume import unfinished
 from studio.evaluation.drift import Drift
 from studio.evaluation.evaluate import text_windows
-from studio.planning import sampled_survey, survey
+from studio.export import targets
+from studio.planning import sampled_survey, survey_file
 from studio.planning.choice import Choice, Pin
-from studio.planning.plan import Plan, group_sizes, make_plan
+from studio.planning.fitting import fitting
+from studio.planning.plan import Plan
 from studio.planning.sampled_survey import Sample
 from studio.quantization.scheme import Scheme
 from studio.runtime.sampling import Sampling
@@ -80,10 +82,10 @@ class Session(Reading):
         checkpoint = yield from self._relay("open", open_model.open_model(name, self.paths), source_event)
         if self.checkpoint is not None and self._is_still(checkpoint):
             return self.checkpoint  # chosen again: what was made of it stays
-        known = survey.recall(checkpoint)
+        known = survey_file.recall(checkpoint)
         scores = known.sensitivities(checkpoint.layers)
         sampled, cost = _sample_of(checkpoint)
-        choice = _fitting(self.choice, checkpoint)
+        choice = fitting(self.choice, checkpoint.layers, checkpoint.can_chat)
         plan = planned(checkpoint, choice, scores, sampled)
         with self._planning:  # what still works for the model before it sees that it is gone, and ends
             self.checkpoint, self.known, self.scores, self.choice, self.plan = checkpoint, known, scores, choice, plan
@@ -204,18 +206,21 @@ class Session(Reading):
         safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in base)[:80].strip(".-") or "model"
         return f"{safe}-{plan.choice.primary}"
 
-    def archive(self, folder: Path) -> Generator[Event, None, Path]:
-        """Pack the compressed model into one file in the new ``folder``, which goes with the next one or the session.
+    def archive(self, folder: Path, target: str = targets.DEFAULT) -> Generator[Event, None, Path]:
+        """Write the compressed model as one file in the new ``folder``, which goes with the next one or the session.
 
-        Raises ModelError while nothing is compressed, ResourceError for a full disk.
+        Raises ModelError while nothing is compressed, SchemeError for what the target cannot hold or where there is no
+        such target, ResourceError for a full disk.
         """
-        if self.folder is None:
+        into = targets.target_named(target)
+        if self.folder is None or self.compressed is None:
             raise ModelError("nothing_compressed")
-        self._check_disk(sum(member.stat().st_size for member in self.folder.iterdir()))
+        held = sum(member.stat().st_size for member in self.folder.iterdir())
+        self._check_disk(max(held, into.size(self.compressed.plan)))
         self._forget_archive()
         self._archive = folder
         folder.mkdir(parents=True)
-        packing = export.archive(self.folder, folder / f"{self.folder.name}.zip")
+        packing = targets.one_file(into, self.folder, folder)
         return (yield from self._relay("export", packing, lambda step: Event("export", step[0] / step[1])))
 
     # drift
@@ -351,23 +356,3 @@ def _sample_of(checkpoint: Checkpoint) -> tuple[Sample, int]:
     if checkpoint.folder is not None:
         return {}, 0
     return sampled_survey.recall(checkpoint), sum(draw.nbytes for draw in sampled_survey.draws(checkpoint))
-
-
-def _fitting(choice: Choice, checkpoint: Checkpoint) -> Choice:
-    """Return ``choice`` as far as it can be carried out for another model.
-
-    Without its pins, which were for layers of the one before; with a group size that fits (64 if it can be, else the
-    largest up to 128), or else in the default mode.
-    """
-    sizes = group_sizes(checkpoint.layers)
-    size = choice.group_size
-    if size not in sizes and choice.group_size_fallback == "error":
-        size = 64 if 64 in sizes else max((s for s in sizes if s <= 128), default=-1)
-    fitting = replace(choice, pins=(), group_size=size)
-    if not checkpoint.can_chat:
-        fitting = replace(fitting, sensitivity="nncf")  # there is no damage to go by
-    try:
-        make_plan(checkpoint.layers, fitting)
-    except SchemeError:  # a mode whose only group does not divide this model
-        return Choice(group_size=-1)
-    return fitting

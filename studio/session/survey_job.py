@@ -7,8 +7,7 @@ visitor goes on to another model, which none of its figures may reach.
 import threading
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from studio.base.errors import Cancelled, ModelError
 from studio.base.fair_turns import Turns
@@ -19,12 +18,14 @@ from studio.base.workers import in_worker
 from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Layer, ratio_defining
-from studio.planning import output_error, predicted_damage
 from studio.planning.choice import Choice
+from studio.planning.figures import DEFAULT, MEASURED
+from studio.planning.layer_figure import planned_sum
 from studio.planning.layer_losses import Figures, Measured
 from studio.planning.plan import Plan, by_damage, fitted_scheme, make_plan
 from studio.planning.sampled_survey import RUNS, Sample, sampled_survey
-from studio.planning.survey import Survey, candidates, sensitivities, survey
+from studio.planning.survey import candidates, sensitivities, survey
+from studio.planning.survey_file import Survey
 from studio.quantization.scheme import Scheme
 
 Item = TypeVar("Item")
@@ -32,9 +33,8 @@ Result = TypeVar("Result")
 
 TURNS = Turns()
 """Of measuring, so that a large model does not keep the others' visitors waiting."""
-Figure = Literal["output", "damage"]
-FIGURES: dict[Figure, ModuleType] = {"output": output_error, "damage": predicted_damage}
-"""What is measured of each layer by running the model on a short text, when it is first asked for."""
+Figure = str
+"""The name of one that is measured."""
 
 
 @dataclass
@@ -53,8 +53,8 @@ class Measuring:
     is_sampling: bool = False
     figures: dict[Figure, Figures] = field(default_factory=dict)
     """Layer -> scheme -> figure, as far as measured."""
-    colour: Literal["weight", "output", "damage", "bits"] = "weight"
-    """What the map shows."""
+    colour: str = DEFAULT
+    """The figure that the map shows."""
     looked_at: str = ""
     """The layer, or the pattern of layers, whose costs are on show beneath the map."""
     choice: Choice = field(default_factory=Choice)
@@ -113,13 +113,7 @@ class Measuring:
 
         The sum over linear weights that have a figure; None while one is not measured yet.
         """
-        plan = self.plan
-        if plan is None or not self.damages:
-            return None
-        layers = ratio_defining([a.layer for a in plan.assignments])
-        lines = [(self.damages.get(layer.name), plan.scheme_of(layer.name)) for layer in layers]
-        known = [0.0 if scheme is None or line == {} else (line or {}).get(str(scheme)) for line, scheme in lines]
-        return None if None in known else sum(figure for figure in known if figure is not None)
+        return planned_sum(self.plan, self.damages)
 
     def measure(self) -> Generator[Event, None, None]:
         """Measure what the map lacks: the survey, then the figures that it shows or the plan goes by."""
@@ -221,9 +215,7 @@ class Measuring:
             return
         if job == "survey":
             self.begin(job)
-        steps = TURNS.taken(
-            in_worker(FIGURES[figure].measure, checkpoint, missing, is_unwanted=self._stops[job].is_set)
-        )
+        steps = TURNS.taken(in_worker(MEASURED[figure], checkpoint, missing, is_unwanted=self._stops[job].is_set))
         try:
             while True:
                 step = next(steps)
@@ -309,7 +301,7 @@ class Measuring:
     def _figures_wanted(self) -> list[Figure]:
         """What the map shows, or the plan goes by and has not got."""
         waits = self._goes_by_damage and self.plan is not None and not self.plan.is_exact
-        return [figure for figure in FIGURES if figure == self.colour or (figure == "damage" and waits)]
+        return [figure for figure in MEASURED if figure == self.colour or (figure == "damage" and waits)]
 
     def _wanted(self) -> dict[str, list[Scheme]]:
         """Return what the plan's mode asks of the survey beside the usual, so that its groups too are looked up."""

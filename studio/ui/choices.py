@@ -3,22 +3,25 @@
 from collections.abc import Sequence
 
 from studio.base.text import text
+from studio.base.units import format_bytes
 from studio.checkpoint.layers import ratio_defining
-from studio.planning.choice import GROUP_SIZE_FALLBACKS, SENSITIVITIES
-from studio.quantization.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme
+from studio.export.target import Target
+from studio.export.targets import TARGETS
+from studio.planning.figures import FIGURES
+from studio.planning.option import Option
+from studio.quantization.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme, backup_modes
 from studio.session.session import Session
-from studio.ui.map_text import COLOURS, MAX_CHIPS, MAX_NAMES
+from studio.ui.map_text import MAX_CHIPS, MAX_NAMES
 
-MODES = (
-    Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.INT5_SYM, Mode.INT8_ASYM, Mode.INT8_SYM, Mode.CB4_LEARNED, Mode.CB4,
-    Mode.FP4, Mode.NVFP4, Mode.MXFP4, Mode.FP8_E4M3, Mode.MXFP8_E4M3, Mode.INT3_SYM, Mode.INT2_SYM,
-)  # fmt: skip
-"""In the order of the list: what most people want first."""
+
+def modes() -> list[Mode]:
+    """Return all modes in the order of the menu: what most people want first."""
+    return sorted(Mode, key=lambda mode: mode.stored_as.rank)
 
 
 def scheme_choices(language: str) -> list[tuple[str, str]]:
     """Return the schemes a layer can be pinned to."""
-    schemes = dict.fromkeys(str(Scheme.of(mode, size)) for mode in MODES for size in GROUP_SIZES)
+    schemes = dict.fromkeys(str(Scheme.of(mode, size)) for mode in modes() for size in GROUP_SIZES)
     return [(text("map.kept", language), "none"), *((name, name) for name in schemes)]
 
 
@@ -34,7 +37,7 @@ def layer_choices(session: Session) -> list[str]:
 
 def mode_choices(language: str) -> list[tuple[str, str]]:
     """Return the modes with what each is in a few words."""
-    return [(text(f"plan.mode_{mode.value}", language), mode.value) for mode in MODES]
+    return [(text(f"plan.mode_{mode.value}", language), mode.value) for mode in modes()]
 
 
 def group_choices(fitting: Sequence[int], language: str) -> list[tuple[str, int]]:
@@ -44,23 +47,19 @@ def group_choices(fitting: Sequence[int], language: str) -> list[tuple[str, int]
 
 def backup_choices(language: str, mode: Mode = Mode.INT4_ASYM) -> list[tuple[str, str]]:
     """Return the backup modes: the 8-bit integers, and the 8-bit float that belongs to a float mode."""
-    modes = dict.fromkeys((mode.default_backup, Mode.INT8_ASYM, Mode.INT8_SYM))
-    return [*((backup.value, backup.value) for backup in modes), (text("plan.backup_none", language), "none")]
+    whole = (backup for backup in backup_modes().values() if backup is not None and not backup.is_mixable)
+    backups = dict.fromkeys((mode.default_backup, *whole))
+    return [*((backup.value, backup.value) for backup in backups), (text("plan.backup_none", language), "none")]
 
 
-def group_size_fallback_choices(language: str) -> list[tuple[str, str]]:
-    """Return NNCF's three behaviours for a group that does not divide."""
-    return [(text(f"plan.misfit_{behaviour}", language), behaviour) for behaviour in GROUP_SIZE_FALLBACKS]
-
-
-def sensitivity_choices(language: str) -> list[tuple[str, str]]:
-    """Return what the ratio can go by."""
-    return [(text(f"plan.sensitivity_{sensitivity}", language), sensitivity) for sensitivity in SENSITIVITIES]
+def word_choices(option: Option, language: str) -> list[tuple[str, str]]:
+    """Return the words that an option can be, each with what it means."""
+    return [(text(f"plan.{option.key}_{word}", language), word) for word in option.among]
 
 
 def colour_choices(language: str) -> list[tuple[str, str]]:
     """Return what the map can be coloured by."""
-    return [(text(f"map.colour_{colour}", language), colour) for colour in COLOURS]
+    return [(text(f"figure.{name}.choice", language), name) for name in FIGURES]
 
 
 def group_info(session: Session, fitting: Sequence[int], language: str) -> str:
@@ -75,3 +74,17 @@ def group_info(session: Session, fitting: Sequence[int], language: str) -> str:
     widths = sorted({layer.matrix[1] for layer in ratio_defining(session.checkpoint.layers)})
     shown = ", ".join(str(width) for width in widths[:6])
     return f"{words} {text('plan.group_size_misfits', language, sizes=', '.join(misfits), widths=shown)}"
+
+
+def target_choices(language: str, session: Session | None = None) -> list[tuple[str, str]]:
+    """Return the forms that a compressed model can be taken in, with the bytes of the plan or why it cannot."""
+    return [(_target(target, language, session), name) for name, target in TARGETS.items()]
+
+
+def _target(target: Target, language: str, session: Session | None) -> str:
+    title = text(f"target.{target.name}.title", language)
+    if session is None or session.plan is None or session.checkpoint is None:
+        return title
+    reason = target.refusal(session.plan, session.checkpoint)
+    size = format_bytes(target.size(session.plan)) if reason is None else reason.sentence(language)
+    return f"{title}: {size}"

@@ -105,7 +105,7 @@ class DriftHandlers:
         """Return what another text changes: what the method says, and whether the copy is still the plan's."""
         return {
             **updates.figures(self.page, session, language),
-            self.page.plan.method: gr.update(info=method_choices.method_info(session, language)),
+            self.page.plan.controls["method"]: gr.update(info=method_choices.method_info(session, language)),
             self.page.plan.progress: updates.staleness(session, language),
         }
 

@@ -31,13 +31,14 @@ def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator
     """Turn whatever a handler raises into a sentence where the visitor is looking; a stack trace goes to the log."""
 
     @functools.wraps(handler)
-    def safe(self: Paged, session: Session | None, language: str, *inputs: Any) -> Iterator[Updates]:
+    def safe(self: Paged, session: Session | None, language: str, *inputs: Any, **named: Any) -> Iterator[Updates]:
         page, name = self.page, handler.__name__
         if session is None:
             yield {page.model.notice: html.notice(text("error.choose_a_model", language), "error")}
             return
         try:
-            yield from handler(self, session, language, *map(_sayable, inputs))
+            sayable = {name: _sayable(given) for name, given in named.items()}
+            yield from handler(self, session, language, *map(_sayable, inputs), **sayable)
             return
         except ENDS:
             raise

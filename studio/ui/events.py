@@ -43,16 +43,6 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     """Attach every handler to its component."""
     who = [page.session, page.header.language]
     plan, chat = page.plan, page.chat
-    choices: list[Any] = [
-        plan.mode,
-        plan.group_size,
-        plan.ratio,
-        plan.backup,
-        plan.group_size_fallback,
-        plan.all_layers,
-        plan.sensitivity,
-        plan.method,
-    ]
     sampling = [
         chat.system, chat.kv_bits, chat.max_new_tokens, chat.temperature, chat.top_p, chat.top_k,
         chat.repetition_penalty, chat.seed,
@@ -95,8 +85,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     # One listener for all: two of them could answer in the wrong order, and the older figures would stay.
     # A dropdown says twice that something was picked, and once that it was left.
-    moved = [plan.mode.blur, *(control.input for control in choices[1:])]
-    gr.on(moved, at_once(do.choose), inputs=[*who, *choices], outputs=moving, **instant)
+    moved = [each.blur if name == "mode" else each.input for name, each in plan.controls.items()]
+    gr.on(moved, at_once(do.choose), inputs=who, inputs_kwargs=plan.controls, outputs=moving, **instant)
     on(page.map.colour.input, do.paint, [*who, page.map.colour], last)
     far = quick | {"concurrency_limit": 4, "concurrency_id": "sample"}
     page.map.estimate.click(do.estimate, who, moving, **far)
@@ -150,7 +140,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     on(chat.stop.click, said.stop, who, quick)
     on(chat.clear.click, said.clear, who, quick)
 
-    exported = on(page.export.button.click, do.export, who, slow)
+    exported = on(page.export.button.click, do.export, [*who, page.export.target], slow)
     exported.success(
         None,
         inputs=[page.export.file],
@@ -163,7 +153,7 @@ def at_once(handler: Callable[..., Iterable[updates.Updates]]) -> Callable[..., 
     """Return a handler's updates as one answer, which is what an event without the queue takes."""
 
     @functools.wraps(handler)
-    def answer(*inputs: Any) -> updates.Updates:
-        return updates.merged(*handler(*inputs))
+    def answer(*inputs: Any, **named: Any) -> updates.Updates:
+        return updates.merged(*handler(*inputs, **named))
 
     return answer

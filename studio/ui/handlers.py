@@ -17,12 +17,14 @@ from studio.base.units import format_bytes
 from studio.base.workspace import own_folder
 from studio.checkpoint import hub, open_model
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
+from studio.export import targets
 from studio.planning.choice import Choice
+from studio.planning.figures import DEFAULT, FIGURES
 from studio.quantization.scheme import Scheme, parse_mode
 from studio.session.session import Session
 from studio.ui import choices, drift_panel, html, method_choices, updates
+from studio.ui.controls import picked
 from studio.ui.error_boundary import guarded
-from studio.ui.map_text import COLOURS, Colour
 from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
@@ -118,9 +120,9 @@ class Handlers:
         yield updates.figures(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
     @guarded
-    def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
+    def paint(self, session: Session, language: str, colour: str) -> Iterator[Updates]:
         """Show another figure of each layer on the map."""
-        session.colour = colour if colour in COLOURS else "weight"
+        session.colour = colour if colour in FIGURES else DEFAULT
         yield updates.map_of(self.page, session, language) | updates.missing(self.page, session, language)
 
     @guarded
@@ -133,38 +135,24 @@ class Handlers:
         yield updates.spoken(page, session, language) | dict.fromkeys(said, "") | still
 
     @guarded
-    def choose(
-        self,
-        session: Session,
-        language: str,
-        mode: str,
-        group_size: int | None,
-        ratio: float,
-        backup: str,
-        group_size_fallback: str,
-        all_layers: bool,
-        sensitivity: str,
-        method: str,
-    ) -> Iterator[Updates]:
+    def choose(self, session: Session, language: str, **values: Any) -> Iterator[Updates]:
         """A control moved: plan again. A new mode brings its own backup, unless the visitor chose another."""
         now = session.choice
-        if mode != now.mode.value and now.backup in (now.mode.default_backup, None) and backup != "none":
-            backup = parse_mode(mode).default_backup.value
-        size = now.group_size if group_size is None else int(group_size)
-        share = round(float(ratio), 4)
-        chosen = Choice.of(
-            mode, size, share, backup, group_size_fallback, all_layers, method=method, sensitivity=sensitivity
-        )
-        chosen = replace(chosen, pins=now.pins)
+        words = now.words() | picked(values)
+        mode = parse_mode(str(words["mode"]))
+        if mode is not now.mode and now.backup in (now.mode.default_backup, None) and words["backup"] != "none":
+            words["backup"] = mode.default_backup.value
+        chosen = Choice.of(**words)
         if chosen == now and session.plan is not None:
             yield self._staleness(session, language)
             return
         session.choose(chosen)
         shown = self._planned(session, language)
-        if mode != now.mode.value or group_size_fallback != now.group_size_fallback or method != now.method.value:
+        before, after = ((each.mode, each.group_size_fallback, each.method) for each in (now, chosen))
+        if before != after:
             shown |= updates.offered(self.page, session, language)
-        if mode != now.mode.value:
-            backups: Updates = {self.page.plan.backup: gr.update(value=backup)}
+        if mode is not now.mode:
+            backups: Updates = {self.page.plan.controls["backup"]: gr.update(value=words["backup"])}
             shown = updates.merged(shown, backups)
         yield shown
 
@@ -270,11 +258,11 @@ class Handlers:
         yield {self.page.plan.cancel: gr.update(interactive=False)}
 
     @guarded
-    def export(self, session: Session, language: str) -> Iterator[Updates]:
+    def export(self, session: Session, language: str, target: str = targets.DEFAULT) -> Iterator[Updates]:
         """Make the one file and hand it to the browser."""
         yield updates.no_file(self.page) | {self.page.export.button: gr.update(interactive=False)}
         folder = own_folder(Path(get_upload_folder()))
-        steps = session.archive(folder)
+        steps = session.archive(folder, target)
         for event in paced(steps):
             yield {self.page.export.progress: html.progress(event, session.spoken or language)}
         language = session.spoken or language

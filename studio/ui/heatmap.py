@@ -8,24 +8,22 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from html import escape
-from itertools import pairwise
 
 from studio.base.text import text
 from studio.base.units import format_bytes
 from studio.checkpoint.layers import EXPERT
+from studio.planning import weight_error
+from studio.planning.layer_figure import LayerFigure
 from studio.planning.plan import Assignment, Plan
 from studio.planning.sampled_survey import Interval
 from studio.quantization.scheme import Scheme
+from studio.ui.palette import BITS_COLOURS, Ramp, gradient, ramp_of, shade
 
 Errors = Mapping[str, float]
 """Layer -> error; NaN where there is none to measure; layers that are not in it are not measured yet."""
 NONE_GUESSED: Mapping[str, Interval] = {}
-STOPS = ((0.0, (230, 238, 247)), (0.45, (157, 191, 224)), (0.75, (234, 164, 95)), (1.0, (168, 58, 30)))
-"""From blue to red through orange, which people who are colour-blind tell apart."""
-SHADES = 64
-BITS_COLOURS = {2: "#d5efe9", 3: "#a9dbd1", 4: "#7cc0b5", 5: "#5b9fb0", 8: "#3d7ea6", 16: "#5b5f66"}
 DIGITS_UP_TO = 48
 """Blocks whose cells are wide enough for a number."""
 
@@ -118,9 +116,9 @@ def heatmap(
     errors: Errors | None,
     language: str,
     guessed: Mapping[str, Interval] = NONE_GUESSED,
-    is_damage: bool = False,
+    figure: LayerFigure = weight_error.FIGURE,
 ) -> str:
-    """Return the map: every cell with its bits, coloured by error or, without ``errors``, by bits.
+    """Return the map: every cell with its bits, coloured by its ``figure`` or, without ``errors``, by bits.
 
     A cell kept at 8 bits or more beside ones of fewer has an outline, a pinned one a corner; one that is not measured
     yet is hatched, and one whose error is only ``guessed`` is hollow.
@@ -128,8 +126,9 @@ def heatmap(
     rows, columns, places = cells(plan)
     if not rows:
         return ""
-    found = {place: cell.error(errors, is_damage) for place, cell in places.items()} if errors is not None else {}
+    found = {place: cell.error(errors, figure.adds_up) for place, cell in places.items()} if errors is not None else {}
     top = max((error for error in found.values() if error is not None and error == error), default=0.0) or 1.0
+    ramp = ramp_of(figure.name)
     few = min(cell.bits for cell in places.values())
     heads = "".join(f"<th>{block if block % _step(columns) == 0 else ''}</th>" for block in columns)
     lines = []
@@ -141,7 +140,7 @@ def heatmap(
                 line.append("<td></td>")
                 continue
             error = found.get((row, block))
-            colour, light = _colour(cell, error, errors is not None, top)
+            colour, light = _colour(cell, error, ramp if errors is not None else None, top)
             interval = cell.interval(errors, guessed) if errors is not None and error is not None else None
             classes = "".join((
                 " guessed" if interval is not None else "",
@@ -152,7 +151,7 @@ def heatmap(
                 " light" if light and interval is None else "",
             ))  # fmt: skip
             digits = cell.bits if len(columns) <= DIGITS_UP_TO else ""
-            words = escape(_words(cell, error, interval, language, "damage" if is_damage else "error"))
+            words = escape(_words(cell, error, interval, language, figure))
             style = f"background:{colour}" if interval is None else f"border-color:{colour}"
             line.append(
                 f'<td><button type="button" tabindex="-1" class="cell{classes}" style="{style}" '
@@ -162,7 +161,7 @@ def heatmap(
     caption = escape(text("map.block", language))
     body = "".join(lines).replace('tabindex="-1"', 'tabindex="0"', 1)  # one stop of the Tab key; arrows move inside
     table = f'<table class="heat"><thead><tr><th>{caption}</th>{heads}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="heat-scroll">{table}</div>{_scale(top) if errors is not None else ""}'
+    return f'<div class="heat-scroll">{table}</div>{_scale(ramp, top, figure) if errors is not None else ""}'
 
 
 def short_names(projections: Sequence[str]) -> list[str]:
@@ -187,14 +186,14 @@ def about(found: Interval, language: str) -> str:
     return text("map.about", language, error=f"{found.error:.2%}", low=f"{found.low:.2%}", high=f"{found.high:.2%}")
 
 
-def figure(name: str, errors: Errors | None, guessed: Mapping[str, Interval], before: str = "", digits: int = 2) -> str:
-    """Return a layer's error with what stands before it, an estimate with a "~"; nothing where it is not known."""
+def number(name: str, errors: Errors | None, guessed: Mapping[str, Interval], spec: str, before: str = "") -> str:
+    """Return a layer's number with what stands before it, an estimate with a "~"; nothing where it is not known."""
     if name in guessed:
-        return f"{before}~{guessed[name].error:.{digits}%}"
-    return f"{before}{errors[name]:.{digits}%}" if errors and name in errors else ""
+        return f"{before}~{guessed[name].error:{spec}}"
+    return f"{before}{errors[name]:{spec}}" if errors and name in errors else ""
 
 
-def _words(cell: Cell, error: float | None, interval: Interval | None, language: str, what: str) -> str:
+def _words(cell: Cell, error: float | None, interval: Interval | None, language: str, figure: LayerFigure) -> str:
     shape = cell.members[0].layer.shape
     count = len(cell.members)
     words = text(
@@ -210,36 +209,23 @@ def _words(cell: Cell, error: float | None, interval: Interval | None, language:
         return words
     if error != error:
         return words + text("map.hover_experts" if len(shape) == 3 else "map.hover_never", language)
-    shown = f"{error:.2%}" if interval is None else about(interval, language)
-    return words + text(f"map.hover_{what}", language, **{what: shown})
+    shown = f"{error:{figure.map_format}}" if interval is None else about(interval, language)
+    return words + text(f"figure.{figure.name}.hover", language, value=shown)
 
 
-def _colour(cell: Cell, error: float | None, by_error: bool, top: float) -> tuple[str, bool]:
-    """Return the cell's colour and whether its digits must be light to be read on it."""
-    if not by_error:
+def _colour(cell: Cell, error: float | None, ramp: Ramp | None, top: float) -> tuple[str, bool]:
+    """Return the cell's colour and whether its digits must be light to be read on it; by bits without a ``ramp``."""
+    if ramp is None:
         return BITS_COLOURS[cell.bits], cell.bits >= 8
     if error is None or error != error:
         return "transparent", False
-    return _shade(round(SHADES * min(1.0, error / top)))
+    return shade(ramp, error / top)
 
 
-@cache
-def _shade(level: int) -> tuple[str, bool]:
-    """Return the colour of ``level`` of :data:`SHADES` and whether it is dark."""
-    share = level / SHADES
-    for (low, first), (high, last) in pairwise(STOPS):
-        if share <= high:
-            part = (share - low) / (high - low)
-            red, green, blue = (round(a + (b - a) * part) for a, b in zip(first, last, strict=True))
-            return f"#{red:02x}{green:02x}{blue:02x}", 0.3 * red + 0.6 * green + 0.1 * blue < 120
-    raise ValueError(level)
-
-
-def _scale(top: float) -> str:
-    """Return the bar that says which colour is which error."""
-    stops = ", ".join(f"rgb{colour} {100 * share:g}%" for share, colour in STOPS)
-    ticks = "".join(f"<span>{top * part:.1%}</span>" for part in (0, 0.5, 1))
-    return f'<div class="heat-scale"><i style="background:linear-gradient(90deg,{stops})"></i><div>{ticks}</div></div>'
+def _scale(ramp: Ramp, top: float, figure: LayerFigure) -> str:
+    """Return the bar that says which colour is which number."""
+    ticks = "".join(f"<span>{top * part:{figure.tick_format}}</span>" for part in (0, 0.5, 1))
+    return f'<div class="heat-scale"><i style="background:{gradient(ramp)}"></i><div>{ticks}</div></div>'
 
 
 def _step(columns: Sequence[int]) -> int:

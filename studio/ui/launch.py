@@ -9,6 +9,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from studio.base import workers
+from studio.base.assets import asset
 from studio.base.settings import settings
 from studio.base.workspace import sessions_folder, sweep
 from studio.checkpoint import open_model
@@ -16,8 +17,6 @@ from studio.runtime import machine
 from studio.session.session import Session
 from studio.ui.events import wire
 from studio.ui.page import build
-
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 def launch(host: str | None = None, port: int | None = None, block: bool = True) -> str:
@@ -44,8 +43,8 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         server_name=settings().host,
         server_port=(settings().port if port is None else port) or _free_port(settings().host),
         theme=_theme(),
-        css_paths=[ASSETS / "style.css"],
-        favicon_path=ASSETS / "logo.png" if (ASSETS / "logo.png").exists() else None,
+        css_paths=[asset("style.css")],
+        favicon_path=asset("logo.png") if asset("logo.png").exists() else None,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,

@@ -1,38 +1,43 @@
 """The words beside the map: its legend, a layer's card, the tables. Pure."""
 
-import math
 from collections.abc import Mapping
 from html import escape
-from typing import Literal, get_args
 
 from studio.base.text import text
 from studio.base.units import format_bytes
 from studio.checkpoint.layers import Kind
+from studio.planning import planned_bits, weight_error
 from studio.planning.choice import MAX_PATTERN, Pin
+from studio.planning.figures import FIGURES
+from studio.planning.layer_figure import Known, LayerFigure
 from studio.planning.plan import Plan
 from studio.quantization.methods import Method
 from studio.quantization.scheme import Scheme
 from studio.session.session import Session
-from studio.ui.heatmap import NONE_GUESSED, Errors, about, figure, scheme_name, shape_name
+from studio.ui.heatmap import NONE_GUESSED, Errors, about, number, scheme_name, shape_name
 from studio.ui.html import table
-from studio.ui.sampled_map import Estimates, estimates
+from studio.ui.sampled_map import Estimates
 
-Colour = Literal["weight", "output", "damage", "bits"]
-COLOURS: tuple[Colour, ...] = get_args(Colour)
-"""What the map can show."""
 MAX_TABLE_ROWS = 400
 MAX_CHIPS = 40
 MAX_NAMES = 2000
 
 
-def is_as_nearest(session: Session, colour: Colour = "weight") -> bool:
-    """Return whether the figures on show are those of rounding to nearest, while the plan's method is another.
+def is_as_nearest(session: Session, figure: LayerFigure = weight_error.FIGURE) -> bool:
+    """Return whether the numbers on show are those of rounding to nearest, while the plan's method is another.
 
     Weight errors are until it is compressed, what is found with a text always is.
     """
     if session.choice.method is Method.NEAREST or session.choice.mode.bits >= 8:
         return False
-    return colour != "weight" or session.compressed is None or not session.is_current
+    return not figure.follows_method or session.compressed is None or not session.is_current
+
+
+def known_of(session: Session, found: Errors | None = None) -> Known | None:
+    """Return what the session knows of its layers, ``found`` being the plan's weight errors; None without a plan."""
+    if session.plan is None:
+        return None
+    return Known(session.plan, session.known, session.sampled, session.figures, found)
 
 
 def weight_errors(session: Session) -> Mapping[str, float] | None:
@@ -50,59 +55,31 @@ def weight_errors(session: Session) -> Mapping[str, float] | None:
     return session.errors
 
 
-def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Errors | None:
-    """Return the errors that colour the map, ``found`` being the plan's weight errors.
-
-    None where it is coloured by bits, or nothing is measured yet; a layer kept at 16 bits has none to lose. Damage is a
-    share of all layers' sum, once that is known.
-    """
-    if session.plan is None or colour == "bits":
-        return None
-    kept = {a.layer.name: 0.0 for a in session.plan.assignments if a.scheme is None and a.layer.is_weight}
-    if colour == "weight":
-        guessed = estimates(session, found)
-        if not guessed and (found is None or not kept):
-            return found
-        return {**kept, **{name: each.error for name, each in guessed.items()}, **(found or {})}
-    figures = session.output_errors if colour == "output" else session.damages
-    if not figures:
-        return None
-    measured = {
-        a.layer.name: figures[a.layer.name].get(str(a.scheme)) if figures[a.layer.name] else math.nan
-        for a in session.plan.assignments
-        if a.layer.name in figures and a.scheme is not None
-    }
-    found = kept | {name: error for name, error in measured.items() if error is not None}
-    if colour == "output":
-        return found
-    whole = session.predicted_drift
-    return None if whole is None else {name: damage / (whole or 1.0) for name, damage in found.items()}
-
-
 def map_legend(
     plan: Plan,
-    colour: Colour,
+    figure: LayerFigure,
     errors: Mapping[str, float] | None,
     language: str,
     guessed: Estimates = NONE_GUESSED,
     as_nearest: bool = False,
-    predicted: float | None = None,
+    total: float | None = None,
     is_coming: bool = False,
 ) -> str:
-    """Return which error the map shows, what the numbers mean, and the weights outside the blocks.
+    """Return which figure the map shows, what the numbers mean, and the weights outside the blocks.
 
-    ``predicted``: the KL divergence that the plan is predicted to cost, where it is known. ``is_coming``: whether what
-    the map is to show can be measured here, now that it is asked for.
+    ``total``: what the layers' numbers add up to, where that is known. ``is_coming``: whether what the map is to show
+    can be measured here, now that it is asked for.
     """
-    title = text(f"map.by_{'bits' if errors is None else colour}", language)
-    if errors is None and colour in ("output", "damage"):
-        title = text(f"map.{colour}_{'measuring' if is_coming else 'waits'}", language)
-    if colour == "damage" and predicted is not None:
-        title += text("map.predicted", language, kld=f"{predicted:.2g}")
+    on_show = figure if errors is not None else planned_bits.FIGURE
+    title = text(f"figure.{on_show.name}.legend", language)
+    if errors is None and figure.measure is not None:
+        title = text(f"figure.{figure.name}.{'measuring' if is_coming else 'waits'}", language)
+    if total is not None:
+        title += text(f"figure.{figure.name}.total", language, total=f"{total:{figure.card_format}}")
     if guessed and errors is not None:
         title += text("map.sampled", language)
     if as_nearest:
-        title += text("map.as_nearest" if colour == "weight" else "map.always_nearest", language)
+        title += text("map.as_nearest" if figure.follows_method else "map.always_nearest", language)
     if not plan.is_exact:
         title += text("map.estimate", language)
     schemes = sorted(scheme.name for scheme in plan.linear_schemes if scheme is not None)
@@ -113,7 +90,7 @@ def map_legend(
     chips = "".join(
         f'<li><button type="button" class="chip" data-layer="{escape(a.layer.name)}">'
         f"<b>{escape(a.layer.projection)}</b> {escape(scheme_name(a.scheme, language))}, {format_bytes(a.nbytes)}"
-        f"{figure(a.layer.name, errors, guessed, ', ')}</button></li>"
+        f"{number(a.layer.name, errors, guessed, figure.map_format, ', ')}</button></li>"
         for a in outside[:MAX_CHIPS]
     )
     if errors is not None and any(error != error for error in errors.values()):
@@ -147,26 +124,30 @@ def layer_card(session: Session, pattern: str, language: str) -> str:
     first = taken[0].layer
     now = ", ".join(dict.fromkeys(scheme_name(a.scheme, language) for a in taken))
     heading = text("pin.card", language, count=len(taken), shape=shape_name(first.shape), scheme=now)
-    known = session.known.layers.get(first.name)
-    outputs = session.output_errors.get(first.name, {})
-    lines_of = [session.damages.get(a.layer.name, {}) for a in taken]
-    damages = {name: sum(line[name] for line in lines_of) for name in lines_of[0] if all(name in x for x in lines_of)}
-    sampled = session.sampled.get(first.name)
-    errors = {name: about(found, language) for name, found in sampled.errors.items()} if sampled is not None else {}
-    errors |= {name: f"{error:.2%}" for name, error in known.errors.items()} if known is not None else {}
-    if not errors:
+    known = known_of(session)
+    columns = {} if known is None else _costs(known, [a.layer.name for a in taken], language)
+    schemes = columns.get(weight_error.FIGURE.name)
+    if not schemes:
         return f'<p class="facts">{escape(heading)}</p>'
-    lines = sorted((Scheme.parse(name).nbytes(first.matrix), name, error) for name, error in errors.items())
-    rows: list[tuple[str, ...]] = [
-        (name, format_bytes(nbytes), error, f"{outputs[name]:.2%}" if name in outputs else "–")
-        for nbytes, name, error in lines
+    lines = sorted((Scheme.parse(name).nbytes(first.matrix), name) for name in schemes)
+    rows = [
+        (name, format_bytes(nbytes), *(column.get(name, "–") for column in columns.values())) for nbytes, name in lines
     ]
-    columns = ["scheme", "bytes", "error", "output"]
-    if damages:
-        columns.append("damage")
-        rows = [(*row, f"{damages[row[0]]:.2g}" if row[0] in damages else "–") for row in rows]
-    names = [text(f"map.column_{name}", language) for name in columns]
+    names = [text(f"map.column_{name}", language) for name in ("scheme", "bytes")]
+    names += [text(f"figure.{name}.column", language) for name in columns]
     return f'<p class="facts">{escape(heading)}</p>{table(names, rows)}'
+
+
+def _costs(known: Known, layers: list[str], language: str) -> dict[str, dict[str, str]]:
+    """Return, of each figure that a card has a column of, what each scheme costs, in words."""
+    columns = {}
+    for figure in FIGURES.values():
+        guessed = figure.guessed(known, layers[0])
+        words = {scheme: about(found, language) for scheme, found in guessed.items()}
+        words |= {scheme: f"{cost:{figure.card_format}}" for scheme, cost in figure.costs(known, layers).items()}
+        if words or figure.is_always_on_card:
+            columns[figure.name] = words
+    return columns
 
 
 def layer_table(
@@ -180,11 +161,12 @@ def layer_table(
             shape_name(a.layer.shape),
             scheme_name(a.scheme, language),
             f"{a.nbytes:,}",
-            figure(a.layer.name, errors, guessed, digits=3) or "–",
+            number(a.layer.name, errors, guessed, ".3%") or "–",
         )
         for a in weights[:MAX_TABLE_ROWS]
     ]
-    columns = [text(f"map.column_{name}", language) for name in ("layer", "shape", "scheme", "bytes", "error")]
+    columns = [text(f"map.column_{name}", language) for name in ("layer", "shape", "scheme", "bytes")]
+    columns.append(text(f"figure.{weight_error.FIGURE.name}.column", language))
     note = f'<p class="hint">{escape(text("map.rest", language))}</p>'
     if len(weights) > MAX_TABLE_ROWS:
         cut = text("map.table_cut", language, shown=MAX_TABLE_ROWS, all=len(weights))

@@ -8,7 +8,6 @@ from studio.base.text import DEFAULT, text
 from studio.calibration.texts import GENERATED, Text
 from studio.checkpoint.layers import ratio_defining
 from studio.quantization.methods import Method
-from studio.quantization.rounding import METHODS
 from studio.session.session import Session
 
 FEW = 12
@@ -50,7 +49,7 @@ def expected_seconds(session: Session, method: Method) -> float:
     """Return about how long compressing takes on this machine's cores: what a weight cost where it was measured."""
     layers = ratio_defining(session.checkpoint.layers) if session.checkpoint is not None else []
     weights = sum(layer.numel for layer in layers)
-    return weights * METHODS[method].nanoseconds * 1e-9 * CORES / torch.get_num_threads()
+    return weights * method.rounding.nanoseconds * 1e-9 * CORES / torch.get_num_threads()
 
 
 def duration(seconds: float, language: str) -> str:

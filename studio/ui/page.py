@@ -11,6 +11,7 @@ from studio.ui import panels
 from studio.ui.chat_panel import ChatPanel, chat_panel
 from studio.ui.drift_panel import DriftPanel, drift_panel
 from studio.ui.localized import Words
+from studio.ui.plan_panel import PlanPanel, plan_panel
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Page:
     header: panels.Header
     model: panels.ModelPanel
     drift: DriftPanel
-    plan: panels.PlanPanel
+    plan: PlanPanel
     map: panels.MapPanel
     chat: ChatPanel
     sizes: panels.SizePanel
@@ -42,7 +43,7 @@ def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
         drift = drift_panel(words)
         with gr.Row(elem_id="surface"):
             with gr.Column(elem_id="left", scale=1, min_width=320):
-                plan = panels.plan_panel(words)
+                plan = plan_panel(words)
                 map_ = panels.map_panel(words)
                 sizes = panels.size_panel(words)
             with gr.Column(elem_id="right", scale=1, min_width=320):

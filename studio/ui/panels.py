@@ -5,20 +5,14 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.base.text import DEFAULT, LANGUAGES, text
-from studio.planning.choice import MIN_RATIO, Choice
-from studio.quantization.scheme import GROUP_SIZES
+from studio.export.targets import DEFAULT as DEFAULT_TARGET
+from studio.export.targets import TARGETS
 from studio.ui.choices import (
-    backup_choices,
     colour_choices,
-    group_choices,
-    group_size_fallback_choices,
-    mode_choices,
     scheme_choices,
-    sensitivity_choices,
+    target_choices,
 )
 from studio.ui.localized import Words, heading
-from studio.ui.method_choices import method_choices
-from studio.ui.text_picker import CALIBRATION, text_choice
 
 PICK = """
 element.addEventListener('click', (event) => {
@@ -196,112 +190,9 @@ def size_panel(words: Words) -> SizePanel:
 
 
 @dataclass(frozen=True)
-class PlanPanel:
-    mode: gr.Dropdown
-    group_size: gr.Radio
-    ratio: gr.Slider
-    backup: gr.Radio
-    group_size_fallback: gr.Radio
-    all_layers: gr.Checkbox
-    sensitivity: gr.Radio
-    method: gr.Dropdown
-    reading: gr.Column
-    """All that chooses the calibration text; there for methods that read one."""
-    reads: gr.Radio
-    calibration: gr.File
-    dataset: gr.Textbox
-    undo: gr.Button
-    compress: gr.Button
-    cancel: gr.Button
-    progress: gr.HTML
-
-
-def plan_panel(words: Words) -> PlanPanel:
-    """The choices, and the button that carries them out."""
-    start = Choice()
-    with gr.Column(elem_id="plan"):
-        words.on(gr.HTML, {"value": heading("plan.heading")})
-        with gr.Row(elem_classes="tight"):
-            mode = words.on(
-                gr.Dropdown,
-                {"label": "plan.mode", "info": "plan.mode_info", "choices": mode_choices},
-                value=start.mode.value,
-                filterable=False,
-                elem_id="mode",
-                min_width=240,
-            )
-            group_size = words.on(
-                gr.Radio,
-                {"label": "plan.group_size", "info": "plan.group_size_info"},
-                choices=group_choices(GROUP_SIZES, DEFAULT),
-                value=start.group_size,
-                elem_id="group-size",
-                min_width=240,
-            )
-        with gr.Row(elem_classes="tight"):
-            ratio = words.on(
-                gr.Slider,
-                {"label": "plan.ratio", "info": "plan.ratio_info"},
-                minimum=MIN_RATIO,
-                maximum=1,
-                step=0.05,
-                value=start.ratio,
-                elem_id="ratio",
-                min_width=240,
-            )
-            backup = words.on(
-                gr.Radio,
-                {"label": "plan.backup", "info": "plan.backup_info", "choices": backup_choices},
-                value="int8_asym",
-                elem_id="backup",
-                min_width=240,
-            )
-        method = words.on(
-            gr.Dropdown,
-            {"label": "method.label", "choices": method_choices},
-            value=start.method.value,
-            filterable=False,
-            elem_id="method",
-        )
-        with gr.Column(visible=False, elem_id="calibration-text", elem_classes="bare") as reading:
-            reads, calibration, dataset = text_choice(words, CALIBRATION, "calibration")
-        with words.on(gr.Accordion, {"label": "plan.more"}, open=False):
-            with gr.Row(elem_classes="tight"):
-                group_size_fallback = words.on(
-                    gr.Radio,
-                    {"label": "plan.misfit", "info": "plan.misfit_info", "choices": group_size_fallback_choices},
-                    value=start.group_size_fallback,
-                    elem_id="misfit",
-                    min_width=240,
-                )
-                all_layers = words.on(
-                    gr.Checkbox,
-                    {"label": "plan.all_layers", "info": "plan.all_layers_info"},
-                    value=start.all_layers,
-                    elem_id="all-layers",
-                    min_width=240,
-                )
-            sensitivity = words.on(
-                gr.Radio,
-                {"label": "plan.sensitivity", "info": "plan.sensitivity_info", "choices": sensitivity_choices},
-                value=start.sensitivity,
-                elem_id="sensitivity",
-                min_width=240,
-            )
-        with gr.Row(elem_classes="tight"):
-            compress = words.on(gr.Button, {"value": "plan.compress"}, variant="primary", elem_id="compress", scale=3)
-            undo = words.on(gr.Button, {"value": "plan.undo"}, interactive=False, elem_id="undo", scale=1)
-            cancel = words.on(gr.Button, {"value": "plan.cancel"}, interactive=False, elem_id="cancel", scale=1)
-        progress = gr.HTML(elem_id="progress")
-    return PlanPanel(
-        mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, method, reading, reads,
-        calibration, dataset, undo, compress, cancel, progress,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
 class ExportPanel:
     summary: gr.HTML
+    target: gr.Radio
     button: gr.Button
     progress: gr.HTML
     file: gr.DownloadButton
@@ -312,10 +203,17 @@ def export_panel(words: Words) -> ExportPanel:
     with gr.Column(elem_id="export"):
         words.on(gr.HTML, {"value": heading("export.heading")})
         summary = gr.HTML(elem_id="export-summary")
+        target = words.on(
+            gr.Radio,
+            {"label": "export.target", "choices": target_choices},
+            value=DEFAULT_TARGET,
+            visible=len(TARGETS) > 1,
+            elem_id="target",
+        )
         with gr.Row(elem_classes="tight"):
             button = words.on(
                 gr.Button, {"value": "export.button"}, variant="primary", interactive=False, elem_id="export-button"
             )
             file = words.on(gr.DownloadButton, {"label": "export.file"}, visible=False, elem_id="export-file")
         progress = gr.HTML(elem_id="export-progress")
-    return ExportPanel(summary, button, progress, file)
+    return ExportPanel(summary, target, button, progress, file)

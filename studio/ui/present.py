@@ -6,7 +6,6 @@ from html import escape
 from studio.base.text import text
 from studio.base.units import format_bytes, format_count
 from studio.checkpoint.open_model import BUILTIN, BUILTIN_PACKAGE
-from studio.quantization.methods import Method
 from studio.session.session import Session
 from studio.ui.heatmap import Errors, mean
 from studio.ui.map_text import is_as_nearest
@@ -91,17 +90,8 @@ def command(session: Session) -> str:
     assert session.checkpoint is not None
     assert session.compressed is not None
     choice = session.compressed.plan.choice
-    options = ["--mode", choice.mode.value]
-    if choice.mode.is_grouped:
-        options += ["--group-size", str(choice.group_size)]
-    if choice.mode.is_mixable:
-        backup = "none" if choice.backup is None else choice.backup.value
-        options += ["--ratio", f"{choice.ratio:g}", "--backup", backup]
-    options += ["--misfit", choice.group_size_fallback] if choice.group_size_fallback != "error" else []
-    options += ["--all-layers"] if choice.all_layers else []
-    options += ["--sensitivity", choice.sensitivity] if choice.is_mixed else []
-    options += ["--method", choice.method.value] if choice.method is not Method.NEAREST else []
+    options = choice.arguments(repeated=False)
     if choice.method.needs_inputs and session.calibrated_on is not None:
         options += ["--calibrate", session.calibrated_on.name]
-    options += [word for pin in choice.pins for word in ("--pin", str(pin))]
+    options += choice.arguments(repeated=True)
     return shlex.join(["python", "-m", "studio", "compress", session.checkpoint.name, *options, "--out", "DIR"])

@@ -8,6 +8,7 @@ from html import escape
 
 from studio.base.text import text
 from studio.base.units import format_bytes
+from studio.planning import weight_error
 from studio.planning.plan import Plan
 from studio.planning.sampled_survey import Interval
 from studio.session.session import Session
@@ -18,12 +19,7 @@ Estimates = Mapping[str, Interval]
 
 def estimates(session: Session, measured: Mapping[str, float] | None) -> dict[str, Interval]:
     """Return the estimate of each layer in the plan's scheme that is sampled and not among the ``measured``."""
-    found = {}
-    for a in session.plan.assignments if session.plan is not None and session.sampled else ():
-        line = session.sampled.get(a.layer.name)
-        if line is not None and str(a.scheme) in line.errors and a.layer.name not in (measured or {}):
-            found[a.layer.name] = line.errors[str(a.scheme)]
-    return found
+    return weight_error.estimates(session.plan, session.sampled, measured)
 
 
 def is_offered(session: Session, measured: Mapping[str, float] | None) -> bool:

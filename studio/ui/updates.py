@@ -1,7 +1,7 @@
 """Session -> what changes on which component. Pure but for asking whether the Hub answers; handles no events."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -10,11 +10,15 @@ from gradio.blocks import Block
 from studio.base.text import text
 from studio.chat.conversation import Turn
 from studio.checkpoint import hub, open_model
+from studio.export.targets import TARGETS
+from studio.planning.choice import OPTIONS, Choice
+from studio.planning.figures import FIGURES
 from studio.planning.plan import group_sizes
-from studio.quantization.scheme import GROUP_SIZES, Mode
+from studio.quantization.scheme import GROUP_SIZES
 from studio.session.session import Session
 from studio.ui import answers as talking
 from studio.ui import choices, drift_panel, html, map_text, method_choices, present, sampled_map
+from studio.ui.controls import CONTROLLED
 from studio.ui.heatmap import Errors, heatmap
 from studio.ui.page import Page
 from studio.ui.size_chart import size_chart
@@ -44,24 +48,26 @@ def offered(page: Page, session: Session, language: str) -> Updates:
     fitting: tuple[int, ...] = GROUP_SIZES
     if session.checkpoint is not None and choice.group_size_fallback == "error":
         fitting = group_sizes(session.checkpoint.layers)
-    grouped, mixable = choice.mode.is_grouped, choice.mode.is_mixable
-    return {
-        page.plan.group_size: gr.update(
-            choices=choices.group_choices(fitting, language),
-            interactive=grouped,
-            info=choices.group_info(session, fitting, language),
+    controls = page.plan.controls
+    in_use: Updates = {controls[name]: gr.update(interactive=applies(choice)) for name, applies in _conditional()}
+    offers: Updates = {
+        controls["group_size"]: gr.update(
+            choices=choices.group_choices(fitting, language), info=choices.group_info(session, fitting, language)
         ),
-        page.plan.ratio: gr.update(interactive=mixable),
-        page.plan.backup: gr.update(choices=choices.backup_choices(language, choice.mode), interactive=mixable),
-        page.plan.all_layers: gr.update(interactive=mixable),
-        page.plan.sensitivity: gr.update(interactive=mixable),
-        page.plan.method: gr.update(
+        controls["backup"]: gr.update(choices=choices.backup_choices(language, choice.mode)),
+        controls["method"]: gr.update(
             choices=method_choices.method_choices(language, session),
-            interactive=choice.mode.bits < 8,
             info=method_choices.method_info(session, language),
         ),
         page.plan.reading: gr.update(visible=choice.method.needs_inputs and choice.mode.bits < 8),
     }
+    return merged(in_use, offers)
+
+
+def _conditional() -> list[tuple[str, Callable[[Choice], bool]]]:
+    """Return the fields whose control does not always make a difference, with when it does."""
+    conditions = ((name, OPTIONS[name].applies) for name in CONTROLLED)
+    return [(name, applies) for name, applies in conditions if applies is not None]
 
 
 def planned(page: Page, session: Session, language: str) -> Updates:
@@ -70,6 +76,7 @@ def planned(page: Page, session: Session, language: str) -> Updates:
         **figures(page, session, language),
         page.plan.undo: gr.update(interactive=session.can_undo),
         page.map.unpin: gr.update(interactive=bool(session.choice.pins)),
+        **targets(page, session, language),
     }
 
 
@@ -120,22 +127,8 @@ def controls(page: Page, session: Session) -> Updates:
 
     Not part of :func:`dynamic`: an answer to one move must not set back what the visitor has moved since.
     """
-    choice = session.choice
-    return {
-        page.plan.mode: gr.update(value=choice.mode.value),
-        page.plan.group_size: gr.update(value=choice.group_size),
-        page.plan.ratio: gr.update(value=choice.ratio),
-        page.plan.backup: gr.update(value=backup_name(choice.backup)),
-        page.plan.group_size_fallback: gr.update(value=choice.group_size_fallback),
-        page.plan.all_layers: gr.update(value=choice.all_layers),
-        page.plan.sensitivity: gr.update(value=choice.sensitivity),
-        page.plan.method: gr.update(value=choice.method.value),
-    }
-
-
-def backup_name(backup: Mode | None) -> str:
-    """Return what a backup is called among the choices."""
-    return "none" if backup is None else backup.value
+    words = session.choice.words()
+    return {control: gr.update(value=words[name]) for name, control in page.plan.controls.items()}
 
 
 def map_of(page: Page, session: Session, language: str) -> Updates:
@@ -146,15 +139,14 @@ def map_of(page: Page, session: Session, language: str) -> Updates:
 
 
 def _map(page: Page, session: Session, found: Errors | None, language: str) -> Updates:
-    plan, colour = session.plan, session.colour
-    if plan is None:
+    known, figure = map_text.known_of(session, found), FIGURES[session.colour]
+    if known is None:
         return {}
-    errors = map_text.errors_on_show(session, found, colour)
-    guessed = sampled_map.estimates(session, found) if colour == "weight" else {}
-    as_nearest = errors is not None and map_text.is_as_nearest(session, colour)
-    predicted = session.predicted_drift if colour == "damage" else None
-    is_coming = session.has_figures
-    legend = map_text.map_legend(plan, colour, errors, language, guessed, as_nearest, predicted, is_coming)
+    errors = figure.on_map(known)
+    guessed = figure.estimates(known)
+    as_nearest = errors is not None and map_text.is_as_nearest(session, figure)
+    total, is_coming = figure.total(known), session.has_figures
+    legend = map_text.map_legend(known.plan, figure, errors, language, guessed, as_nearest, total, is_coming)
     legend += sampled_map.needs_whole(session, language)
     is_offered = session.is_sampling or sampled_map.is_offered(session, found)
     offer = gr.update(
@@ -162,7 +154,7 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
     )
     return {
         page.map.legend: legend,
-        page.map.grid: heatmap(plan, errors, language, guessed, is_damage=colour == "damage"),
+        page.map.grid: heatmap(known.plan, errors, language, guessed, figure),
         page.map.estimate: offer,
         page.map.halt: gr.update(visible=session.is_sampling),
     }
@@ -203,6 +195,13 @@ def chat_at_rest(page: Page, session: Session) -> Updates:
         page.chat.regenerate: gr.update(interactive=session.conversation.last is not None),
         page.chat.edit: gr.update(interactive=session.conversation.last is not None),
     }
+
+
+def targets(page: Page, session: Session, language: str) -> Updates:
+    """Return what the plan would be in each export target; nothing where there is no choice of them."""
+    if len(TARGETS) == 1:
+        return {}
+    return {page.export.target: gr.update(choices=choices.target_choices(language, session))}
 
 
 def export_at_rest(page: Page, session: Session) -> Updates:
@@ -291,13 +290,13 @@ def model_info(language: str) -> str:
 
 def moving(page: Page) -> list[Block]:
     """Return the components that a change of plan may change."""
-    controls = (page.plan.group_size, page.plan.ratio, page.plan.backup, page.plan.all_layers, page.plan.undo)
-    rounding = (page.plan.sensitivity, page.plan.method, page.plan.reading)
+    controls = [page.plan.controls[name] for name, _ in _conditional()]
+    plan = (page.plan.reading, page.plan.undo)
     map_ = (page.map.legend, page.map.grid, page.map.table, page.map.pins, page.map.unpin, page.map.card)
     sample = (page.map.estimate, page.map.halt)
     sizes = (page.sizes.chart, page.sizes.distribution)
     return [
-        page.missing, page.model.strip, page.model.notice, page.plan.progress, *controls, *rounding, *map_, *sample,
+        page.missing, page.model.strip, page.model.notice, page.plan.progress, *controls, *plan, *map_, *sample,
         *sizes,
     ]  # fmt: skip
 
@@ -306,5 +305,6 @@ def components(page: Page) -> list[Block]:
     """Return every component a handler may change."""
     listed: dict[Block, None] = dict.fromkeys([page.session, page.missing, *page.words.components])
     for panel in (page.header, page.model, page.drift, page.plan, page.map, page.chat, page.sizes, page.export):
-        listed.update(dict.fromkeys(vars(panel).values()))
+        for part in vars(panel).values():
+            listed.update(dict.fromkeys(part.values() if isinstance(part, dict) else [part]))
     return list(listed)

@@ -10,6 +10,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -23,7 +24,8 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
-from studio.planning.survey import LayerSurvey, Survey, candidates, score, survey
+from studio.planning.survey import candidates, score, survey
+from studio.planning.survey_file import LayerSurvey, Survey
 from studio.quantization.quantize import channel_error, quantize
 from studio.quantization.scheme import Mode
 from studio.session.session import Session
@@ -172,4 +174,5 @@ ROWS = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(ROWS[sys.argv[1]]()))
+    row: Callable[[], object] = ROWS[sys.argv[1]]
+    print(json.dumps(row()))

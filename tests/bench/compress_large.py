@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from studio.checkpoint.checkpoint import of_folder, weight_files
+from studio.checkpoint.checkpoint import of_folder
 from studio.compression.compress import compress
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
@@ -49,7 +49,7 @@ def main(folder: Path, file: Path) -> None:
     peak.start()
     checkpoint = of_folder(folder)
     plan = make_plan(checkpoint.layers, Choice(Mode.INT4_ASYM, 128))
-    for shard in weight_files(folder):
+    for shard in sorted(folder.glob("*.safetensors")):
         drop_cache(shard)
     begun = time.perf_counter()
     finish(compress(checkpoint, plan, file))  # fsync included: the journal waits for the disk before it ends

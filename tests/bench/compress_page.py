@@ -22,7 +22,7 @@ from playwright.sync_api import Locator, Page, sync_playwright
 
 from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.planning import survey
+from studio.planning import survey_file
 from studio.ui.launch import launch
 from tests.bench.compress_builtin import BLOCKS, made_up, made_up_survey, many_layers
 
@@ -85,7 +85,7 @@ def serve(port: str) -> None:
     folder = Path(tempfile.mkdtemp(dir=os.environ["STUDIO_CACHE_DIR"]))  # which goes with the cache
     (folder / "config.json").write_text(json.dumps(CONFIG))
     checkpoint = replace(made_up(layers), folder=folder)
-    survey._keep(checkpoint, made_up_survey(layers))
+    survey_file.keep(checkpoint, made_up_survey(layers))
 
     def opened(name: str, paths: bool) -> Generator[open_model.Step, None, Checkpoint]:
         yield open_model.Step("headers")

@@ -21,7 +21,7 @@ from tests.steps import finish
 
 Q4_0, F16 = 2, 1
 """llama.cpp's numbers for the types of a file."""
-BILLION = {
+BILLION: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192,
     "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 128256,
     "max_position_embeddings": 8192, "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "hidden_act": "silu",
@@ -90,7 +90,10 @@ def billion(folder: Path) -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     hidden, inner, vocabulary = BILLION["hidden_size"], BILLION["intermediate_size"], BILLION["vocab_size"]
-    shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocabulary, hidden),
+        "model.norm.weight": (hidden,),
+    }
     projections = {
         "q_proj": (hidden, hidden), "k_proj": (512, hidden), "v_proj": (512, hidden), "o_proj": (hidden, hidden),
     }  # fmt: skip

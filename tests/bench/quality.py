@@ -44,8 +44,8 @@ def made(name: str, options: argparse.Namespace) -> Row | str:
         environment = os.environ | {"STUDIO_CACHE_DIR": str(options.dir / "cache"), "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-W", "ignore", "-m", "tests.bench.quality_row", name, file, *given]
         file.unlink(missing_ok=True)
-        for found in ("tokens", "survey", "costs"):  # what a row before found out costs time too
-            shutil.rmtree(options.dir / "cache" / found, ignore_errors=True)
+        for kept in ("tokens", "survey", "costs"):  # what a row before found out costs time too
+            shutil.rmtree(options.dir / "cache" / kept, ignore_errors=True)
         try:
             code = subprocess.run(list(map(str, command)), env=environment, check=False, timeout=LONGEST).returncode
         except subprocess.TimeoutExpired:

@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from studio.checkpoint.checkpoint import WEIGHTS, Checkpoint, of_folder
+from studio.checkpoint.checkpoint import Checkpoint, of_folder
 from studio.checkpoint.config import load_config
+from studio.checkpoint.file_names import WEIGHTS
 from studio.checkpoint.gguf.source import prepare
 from studio.checkpoint.open_model import builtin_file
 from tests.steps import finish

@@ -19,7 +19,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from studio import export
-from studio.checkpoint.checkpoint import WEIGHTS, Checkpoint
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.file_names import WEIGHTS
 from studio.checkpoint.layers import Kind
 from studio.checkpoint.recipe import read_recipe
 from studio.compression.compress import compress
@@ -100,7 +101,7 @@ def ours(
 
 def exported(folder: Path) -> dict[str, Tensor]:
     """Return every tensor of an exported folder, packed ones as what their numbers stand for, by name."""
-    found = {}
+    found: dict[str, Tensor] = {}
     with safe_open(folder / read_recipe(folder).weights_file, framework="pt") as file:
         packed = {f"{weight.name}.{part.name}" for weight in read_recipe(folder).weights for part in weight.parts}
         found |= {name: file.get_tensor(name) for name in set(file.keys()) - packed}  # AWQ's norms are not the source's

@@ -74,7 +74,8 @@ def main() -> int:
         folder = write_folder(checkpoint, done, Path(place) / "exported")
         column = compressed_column(folder)
         guarded: LoadedModel = column.open()
-        alone = replace(guarded, tokenizer=InProcess(guarded.tokenizer, folder / "tokenizer.json"))
+        in_process: Any = InProcess(guarded.tokenizer, folder / "tokenizer.json")
+        alone = replace(guarded, tokenizer=in_process)
         loaded = WorkerModel.opened(ProcessWorker(), column.open)
         ways: dict[str, Callable[[], Iterator[Reply]]] = {
             "one process": lambda: answer(alone, MESSAGES, SAMPLING),

@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.base.text import text
-from tests.browser.test_walk import QUESTION, answer, compress, notice, overflow, pick, ready, send
 from tests.conftest import served
+from tests.walking import QUESTION, answer, compress, notice, overflow, pick, ready, send
 
 pytestmark = pytest.mark.real
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from studio.base.text import text
 from studio.checkpoint.open_model import HUB_DEFAULT
-from tests.browser.test_walk import compress, notice, overflow
 from tests.conftest import SENTENCES, save_tiny_model, served
 from tests.hub_server import LocalHub
+from tests.walking import compress, notice, overflow
 
 pytestmark = pytest.mark.real
 DEAD = "model.layers.0.mlp.down_proj.weight"

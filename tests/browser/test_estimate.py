@@ -10,9 +10,9 @@ from playwright.sync_api import Page, expect
 
 from studio.base.text import text
 from studio.checkpoint.open_model import HUB_DEFAULT
-from tests.browser.test_walk import choose_mode, choose_ratio, compress, figure, notice, pick
 from tests.conftest import save_tiny_model, served
 from tests.hub_server import LocalHub
+from tests.walking import choose_mode, choose_ratio, compress, figure, notice, pick
 
 pytestmark = pytest.mark.real
 CELLS = 2 * 7
@@ -68,7 +68,7 @@ def test_the_map_is_estimated_from_what_the_button_says(hub: LocalHub, page: Pag
     assert not list((tmp_path / "hub").rglob("*.safetensors"))
     expect(figure(page, "error")).to_have_text(re.compile(r"^~\s\d+\.\d\d%$"))
     expect(page.locator('#strip .estimate[data-figure="error"]')).to_have_count(1)
-    expect(page.locator("#map-legend .map-title")).to_have_text(text("map.by_weight") + text("map.sampled"))
+    expect(page.locator("#map-legend .map-title")).to_have_text(text("figure.weight.legend") + text("map.sampled"))
     cell = page.locator('#map-grid .cell[data-layer="model.layers.0.mlp.up_proj.weight"]')
     expect(cell).to_have_attribute("aria-label", re.compile(r"error ~\d+\.\d\d% \(95 %: \d+\.\d\d% to \d+\.\d\d%\)$"))
     cell.click()
@@ -84,9 +84,9 @@ def test_the_map_is_estimated_from_what_the_button_says(hub: LocalHub, page: Pag
     expect(page.locator("#map-legend")).to_contain_text(text("map.estimate_needs_whole", modes="nvfp4"))
     choose_mode(page, "int4_asym")
     expect(page.locator("#map-grid .cell.guessed")).to_have_count(CELLS)
-    pick(page, "colour", text("map.colour_bits"))
+    pick(page, "colour", text("figure.bits.choice"))
     expect(page.locator("#map-grid .cell.guessed")).to_have_count(0)
-    pick(page, "colour", text("map.colour_weight"))
+    pick(page, "colour", text("figure.weight.choice"))
 
     # With the weights here, everything is measured.
     compress(page)

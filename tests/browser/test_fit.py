@@ -7,9 +7,9 @@ from playwright.sync_api import APIResponse, Page, Route, expect
 
 from studio.base.text import LANGUAGES, text
 from studio.checkpoint.open_model import HUB_DEFAULT
-from tests.browser.test_walk import compress, overflow, send
 from tests.conftest import save_tiny_model, served
 from tests.hub_server import LocalHub
+from tests.walking import compress, overflow, send
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 LONG = "an-organisation-whose-name-has-no-end/" + "a-model-whose-name-has-no-end" * 2
@@ -109,13 +109,13 @@ def test_a_picture_that_comes_too_late_does_not_cover_the_newer_one(page: Page) 
     while not held:
         page.wait_for_timeout(50)
     page.locator("#colour label").nth(3).click()
-    expect(title).to_have_text(text("map.by_bits"))
+    expect(title).to_have_text(text("figure.bits.legend"))
     cells = page.locator("#map-grid .cell").evaluate_all("(cells) => cells.map((cell) => cell.style.background)")
     assert len(set(cells)) == 1, "by bits all are of one colour"
     for route, response in held:
         route.fulfill(response=response)
     expect(page.locator("#undo")).to_be_enabled()  # of the late answer: it has arrived
-    expect(title).to_have_text(text("map.by_bits"))
+    expect(title).to_have_text(text("figure.bits.legend"))
     after = page.locator("#map-grid .cell").evaluate_all("(cells) => cells.map((cell) => cell.style.background)")
     assert after == cells
     expect(page.locator("#map-legend")).to_contain_text("int4_asym-g32")

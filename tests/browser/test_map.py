@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.base.text import text
-from tests.browser.test_walk import BLOCKS, PROJECTIONS, choose_mode, choose_ratio, figure, pick, ready
 from tests.conftest import served
+from tests.walking import BLOCKS, PROJECTIONS, choose_mode, choose_ratio, figure, pick, ready
 
 pytestmark = pytest.mark.real
 CELL = '#map-grid .cell[data-layer="model.layers.4.mlp.up_proj.weight"]'
@@ -95,14 +95,14 @@ def test_a_move_asks_the_server_once_and_nothing_after_it(page: Page) -> None:
 
 
 def test_the_map_shows_bits_when_asked(page: Page) -> None:
-    pick(page, "colour", text("map.colour_bits"))
-    expect(page.locator("#map-legend .map-title")).to_have_text(text("map.by_bits"))
+    pick(page, "colour", text("figure.bits.choice"))
+    expect(page.locator("#map-legend .map-title")).to_have_text(text("figure.bits.legend"))
     expect(page.locator("#map-grid .heat-scale")).to_have_count(0)
 
 
 def test_output_errors_are_measured_when_asked_for(page: Page) -> None:
-    pick(page, "colour", text("map.colour_output"))
-    expect(page.locator("#map-legend .map-title")).to_have_text(text("map.by_output"))
+    pick(page, "colour", text("figure.output.choice"))
+    expect(page.locator("#map-legend .map-title")).to_have_text(text("figure.output.legend"))
     expect(page.locator("#map-grid .cell.open")).to_have_count(0)
     expect(page.locator("#model-notice .progress")).to_have_count(0)
     page.locator(CELL).click()
@@ -113,9 +113,9 @@ def test_output_errors_are_measured_when_asked_for(page: Page) -> None:
 
 
 def test_predicted_damage_is_shown_with_its_sum(page: Page) -> None:
-    pick(page, "colour", text("map.colour_damage"))
+    pick(page, "colour", text("figure.damage.choice"))
     expect(page.locator("#map-legend .map-title")).to_contain_text("nats a token")
     expect(page.locator("#map-grid .cell.open")).to_have_count(0)
     expect(page.locator("#model-notice .progress")).to_have_count(0)
     page.locator(CELL).click()
-    expect(page.locator("#layer-card")).to_contain_text(text("map.column_damage"))
+    expect(page.locator("#layer-card")).to_contain_text(text("figure.damage.column"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from studio.base.text import text
 from studio.base.units import format_bytes
@@ -169,8 +169,15 @@ MARKUP = f"""<img src=x onerror="window.ran=1"><script>window.ran=1</script>
 
 def test_markup_in_a_message_runs_nothing_and_asks_no_other_machine(chromium: Browser, address: str) -> None:
     """What a model answers is shown in the same way, and may be anything. What the browser refuses, it logs."""
-    page, asked, answered = chromium.new_page(), [], []
-    page.route(f"{PICTURES}/**", lambda route: (asked.append(route.request.url), route.abort()))
+    page = chromium.new_page()
+    asked: list[str] = []
+    answered: list[str | None] = []
+
+    def refuse(route: Route) -> None:
+        asked.append(route.request.url)
+        route.abort()
+
+    page.route(f"{PICTURES}/**", refuse)
     page.on("requestfinished", lambda request: answered.append(urlsplit(request.url).hostname))
     page.goto(address)
     expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")

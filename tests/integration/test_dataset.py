@@ -92,7 +92,8 @@ def test_a_file_is_named_in_every_usual_way(add: Add, name: str) -> None:
 
 def test_without_a_name_text_comes_before_rows_and_cards_are_no_data(add: Add) -> None:
     files = {"README.md": b"# A card", ".hidden/a.txt": b"no", "z.txt": b"Plain.", "a.jsonl": lines(), "run.py": b"1/0"}
-    assert read_dataset(add(files) and REPO).name == f"hf://datasets/{REPO}/z.txt"
+    add(files)
+    assert read_dataset(REPO).name == f"hf://datasets/{REPO}/z.txt"
 
 
 def test_without_a_field_called_text_the_longest_is_read_unless_another_is_named(add: Add) -> None:

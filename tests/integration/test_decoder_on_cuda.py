@@ -33,7 +33,7 @@ source = processor.source
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 STEPS, PROMPTS = 2.0**-8, 2.0**-5
-"""Relative distances of each token's logits, twice what ``tests/unit/runtime/test_decoder_cuda.py`` derives for all of
+"""Relative distances of each token's logits, twice what ``tests/unit/runtime/decoder/test_cuda.py`` derives for all of
 a text's together."""
 INT4 = Choice.of("int4_asym", 32, 1, "int8_asym")
 

@@ -144,7 +144,7 @@ def test_ours_opens_it_and_says_nothing_odd(folder: Path, caplog: pytest.LogCapt
         decoder = open_compressed(folder)
     assert caplog.records == []
     assert read_recipe(folder).weights_file == PACKED
-    found = model(torch.tensor([[3, 4, 5]])).logits[0, -1].float()  # type: ignore[operator]
+    found = model(torch.tensor([[3, 4, 5]])).logits[0, -1].float()
     told = decoder.step(decoder.begin(8), [3, 4, 5]).float()
     assert torch.allclose(found, told, atol=0.05 * float(found.abs().max()))
 
@@ -152,7 +152,7 @@ def test_ours_opens_it_and_says_nothing_odd(folder: Path, caplog: pytest.LogCapt
 def test_what_the_version_before_wrote_opens_as_well(folder: Path, earlier: Path) -> None:
     tokens = torch.tensor([[3, 4, 5]])
     assert read_recipe(earlier).weights_file == WEIGHTS
-    assert torch.equal(load_compressed(earlier)(tokens).logits, load_compressed(folder)(tokens).logits)  # type: ignore[operator]
+    assert torch.equal(load_compressed(earlier)(tokens).logits, load_compressed(folder)(tokens).logits)
     cuts = [made.step(made.begin(8), [3, 4, 5]) for made in map(open_compressed, (earlier, folder))]
     assert torch.equal(*cuts)
 

@@ -70,7 +70,7 @@ def break_down(model: WorkerModel) -> None:
 
 
 def loaded(pool: Pool) -> list[WorkerModel]:
-    return [held.model for held in pool._models.values()]
+    return [held.model for held in pool._models.values() if held.model is not None]
 
 
 def test_two_visitors_whose_model_is_lost_read_their_answers_to_the_end(

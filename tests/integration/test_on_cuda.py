@@ -12,7 +12,8 @@ from studio.base import device
 from studio.base.settings import settings
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.compression.compress import Compressed, compress
-from studio.planning.survey import LayerSurvey, candidates, survey
+from studio.planning.survey import candidates, survey
+from studio.planning.survey_file import LayerSurvey
 from studio.quantization.methods import Method
 from studio.quantization.scheme import Mode, Scheme
 from tests.small import a_few_weights, plan_of, random, saved

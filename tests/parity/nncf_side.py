@@ -16,8 +16,8 @@ os.environ["CI"] = "true"  # OpenVINO's telemetry
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import nncf
-    import openvino as ov
+    import nncf as nncf  # by this name tests take it from here, after all of the above
+    import openvino
     from openvino import opset13 as opset
 
 import numpy as np
@@ -27,7 +27,8 @@ from torch import Tensor
 from studio.quantization.rounding import QuantizedWeight
 from studio.quantization.scheme import Mode, Scheme
 
-MODES = tuple(mode for mode in Mode if mode not in (Mode.CB4_LEARNED, Mode.INT5_SYM))
+ov = openvino
+MODES = tuple(mode for mode in Mode if mode.upper() in nncf.CompressWeightsMode.__members__)
 """Every format that NNCF has; the others are ours alone."""
 INT8 = (Mode.INT8_SYM, Mode.INT8_ASYM)
 
@@ -130,7 +131,8 @@ def _codes(constant: Any, count: int) -> Tensor:
     bits = 2 if kind == "u2" else 4
     shifts = torch.arange(0, 8, bits, dtype=torch.uint8)  # low bits first
     codes = ((packed.unsqueeze(1) >> shifts) & (2**bits - 1)).flatten()[:count]
-    return codes ^ 8 if kind == "i4" else codes
+    signed: Tensor = codes ^ 8 if kind == "i4" else codes
+    return signed
 
 
 def _unpack_u3(packed: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ FORMATS = {  # codes, scales, weights under one scale
     Scheme(Mode.MXFP8_E4M3, 32): ("f8e4m3", "f8e8m0", 32),
 }
 LAYERS = [
-    Layer("embedding", "embedding", Kind.EMBEDDING, (16, WIDTH)),
-    Layer("linear", "linear", Kind.LINEAR, (8, WIDTH)),
-    Layer("head", "head", Kind.HEAD, (8, WIDTH)),
+    Layer("embedding", ("embedding",), Kind.EMBEDDING, (16, WIDTH)),
+    Layer("linear", ("linear",), Kind.LINEAR, (8, WIDTH)),
+    Layer("head", ("head",), Kind.HEAD, (8, WIDTH)),
 ]
 beside_every_mode = pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in INT8], ids=str)
 

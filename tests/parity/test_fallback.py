@@ -76,9 +76,9 @@ def test_nncf_refuses_misfits_by_default(all_layers: bool) -> None:
 
 
 LAYERS = [
-    Layer("embedding", "embedding", Kind.EMBEDDING, (16, TABLE)),
-    *(Layer(name, name, Kind.LINEAR, (8, width)) for name, width in LINEAR.items()),
-    Layer("head", "head", Kind.HEAD, (8, HEAD)),
+    Layer("embedding", ("embedding",), Kind.EMBEDDING, (16, TABLE)),
+    *(Layer(name, (name,), Kind.LINEAR, (8, width)) for name, width in LINEAR.items()),
+    Layer("head", ("head",), Kind.HEAD, (8, HEAD)),
 ]
 
 

@@ -26,7 +26,7 @@ SLACK = 1e-4
 @st.composite
 def schemes_and_shapes(draw: st.DrawFn) -> tuple[Scheme, tuple[int, int]]:
     """Return any scheme with a [N, K] it fits: odd widths, single rows and odd group sizes too."""
-    mode = draw(st.sampled_from(Mode))
+    mode = draw(st.sampled_from(list(Mode)))
     rows = draw(st.integers(1, 9))
     if not mode.is_grouped:
         scheme = Scheme.of(mode, WHOLE_CHANNEL)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import studio
 from studio.base.settings import settings
+from studio.base.startup import DEFAULTS
 
 NAMES = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP",
@@ -38,9 +39,10 @@ def is_given(name: str) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of children: what :func:`is_given`, this package to be found from any folder, and the
-    server's own word on where it listens, which may not come from a variable: on it depends whose login is used."""
-    kept = {name: value for name, value in os.environ.items() if is_given(name)}
+    """Return the environment of children: what :func:`is_given`, what programs begin with, this package to be found
+    from any folder, and the server's own word on where it listens, which may not come from a variable: on it depends
+    whose login is used."""
+    kept = DEFAULTS | {name: value for name, value in os.environ.items() if is_given(name)}
     here = str(Path(studio.__file__).parent.parent)
     paths = [path for path in kept.get("PYTHONPATH", "").split(os.pathsep) if path and path != here]
     return {**kept, "PYTHONPATH": os.pathsep.join([here, *paths]), "STUDIO_HOST": settings().host}

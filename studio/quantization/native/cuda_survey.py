@@ -8,17 +8,21 @@ import torch
 from torch import Tensor
 
 from studio.quantization.native.triton_survey import survey_groups
-from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
+from studio.quantization.rounding.integer import asymmetric, symmetric
+from studio.quantization.rounding.levels import CB4, NF4
+from studio.quantization.rounding.quantized_weight import NumberFormat
+from studio.quantization.scheme import WHOLE_CHANNEL, Scheme
 
 LOG = logging.getLogger(__name__)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-SYMMETRIC = {Mode.INT8_SYM: 128.0, Mode.INT5_SYM: 16.0, Mode.INT4_SYM: 8.0, Mode.INT3_SYM: 4.0, Mode.INT2_SYM: 2.0}
+SYMMETRIC = {symmetric(bits): 2.0 ** (bits - 1) for bits in (8, 5, 4, 3, 2)}
 """Half the range of the codes."""
-ASYMMETRIC = {Mode.INT8_ASYM: 255.0, Mode.INT4_ASYM: 15.0}
+ASYMMETRIC = {asymmetric(bits): 2.0**bits - 1 for bits in (8, 4)}
 """The largest code."""
-LEVELS: dict[Mode, float] = {Mode.NF4: 0, Mode.CB4: 1}
+LEVELS: dict[NumberFormat, float] = {NF4: 0, CB4: 1}
 """The place in the kernel's CODEBOOKS."""
-KINDS: tuple[dict[Mode, float], ...] = (SYMMETRIC, ASYMMETRIC, LEVELS)
+KINDS: tuple[dict[NumberFormat, float], ...] = (SYMMETRIC, ASYMMETRIC, LEVELS)
+"""The grids that the kernel knows, in its order, where their scales are stored as fp16; all others are torch's."""
 TILE, WARPS = 512, 2
 """Weights that a program holds at once, in how many warps."""
 
@@ -59,8 +63,9 @@ def _measured(weight: Tensor, schemes: Sequence[Scheme]) -> tuple[dict[Scheme, f
     """One sum for each program and scheme in fp32, added in fp64; the only wait for the device is at the end."""
     rows, width = weight.shape
     by_size: dict[int, list[Scheme]] = {width: []}  # whole rows are always measured: they give squares and channels
-    for kind in KINDS:  # the kernel's order
-        for scheme in (scheme for scheme in schemes if scheme.mode in kind):
+    stored = [scheme for scheme in schemes if scheme.mode.stored_as.scale_dtype == "F16"]
+    for kind in KINDS:
+        for scheme in (scheme for scheme in stored if scheme.mode.grid in kind):
             by_size.setdefault(width if scheme.group_size == WHOLE_CHANNEL else scheme.group_size, []).append(scheme)
     programs = max(_programs(rows, width, size) for size in by_size)
     lines = sum(map(len, by_size.values())) + 1
@@ -82,7 +87,7 @@ def _launch(weight: Tensor, size: int, schemes: list[Scheme], sums: Tensor, mean
     """Fill a line of ``sums`` for each of ``schemes``, all of groups of ``size``, and where these are rows one of
     squares, and ``means``."""
     rows, width = weight.shape
-    symmetric, asymmetric, levels = (tuple(kind[s.mode] for s in schemes if s.mode in kind) for kind in KINDS)
+    symmetric, asymmetric, levels = (tuple(kind[s.mode.grid] for s in schemes if s.mode.grid in kind) for kind in KINDS)
     block = _block(size)
     survey_groups[(_programs(rows, width, size),)](
         weight, weight.stride(0), size, width // size, rows * (width // size), sums, sums.stride(0), means,

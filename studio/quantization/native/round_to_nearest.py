@@ -13,27 +13,29 @@ from torch import Tensor
 
 from studio.base.compiler import library
 from studio.base.pointers import address, rows_at
-from studio.quantization.packing import PackedTensor, pack_bits
-from studio.quantization.rounding.float4 import MAGNITUDES
-from studio.quantization.rounding.levels import CB4_LEVELS, NF4_LEVELS, tables
+from studio.quantization.packing import PackedTensor, pack_zero_points
+from studio.quantization.rounding.float4 import FP4, MAGNITUDES, MXFP4
+from studio.quantization.rounding.integer import asymmetric, symmetric
+from studio.quantization.rounding.levels import CB4, CB4_LEVELS, NF4, NF4_LEVELS, tables
+from studio.quantization.rounding.quantized_weight import NumberFormat
 from studio.quantization.scheme import Mode, Scheme
 
 SOURCE = Path(__file__).with_name("rounding.c")
 DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2}
 SYM, ASYM, LEVELS = 0, 1, 2
-KINDS = {
-    Mode.INT8_SYM: SYM,
-    Mode.INT8_ASYM: ASYM,
-    Mode.INT4_SYM: SYM,
-    Mode.INT4_ASYM: ASYM,
-    Mode.NF4: LEVELS,
-    Mode.CB4: LEVELS,
-}
+PACKED = {
+    symmetric(8): SYM, asymmetric(8): ASYM, symmetric(4): SYM, asymmetric(4): ASYM, NF4: LEVELS, CB4: LEVELS,
+}  # fmt: skip
+"""The grids that can be rounded and packed, where their scales are stored as fp16."""
+MEASURED = {
+    **PACKED, symmetric(5): SYM, symmetric(3): SYM, symmetric(2): SYM, FP4: LEVELS, MXFP4: LEVELS,
+}  # fmt: skip
+"""Those that can be measured; all other grids are torch's."""
+SCALE_DTYPES = {MXFP4: "F8_E8M0"}
+"""How the C code stores a scale before it measures; the others are fp16."""
+FLOAT_SCALES = {FP4: 1, MXFP4: 2}
+"""How it finds the scale of a float format."""
 FP4_LEVELS = (*(-m for m in reversed(MAGNITUDES)), *MAGNITUDES)
-MEASURED = {**KINDS, Mode.INT5_SYM: SYM, Mode.INT3_SYM: SYM, Mode.INT2_SYM: SYM, Mode.FP4: LEVELS, Mode.MXFP4: LEVELS}
-"""What can be measured; a part of it can be packed too."""
-FLOAT_SCALES = {Mode.FP4: 1, Mode.MXFP4: 2}
-"""How the C code finds the scale of a float format."""
 T = TypeVar("T")
 LEVELS_AND_BOUNDS = 31
 SHARE = 1 << 16
@@ -46,12 +48,13 @@ def pack_nearest(weight: Tensor, scheme: Scheme) -> tuple[PackedTensor, float, f
     Ŵ is what the stored numbers stand for. The sums are NaN or infinite where a weight is.
     """
     lib = library(SOURCE)
-    kind = KINDS.get(scheme.mode)
+    grid = scheme.mode.grid
+    kind = PACKED[grid] if packs(scheme.mode) else None
     if lib is None or kind is None or not _takes(weight):
         return None
     rows, width = weight.shape
     groups, bits = scheme.groups(width), scheme.mode.bits
-    table = _levels(Mode.CB4 if scheme.mode is Mode.CB4 else Mode.NF4)
+    table = _levels(grid if kind == LEVELS else NF4)
     levels = ctypes.c_void_p(address(table, torch.float32, LEVELS_AND_BOUNDS))
     codes = torch.empty(rows, width if bits == 8 else -(-width // 2), dtype=torch.uint8, device="cpu")
     scale = torch.empty(rows, groups, dtype=torch.float16, device="cpu")
@@ -71,10 +74,20 @@ def pack_nearest(weight: Tensor, scheme: Scheme) -> tuple[PackedTensor, float, f
     done = _over_rows(work, (rows, width))
     if bits == 8 and kind == SYM:
         codes = codes.view(torch.int8)
-    if bits == 4 and zeros is not None:
-        zeros = pack_bits(zeros.flatten(), 4)
+    if zeros is not None:
+        zeros = pack_zero_points(zeros, scheme.mode.stored_as.zero_point_bits)
     packed = PackedTensor(scheme, (rows, width), codes, scale, zeros)
     return packed, sum(a for a, _ in done), sum(b for _, b in done)
+
+
+def measures(mode: Mode) -> bool:
+    """Return whether the compiled code rounds in this mode and stores its scales as the mode does."""
+    return mode.grid in MEASURED and mode.stored_as.scale_dtype == SCALE_DTYPES.get(mode.grid, "F16")
+
+
+def packs(mode: Mode) -> bool:
+    """Return whether the compiled code packs too what it rounds in this mode."""
+    return mode.grid in PACKED and measures(mode)
 
 
 class Candidate(ctypes.Structure):
@@ -96,7 +109,7 @@ def squared_errors(weight: Tensor, schemes: Sequence[Scheme]) -> tuple[dict[Sche
     if lib is None or not _takes(weight):
         return None
     rows, width = weight.shape
-    measured = [scheme for scheme in schemes if scheme.mode in MEASURED]
+    measured = [scheme for scheme in schemes if measures(scheme.mode)]
     candidates = (Candidate * max(1, len(measured)))(*(_candidate(scheme, width) for scheme in measured))
 
     def work(start: int, stop: int) -> tuple[list[float], float, float]:
@@ -113,11 +126,12 @@ def squared_errors(weight: Tensor, schemes: Sequence[Scheme]) -> tuple[dict[Sche
 @cache
 def _candidate(scheme: Scheme, width: int) -> Candidate:
     size = width // scheme.groups(width)
-    kind = MEASURED[scheme.mode]
+    grid = scheme.mode.grid
+    kind = MEASURED[grid]
     levels = (ctypes.c_float * LEVELS_AND_BOUNDS)()
     if kind == LEVELS:
-        levels = (ctypes.c_float * LEVELS_AND_BOUNDS)(*_levels(scheme.mode).tolist())
-    return Candidate(kind, float(2 ** (scheme.mode.bits - 1)), size, levels, FLOAT_SCALES.get(scheme.mode, 0))
+        levels = (ctypes.c_float * LEVELS_AND_BOUNDS)(*_levels(grid).tolist())
+    return Candidate(kind, float(2 ** (scheme.mode.bits - 1)), size, levels, FLOAT_SCALES.get(grid, 0))
 
 
 def channel_error(weight: Tensor) -> float | None:
@@ -203,10 +217,10 @@ def _cores() -> int:
 
 
 @cache
-def _levels(mode: Mode) -> Tensor:
+def _levels(grid: NumberFormat) -> Tensor:
     """Return the sixteen levels and the fifteen bounds between them, fp32 [31]."""
-    if mode in (Mode.NF4, Mode.CB4):
-        levels, bounds = tables(NF4_LEVELS if mode is Mode.NF4 else CB4_LEVELS, torch.device("cpu"))
+    if grid in (NF4, CB4):
+        levels, bounds = tables(NF4_LEVELS if grid is NF4 else CB4_LEVELS, torch.device("cpu"))
         return torch.cat((levels, bounds)).contiguous()
     # E2M1: halfway goes to the even mantissa, so some bounds belong to the level above them.
     levels = torch.tensor(FP4_LEVELS, dtype=torch.float32, device="cpu")

@@ -1,4 +1,4 @@
-"""Codes of 2 to 5 bits packed along a row, low bits first: those of 3 and 5 bits run over the ends of bytes."""
+"""Codes of 2 to 7 bits packed along a row, low bits first: those of 3 and 5 to 7 bits run over the ends of bytes."""
 
 import torch
 from torch import Tensor

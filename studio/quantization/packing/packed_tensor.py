@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from studio.quantization.mode import FLAT_ZERO_POINT_BITS
 from studio.quantization.packing.bits import pack_bits, unpack_bits
 from studio.quantization.rounding import QuantizedWeight, dequantize
 from studio.quantization.scheme import Scheme
@@ -46,15 +47,17 @@ class PackedTensor:
 
 
 def pack(rounded: QuantizedWeight, scheme: Scheme) -> PackedTensor:
-    """Return the stored form of ``rounded``, its scale in the format's dtype; :func:`unpack` is the exact inverse."""
+    """Return the stored form of ``rounded``, its scale in the format's dtype; :func:`unpack` is the exact inverse.
+
+    Raises ValueError for zero points that the format has no place for, or that it misses.
+    """
     form = scheme.mode.stored_as
+    if (rounded.zero_point is not None) != form.has_zero_point:
+        raise ValueError(f"{scheme} is stored {'with' if form.has_zero_point else 'without'} zero points")
     rounded = rounded.stored(form.scale_dtype)
     rows, width = rounded.codes.shape
-    if form.bits == 8:
-        codes = _stored_bytes(rounded.codes, form.code_dtype)
-        return PackedTensor(scheme, (rows, width), codes, rounded.scale, rounded.zero_point, rounded.tensor_params)
-    zero_point = None if rounded.zero_point is None else pack_bits(rounded.zero_point.flatten(), 4)
-    codes = pack_bits(rounded.codes, form.bits)
+    zero_point = None if rounded.zero_point is None else pack_zero_points(rounded.zero_point, form.zero_point_bits)
+    codes = _stored_bytes(rounded.codes, form.code_dtype) if form.bits == 8 else pack_bits(rounded.codes, form.bits)
     return PackedTensor(scheme, (rows, width), codes, rounded.scale, zero_point, rounded.tensor_params)
 
 
@@ -63,17 +66,32 @@ def unpack(packed: PackedTensor, start: int = 0, stop: int | None = None) -> Qua
     rows, width = packed.shape
     form = packed.scheme.mode.stored_as
     begin, end, _ = slice(start, stop).indices(rows)
-    codes, scale, zero_point = packed.codes[begin:end], packed.scale[begin:end], packed.zero_point
-    if form.bits == 8:
-        zeros = None if zero_point is None else zero_point[begin:end]
-        return QuantizedWeight(_code_bytes(codes), scale, zeros, packed.tensor_params)
-    if zero_point is not None:
-        # Zero points run on from row to row: those of an odd row may begin in the middle of a byte.
-        groups = scale.shape[1]
-        first, last = begin * groups, end * groups
-        nibbles = unpack_bits(zero_point[first // 2 : -(-last // 2)], 4, last - first // 2 * 2)
-        zero_point = nibbles[first % 2 :].reshape(end - begin, groups)
-    return QuantizedWeight(unpack_bits(codes, form.bits, width), scale, zero_point, packed.tensor_params)
+    codes = packed.codes[begin:end]
+    unpacked = _code_bytes(codes) if form.bits == 8 else unpack_bits(codes, form.bits, width)
+    return QuantizedWeight(unpacked, packed.scale[begin:end], zero_points(packed, begin, end), packed.tensor_params)
+
+
+def pack_zero_points(zero_point: Tensor, bits: int) -> Tensor:
+    """Return zero points uint8 [N, G] as ``Scheme.parts`` lays them out."""
+    if bits == 8:
+        return zero_point
+    return pack_bits(zero_point.flatten() if bits == FLAT_ZERO_POINT_BITS else zero_point, bits)
+
+
+def zero_points(packed: PackedTensor, start: int = 0, stop: int | None = None) -> Tensor | None:
+    """Return the zero points of rows ``start:stop``, uint8 [rows, G], None where there are none."""
+    begin, end, _ = slice(start, stop).indices(packed.shape[0])
+    stored, bits, groups = packed.zero_point, packed.scheme.mode.stored_as.zero_point_bits, packed.scale.shape[1]
+    if stored is None:
+        return None
+    if bits == 8:
+        return stored[begin:end]
+    if bits != FLAT_ZERO_POINT_BITS:
+        return unpack_bits(stored[begin:end], bits, groups)
+    # They run on from row to row: those of an odd row may begin in the middle of a byte.
+    first, last = begin * groups, end * groups
+    nibbles = unpack_bits(stored[first // 2 : -(-last // 2)], 4, last - first // 2 * 2)
+    return nibbles[first % 2 :].reshape(end - begin, groups)
 
 
 def _stored_bytes(codes: Tensor, dtype: str) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from studio.quantization.rounding.levels import NF4_LEVELS, nearest, taken
-from studio.quantization.rounding.quantized_weight import EPSILON, NumberFormat, largest
+from studio.quantization.rounding.quantized_weight import EPSILON, Codes, NumberFormat, largest
 
 BINS = 4096
 STEPS = 60
@@ -56,4 +56,4 @@ def values(codes: Tensor, codebook: Tensor | None) -> Tensor:
     return taken(codebook.to(codes.device, torch.float32), codes)
 
 
-LEARNED = NumberFormat(round_, values, encode, Levels)
+LEARNED = NumberFormat(round_, values, encode, Levels, Codes.LEVELS, bits=4)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from studio.quantization.rounding.float8 import MAX as E4M3_MAX
-from studio.quantization.rounding.quantized_weight import EPSILON, NumberFormat, power_of_two, scale_to
+from studio.quantization.rounding.quantized_weight import EPSILON, Codes, NumberFormat, power_of_two, scale_to
 
 MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 MAX = MAGNITUDES[-1]
@@ -60,9 +60,9 @@ class WidestScale:
 
 
 FP4, MXFP4, NVFP4 = (
-    NumberFormat(fp4, decode, encode),
-    NumberFormat(mxfp4, decode, encode),
-    NumberFormat(nvfp4, decode, encode, WidestScale),
+    NumberFormat(fp4, decode, encode, codes=Codes.E2M1, bits=4),
+    NumberFormat(mxfp4, decode, encode, codes=Codes.E2M1, bits=4),
+    NumberFormat(nvfp4, decode, encode, WidestScale, Codes.E2M1, bits=4, has_global_scale=True),
 )
 
 

@@ -6,7 +6,7 @@ Sources: OCP Microscaling Formats 1.0; ``weight_lowering.py`` and ``fp8_conversi
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.quantized_weight import NumberFormat, power_of_two, scale_to
+from studio.quantization.rounding.quantized_weight import Codes, NumberFormat, power_of_two, scale_to
 
 MAX = 448.0
 
@@ -31,4 +31,4 @@ def mxfp8(grouped: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor, Tensor | N
     return encode(grouped / scale), scale.squeeze(2), None
 
 
-FP8, MXFP8 = NumberFormat(fp8, decode, encode), NumberFormat(mxfp8, decode, encode)
+FP8, MXFP8 = (NumberFormat(round_, decode, encode, codes=Codes.E4M3, bits=8) for round_ in (fp8, mxfp8))

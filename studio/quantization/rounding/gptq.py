@@ -9,10 +9,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.nearest import NUMBER_FORMATS
 from studio.quantization.rounding.quantized_weight import QuantizedWeight
 from studio.quantization.rounding.statistics import Statistics
-from studio.quantization.scheme import Mode, Scheme
+from studio.quantization.scheme import Scheme
 
 BLOCK = 128
 """Columns whose errors are passed on together."""
@@ -24,7 +23,7 @@ def gptq(weight: Tensor, scheme: Scheme, start: QuantizedWeight, statistics: Sta
     columns = torch.arange(weight.shape[1], dtype=torch.int64, device=weight.device)
     group = columns // (weight.shape[1] // start.scale.shape[1])
     scales, zeros = _columns(start, scheme)
-    grid = NUMBER_FORMATS[scheme.mode]
+    grid = scheme.mode.grid
     left = weight.float().T.contiguous()[order]
     scales, zeros = scales[group[order]], zeros[group[order]]
     codes = torch.empty(left.shape, dtype=torch.uint8, device=weight.device)
@@ -47,9 +46,7 @@ def gptq(weight: Tensor, scheme: Scheme, start: QuantizedWeight, statistics: Sta
 
 def _columns(start: QuantizedWeight, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """Return what a file will hold of scale and zero point, fp32 [G, N]; a scale of zero becomes one that keeps it."""
-    stored = start.stored(scheme.mode.stored_as.scale_dtype).scale.float()
-    if scheme.mode is Mode.NVFP4 and start.tensor_params is not None:
-        stored = stored * start.tensor_params.to(stored.device)
+    stored = scheme.mode.grid.scales(start.stored(scheme.mode.stored_as.scale_dtype))
     stored = torch.where(stored == 0, torch.finfo(torch.float32).tiny, stored)
     zeros = torch.zeros_like(stored) if start.zero_point is None else start.zero_point.float()
     return stored.T.contiguous(), zeros.T.contiguous()

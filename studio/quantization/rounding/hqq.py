@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.nearest import NUMBER_FORMATS, grouped, round_to_nearest
+from studio.quantization.rounding.nearest import grouped, round_to_nearest
 from studio.quantization.rounding.quantized_weight import EPSILON, QuantizedWeight
 from studio.quantization.scheme import Scheme
 
@@ -29,7 +29,7 @@ def half_quadratic(weight: Tensor, scheme: Scheme, tensor_params: Tensor | None 
     start = round_to_nearest(weight, scheme, tensor_params)
     if scheme.mode.stored_as.scale_dtype != "F16":
         return start
-    grid = NUMBER_FORMATS[scheme.mode]
+    grid = scheme.mode.grid
     groups = grouped(weight, scheme)
     unit = groups.abs().amax(2, keepdim=True).clamp_(min=EPSILON)
     scale = start.scale.unsqueeze(2)

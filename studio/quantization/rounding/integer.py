@@ -3,12 +3,15 @@
 Source: ``nncf/quantization/algorithms/weight_compression/weight_lowering.py``, 3.4.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.quantized_weight import EPSILON, NumberFormat, divided
+from studio.quantization.rounding.quantized_weight import EPSILON, Codes, NumberFormat, divided
 
 
+@cache
 def asymmetric(bits: int) -> NumberFormat:
     """Return the grid of unsigned codes; the range is widened to hold zero, so that zero stays exactly zero."""
     top = 2**bits - 1
@@ -23,9 +26,10 @@ def asymmetric(bits: int) -> NumberFormat:
     def encode(normal: Tensor, _: Tensor | None) -> Tensor:
         return normal.round().clamp_(0, top)
 
-    return NumberFormat(round_, lambda codes, _: codes.to(torch.float32), encode)
+    return NumberFormat(round_, lambda codes, _: codes.to(torch.float32), encode, codes=Codes.ASYMMETRIC, bits=bits)
 
 
+@cache
 def symmetric(bits: int) -> NumberFormat:
     """Return the grid of signed codes; the scale's sign gives the extreme weight the code -2^(b-1)."""
     half = 2 ** (bits - 1)
@@ -40,4 +44,6 @@ def symmetric(bits: int) -> NumberFormat:
     def encode(normal: Tensor, _: Tensor | None) -> Tensor:
         return normal.round().clamp_(-half, half - 1).add_(half)
 
-    return NumberFormat(round_, lambda codes, _: codes.to(torch.float32) - half, encode)
+    return NumberFormat(
+        round_, lambda codes, _: codes.to(torch.float32) - half, encode, codes=Codes.SYMMETRIC, bits=bits
+    )

@@ -7,7 +7,7 @@ E[x^2] sqrt(mean w^2 + w^2): large weights count more, which generalises better 
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.nearest import NUMBER_FORMATS, grouped, round_to_nearest
+from studio.quantization.rounding.nearest import grouped, round_to_nearest
 from studio.quantization.rounding.quantized_weight import EPSILON, NumberFormat, QuantizedWeight
 from studio.quantization.scheme import Scheme
 
@@ -64,7 +64,7 @@ def _best(
 
     Of codes v the best scale is s = <v, w> / <v, v>, which leaves <w, w> - s <v, w>; <,> is weighted by e.
     """
-    grid = NUMBER_FORMATS[scheme.mode]
+    grid = scheme.mode.grid
     given = importance(weights, power)
     scale, zero = start.scale.unsqueeze(2).half().float(), _zero(start).unsqueeze(2)
     known = given * weights

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.quantized_weight import EPSILON, NumberFormat, divided, largest
+from studio.quantization.rounding.quantized_weight import EPSILON, Codes, NumberFormat, divided, largest
 
 NF4_LEVELS = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
@@ -32,7 +32,10 @@ def fixed(levels: tuple[float, ...]) -> NumberFormat:
     def encode(normal: Tensor, _: Tensor | None) -> Tensor:
         return nearest(normal, tables(levels, normal.device)[1])
 
-    return NumberFormat(round_, lambda codes, _: taken(tables(levels, codes.device)[0], codes), encode)
+    def values(codes: Tensor, _: Tensor | None) -> Tensor:
+        return taken(tables(levels, codes.device)[0], codes)
+
+    return NumberFormat(round_, values, encode, codes=Codes.LEVELS, bits=4)
 
 
 BINS = 1024
@@ -67,3 +70,6 @@ def tables(levels: tuple[float, ...], device: torch.device) -> tuple[Tensor, Ten
     """Return the levels [L] and the midpoints between them [L - 1], fp32."""
     values = torch.tensor(levels, dtype=torch.float32, device=device)
     return values, (values[1:] + values[:-1]) / 2
+
+
+NF4, CB4 = fixed(NF4_LEVELS), fixed(CB4_LEVELS)

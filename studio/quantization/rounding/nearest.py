@@ -8,31 +8,8 @@ from collections.abc import Generator, Iterable
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.codebook import LEARNED
-from studio.quantization.rounding.float4 import FP4, MXFP4, NVFP4
-from studio.quantization.rounding.float8 import FP8, MXFP8
-from studio.quantization.rounding.integer import asymmetric, symmetric
-from studio.quantization.rounding.levels import CB4_LEVELS, NF4_LEVELS, fixed
-from studio.quantization.rounding.quantized_weight import NumberFormat, QuantizedWeight
+from studio.quantization.rounding.quantized_weight import QuantizedWeight
 from studio.quantization.scheme import Mode, Scheme
-
-NUMBER_FORMATS: dict[Mode, NumberFormat] = {
-    Mode.INT8_SYM: symmetric(8),
-    Mode.INT8_ASYM: asymmetric(8),
-    Mode.INT4_SYM: symmetric(4),
-    Mode.INT4_ASYM: asymmetric(4),
-    Mode.INT3_SYM: symmetric(3),
-    Mode.INT2_SYM: symmetric(2),
-    Mode.NF4: fixed(NF4_LEVELS),
-    Mode.FP4: FP4,
-    Mode.MXFP4: MXFP4,
-    Mode.NVFP4: NVFP4,
-    Mode.FP8_E4M3: FP8,
-    Mode.MXFP8_E4M3: MXFP8,
-    Mode.CB4: fixed(CB4_LEVELS),
-    Mode.CB4_LEARNED: LEARNED,
-    Mode.INT5_SYM: symmetric(5),
-}
 
 
 def tensor_params_of(pieces: Iterable[Tensor], schemes: Iterable[Scheme]) -> Generator[int, None, dict[Scheme, Tensor]]:
@@ -41,7 +18,7 @@ def tensor_params_of(pieces: Iterable[Tensor], schemes: Iterable[Scheme]) -> Gen
     Returns what the weight shares in those of ``schemes`` in which it does, to be given to :func:`round_to_nearest` for
     each piece of a weight that is not rounded at once. Without such a scheme no piece is asked for.
     """
-    fits = {scheme: fit() for scheme in schemes if (fit := NUMBER_FORMATS[scheme.mode].fit) is not None}
+    fits = {scheme: fit() for scheme in schemes if (fit := scheme.mode.grid.fit) is not None}
     seen = 0
     for piece in pieces if fits else ():
         for scheme, fit_ in fits.items():
@@ -53,7 +30,7 @@ def tensor_params_of(pieces: Iterable[Tensor], schemes: Iterable[Scheme]) -> Gen
 
 def round_to_nearest(weight: Tensor, scheme: Scheme, tensor_params: Tensor | None = None) -> QuantizedWeight:
     """Return ``weight`` [N, K], of any float dtype, on the grid of ``scheme``."""
-    grid = NUMBER_FORMATS[scheme.mode]
+    grid = scheme.mode.grid
     groups = grouped(weight, scheme)
     if tensor_params is None and grid.fit is not None:
         fit = grid.fit()
@@ -67,10 +44,7 @@ def round_to_nearest(weight: Tensor, scheme: Scheme, tensor_params: Tensor | Non
 def dequantize(rounded: QuantizedWeight, mode: Mode) -> Tensor:
     """Return the weight that the stored numbers stand for, fp32 [N, K]: ``(value of code - zero_point) * scale``."""
     codes = rounded.codes.reshape(rounded.codes.shape[0], rounded.scale.shape[1], -1)
-    values = NUMBER_FORMATS[mode].values(codes, rounded.tensor_params)
-    scale = rounded.scale.to(torch.float32)
-    if mode is Mode.NVFP4 and rounded.tensor_params is not None:
-        scale = scale * rounded.tensor_params.to(scale.device)
+    values, scale = mode.grid.values(codes, rounded.tensor_params), mode.grid.scales(rounded)
     if rounded.zero_point is not None:
         values = values - rounded.zero_point.to(torch.float32).unsqueeze(2)
     return (values * scale.unsqueeze(2)).reshape(rounded.codes.shape)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from typing import Protocol
 
 import torch
@@ -11,7 +12,10 @@ from torch import Tensor
 EPSILON = 2.0**-23
 """The smallest scale of integers and codebooks, the smallest maximum of float formats: all-zero groups need one."""
 
-SCALE_DTYPES = {"F16": torch.float16, "F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu}
+SCALE_DTYPES = {
+    "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,50 @@ class Fit(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+class Codes(Enum):
+    """What codes are: compiled products ask for it, and leave to the general path what they do not know."""
+
+    SYMMETRIC = auto()
+    """Integers, stored plus half their range."""
+    ASYMMETRIC = auto()
+    """Integers under a zero point."""
+    LEVELS = auto()
+    """Places in a table that the whole tensor shares, without zero points."""
+    E2M1 = auto()
+    E4M3 = auto()
+    OTHER = auto()
+    """Whatever ``values`` makes of them."""
+
+
+@dataclass(frozen=True, eq=False)
 class NumberFormat:
-    """A number format: how weights get their codes, and what the codes stand for."""
+    """A number format: how weights get their codes, and what the codes stand for.
+
+    One object for each format: compiled rounding names those it is the twin of.
+    """
 
     round: Round
     values: Values
     encode: Encode
     fit: Callable[[], Fit] | None = None
     """Only where the whole tensor shares something."""
+    codes: Codes = Codes.OTHER
+    bits: int = 0
+    """Of a code, 0 where the grid is for any number of them."""
+    has_global_scale: bool = False
+    """Whether what the tensor shares is a number that every scale is multiplied with."""
+
+    @property
+    def takes_zero_point(self) -> bool | None:
+        """Whether its groups have zero points, None where only rounding tells."""
+        return None if self.codes is Codes.OTHER else self.codes is Codes.ASYMMETRIC
+
+    def scales(self, rounded: QuantizedWeight) -> Tensor:
+        """Return what codes are multiplied with, fp32 [N, G]."""
+        scale = rounded.scale.to(torch.float32)
+        if self.has_global_scale and rounded.tensor_params is not None:
+            scale = scale * rounded.tensor_params.to(scale.device)
+        return scale
 
 
 def largest(grouped: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.nearest import NUMBER_FORMATS
 from studio.quantization.rounding.quantized_weight import EPSILON, QuantizedWeight
 from studio.quantization.scheme import Scheme
 
@@ -39,7 +38,7 @@ class _Weight:
 
     def __init__(self, start: Start) -> None:
         self._start = start
-        self._grid = NUMBER_FORMATS[start.scheme.mode]
+        self._grid = start.scheme.mode.grid
         rounded = start.rounded
         shape = (*rounded.scale.shape, -1)
         every = torch.arange(2**start.scheme.mode.bits, dtype=torch.uint8, device=start.weight.device)
@@ -91,7 +90,7 @@ def tuned(
     for step in range(steps):
         with torch.enable_grad():
             error = loss({name: weight.dense() for name, weight in weights.items()}, step)
-            error.backward()  # type: ignore[no-untyped-call]
+            error.backward()
         for weight in weights.values():
             weight.move((1 - step / steps) / steps)
         yield

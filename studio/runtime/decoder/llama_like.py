@@ -1,7 +1,7 @@
 """What makes a decoder Llama-like: its numbers and the names of its weights by their part in a step. Knows no kernel.
 
-Llama, Mistral, Qwen 2 and 3, SmolLM 3, Phi-3 and Gemma 1 to 3 differ in a handful of things only, which stand here; a
-model that has anything else (a layer norm, experts, a table of positions) has no such shape and goes the general way.
+The families that ``families`` lists differ in a handful of things only; a model that has anything else (a layer norm,
+experts, a table of positions) has no such shape and goes the general way.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,12 @@ import torch
 from torch import nn
 
 from studio.checkpoint.config_values import bad_value
+from studio.runtime.decoder.families import FAMILIES
 from studio.runtime.decoder.shape import DecoderShape, LayerShape, Rotation
 
-FAMILIES = frozenset(
-    {"llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text"}
-)  # fmt: skip
-"""``config.model_type`` of the models whose step is known here, each compared with transformers' in the tests."""
-PLUS_ONE = frozenset({"gemma", "gemma2", "gemma3_text"})
-"""Families whose norms multiply with 1 + weight."""
 ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1, "gelu": 2}
 FIXED_ROTATIONS = frozenset({"default", "linear", "llama3", "yarn"})
 """Ways to stretch rotations whose frequencies do not depend on the text's length."""
-PARTLY_ROTATED = frozenset({"phi3"})
-"""Families whose heads may rotate in part."""
 
 
 def shape_of(model: nn.Module) -> DecoderShape | None:
@@ -34,7 +27,10 @@ def shape_of(model: nn.Module) -> DecoderShape | None:
     decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else None  # type: ignore[operator]
     config: Any = getattr(decoder, "config", None)
     head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
-    if decoder is None or head is None or config is None or config.model_type not in FAMILIES or not decoder.layers:
+    if decoder is None or head is None or config is None or not decoder.layers:
+        return None
+    family = FAMILIES.get(config.model_type)
+    if family is None:
         return None
     rotations = _rotations(decoder)
     activation = ACTIVATIONS.get(getattr(config, "hidden_activation", None) or config.hidden_act)
@@ -57,7 +53,7 @@ def shape_of(model: nn.Module) -> DecoderShape | None:
     ):
         return None
     narrow = min((2 * len(rotation.frequencies) for rotation in rotations.values()), default=attention.head_dim)
-    if narrow < attention.head_dim and config.model_type not in PARTLY_ROTATED:
+    if narrow < attention.head_dim and not family.may_rotate_partly:
         raise bad_value("partial_rotary_factor", narrow / attention.head_dim, "1")
     scalar = getattr(config, "query_pre_attn_scalar", None)
     if scalar is not None and not scalar > 0:  # scores are divided by its root
@@ -71,7 +67,7 @@ def shape_of(model: nn.Module) -> DecoderShape | None:
         vocabulary=head.out_features,
         activation=activation,
         epsilon=config.rms_norm_eps,
-        norm_plus=1.0 if config.model_type in PLUS_ONE else 0.0,
+        norm_plus=family.norm_plus,
         embedding_scale=_embedding_scale(decoder.embed_tokens),
         attention_scale=attention.scaling,
         attention_cap=getattr(config, "attn_logit_softcapping", None) or 0.0,

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from studio.quantization.packing import PackedTensor, unpack
+from studio.quantization.rounding.quantized_weight import Codes
 from studio.runtime.kernels.product import Product
 
 OPERATOR_GROUPS = (256, 128, 64, 32)
@@ -15,7 +16,7 @@ MIDDLE = 8
 
 
 class Int4Product(Product):
-    """``x @ W.T`` for int4_sym and int4_asym."""
+    """``x @ W.T`` for integers of 4 bits, with and without zero points."""
 
     def __init__(self, packed: PackedTensor) -> None:
         super().__init__(packed)
@@ -41,7 +42,8 @@ class Int4Product(Product):
     @classmethod
     def takes(cls, packed: PackedTensor) -> bool:
         scheme = packed.scheme
-        return scheme.mode in ("int4_sym", "int4_asym") and _operator_group(packed) > 0
+        is_integer = scheme.mode.grid.codes in (Codes.SYMMETRIC, Codes.ASYMMETRIC)
+        return is_integer and scheme.mode.bits == 4 and _operator_group(packed) > 0
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x, self.codes, self.group_size, self.scales_and_zeros)

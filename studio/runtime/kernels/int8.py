@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from studio.quantization.packing import PackedTensor
+from studio.quantization.rounding.quantized_weight import Codes
+from studio.quantization.scheme import WHOLE_CHANNEL, Scheme
 from studio.runtime.kernels.product import Lookup
 
 CENTRE = 128
@@ -34,7 +36,13 @@ class Int8Product(Lookup):
 
     @classmethod
     def takes(cls, packed: PackedTensor) -> bool:
-        return packed.scheme.mode in ("int8_sym", "int8_asym") and packed.shape[1] % WIDTH_MULTIPLE == 0
+        return cls.takes_scheme(packed.scheme) and packed.shape[1] % WIDTH_MULTIPLE == 0
+
+    @classmethod
+    def takes_scheme(cls, scheme: Scheme) -> bool:
+        """Return whether weights in this scheme, if wide enough, are taken: integers of 8 bits, a scale a row."""
+        is_integer = scheme.mode.grid.codes in (Codes.SYMMETRIC, Codes.ASYMMETRIC)
+        return is_integer and scheme.mode.bits == 8 and scheme.group_size == WHOLE_CHANNEL
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.aten._weight_int8pack_mm(x, self.codes, self.scale)

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from studio.base.pointers import CUDA, address, optional
-from studio.quantization.packing import PackedTensor, pack_bits, unpack
-from studio.quantization.rounding import NUMBER_FORMATS
-from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
+from studio.quantization.packing import PackedTensor, pack_bits, unpack, zero_points
+from studio.quantization.rounding.quantized_weight import Codes
+from studio.quantization.scheme import WHOLE_CHANNEL, Scheme
 
 ROWS = 16
 """Of a tile."""
@@ -46,13 +46,15 @@ class Kind(IntEnum):
 
 BITS = {Kind.HALF: 16, Kind.BF16: 16, Kind.INTEGER2: 2, Kind.INTEGER8: 8, Kind.FLOAT8: 8}
 """Of a code here; 4 for the others."""
-KINDS = {
-    Mode.INT8_SYM: Kind.INTEGER8, Mode.INT8_ASYM: Kind.INTEGER8, Mode.INT5_SYM: Kind.INTEGER8,
-    Mode.INT4_SYM: Kind.INTEGER4, Mode.INT4_ASYM: Kind.INTEGER4, Mode.INT3_SYM: Kind.INTEGER3,
-    Mode.INT2_SYM: Kind.INTEGER2, Mode.FP4: Kind.FLOAT4, Mode.MXFP4: Kind.FLOAT4, Mode.NVFP4: Kind.FLOAT4,
-    Mode.FP8_E4M3: Kind.FLOAT8, Mode.MXFP8_E4M3: Kind.FLOAT8,
+TAKEN = {
+    (Codes.SYMMETRIC, 8): Kind.INTEGER8, (Codes.ASYMMETRIC, 8): Kind.INTEGER8, (Codes.SYMMETRIC, 5): Kind.INTEGER8,
+    (Codes.SYMMETRIC, 4): Kind.INTEGER4, (Codes.ASYMMETRIC, 4): Kind.INTEGER4, (Codes.SYMMETRIC, 3): Kind.INTEGER3,
+    (Codes.SYMMETRIC, 2): Kind.INTEGER2, (Codes.LEVELS, 4): Kind.LEVELS4, (Codes.E2M1, 4): Kind.FLOAT4,
+    (Codes.E4M3, 8): Kind.FLOAT8,
 }  # fmt: skip
-"""Of a mode; the others have sixteen levels."""
+"""What is laid out how, by codes and bits. Weights in any other format are not multiplied here."""
+SCALES = {"F16": torch.float16, "F8_E4M3": torch.float16, "F8_E8M0": torch.bfloat16}
+"""What the kernels are given of stored scales, exactly: fp16 cannot hold all powers of two."""
 EXCESS = {Kind.INTEGER4: (16, 256), Kind.INTEGER8: (-128, -128)}
 """How far unpacked numbers are above codes that can have a zero point, in the upper and the lower rows of a tile."""
 FACTORS = {Kind.FLOAT4: 2.0**14, Kind.FLOAT8: 2.0**8}
@@ -142,8 +144,19 @@ def steps_of(kind: Kind) -> int:
 
 
 def takes(scheme: Scheme) -> bool:
-    """Return whether weights in this scheme can be laid out so: steps divide their groups."""
+    """Return whether weights in this scheme can be laid out so: codes and scales are known here, and steps divide their
+    groups."""
+    form = scheme.mode.stored_as
+    if kind_of(scheme) is None or form.scale_dtype not in SCALES:
+        return False
+    if form.has_zero_point and SCALES[form.scale_dtype] != torch.float16:  # they share a record with the scales
+        return False
     return scheme.group_size == WHOLE_CHANNEL or scheme.group_size % STEP == 0
+
+
+def kind_of(scheme: Scheme) -> Kind | None:
+    """Return how weights in this scheme are read, None where they are not."""
+    return TAKEN.get((scheme.mode.grid.codes, scheme.mode.bits))
 
 
 def can_join(first: PackedTensor | Tensor, second: PackedTensor | Tensor) -> bool:
@@ -181,7 +194,10 @@ def fragments_of(
         return Fragments(kind, rows, width, 1, is_paired, codes, bias=bias)
     scheme = first.scheme
     moved = [_moved(weight, device) for weight in weights if isinstance(weight, PackedTensor)]
-    kind = KINDS.get(scheme.mode, Kind.LEVELS4)
+    known = kind_of(scheme)
+    if known is None or not takes(scheme):
+        raise ValueError(f"no fragment is laid out for {scheme}")
+    kind = known
     steps = steps_of(kind)
     group = scheme.group_size if scheme.group_size != WHOLE_CHANNEL else 0
     per = gcd(min(steps, MOST_STEPS), group // STEP) if group else min(steps, MOST_STEPS)
@@ -196,7 +212,7 @@ def fragments_of(
         zeros = _records(torch.cat([_zero_points(weight) for weight in moved]).half(), order, group_of_span)
         scale = torch.cat((scale, zeros + torch.tensor(EXCESS[kind], dtype=zeros.dtype, device=device)), -1)
     factor = FACTORS.get(kind, 1.0)
-    if scheme.mode is Mode.NVFP4 and first.tensor_params is not None:
+    if scheme.mode.grid.has_global_scale and first.tensor_params is not None:
         factor *= float(first.tensor_params)
     return Fragments(
         kind,
@@ -275,7 +291,8 @@ def _picked_codes(weights: Sequence[PackedTensor] | Sequence[Tensor], wanted: Te
 def _codes(packed: PackedTensor, start: int, stop: int) -> Tensor:
     """Return codes as the kernel reads them: of 5 bits as those of 8 that stand for the same."""
     codes = unpack(packed, start, stop).codes
-    return codes + (128 - 16) if packed.scheme.mode is Mode.INT5_SYM else codes
+    is_widened = kind_of(packed.scheme) is Kind.INTEGER8 and packed.scheme.mode.bits < 8
+    return codes + (128 - 2 ** (packed.scheme.mode.bits - 1)) if is_widened else codes
 
 
 def _runs(rows: Tensor) -> list[tuple[int, int]]:
@@ -323,19 +340,19 @@ def _records(numbers: Tensor, order: Tensor, group_of_span: Tensor) -> Tensor:
 
 def _scale(packed: PackedTensor) -> Tensor:
     """[N, G], fp16, or bf16 where they are powers of two that fp16 cannot hold."""
-    return packed.scale.to(torch.bfloat16 if packed.scale.dtype == torch.float8_e8m0fnu else torch.float16)
+    return packed.scale.to(SCALES[packed.scheme.mode.stored_as.scale_dtype])
 
 
 def _zero_points(packed: PackedTensor) -> Tensor:
-    rounded = unpack(packed)
-    if rounded.zero_point is None:
+    found = zero_points(packed)
+    if found is None:
         raise ValueError("no zero points")
-    return rounded.zero_point
+    return found
 
 
 def _levels(packed: PackedTensor, device: torch.device) -> Tensor:
     """Return what the codes stand for as the kernel looks it up, uint8 [2, 16]."""
     codes = torch.arange(16, dtype=torch.uint8, device=device)
     tensor_params = None if packed.tensor_params is None else packed.tensor_params.to(device)
-    values = NUMBER_FORMATS[packed.scheme.mode].values(codes, tensor_params).half()
+    values = packed.scheme.mode.grid.values(codes, tensor_params).half()
     return values.view(torch.uint8).reshape(16, 2).T.contiguous()

@@ -58,11 +58,13 @@ STRUCTURES: tuple[type[ctypes.Structure], ...] = (Weight, Layer, Model, Cache)
 
 
 def layout() -> list[int]:
-    """Return each structure's size and the places of its members."""
+    """Return each structure's size and the places of its members in the order of their names, so that two of one size
+    that changed places differ."""
     return [
         number
         for structure in STRUCTURES
-        for number in (ctypes.sizeof(structure), *(getattr(structure, name).offset for name, *_ in structure._fields_))
+        for names in (sorted(name for name, *_ in structure._fields_),)
+        for number in (ctypes.sizeof(structure), *(getattr(structure, name).offset for name in names))
     ]
 
 

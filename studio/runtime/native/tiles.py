@@ -13,16 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from studio.quantization.packing import PackedTensor, pack_bits, unpack, unpack_bits
-from studio.quantization.rounding import NUMBER_FORMATS
-from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
+from studio.quantization.packing import PackedTensor, pack_bits, unpack, unpack_bits, zero_points
+from studio.quantization.rounding.quantized_weight import Codes
+from studio.quantization.scheme import WHOLE_CHANNEL, Scheme
 from studio.runtime.native.arena import Arena
 
 LANES = 16
 WIDTH = 64
 """Inputs are filled up to a multiple of this."""
-MIDDLES = {Mode.INT8_SYM: 128, Mode.INT5_SYM: 16, Mode.INT4_SYM: 8, Mode.INT3_SYM: 4}
-"""Symmetric integers and what stands for zero among their stored codes."""
 
 
 class Kind(IntEnum):
@@ -68,6 +66,17 @@ LAYOUTS = {
     Kind.FLOAT8: Layout(torch.uint8, 8, 4),
     Kind.INTEGER5: Layout(torch.int32, 5, 32),
 }
+TAKEN: tuple[tuple[Kind, int, frozenset[tuple[Codes, int]]], ...] = (
+    (Kind.FLOAT8, 16, frozenset({(Codes.E4M3, 8)})),
+    (Kind.INTEGER8, 64, frozenset({(Codes.SYMMETRIC, 8), (Codes.ASYMMETRIC, 8)})),
+    (Kind.INTEGER5, 32, frozenset({(Codes.SYMMETRIC, 5)})),
+    (Kind.INTEGER4, 32, frozenset({(Codes.SYMMETRIC, 4), (Codes.ASYMMETRIC, 4), (Codes.SYMMETRIC, 3)})),
+    (Kind.LEVELS4, 16, frozenset({(codes, 4) for codes in (Codes.SYMMETRIC, Codes.LEVELS, Codes.E2M1)})),
+    (Kind.LEVELS4, 16, frozenset({(Codes.SYMMETRIC, 3)})),
+    (Kind.LEVELS2, 16, frozenset({(Codes.SYMMETRIC, 2)})),
+)
+"""What is laid out how: the first that names codes and bits, and whose number divides the group; rows with one scale
+are filled up. Weights in any other format are multiplied by the general path."""
 INTEGERS = frozenset({Kind.INTEGER4, Kind.INTEGER5, Kind.INTEGER8})
 LEVELS = frozenset({Kind.LEVELS4, Kind.LEVELS2})
 FLOATS = frozenset({Kind.HALF, Kind.BF16})
@@ -129,41 +138,43 @@ class Tiles:
 
 
 def takes(scheme: Scheme) -> bool:
-    """Return whether weights in this scheme can be laid out in tiles: the inner loops divide their groups."""
-    least = 32 if scheme.mode in (Mode.INT4_ASYM, Mode.INT5_SYM) else 16
-    return scheme.group_size == WHOLE_CHANNEL or scheme.group_size % least == 0
+    """Return whether weights in this scheme can be laid out in tiles: what the codes are is known here, and the inner
+    loops divide their groups."""
+    return kind_of(scheme) is not None
+
+
+def kind_of(scheme: Scheme) -> Kind | None:
+    """Return how weights in this scheme are laid out, None where they are not."""
+    sort, size = (scheme.mode.grid.codes, scheme.mode.bits), scheme.group_size
+    fitting = (kind for kind, least, sorts in TAKEN if sort in sorts and (size == WHOLE_CHANNEL or size % least == 0))
+    return next(fitting, None)
 
 
 def tiles_of(packed: PackedTensor, bias: Tensor | None = None) -> Tiles:
-    """Return a packed weight that :func:`takes` accepts in tiles; ``bias`` [N]."""
+    """Return a packed weight in tiles; ``bias`` [N]. Raises ValueError for one that :func:`takes` refuses."""
+    kind = kind_of(packed.scheme)
+    if kind is None:
+        raise ValueError(f"no tile is laid out for {packed.scheme}")
     rows, width = packed.shape
     mode, size = packed.scheme.mode, packed.scheme.group_size
     filled = width if size > 0 else -(-width // WIDTH) * WIDTH
     group = size if size > 0 else filled
-    made = partial(Tiles, rows=rows, width=filled, group=group, scale=_scale(packed), bias=_bias(bias))
-    if mode.stored_as.code_dtype == "F8_E4M3":
-        return made(kind=Kind.FLOAT8, codes=_inputs(packed.codes.view(torch.uint8), filled))
-    zero = None
-    if mode.bits == 8:
+    made = partial(Tiles, kind, rows, filled, group, scale=_scale(packed), bias=_bias(bias))
+    if kind is Kind.FLOAT8:
+        return made(_inputs(packed.codes.view(torch.uint8), filled))
+    if kind is Kind.LEVELS2:
+        return made(_dwords(packed.codes, filled // 16), levels=_levels(packed, 4).repeat(4))
+    if kind is Kind.LEVELS4:
+        return made(_dwords(_nibbles(packed), filled // 8), levels=_levels(packed, 16))
+    zeros = zero_points(packed)
+    zero, middle = (None, 2 ** (mode.bits - 1)) if zeros is None else (_lanes(zeros), 0)
+    if kind is Kind.INTEGER8:
         codes = packed.codes ^ -128 if packed.codes.dtype == torch.int8 else packed.codes
-        if packed.zero_point is not None:
-            zero = _lanes(packed.zero_point.reshape(rows, -1))
-        eights = _eights(codes.view(torch.uint8), filled)
-        return made(kind=Kind.INTEGER8, block=WIDTH, middle=MIDDLES.get(mode, 0), codes=eights, zero=zero)
-    if mode.bits == 2:
-        return made(kind=Kind.LEVELS2, codes=_dwords(packed.codes, filled // 16), levels=_levels(packed, 4).repeat(4))
+        return made(_eights(codes.view(torch.uint8), filled), WIDTH, middle, zero=zero)
     block = 64 if group % 64 == 0 else 32
-    if mode.bits == 5:
-        return made(kind=Kind.INTEGER5, block=block, middle=MIDDLES[mode], codes=_fives(unpack(packed).codes, filled))
-    nibbles = packed.codes
-    if mode.bits == 3:
-        nibbles = pack_bits(unpack_bits(packed.codes, 3, width), 4)
-    dwords = _dwords(nibbles, filled // 8)
-    if (mode not in MIDDLES and mode is not Mode.INT4_ASYM) or group % 32:
-        return made(kind=Kind.LEVELS4, codes=dwords, levels=_levels(packed, 16))
-    if packed.zero_point is not None:
-        zero = _lanes(unpack_bits(packed.zero_point, 4, packed.scale.numel()).reshape(rows, -1))
-    return made(kind=Kind.INTEGER4, block=block, middle=MIDDLES.get(mode, 0), codes=dwords, zero=zero)
+    if kind is Kind.INTEGER5:
+        return made(_fives(unpack(packed).codes, filled), block, middle, zero=zero)
+    return made(_dwords(_nibbles(packed), filled // 8), block, middle, zero=zero)
 
 
 def tiles_of_floats(weight: Tensor, bias: Tensor | None = None) -> Tiles:
@@ -179,14 +190,17 @@ def _bias(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.float().contiguous()
 
 
+def _nibbles(packed: PackedTensor) -> Tensor:
+    """Return codes of 3 or 4 bits in 4 bits each, two to a byte."""
+    if packed.scheme.mode.bits == 4:
+        return packed.codes
+    return pack_bits(unpack_bits(packed.codes, packed.scheme.mode.bits, packed.shape[1]), 4)
+
+
 def _levels(packed: PackedTensor, count: int) -> Tensor:
     """Return what each code stands for, fp32 [count]."""
-    return (
-        NUMBER_FORMATS[packed.scheme.mode]
-        .values(torch.arange(count, dtype=torch.uint8, device="cpu"), packed.tensor_params)
-        .float()
-        .contiguous()
-    )
+    codes = torch.arange(count, dtype=torch.uint8, device="cpu")
+    return packed.scheme.mode.grid.values(codes, packed.tensor_params).float().contiguous()
 
 
 def _scale(packed: PackedTensor) -> Tensor:
@@ -194,7 +208,7 @@ def _scale(packed: PackedTensor) -> Tensor:
     scale = packed.scale
     if scale.dtype != torch.float16:
         scale = scale.float()
-    if packed.scheme.mode is Mode.NVFP4 and packed.tensor_params is not None:
+    if packed.scheme.mode.grid.has_global_scale and packed.tensor_params is not None:
         scale = scale * packed.tensor_params
     return _lanes(scale)
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_the_result_comes_back(count: int) -> None:
 
 def test_a_turn_is_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.04, 0.08, 0.12, *[9.0] * 9])
-    monkeypatch.setattr(turns_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     made: list[int] = []
     steps = Turns().taken(noted(made, 9))
     next(steps)
@@ -44,7 +44,7 @@ def test_a_turn_is_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     steps.close()
 
 
-def noted(made: list[int], count: int) -> Iterator[int]:  # type: ignore[misc]
+def noted(made: list[int], count: int) -> Generator[int, None, None]:
     for i in range(count):
         made.append(i)
         yield i

@@ -34,7 +34,7 @@ def pressed(tmp_path: Path, body: str, program: str = "studio/__main__.py") -> s
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("program", ["studio/__main__.py", "app.py"])
+@pytest.mark.parametrize("program", ["studio/__main__.py", "app.py", "bin/quantization-studio"])
 def test_within_an_import_it_is_one_line(tmp_path: Path, program: str) -> None:
     ended = pressed(tmp_path, "import pressing", program)
     assert (ended.returncode, ended.stdout) == (130, "")

@@ -18,7 +18,6 @@ from studio.runtime.decoder.cpu import NativeDecoder
 from studio.runtime.decoder.llama_like import shape_of
 from studio.runtime.decoder.shape import Rotation
 from studio.runtime.native.products import decoding, multiply, weight_of
-from studio.runtime.native.structures import Int, layout
 from studio.runtime.native.tiles import Kind, Tiles, tiles_of, tiles_of_floats
 from tests.decoders import FAMILIES, LLAMA, Small, small
 from tests.families import tiny
@@ -114,22 +113,13 @@ def test_groups_that_do_not_divide_are_refused() -> None:
             call()
 
 
-@needs_compiler
-def test_structures_are_those_of_the_compiled_code() -> None:
-    lib = decoding()
-    assert lib is not None
-    theirs = (Int * len(layout()))()
-    assert lib.layout(theirs, len(theirs)) == len(theirs)
-    assert list(theirs) == layout()
-    assert lib.layout(theirs, 3) == len(theirs)
-
-
 def native(model: Small, **changes: Any) -> NativeDecoder:
     tiles = {
         name: tiles_of(w, model.biases.get(name)) if isinstance(w, PackedTensor) else tiles_of_floats(w)
         for name, w in model.weights.items()
     }
-    return NativeDecoder(**{"shape": model.shape, "tiles": tiles, "norms": model.norms, "context": 64} | changes)
+    asked: dict[str, Any] = {"shape": model.shape, "tiles": tiles, "norms": model.norms, "context": 64}
+    return NativeDecoder(**asked | changes)
 
 
 @needs_compiler

@@ -63,5 +63,6 @@ def test_what_one_raises_is_raised_where_it_is_asked_for() -> None:
         with pytest.raises(ZeroDivisionError):
             next(results).result()
         assert next(results).result() == 1
-    with spread(lambda number: number, [], 2, 3) as results:
-        assert list(results) == []
+    nothing: list[int] = []
+    with spread(lambda number: number, nothing, 2, 3) as none:
+        assert list(none) == []

@@ -76,7 +76,7 @@ def test_a_tokenizer_of_another_model_is_refused(checkpoint: Checkpoint) -> None
             return None
 
     with pytest.raises(CheckpointError):
-        finish(write(checkpoint, open_original(checkpoint), Foreign(), 1, 9))
+        finish(write(checkpoint, open_original(checkpoint), Foreign(), 1, 9))  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("own_cache")

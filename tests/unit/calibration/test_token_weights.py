@@ -17,7 +17,7 @@ from studio.checkpoint.layers import Layer, ratio_defining
 from studio.compression.sequential import Found, guided
 from studio.quantization.methods import Method
 from studio.quantization.packing import pack
-from studio.quantization.rounding import METHODS, Statistics
+from studio.quantization.rounding import Statistics
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.block_model import BlockModel
 from studio.runtime.model import load_original
@@ -94,7 +94,7 @@ def test_rounding_by_weights_moves_the_tokens_that_count_less() -> None:
     quiet, loud = (torch.randn(200, 8, generator=generator) @ torch.randn(8, 96, generator=generator) for _ in range(2))
     given = torch.cat((quiet, loud))
     counts = torch.cat((torch.full((200,), 1.9), torch.full((200,), 0.1)))
-    calibrated = METHODS[Method.FISHER_GPTQ].calibrated
+    calibrated = Method.FISHER_GPTQ.calibrated
     assert calibrated is not None
 
     def error(weights: Tensor) -> float:

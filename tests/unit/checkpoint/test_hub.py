@@ -3,6 +3,7 @@
 import pytest
 
 from studio.checkpoint import hub, hub_client
+from studio.checkpoint.file_names import CONFIG, INDEX
 
 
 @pytest.mark.parametrize("name", ["gpt2", "Qwen/Qwen3-0.6B", "a/b", "owner_1/model.v2-it"])
@@ -41,8 +42,8 @@ def test_a_name_it_could_not(name: str) -> None:
         "chat_template.jinja",
         "vocab.json",
         "merges.txt",
-        hub.INDEX,
-        hub.CONFIG,
+        INDEX,
+        CONFIG,
     ],
 )
 def test_a_file_worth_fetching(name: str) -> None:

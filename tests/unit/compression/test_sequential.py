@@ -11,14 +11,12 @@ from studio.base.errors import ModelError, TextError
 from studio.calibration.texts import read_text, windows
 from studio.checkpoint.checkpoint import of_folder
 from studio.checkpoint.layers import Kind, ratio_defining
-from studio.compression import sequential as module
 from studio.compression.compress import compress
 from studio.compression.sequential import Found, calibration_tokens, guided
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
 from studio.quantization.methods import Method
 from studio.quantization.rounding import QuantizedWeight, Statistics, round_to_nearest
-from studio.quantization.rounding.methods import Rounding
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.model import load_original
 from tests.steps import finish
@@ -37,7 +35,7 @@ def heard(
         given.append(statistics)
         return round_(weight)
 
-    monkeypatch.setitem(module.METHODS, Method.GPTQ, Rounding(round_to_nearest, 0, method))
+    monkeypatch.setitem(Method.GPTQ.__dict__, "calibrated", method)
     checkpoint = of_folder(folder)
     schemes = {layer.name: SCHEME for layer in ratio_defining(checkpoint.layers)}
     names = []

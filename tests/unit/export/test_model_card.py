@@ -24,7 +24,14 @@ HOSTILE = 'x"\nlicense: mit\n---\n# <b>a</b> [a](https://b.example) `| www.c.exa
 def card(source: Source, can_chat: bool = True, calibration: str = "") -> str:
     recipe = Recipe(
         source=source,
-        choices=Choices(mode="int4_asym", group_size=64, ratio=1.0, backup="int8_asym", calibration=calibration),
+        choices=Choices(
+            mode="int4_asym",
+            group_size=64,
+            ratio=1.0,
+            backup="int8_asym",
+            group_size_fallback="error",
+            calibration=calibration,
+        ),
         weights=(),
         original_bytes=2000,
         compressed_bytes=600,

@@ -6,7 +6,7 @@ from studio.base.errors import SchemeError
 from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.planning.choice import MAX_PATTERN, MAX_PINS, Choice, Pin
 from studio.planning.plan import make_plan
-from studio.quantization.scheme import BACKUP_MODES, Mode, Scheme
+from studio.quantization.scheme import Mode, Scheme, backup_modes
 from tests.unit.planning.test_plan import BACKUP, PRIMARY, WIDTH, a_layer, a_model, names_at, nncf_primary, scores
 
 NF4, INT8 = Scheme(Mode.NF4, 64), Scheme(Mode.INT8_SYM)
@@ -180,7 +180,7 @@ def of_all_widths() -> list[Layer]:
 
 
 SMALLER = Scheme(Mode.INT4_ASYM, 32)
-GROUP_SIZE_FALLBACKS = {
+GROUP_SIZE_FALLBACKS: dict[tuple[str, bool], dict[str, Scheme | None]] = {
     ("ignore", False): {"w96": None, "w50": None, "head": BACKUP, "table": BACKUP},
     ("adjust", False): {"w96": SMALLER, "w50": BACKUP, "head": BACKUP, "table": BACKUP},
     ("ignore", True): {"w96": None, "w50": None, "head": None, "table": None},
@@ -193,7 +193,7 @@ def test_what_does_not_fit_is_kept_or_adjusted(group_size_fallback: str, all_lay
     plan = make_plan(
         of_all_widths(), Choice.of("int4_asym", 64, 1.0, group_size_fallback=group_size_fallback, all_layers=all_layers)
     )
-    expected = {"w576": PRIMARY, "w128": PRIMARY, **GROUP_SIZE_FALLBACKS[group_size_fallback, all_layers]}
+    expected = {"w576": PRIMARY, "w128": PRIMARY} | GROUP_SIZE_FALLBACKS[group_size_fallback, all_layers]
     assert {a.layer.name: a.scheme for a in plan.assignments} == expected
     assert sum(plan.breakdown.values()) == plan.compressed_bytes
 
@@ -240,7 +240,7 @@ def test_all_layers_changes_nothing_for_8_bit_integers(mode: Mode, tied: bool) -
 
 
 @pytest.mark.parametrize("mode", Mode, ids=str)
-@pytest.mark.parametrize("backup", BACKUP_MODES, ids=str)
+@pytest.mark.parametrize("backup", backup_modes().values(), ids=str)
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_the_breakdown_adds_up_in_every_mode(mode: Mode, backup: Mode | None, tied: bool) -> None:
     layers = a_model(tied=tied)
@@ -281,7 +281,7 @@ def test_a_format_with_groups_of_its_own_takes_no_other(mode: Mode, size: int, a
 @pytest.mark.parametrize("group_size_fallback", ["error", "ignore", "adjust"])
 def test_a_format_with_groups_of_its_own_cannot_be_adjusted(mode: Mode, group_size_fallback: str) -> None:
     layers = [a_layer("a.weight", Kind.LINEAR, (8, 64)), a_layer("b.weight", Kind.LINEAR, (8, 50))]
-    choice = Choice.of(mode.value, 64, 1.0, "int8_asym", group_size_fallback)
+    choice = Choice.of(mode.value, 64, 1.0, "int8_asym", group_size_fallback=group_size_fallback)
     if group_size_fallback == "error":
         with pytest.raises(SchemeError):
             make_plan(layers, choice)

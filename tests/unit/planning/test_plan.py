@@ -17,7 +17,7 @@ RATIOS = [step / 20 for step in range(1, 21)]
 
 
 def a_layer(name: str, kind: Kind, shape: tuple[int, ...], tied: tuple[str, ...] = ()) -> Layer:
-    return Layer(name, name, kind, shape, tied=tied)
+    return Layer(name, (name,), kind, shape, tied=tied)
 
 
 def a_model(blocks: int = 3, tied: bool = False) -> list[Layer]:

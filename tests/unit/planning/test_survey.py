@@ -19,7 +19,8 @@ from studio.compression.compress import compress
 from studio.planning import survey as survey_module
 from studio.planning.choice import Choice, Pin
 from studio.planning.plan import make_plan
-from studio.planning.survey import LayerSurvey, Survey, candidates, recall, score, sensitivities, survey
+from studio.planning.survey import candidates, score, sensitivities, survey
+from studio.planning.survey_file import LayerSurvey, Survey, recall
 from studio.quantization.scheme import Mode, Scheme
 from tests.small import a_few_weights, counted_reads, plan_of, saved
 from tests.steps import finish
@@ -258,6 +259,11 @@ def another_version(file: Path) -> None:
     keep(file, json.loads(file.read_text())["figures"] | {"version": -1})
 
 
+def a_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "cut_short": lambda file: file.write_bytes(file.read_bytes()[:-100]),
     "empty": lambda file: file.write_bytes(b""),
@@ -284,7 +290,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "deep": lambda file: file.write_text("[" * 200_000 + "]" * 200_000),
     "deep_layers": lambda file: file.write_text('{"figures": ' + '{"a":' * 100_000 + "1" + "}" * 100_001),
     "a_long_number": lambda file: file.write_text('{"figures": ' + "9" * 10_000 + "}"),
-    "a_folder": lambda file: (file.unlink(), file.mkdir()),
+    "a_folder": a_folder,
 }
 
 

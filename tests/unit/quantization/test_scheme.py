@@ -4,12 +4,12 @@ import pytest
 
 from studio.base.errors import SchemeError
 from studio.quantization.scheme import (
-    BACKUP_MODES,
     GROUP_SIZES,
     WHOLE_CHANNEL,
     Mode,
     Part,
     Scheme,
+    backup_modes,
     fitting_group_sizes,
     parse_backup,
     parse_mode,
@@ -166,7 +166,7 @@ def test_an_unknown_backup_is_answered_with_the_valid_ones() -> None:
 
 
 def test_every_backup_has_a_name() -> None:
-    assert [parse_backup(name) for name in BACKUPS] == list(BACKUP_MODES)
+    assert [parse_backup(name) for name in BACKUPS] == list(backup_modes().values())
 
 
 @pytest.mark.parametrize("group", [WHOLE_CHANNEL, 16, 32, 64], ids="g{}".format)
@@ -180,7 +180,11 @@ def test_a_mode_that_prescribes_its_group_takes_no_other(mode: Mode, group: int)
         assert caught.value.key == "group_size_of_mode"
 
 
-@pytest.mark.parametrize("mode", [mode for mode in Mode if mode not in FIXED], ids=str)
+def test_the_modes_that_prescribe_their_group_say_so() -> None:
+    assert [mode.stored_as.group_sizes for mode in FIXED] == [(size,) for size in FIXED.values()]
+
+
+@pytest.mark.parametrize("mode", [mode for mode in Mode if len(mode.stored_as.group_sizes) > 1], ids=str)
 def test_every_other_mode_takes_any_group(mode: Mode) -> None:
     assert mode.is_grouped
     assert [Scheme.of(mode, group).group_size for group in (*GROUP_SIZES, 192, 2)] == [*GROUP_SIZES, 192, 2]

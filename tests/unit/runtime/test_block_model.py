@@ -168,7 +168,8 @@ def test_what_a_model_does_to_its_logits_is_done(tmp_path: Path) -> None:
 def test_only_one_block_is_in_memory(llama: Checkpoint) -> None:
     streamed = BlockModel(llama)
     seen: list[set[str]] = []
-    for layer in streamed.model.model.layers:
+    model: Any = streamed.model
+    for layer in model.model.layers:
         layer.mlp.down_proj.register_forward_pre_hook(lambda *_: seen.append(present(streamed)))
     finished(streamed.run(some_tokens()))
     assert len(seen) == TINY["num_hidden_layers"]

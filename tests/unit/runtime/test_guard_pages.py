@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from studio.quantization.native.round_to_nearest import MEASURED, channel_error, pack_nearest, squared_errors
+from studio.quantization.native.round_to_nearest import channel_error, measures, pack_nearest, squared_errors
 from studio.quantization.packing import PackedTensor, pack
 from studio.quantization.rounding import round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
@@ -39,7 +39,8 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
 
 def at_the_end(tiles: Tiles, memory: Guarded) -> Tiles:
     arrays = {name: getattr(tiles, name) for name in ARRAYS}
-    return replace(tiles, **{name: memory.copy(array) for name, array in arrays.items() if array is not None})
+    copies: dict[str, Any] = {name: memory.copy(array) for name, array in arrays.items() if array is not None}
+    return replace(tiles, **copies)
 
 
 def of(weight: PackedTensor | Tensor, bias: Tensor | None = None) -> Tiles:
@@ -109,5 +110,5 @@ def test_rounding_and_measuring(shape: tuple[int, int], dtype: torch.dtype, memo
             assert all(torch.equal(found[0].arrays()[name], array) for name, array in expected.items())
     measured = squared_errors(memory.copy(weight), schemes)
     assert measured is not None
-    assert set(measured[0]) == {scheme for scheme in schemes if scheme.mode in MEASURED}
+    assert set(measured[0]) == {scheme for scheme in schemes if measures(scheme.mode)}
     assert channel_error(memory.copy(weight)) == measured[2]

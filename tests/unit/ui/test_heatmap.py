@@ -9,6 +9,7 @@ from studio.base.text import LANGUAGES, text
 from studio.base.units import format_bytes
 from studio.checkpoint.layers import Kind, Layer
 from studio.planning.choice import Choice, Pin
+from studio.planning.figures import FIGURES
 from studio.planning.plan import Plan, make_plan
 from studio.quantization.scheme import Mode, Scheme
 from studio.ui.heatmap import Cell, cells, heatmap
@@ -74,8 +75,8 @@ def test_damages_of_several_add_up() -> None:
     damages = {a.layer.name: 0.01 * (i + 1) for i, a in enumerate(cell.members)}
     whole = sum(damages.values())
     assert cell.error(damages, adds_up=True) == pytest.approx(whole)
-    said = words(heatmap(plan, damages, "en", is_damage=True))
-    assert said[cell.pattern].endswith(text("map.hover_damage", damage=f"{whole:.2%}"))
+    said = words(heatmap(plan, damages, "en", figure=FIGURES["damage"]))
+    assert said[cell.pattern].endswith(text("figure.damage.hover", value=f"{whole:.2%}"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -88,7 +89,7 @@ def test_a_grey_cell_says_why_it_has_no_error(language: str) -> None:
     assert html.count(" never") == 2
     assert said["model.layers.1.experts"].endswith(text("map.hover_experts", language))
     assert said["model.layers.1.q_proj.weight"].endswith(text("map.hover_never", language))
-    assert said["model.layers.0.experts"].endswith(text("map.hover_error", language, error="10.00%"))
+    assert said["model.layers.0.experts"].endswith(text("figure.weight.hover", language, value="10.00%"))
 
 
 def test_a_cell_says_what_its_weights_become() -> None:

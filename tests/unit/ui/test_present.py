@@ -1,6 +1,7 @@
 """What the page says of a job and of the map, in words."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -11,16 +12,24 @@ from studio.base.progress import Event
 from studio.base.text import LANGUAGES, text
 from studio.checkpoint.layers import Kind
 from studio.planning.choice import Choice
+from studio.planning.figures import FIGURES
 from studio.planning.plan import make_plan
 from studio.quantization.methods import Method
 from studio.quantization.scheme import Mode
 from studio.session.session import Session
 from studio.ui.html import progress
-from studio.ui.map_text import errors_on_show, is_as_nearest, layer_card, map_legend
+from studio.ui.map_text import is_as_nearest, known_of, layer_card, map_legend
 from studio.ui.present import strip
 from tests.unit.planning.test_plan import a_model
 
 PLAN = make_plan(a_model(), Choice(Mode.INT4_ASYM, 64))
+
+
+def on_map(session: Session, figure: str) -> Mapping[str, float] | None:
+    """Return what colours the map."""
+    known = known_of(session)
+    assert known is not None
+    return FIGURES[figure].on_map(known)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -34,8 +43,8 @@ def test_who_is_measured_in_turns_is_told(language: str) -> None:
 def test_the_legend_says_what_grey_is_where_there_is_grey(language: str) -> None:
     errors = {a.layer.name: 0.1 for a in PLAN.assignments}
     grey = text("map.grey", language)
-    assert grey not in map_legend(PLAN, "output", errors, language)
-    assert grey in map_legend(PLAN, "output", errors | {"b.0.q_proj.weight": math.nan}, language)
+    assert grey not in map_legend(PLAN, FIGURES["output"], errors, language)
+    assert grey in map_legend(PLAN, FIGURES["output"], errors | {"b.0.q_proj.weight": math.nan}, language)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -56,17 +65,17 @@ def test_damage_is_shown_as_a_share_of_what_the_plan_is_predicted_to_cost(tmp_pa
     damages = {a.layer.name: {str(a.scheme): 0.01, "int8_asym": 0.001} for a in linear}
     damages[linear[0].layer.name] = {}
     session = Session(plan=PLAN, choice=PLAN.choice, workspace=tmp_path, figures={"damage": damages})
-    shown = errors_on_show(session, None, "damage")
+    shown = on_map(session, "damage")
     assert shown is not None
     assert math.isnan(shown[linear[0].layer.name])
     assert shown[linear[1].layer.name] == pytest.approx(1 / (len(linear) - 1))
-    assert errors_on_show(session, None, "output") is None
+    assert on_map(session, "output") is None
     session.figures = {
         "damage": dict(list(damages.items())[:-1])
     }  # while it is measured: no share of what is not known
-    assert errors_on_show(session, None, "damage") is None
+    assert on_map(session, "damage") is None
     session.figures = {"damage": damages}
     session.choice = replace(PLAN.choice, method=Method.GPTQ)
-    assert is_as_nearest(session, "damage")
-    assert text("map.predicted", kld="0.34") in map_legend(PLAN, "damage", shown, "en", predicted=0.339)
+    assert is_as_nearest(session, FIGURES["damage"])
+    assert text("figure.damage.total", total="0.34") in map_legend(PLAN, FIGURES["damage"], shown, "en", total=0.339)
     assert layer_card(session, linear[1].layer.name, "en").count("<th") == 0  # nothing is surveyed yet

@@ -10,7 +10,8 @@ from studio.base.errors import SchemeError
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
 from studio.planning.sampled_survey import Interval, SampledLayer
-from studio.planning.survey import LayerSurvey, Survey
+from studio.planning.survey_file import LayerSurvey, Survey
+from studio.planning.weight_error import FIGURE
 from studio.quantization.scheme import Mode, Scheme
 from studio.session.session import Session
 from studio.session.survey_job import planned
@@ -35,10 +36,9 @@ def session(tmp_path: Path) -> Session:
 
 
 def drawn(session: Session) -> str:
-    assert session.plan is not None
-    found = map_text.weight_errors(session)
-    errors = map_text.errors_on_show(session, found, "weight")
-    return heatmap(session.plan, errors, "en", estimates(session, found))
+    known = map_text.known_of(session, map_text.weight_errors(session))
+    assert known is not None
+    return heatmap(known.plan, FIGURE.on_map(known), "en", FIGURE.estimates(known))
 
 
 def test_every_figure_of_a_sample_looks_like_an_estimate(session: Session) -> None:
@@ -48,7 +48,7 @@ def test_every_figure_of_a_sample_looks_like_an_estimate(session: Session) -> No
     strip = present.strip(session, None, "en")
     assert re.search(r'class="figure estimate"[^>]*data-figure="error"><dt>[^<]*</dt><dd>~\s6\.33%</dd>', strip)
     guessed = estimates(session, None)
-    legend = map_text.map_legend(session.plan, "weight", {"embed.weight": 0.01}, "en", guessed)
+    legend = map_text.map_legend(session.plan, FIGURE, {"embed.weight": 0.01}, "en", guessed)
     assert ", ~1.00%</button>" in legend
     assert "estimated from some rows" in legend
     assert map_text.layer_table(session.plan, None, "en", guessed).count("~") == 3
@@ -69,7 +69,9 @@ def test_a_measured_figure_takes_the_place_of_an_estimate(session: Session) -> N
 def test_without_an_estimate_nothing_says_so(session: Session) -> None:
     session.sampled = {}
     assert estimates(session, None) == {}
-    assert map_text.errors_on_show(session, None, "weight") is None
+    known = map_text.known_of(session)
+    assert known is not None
+    assert FIGURE.on_map(known) is None
     assert "guessed" not in drawn(session)
     assert "~" not in present.strip(session, None, "en")
 

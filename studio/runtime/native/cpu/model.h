@@ -44,24 +44,24 @@ static int is_sound(const Model *m, const Cache *c, const int32_t *tokens, int32
     return 1;
 }
 
-/* The sizes of what is given from outside and the places of its members, for whoever lays it out too to compare; return how
-   many numbers there are. */
+/* The sizes of what is given from outside and the places of its members by name, in the alphabet's order, for whoever lays it
+   out too to compare: two that changed places are then seen. Return how many numbers there are. */
 int layout(int32_t *to, int32_t room) {
 #define AT(type, member) (int32_t)offsetof(type, member)
     const int32_t found[] = {
-        sizeof(Weight), AT(Weight, kind), AT(Weight, rows), AT(Weight, width), AT(Weight, group), AT(Weight, block),
-        AT(Weight, wide_scale), AT(Weight, middle), AT(Weight, codes), AT(Weight, scale), AT(Weight, zero), AT(Weight, levels),
-        AT(Weight, bias),
-        sizeof(Layer), AT(Layer, attention_norm), AT(Layer, mlp_norm), AT(Layer, attention_after), AT(Layer, mlp_after),
-        AT(Layer, query_norm), AT(Layer, key_norm), AT(Layer, qkv), AT(Layer, output), AT(Layer, gate_up), AT(Layer, down),
-        AT(Layer, qkv_count), AT(Layer, gate_up_count), AT(Layer, window), AT(Layer, rope_index),
-        sizeof(Model), AT(Model, layers), AT(Model, hidden), AT(Model, heads), AT(Model, kv_heads), AT(Model, head_dim),
-        AT(Model, intermediate_size), AT(Model, vocabulary), AT(Model, activation), AT(Model, rotary), AT(Model, epsilon),
-        AT(Model, embedding_scale), AT(Model, attention_scale), AT(Model, attention_cap), AT(Model, logit_cap),
-        AT(Model, rotation_scale), AT(Model, frequencies), AT(Model, layer), AT(Model, embedding), AT(Model, head),
-        AT(Model, final_norm),
-        sizeof(Cache), AT(Cache, bits), AT(Cache, capacity), AT(Cache, keys), AT(Cache, values), AT(Cache, key_grid),
-        AT(Cache, value_grid),
+        sizeof(Weight), AT(Weight, bias), AT(Weight, block), AT(Weight, codes), AT(Weight, group), AT(Weight, kind),
+        AT(Weight, levels), AT(Weight, middle), AT(Weight, rows), AT(Weight, scale), AT(Weight, wide_scale), AT(Weight, width),
+        AT(Weight, zero),
+        sizeof(Layer), AT(Layer, attention_after), AT(Layer, attention_norm), AT(Layer, down), AT(Layer, gate_up),
+        AT(Layer, gate_up_count), AT(Layer, key_norm), AT(Layer, mlp_after), AT(Layer, mlp_norm), AT(Layer, output),
+        AT(Layer, qkv), AT(Layer, qkv_count), AT(Layer, query_norm), AT(Layer, rope_index), AT(Layer, window),
+        sizeof(Model), AT(Model, activation), AT(Model, attention_cap), AT(Model, attention_scale), AT(Model, embedding),
+        AT(Model, embedding_scale), AT(Model, epsilon), AT(Model, final_norm), AT(Model, frequencies), AT(Model, head),
+        AT(Model, head_dim), AT(Model, heads), AT(Model, hidden), AT(Model, intermediate_size), AT(Model, kv_heads),
+        AT(Model, layer), AT(Model, layers), AT(Model, logit_cap), AT(Model, rotary), AT(Model, rotation_scale),
+        AT(Model, vocabulary),
+        sizeof(Cache), AT(Cache, bits), AT(Cache, capacity), AT(Cache, key_grid), AT(Cache, keys), AT(Cache, value_grid),
+        AT(Cache, values),
     };
 #undef AT
     const int32_t count = sizeof found / sizeof *found;

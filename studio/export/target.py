@@ -1,0 +1,37 @@
+"""What an export target is: a form that a compressed model can take for another program. Knows none of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.base.errors import UserError
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.export.compressed_model import CompressedModel, Writing
+from studio.planning.plan import Plan
+
+
+@dataclass(frozen=True)
+class Target:
+    """One form. Its words stand in the catalogues under ``target.<name>``."""
+
+    name: str
+    """What the terminal calls it."""
+    suffix: str
+    """Of the one file that it is, ``""`` where it is a folder."""
+    refusal: Callable[[Plan, Checkpoint], UserError | None]
+    """Why the target cannot hold this plan of this model, as an error that is returned; None where it can.
+
+    Asked before anything is compressed: the model may be known by its headers only.
+    """
+    size: Callable[[Plan], int]
+    """The exact bytes of the weights as the target stores them; a file's header and a folder's other files aside."""
+    write: Callable[[CompressedModel, Path], Writing]
+    """Writes the target to a new path, yielding at least twice a second; tensors pass one at a time.
+
+    Whole or not at all is not its care: the path is a hidden one, removed when anything is raised.
+    """
+
+    @property
+    def keys(self) -> set[str]:
+        """The catalogue's keys of its sentences: what it is called, and who loads it."""
+        return {f"target.{self.name}.{key}" for key in ("title", "loads")}

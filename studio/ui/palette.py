@@ -1,0 +1,50 @@
+"""The colours of the map: a ramp for each figure, and one colour for each number of bits. Knows no figure's meaning."""
+
+from functools import cache
+from itertools import pairwise
+
+Ramp = tuple[tuple[float, tuple[int, int, int]], ...]
+"""Share of the largest number -> red, green, blue; between two of them the colours are mixed."""
+
+BLUE_TO_RED: Ramp = ((0.0, (230, 238, 247)), (0.45, (157, 191, 224)), (0.75, (234, 164, 95)), (1.0, (168, 58, 30)))
+"""Through orange, which people who are colour-blind tell apart."""
+RAMPS: dict[str, Ramp] = {}
+"""Figures that have a ramp of their own; all others have :data:`BLUE_TO_RED`."""
+BITS_COLOURS = {
+    2: "#d5efe9",
+    3: "#a9dbd1",
+    4: "#7cc0b5",
+    5: "#5b9fb0",
+    6: "#5194ad",
+    7: "#4789a9",
+    8: "#3d7ea6",
+    16: "#5b5f66",
+}
+SHADES = 64
+
+
+def ramp_of(figure: str) -> Ramp:
+    """Return the colours of a figure."""
+    return RAMPS.get(figure, BLUE_TO_RED)
+
+
+def shade(ramp: Ramp, share: float) -> tuple[str, bool]:
+    """Return the colour of a share of the largest number, and whether it is dark."""
+    return _shade(ramp, round(SHADES * min(1.0, share)))
+
+
+def gradient(ramp: Ramp) -> str:
+    """Return the ramp as CSS draws it."""
+    stops = ", ".join(f"rgb{colour} {100 * share:g}%" for share, colour in ramp)
+    return f"linear-gradient(90deg,{stops})"
+
+
+@cache
+def _shade(ramp: Ramp, level: int) -> tuple[str, bool]:
+    share = level / SHADES
+    for (low, first), (high, last) in pairwise(ramp):
+        if share <= high:
+            part = (share - low) / (high - low)
+            red, green, blue = (round(a + (b - a) * part) for a, b in zip(first, last, strict=True))
+            return f"#{red:02x}{green:02x}{blue:02x}", 0.3 * red + 0.6 * green + 0.1 * blue < 120
+    raise ValueError(level)

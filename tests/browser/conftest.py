@@ -1,0 +1,22 @@
+"""One page in a process of its own, opened by a new visitor."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.conftest import served
+from tests.walking import Visit, ready
+
+
+@pytest.fixture(scope="module")
+def address(builtin: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page, with the built-in model prepared."""
+    with served(tmp_path_factory.mktemp("server")) as found:
+        yield found
+
+
+@pytest.fixture
+def page(visit: Visit, address: str) -> Page:
+    """The page as an English visitor finds it, when the model is there."""
+    return ready(visit(address))

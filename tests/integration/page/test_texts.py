@@ -1,0 +1,135 @@
+"""What the page says, handler by handler, without a browser: true after every change of state."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from studio.base.errors import UserError
+from studio.base.progress import Event
+from studio.base.text import text
+from studio.planning.choice import Choice
+from studio.quantization.methods import Method
+from studio.session.session import Session
+from tests.conftest import SENTENCES
+from tests.page_visitor import LAYERS, SAMPLING, Picked, Visitor, choose
+
+pytestmark = pytest.mark.usefixtures("own_cache", "_few")
+
+
+def test_an_empty_column_says_what_it_waits_for(visitor: Visitor, models: dict[str, str]) -> None:
+    column = visitor.page.chat.compressed
+    nothing, ready = text("chat.nothing_compressed"), text("chat.ready")
+    assert visitor.shown[column]["placeholder"] == nothing
+    visitor.compress()
+    assert visitor.shown[column]["placeholder"] == ready
+    visitor.language = "zh-Hant"
+    visitor.do("speak")
+    assert visitor.shown[column]["placeholder"] == text("chat.ready", "zh-Hant")
+    visitor.do("open_model", models["second"])
+    assert visitor.shown[column]["placeholder"] == text("chat.nothing_compressed", "zh-Hant")
+
+
+@pytest.mark.parametrize("colour", ["output", "damage"])
+def test_what_is_being_measured_is_not_said_to_wait_for_files(
+    visitor: Visitor, models: dict[str, str], colour: str
+) -> None:
+    title = visitor.page.map.legend
+    visitor.do("paint", colour)
+    assert text(f"figure.{colour}.measuring") in visitor.says(title)
+    visitor.do("measure")
+    assert text(f"figure.{colour}.legend").split("‖")[0] in visitor.says(title)
+    visitor.do("open_model", models["second"])
+    checkpoint = visitor.session.checkpoint
+    assert checkpoint is not None
+    visitor.session.checkpoint = replace(checkpoint, folder=None)
+    visitor.do("paint", colour)
+    assert text(f"figure.{colour}.waits") in visitor.says(title)
+
+
+def test_what_only_a_copy_tells_is_not_promised_beside_it(visitor: Visitor) -> None:
+    visitor.do("measure")
+    choose(visitor, Choice(method=Method.HALF_QUADRATIC))
+    assert text("map.as_nearest") in visitor.says(visitor.page.map.legend)
+    visitor.compress()
+    assert text("map.as_nearest") not in visitor.says(visitor.page.map.legend)
+    visitor.do("paint", "damage")
+    visitor.do("measure")
+    assert text("map.as_nearest") not in visitor.says(visitor.page.map.legend)
+    assert text("map.always_nearest") in visitor.says(visitor.page.map.legend)
+
+
+def test_another_text_to_calibrate_on_makes_the_copy_stale(visitor: Visitor, tmp_path: Path) -> None:
+    choose(visitor, Choice(method=Method.LEAST_SQUARES))
+    visitor.compress()
+    assert "good" in visitor.says(visitor.page.plan.progress)
+    file = tmp_path / "mine.txt"
+    file.write_text(" ".join(SENTENCES * 60))
+    visitor.do("take_calibration", str(file))
+    assert text("plan.stale") in visitor.says(visitor.page.plan.progress)
+    visitor.compress()
+    visitor.do("take_calibration", None)
+    assert text("plan.stale") in visitor.says(visitor.page.plan.progress)
+    visitor.do("take_calibration", str(file))  # the same text as the copy's
+    assert visitor.says(visitor.page.plan.progress) == ""
+    file.write_bytes(b"\xff\x00")
+    visitor.do("take_calibration", str(file))
+    assert text("error.text_binary", file="mine.txt") in visitor.says(visitor.page.plan.progress)
+
+
+def test_a_job_goes_on_in_the_language_that_was_chosen_meanwhile(visitor: Visitor) -> None:
+    visitor.do("pick", Picked(LAYERS[0]))
+    steps = visitor.steps("measure")
+    next(steps)
+    visitor.language = "zh-Hans"
+    visitor.do("speak")
+    for _ in steps:
+        pass
+    assert text("figure.weight.legend", "zh-Hans") in visitor.says(visitor.page.map.legend)
+    assert text("strip.error", "zh-Hans") in visitor.says(visitor.page.model.strip)
+    assert text("map.column_bytes", "zh-Hans") in visitor.says(visitor.page.map.card)
+
+
+def test_what_was_said_of_the_copy_before_goes_with_it(visitor: Visitor) -> None:
+    visitor.do("talk", "", *SAMPLING)
+    assert text("error.empty_prompt") in visitor.says(visitor.page.chat.notice)
+    visitor.shown[visitor.page.drift.progress] = {"value": text("drift.stopped")}
+    visitor.compress()
+    assert visitor.says(visitor.page.chat.notice) == ""
+    assert visitor.says(visitor.page.drift.progress) == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "key"), [(Method.NEAREST, "stage.cancelled"), (Method.GPTQ, "stage.cancelled_calibrated")]
+)
+def test_only_what_goes_on_from_there_is_said_to(visitor: Visitor, method: Method, key: str) -> None:
+    choose(visitor, Choice(method=method))
+    visitor.do("queue_compress")
+    visitor.do("cancel")
+    visitor.do("compress")
+    assert text(key) in visitor.says(visitor.page.plan.progress)
+    visitor.do("queue_talk")
+    visitor.do("stop")
+    visitor.do("talk", "Hello", *SAMPLING)
+    assert text("stage.stopped") in visitor.says(visitor.page.chat.notice)
+
+
+def test_files_that_came_before_an_error_are_known_to_be_here(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = visitor.session.checkpoint
+    assert here is not None
+    visitor.session.checkpoint = replace(here, folder=None)
+    visitor.do("speak")
+    assert text("model.note_headers") in visitor.says(visitor.page.model.facts)
+
+    def fetched_then_full(session: Session) -> Iterator[Event]:
+        yield Event("download", 1.0)
+        session.checkpoint = here
+        raise UserError("export_disk_full", path="there")
+
+    monkeypatch.setattr(Session, "compress", fetched_then_full)
+    visitor.do("compress")
+    assert text("model.note_headers") not in visitor.says(visitor.page.model.facts)
+    assert text("error.export_disk_full", path="there") in visitor.says(visitor.page.plan.progress)

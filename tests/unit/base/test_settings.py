@@ -1,0 +1,39 @@
+"""What the environment may set: names, limits, and what makes a page one's own."""
+
+import pytest
+from pydantic import ValidationError
+
+from studio.base.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("host", "is_private"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("127.0.0.1.example.org", False)],
+)
+def test_only_loopback_is_private(host: str, is_private: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIO_HOST", host)
+    assert Settings().is_private is is_private
+
+
+def test_a_space_names_host_and_port_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "7861")
+    assert (Settings().host, Settings().port) == ("0.0.0.0", 7861)
+    monkeypatch.setenv("STUDIO_HOST", "localhost")
+    monkeypatch.setenv("PORT", "80")
+    assert (Settings().host, Settings().port) == ("localhost", 80)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("PORT", "65536"), ("PORT", "-1"), ("PORT", "http"), ("STUDIO_DEVICE", "tpu"), ("STUDIO_MODEL_MEMORY", "-1")],
+)
+def test_a_value_that_cannot_be_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_what_others_set_is_no_concern_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIO_UNKNOWN", "1")
+    assert "unknown" not in Settings().model_dump()

@@ -1,0 +1,31 @@
+"""The map's colours: from the first to the last of a ramp, in order, and readable digits on them."""
+
+import pytest
+
+from studio.quantization.scheme import Mode
+from studio.ui.palette import BITS_COLOURS, BLUE_TO_RED, RAMPS, gradient, ramp_of, shade
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+
+
+@pytest.mark.parametrize("ramp", [BLUE_TO_RED, *RAMPS.values()])
+def test_a_ramp_runs_from_its_first_colour_to_its_last(ramp: tuple[tuple[float, tuple[int, int, int]], ...]) -> None:
+    assert rgb(shade(ramp, 0.0)[0]) == ramp[0][1]
+    assert rgb(shade(ramp, 1.0)[0]) == rgb(shade(ramp, 7.0)[0]) == ramp[-1][1]
+    assert [share for share, _ in ramp] == sorted(share for share, _ in ramp)
+    assert all(f"rgb{colour}" in gradient(ramp) for _, colour in ramp)
+
+
+def test_digits_are_light_where_the_colour_is_dark() -> None:
+    assert not shade(BLUE_TO_RED, 0.0)[1]
+    assert shade(BLUE_TO_RED, 1.0)[1]
+
+
+def test_a_figure_without_a_ramp_of_its_own_has_that_of_all() -> None:
+    assert ramp_of("no such figure") is BLUE_TO_RED
+
+
+def test_every_number_of_bits_has_a_colour() -> None:
+    assert {mode.bits for mode in Mode} | {16} <= BITS_COLOURS.keys()
