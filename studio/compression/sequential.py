@@ -25,7 +25,7 @@ from studio.compression.block_tuning import tuned_block
 from studio.compression.channel_scaling import Fold, folds
 from studio.quantization.methods import Method
 from studio.quantization.packing import PackedTensor, pack
-from studio.quantization.rounding import QuantizedWeight, Statistics
+from studio.quantization.rounding import Statistics
 from studio.quantization.rounding.awq import channel_scales, scaled
 from studio.quantization.rounding.sign_round import Start
 from studio.quantization.scheme import Scheme
@@ -195,9 +195,7 @@ def _rounded(
     start = 0
     for layer, weight in zip(layers, weights, strict=True):
         rows = slice(start, start := start + len(weight))
-        zeros = None if whole.zero_point is None else whole.zero_point[rows]
-        own = QuantizedWeight(whole.codes[rows].contiguous(), whole.scale[rows], zeros, whole.tensor_params)
-        results[layer] = Start(weight, scheme, own)
+        results[layer] = Start(weight, scheme, whole.rows(rows))
     return results
 
 

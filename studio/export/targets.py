@@ -11,10 +11,11 @@ from studio.base.errors import ResourceError, SchemeError, disk_error
 from studio.base.workspace import partial_in, sweep_partials
 from studio.export import studio_folder
 from studio.export.compressed_model import Writing, opened
+from studio.export.gguf import target as gguf_target
 from studio.export.studio_folder import archive
 from studio.export.target import Target
 
-TARGETS: dict[str, Target] = {target.name: target for target in (studio_folder.TARGET,)}
+TARGETS: dict[str, Target] = {target.name: target for target in (studio_folder.TARGET, gguf_target.TARGET)}
 DEFAULT = studio_folder.TARGET.name
 
 

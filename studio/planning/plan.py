@@ -232,6 +232,9 @@ def fitted_scheme(width: int, choice: Choice) -> Scheme | None:
     """Return the primary scheme with a group that divides ``width`` input channels, None where there is none."""
     if choice.primary.fits(width):
         return choice.primary
+    other = _in_other_blocks(choice.primary, width)
+    if other is not None:
+        return other
     power = width & -width  # the largest power of two that divides it
     if choice.group_size_fallback == "adjust" and choice.mode.is_grouped and power >= MIN_ADJUSTED_GROUP:
         return Scheme(choice.mode, power)
@@ -243,7 +246,17 @@ def _backup(width: int, choice: Choice) -> Scheme | None:
     scheme = choice.secondary
     if scheme is None or scheme.fits(width):
         return scheme
+    other = _in_other_blocks(scheme, width)
+    if other is not None:
+        return other
     return Scheme(scheme.mode) if scheme.mode.is_grouped else Scheme(Mode.INT8_ASYM)
+
+
+def _in_other_blocks(scheme: Scheme, width: int) -> Scheme | None:
+    """Return what llama.cpp takes for rows that are no whole number of this scheme's blocks, None where it has none."""
+    misfit = scheme.mode.stored_as.misfit
+    other = Scheme.of(Mode(misfit), scheme.group_size) if misfit else None
+    return other if other is not None and other.fits(width) else None
 
 
 def _within_ratio(ranked: Sequence[Layer], ratio: float) -> set[str]:

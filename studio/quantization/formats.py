@@ -52,3 +52,27 @@ Mode.register("cb4_learned", Format(
 ))  # fmt: skip
 # Ours: int4_sym's grid with twice the steps; in groups of 32 it is llama.cpp's Q5_0.
 Mode.register("int5_sym", Format(5, _grid("integer", "symmetric", 5), rank=30))
+
+
+# llama.cpp's, each as its file holds it (``ggml/``); the mode that rows take which a block does not divide is its too.
+
+
+def _blocks(name: str, bits: int, weights: int, sub_block: int, nbytes: int, rank: int, **more: Any) -> None:
+    grid = later("studio.quantization.ggml.formats", "grid", name)
+    Mode.register(name, Format(
+        bits, grid, (sub_block,), block=(weights, nbytes), scale_dtype="F32", rank=rank, backup="q8_0", **more
+    ))  # fmt: skip
+
+
+_blocks("q4_0", 4, 32, 32, 18, 200)
+_blocks("q4_1", 4, 32, 32, 20, 201)
+_blocks("q5_0", 5, 32, 32, 22, 202)
+_blocks("q5_1", 5, 32, 32, 24, 203)
+_blocks("q8_0", 8, 32, 32, 34, 204, is_backup=True)
+_blocks("iq4_nl", 4, 32, 32, 18, 205)
+_blocks("q2_k", 2, 256, 16, 84, 210, misfit="iq4_nl")
+_blocks("q3_k", 3, 256, 16, 110, 211, misfit="iq4_nl")
+_blocks("q4_k", 4, 256, 32, 144, 212, misfit="q5_0")
+_blocks("q5_k", 5, 256, 32, 176, 213, misfit="q5_1")
+_blocks("q6_k", 6, 256, 16, 210, 214, misfit="q8_0", is_backup=True)
+_blocks("iq4_xs", 4, 256, 32, 136, 215, misfit="iq4_nl")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from studio.quantization.registry import Word
 
 if TYPE_CHECKING:
+    from studio.quantization.ggml.blocks import BlockFormat
     from studio.quantization.rounding.quantized_weight import NumberFormat
 
 WHOLE_CHANNEL = -1
@@ -48,6 +49,11 @@ class Format:
     scale_dtype: str = "F16"
     tensor_params: tuple[str, str, int] | None = None
     """What a whole tensor shares: name, dtype, how many numbers."""
+    block: tuple[int, int] | None = None
+    """Weights and bytes of a block that holds codes and scales together, as ggml's do (``ggml/``); None where they are
+    arrays of their own."""
+    misfit: str = ""
+    """The mode that a weight takes whose width the block does not divide, as llama.cpp has it."""
     rank: int = 1000
     """Its place in menus: what most people want comes first."""
     is_surveyed: bool = False
@@ -126,6 +132,20 @@ class Mode(Word):
     def default_backup(self) -> "Mode":
         """NNCF's: the FP4 and FP8 formats back each other."""
         return Mode(self.stored_as.backup)
+
+    @property
+    def is_in_blocks(self) -> bool:
+        """Whether codes and scales lie together in blocks."""
+        return self.stored_as.block is not None
+
+    @cached_property
+    def block_format(self) -> "BlockFormat":
+        """How such blocks are laid out. Raises ValueError for a mode that has none."""
+        from studio.quantization.ggml.formats import BLOCK_FORMATS
+
+        if self.value not in BLOCK_FORMATS:
+            raise ValueError(f"{self} is not stored in blocks")
+        return BLOCK_FORMATS[self.value]
 
     @cached_property
     def grid(self) -> "NumberFormat":

@@ -90,6 +90,8 @@ class Scheme:
 
     def fits(self, in_features: int) -> bool:
         """Return whether the groups divide the input channels exactly."""
+        if self.mode.stored_as.block is not None:
+            return in_features % self.mode.stored_as.block[0] == 0
         return self.group_size == WHOLE_CHANNEL or in_features % self.group_size == 0
 
     def groups(self, in_features: int) -> int:
@@ -104,11 +106,15 @@ class Scheme:
 
         ``codes``: one byte each at 8 bits [N, K]; else packed along K, low bits first, uint8 [N, ceil(K * bits / 8)].
         ``scale`` [N, G]. ``zero_point``: packed as the codes are, uint8 [N, ceil(G * bits / 8)], but of 4 bits they
-        run on from row to row, [ceil(N * G / 2)]. Then what the tensor shares.
+        run on from row to row, [ceil(N * G / 2)]. Then what the tensor shares. A format in blocks has only ``blocks``,
+        uint8 [N, bytes of a row].
         """
         rows, width = shape
         groups = self.groups(width)
         form = self.mode.stored_as
+        if form.block is not None:
+            weights, nbytes = form.block
+            return (Part("blocks", "U8", (rows, width // weights * nbytes)),)
         codes = Part("codes", "U8", (rows, -(-width * form.bits // 8)))
         if form.bits == 8:
             codes = Part("codes", form.code_dtype, (rows, width))

@@ -78,6 +78,11 @@ class BlockFormat:
     """-> uint8 [N, S * block_bytes]."""
     unpack: Callable[[Tensor], Blocks] = lambda _: Blocks(torch.empty(0), torch.empty(0))
 
+    @property
+    def bits(self) -> int:
+        """Of one code."""
+        return (len(self.levels) - 1).bit_length()
+
     @cached_property
     def is_uniform(self) -> bool:
         """Whether its levels are steps of one."""

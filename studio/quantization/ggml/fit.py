@@ -29,8 +29,18 @@ PIECE = 1 << 18
 """Weights worked on at once: 1 MB of fp32, which fits a core's cache."""
 
 
-def fit(weight: Tensor, form: BlockFormat, importance: Tensor | None = None) -> Blocks:
-    """Return ``weight`` [N, K] in blocks; ``importance`` [N, K] >= 0, None where all weights count the same."""
+def fit(
+    weight: Tensor,
+    form: BlockFormat,
+    importance: Tensor | None = None,
+    ratios: tuple[float, ...] = RATIOS,
+    rounds: int = ROUNDS,
+) -> Blocks:
+    """Return ``weight`` [N, K] in blocks; ``importance`` [N, K] >= 0, None where all weights count the same.
+
+    ``ratios`` are the starts, ``rounds`` how often two levels take turns. Raises ValueError for rows that are no whole
+    number of blocks.
+    """
     rows, width = weight.shape
     if width % form.block:
         raise ValueError(f"{form.name} takes rows of a multiple of {form.block}, not {width}")
@@ -39,7 +49,8 @@ def fit(weight: Tensor, form: BlockFormat, importance: Tensor | None = None) -> 
     for row in range(0, rows, step):
         w = weight[row : row + step].float()
         e = torch.ones_like(w) if importance is None else importance[row : row + step].float()
-        pieces.append(_Fit(form, w.reshape(len(w), -1, form.sub_block), e.reshape(len(w), -1, form.sub_block)).blocks())
+        groups = (len(w), -1, form.sub_block)
+        pieces.append(_Fit(form, w.reshape(groups), e.reshape(groups), ratios, rounds).blocks())
     return _joined(pieces)
 
 
@@ -49,7 +60,7 @@ def encode(weight: Tensor, form: BlockFormat, blocks: Blocks) -> Tensor:
     grouped = weight.float().reshape(rows, -1, form.sub_block)
     offset = blocks.offset()
     places = None if offset is None else offset.unsqueeze(2)
-    return _nearest(form, grouped, blocks.scale().unsqueeze(2), places).reshape(rows, width)
+    return nearest(form, grouped, blocks.scale().unsqueeze(2), places).reshape(rows, width)
 
 
 def _joined(pieces: list[Blocks]) -> Blocks:
@@ -63,7 +74,7 @@ def _joined(pieces: list[Blocks]) -> Blocks:
     return Blocks(codes, d, cat("dmin"), cat("scales"), cat("mins"))
 
 
-def _nearest(form: BlockFormat, weights: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
+def nearest(form: BlockFormat, weights: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:
     """Return the codes, uint8 [N, G, g], nearest to weights of these scales and offsets [N, G, 1]."""
     sound = scale.abs() >= TINY
     normal = (weights if offset is None else weights - offset) / torch.where(sound, scale, 1.0)
@@ -104,8 +115,11 @@ class _Grid:
 class _Fit:
     """One piece: weights and what they count, fp32 [N, G, g]."""
 
-    def __init__(self, form: BlockFormat, weights: Tensor, counts: Tensor) -> None:
+    def __init__(
+        self, form: BlockFormat, weights: Tensor, counts: Tensor, ratios: tuple[float, ...], rounds: int
+    ) -> None:
         self.form, self.w, self.e = form, weights, counts
+        self.ratios, self.rounds = ratios, rounds
         self.ew = counts * weights
         self.eww = (self.ew * weights).sum(2, keepdim=True)
 
@@ -123,7 +137,7 @@ class _Fit:
 
     def _codes(self, found: Blocks) -> Tensor:
         offset = found.offset()
-        return _nearest(self.form, self.w, found.scale().unsqueeze(2), None if offset is None else offset.unsqueeze(2))
+        return nearest(self.form, self.w, found.scale().unsqueeze(2), None if offset is None else offset.unsqueeze(2))
 
     # each sub-block by itself, in real numbers
 
@@ -144,19 +158,19 @@ class _Fit:
             if form.min_range is not None:  # an offset is never above zero
                 low = low.clamp(max=0)
             middle, span = (low + high) / 2, high - low
-            return [(span * (ratio / top), middle - span * (ratio / 2)) for ratio in RATIOS]
+            return [(span * (ratio / top), middle - span * (ratio / 2)) for ratio in self.ratios]
         at = self.w.abs().argmax(2, keepdim=True)
         extreme = self.w.gather(
             2, at
         )  # with its sign: it takes the level furthest from zero, or the one at the other end
         ends = (form.levels[0], form.levels[-1])
-        return [(extreme * (ratio / end), None) for end in ends for ratio in RATIOS]
+        return [(extreme * (ratio / end), None) for end in ends for ratio in self.ratios]
 
     def _turned(self, scale: Tensor, offset: Tensor | None) -> _Grid:
         """Return what ``TURNS`` of coding and fitting make of a start, with the error of its last fit."""
         error = torch.full_like(scale, torch.inf)
         for _ in range(TURNS):
-            v = self.form.values(_nearest(self.form, self.w, scale, offset))
+            v = self.form.values(nearest(self.form, self.w, scale, offset))
             scale, offset, error = self._fitted(v, scale, offset)
         return _Grid(scale, offset, error)
 
@@ -189,7 +203,7 @@ class _Fit:
         """Return the best integers and numbers of super-blocks, from scales and offsets in real numbers."""
         found = self._integers(free)
         error = self._error(found)
-        for _ in range(ROUNDS):
+        for _ in range(self.rounds):
             other = self._refitted(self._searched(found))
             new = self._error(other)
             is_better = new < error

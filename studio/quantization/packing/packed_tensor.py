@@ -28,11 +28,15 @@ class PackedTensor:
     def of(cls, scheme: Scheme, shape: tuple[int, int], arrays: Mapping[str, Tensor]) -> "PackedTensor":
         """Return the weight of these stored arrays, by the name of their part."""
         form = scheme.mode.stored_as
+        if form.block is not None:
+            return _in_blocks(scheme, shape, arrays["blocks"])
         tensor_params = None if form.tensor_params is None else arrays[form.tensor_params[0]]
         return cls(scheme, shape, arrays["codes"], arrays["scale"], arrays.get("zero_point"), tensor_params)
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the stored arrays by the name of their part."""
+        if self.scheme.mode.is_in_blocks:
+            return {"blocks": self.codes}
         arrays = {"codes": self.codes, "scale": self.scale}
         if self.zero_point is not None:
             arrays["zero_point"] = self.zero_point
@@ -52,6 +56,11 @@ def pack(rounded: QuantizedWeight, scheme: Scheme) -> PackedTensor:
     Raises ValueError for zero points that the format has no place for, or that it misses.
     """
     form = scheme.mode.stored_as
+    if rounded.blocks is not None:
+        rows, width = rounded.codes.shape
+        return _in_blocks(
+            scheme, (rows, width), scheme.mode.block_format.pack(rounded.blocks.with_codes(rounded.codes))
+        )
     if (rounded.zero_point is not None) != form.has_zero_point:
         raise ValueError(f"{scheme} is stored {'with' if form.has_zero_point else 'without'} zero points")
     rounded = rounded.stored(form.scale_dtype)
@@ -61,12 +70,20 @@ def pack(rounded: QuantizedWeight, scheme: Scheme) -> PackedTensor:
     return PackedTensor(scheme, (rows, width), codes, rounded.scale, zero_point, rounded.tensor_params)
 
 
+def _in_blocks(scheme: Scheme, shape: tuple[int, int], blocks: Tensor) -> PackedTensor:
+    """Return a weight whose scales lie with the codes, uint8 [N, bytes of a row]."""
+    return PackedTensor(scheme, shape, blocks, torch.empty(shape[0], 0, dtype=torch.float16, device=blocks.device))
+
+
 def unpack(packed: PackedTensor, start: int = 0, stop: int | None = None) -> QuantizedWeight:
     """Return rows ``start:stop`` of a packed weight as codes and scales."""
     rows, width = packed.shape
     form = packed.scheme.mode.stored_as
     begin, end, _ = slice(start, stop).indices(rows)
     codes = packed.codes[begin:end]
+    if form.block is not None:
+        blocks = packed.scheme.mode.block_format.unpack(codes)
+        return QuantizedWeight(blocks.codes, blocks.scale(), None, None, blocks)
     unpacked = _code_bytes(codes) if form.bits == 8 else unpack_bits(codes, form.bits, width)
     return QuantizedWeight(unpacked, packed.scale[begin:end], zero_points(packed, begin, end), packed.tensor_params)
 

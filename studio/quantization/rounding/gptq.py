@@ -13,6 +13,8 @@ from studio.quantization.rounding.quantized_weight import QuantizedWeight
 from studio.quantization.rounding.statistics import Statistics
 from studio.quantization.scheme import Scheme
 
+FLAT = 1e-12
+"""In place of a scale of zero in a sub-block that has an offset: what it divides stays finite."""
 BLOCK = 128
 """Columns whose errors are passed on together."""
 
@@ -46,6 +48,11 @@ def gptq(weight: Tensor, scheme: Scheme, start: QuantizedWeight, statistics: Sta
 
 def _columns(start: QuantizedWeight, scheme: Scheme) -> tuple[Tensor, Tensor]:
     """Return what a file will hold of scale and zero point, fp32 [G, N]; a scale of zero becomes one that keeps it."""
+    if start.blocks is not None:
+        scales, offset = start.blocks.scale(), start.blocks.offset()
+        scales = torch.where(scales.abs() < FLAT, FLAT, scales)
+        nothing = torch.zeros_like(scales)
+        return scales.T.contiguous(), (nothing if offset is None else -offset / scales).T.contiguous()
     stored = scheme.mode.grid.scales(start.stored(scheme.mode.stored_as.scale_dtype))
     stored = torch.where(stored == 0, torch.finfo(torch.float32).tiny, stored)
     zeros = torch.zeros_like(stored) if start.zero_point is None else start.zero_point.float()

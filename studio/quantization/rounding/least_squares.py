@@ -7,7 +7,8 @@ E[x^2] sqrt(mean w^2 + w^2): large weights count more, which generalises better 
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.nearest import grouped, round_to_nearest
+from studio.quantization.ggml.fit import fit
+from studio.quantization.rounding.nearest import grouped, in_blocks, round_to_nearest
 from studio.quantization.rounding.quantized_weight import EPSILON, NumberFormat, QuantizedWeight
 from studio.quantization.scheme import Scheme
 
@@ -30,6 +31,8 @@ def least_squares(
     ``power`` is E[x^2] [K], None for weights that all count the same; ``fits`` how often scale and codes take turns.
     Formats whose scales are not free (powers of two, E4M3) are rounded to nearest.
     """
+    if scheme.mode.is_in_blocks:
+        return in_blocks(fit(weight, scheme.mode.block_format, counts(weight, scheme, power), ratios))
     start = round_to_nearest(weight, scheme, tensor_params)
     if scheme.mode.stored_as.scale_dtype != "F16":
         return start
@@ -41,6 +44,11 @@ def least_squares(
     codes, scale, zero = (torch.cat(parts) for parts in zip(*pieces, strict=True))
     zeros = zero.to(torch.uint8) if scheme.mode.has_zero_point else None
     return QuantizedWeight(codes.to(torch.uint8).reshape(weight.shape), scale, zeros, start.tensor_params)
+
+
+def counts(weight: Tensor, scheme: Scheme, power: Tensor | None) -> Tensor | None:
+    """Return e [N, K] of a weight [N, K], None where all count the same."""
+    return None if power is None else importance(grouped(weight, scheme), power).reshape(weight.shape)
 
 
 def importance(weights: Tensor, power: Tensor | None) -> Tensor:

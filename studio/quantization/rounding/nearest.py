@@ -8,6 +8,8 @@ from collections.abc import Generator, Iterable
 import torch
 from torch import Tensor
 
+from studio.quantization.ggml.blocks import Blocks
+from studio.quantization.ggml.fit import fit
 from studio.quantization.rounding.quantized_weight import QuantizedWeight
 from studio.quantization.scheme import Mode, Scheme
 
@@ -18,7 +20,7 @@ def tensor_params_of(pieces: Iterable[Tensor], schemes: Iterable[Scheme]) -> Gen
     Returns what the weight shares in those of ``schemes`` in which it does, to be given to :func:`round_to_nearest` for
     each piece of a weight that is not rounded at once. Without such a scheme no piece is asked for.
     """
-    fits = {scheme: fit() for scheme in schemes if (fit := scheme.mode.grid.fit) is not None}
+    fits = {scheme: found() for scheme in schemes if (found := scheme.mode.grid.fit) is not None}
     seen = 0
     for piece in pieces if fits else ():
         for scheme, fit_ in fits.items():
@@ -29,13 +31,18 @@ def tensor_params_of(pieces: Iterable[Tensor], schemes: Iterable[Scheme]) -> Gen
 
 
 def round_to_nearest(weight: Tensor, scheme: Scheme, tensor_params: Tensor | None = None) -> QuantizedWeight:
-    """Return ``weight`` [N, K], of any float dtype, on the grid of ``scheme``."""
+    """Return ``weight`` [N, K], of any float dtype, on the grid of ``scheme``.
+
+    Blocks of two levels have no one nearest grid: theirs spans each sub-block's range, as that of others does.
+    """
+    if scheme.mode.is_in_blocks:
+        return in_blocks(fit(weight, scheme.mode.block_format, ratios=(1.0,), rounds=0))
     grid = scheme.mode.grid
     groups = grouped(weight, scheme)
     if tensor_params is None and grid.fit is not None:
-        fit = grid.fit()
-        fit.add(groups)
-        tensor_params = fit.found()
+        shared = grid.fit()
+        shared.add(groups)
+        tensor_params = shared.found()
     codes, scale, zero_point = grid.round(groups, tensor_params)
     zeros = None if zero_point is None else zero_point.to(torch.uint8)
     return QuantizedWeight(codes.to(torch.uint8).reshape(weight.shape), scale, zeros, tensor_params)
@@ -43,11 +50,18 @@ def round_to_nearest(weight: Tensor, scheme: Scheme, tensor_params: Tensor | Non
 
 def dequantize(rounded: QuantizedWeight, mode: Mode) -> Tensor:
     """Return the weight that the stored numbers stand for, fp32 [N, K]: ``(value of code - zero_point) * scale``."""
+    if rounded.blocks is not None:
+        return mode.block_format.dequantize(rounded.blocks.with_codes(rounded.codes))
     codes = rounded.codes.reshape(rounded.codes.shape[0], rounded.scale.shape[1], -1)
     values, scale = mode.grid.values(codes, rounded.tensor_params), mode.grid.scales(rounded)
     if rounded.zero_point is not None:
         values = values - rounded.zero_point.to(torch.float32).unsqueeze(2)
     return (values * scale.unsqueeze(2)).reshape(rounded.codes.shape)
+
+
+def in_blocks(blocks: Blocks) -> QuantizedWeight:
+    """Return a weight whose codes and scales lie in blocks."""
+    return QuantizedWeight(blocks.codes, blocks.scale(), None, None, blocks)
 
 
 def grouped(weight: Tensor, scheme: Scheme) -> Tensor:

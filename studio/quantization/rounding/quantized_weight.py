@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from studio.quantization.ggml.blocks import Blocks
+
 EPSILON = 2.0**-23
 """The smallest scale of integers and codebooks, the smallest maximum of float formats: all-zero groups need one."""
 
@@ -31,6 +33,14 @@ class QuantizedWeight:
     scale: Tensor
     zero_point: Tensor | None
     tensor_params: Tensor | None = None
+    blocks: Blocks | None = None
+    """The grid of a format whose scales lie in blocks with the codes; its own codes are those above."""
+
+    def rows(self, rows: slice) -> "QuantizedWeight":
+        """Return some rows."""
+        zeros = None if self.zero_point is None else self.zero_point[rows]
+        blocks = None if self.blocks is None else self.blocks.rows(rows)
+        return QuantizedWeight(self.codes[rows].contiguous(), self.scale[rows], zeros, self.tensor_params, blocks)
 
     def stored(self, scale_dtype: str = "F16") -> "QuantizedWeight":
         """Return the same with the scale that a file holds."""

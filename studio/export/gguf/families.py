@@ -1,0 +1,196 @@
+"""What llama.cpp wants to know of a family of models, in its own words. Knows no weights and no tokens.
+
+Source of keys and habits: llama.cpp's ``convert_hf_to_gguf.py`` and its loaders (``src/models``), read at b9000; what a
+family's loader takes for granted is checked here, for a file cannot say it.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gguf
+import torch
+from torch import Tensor
+
+from studio.base.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Family:
+    """How one of transformers' families goes into a GGUF file."""
+
+    arch: gguf.MODEL_ARCH
+    permutes: bool = False
+    """Whether rows of q and k lie in ggml's order: the two halves of each head interleaved."""
+    norm_plus: float = 0.0
+    """Added to the weights of norms, which llama.cpp multiplies with as they stand."""
+    check: Callable[[Any], str | None] = lambda _: None
+    """Returns the config's key that llama.cpp would pass by, None where there is none."""
+    more: Callable[[gguf.GGUFWriter, Any], None] = lambda *_: None
+    """Writes what only this family has."""
+
+    @property
+    def name(self) -> str:
+        return str(gguf.MODEL_ARCH_NAMES[self.arch])
+
+
+def family_of(config: Any) -> Family:
+    """Return the family of a config. Raises ModelError, by name, for one that is not there or has what it lacks."""
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise ModelError("to_gguf_family", family=str(config.model_type)[:60], families=", ".join(FAMILIES))
+    key = family.check(config)
+    if key is not None:
+        raise ModelError("to_gguf_setting_unknown", family=config.model_type, key=key)
+    return family
+
+
+def head_dim(config: Any) -> int:
+    """Return the width of one attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def write_numbers(writer: gguf.GGUFWriter, family: Family, config: Any) -> None:
+    """Write a model's numbers as metadata. Raises ModelError for rotations that llama.cpp does not have."""
+    width = head_dim(config)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(width)
+    writer.add_value_length(width)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    family.more(writer, config)
+    rope = main_rope(config)
+    writer.add_rope_freq_base(float(rope["rope_theta"]))
+    writer.add_rope_dimension_count(rotating(config))
+    _write_scaling(writer, config, rope)
+
+
+def main_rope(config: Any) -> dict[str, Any]:
+    """Return the rotation of a model's full attention, in transformers' words."""
+    rope = dict(config.rope_parameters)
+    nested = rope.get("full_attention")
+    return dict(nested) if isinstance(nested, dict) else rope
+
+
+def rotating(config: Any) -> int:
+    """Return how many dimensions of a head rotate."""
+    return int(head_dim(config) * main_rope(config).get("partial_rotary_factor", 1.0))
+
+
+def _write_scaling(writer: gguf.GGUFWriter, config: Any, rope: dict[str, Any]) -> None:
+    kind = rope.get("rope_type", "default")
+    if kind in ("default", "llama3"):  # llama3's factors are a tensor
+        return
+    if kind == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(float(rope["factor"]))
+        return
+    if kind == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(float(rope["factor"]))
+        writer.add_rope_scaling_orig_ctx_len(int(rope["original_max_position_embeddings"]))
+        for key, add in (("beta_fast", "beta_fast"), ("beta_slow", "beta_slow")):
+            if key in rope:
+                getattr(writer, f"add_rope_scaling_yarn_{add}")(float(rope[key]))
+        if rope.get("attention_factor") is not None or rope.get("mscale") is not None:
+            raise ModelError("to_gguf_setting_unknown", family=config.model_type, key="rope_parameters: attention_factor")
+        return
+    if kind == "longrope":
+        original = int(rope["original_max_position_embeddings"])
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+        writer.add_rope_scaling_orig_ctx_len(original)
+        stretch = config.max_position_embeddings / original
+        usual = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
+        writer.add_rope_scaling_attn_factors(float(rope.get("attention_factor") or usual))
+        return
+    raise ModelError("to_gguf_setting_unknown", family=config.model_type, key=f"rope_parameters: {kind}")
+
+
+def rope_tensors(config: Any) -> dict[str, Tensor]:
+    """Return the tensors that belong to the rotation, fp32 [rotating / 2], by llama.cpp's names."""
+    rope = main_rope(config)
+    kind = rope.get("rope_type", "default")
+    if kind == "longrope":
+        return {
+            f"rope_factors_{name}.weight": torch.tensor(rope[f"{name}_factor"], dtype=torch.float32)
+            for name in ("long", "short")
+        }
+    if kind != "llama3":
+        return {}
+    base, width = float(rope["rope_theta"]), rotating(config)
+    plain = base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    waves = 2 * math.pi / plain
+    original = float(rope["original_max_position_embeddings"])
+    low, high, factor = (float(rope[f"{name}factor"]) for name in ("low_freq_", "high_freq_", ""))
+    smooth = ((original / waves - low) / (high - low)).clamp(0, 1)
+    return {"rope_freqs.weight": (1 / ((1 - smooth) / factor + smooth)).float()}
+
+
+# what a family's loader takes for granted
+
+
+def _llama(config: Any) -> str | None:
+    return "hidden_act" if config.hidden_act != "silu" else None
+
+
+def _gemma2(config: Any) -> str | None:
+    if config.query_pre_attn_scalar != head_dim(config):  # llama.cpp knows one that differs, by its 46 layers
+        return "query_pre_attn_scalar"
+    kinds = ["sliding_attention" if i % 2 == 0 else "full_attention" for i in range(config.num_hidden_layers)]
+    return "layer_types" if list(config.layer_types) != kinds else None
+
+
+def _gemma3(config: Any) -> str | None:
+    kinds = ["full_attention" if i % 6 == 5 else "sliding_attention" for i in range(config.num_hidden_layers)]
+    if list(config.layer_types) != kinds:
+        return "layer_types"
+    if config.query_pre_attn_scalar != head_dim(config):
+        return "query_pre_attn_scalar"
+    if config.attn_logit_softcapping:
+        return "attn_logit_softcapping"
+    sliding = dict(config.rope_parameters["sliding_attention"])
+    return "rope_local_base_freq" if sliding.get("rope_type", "default") != "default" else None
+
+
+def _windowless(config: Any) -> str | None:
+    if getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None) is not None:
+        return "sliding_window" if config.sliding_window < config.max_position_embeddings else None
+    return _llama(config)
+
+
+def _capped(writer: gguf.GGUFWriter, config: Any) -> None:
+    writer.add_sliding_window(config.sliding_window)
+    if config.attn_logit_softcapping:
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+    if config.final_logit_softcapping:
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
+
+
+def _gemma3_more(writer: gguf.GGUFWriter, config: Any) -> None:
+    writer.add_sliding_window(config.sliding_window)
+    writer.add_rope_freq_base_swa(float(config.rope_parameters["sliding_attention"]["rope_theta"]))
+    if config.final_logit_softcapping:
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
+
+
+def _phi3_more(writer: gguf.GGUFWriter, config: Any) -> None:
+    writer.add_sliding_window(config.sliding_window or 0)
+
+
+_ARCH = gguf.MODEL_ARCH
+FAMILIES = {
+    "llama": Family(_ARCH.LLAMA, permutes=True, check=_llama),
+    "mistral": Family(_ARCH.LLAMA, permutes=True, check=_windowless),
+    "qwen2": Family(_ARCH.QWEN2, check=_windowless),
+    "qwen3": Family(_ARCH.QWEN3, check=_windowless),
+    "phi3": Family(_ARCH.PHI3, check=_llama, more=_phi3_more),
+    "gemma2": Family(_ARCH.GEMMA2, norm_plus=1.0, check=_gemma2, more=_capped),
+    "gemma3_text": Family(_ARCH.GEMMA3, norm_plus=1.0, check=_gemma3, more=_gemma3_more),
+}
+"""By ``config.model_type``. A new one is a line here, and a tiny model of it in the tests."""

@@ -1,0 +1,147 @@
+"""The GGUF target: one file that llama.cpp loads, of the numbers that chat and were measured.
+
+Nothing is rounded here: a weight's blocks are copied, rows of q and k moved where ggml wants them. Knows no mixes.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import gguf
+import torch
+from torch import Tensor
+
+from studio.base.errors import ModelError, ResourceError, SchemeError, UserError
+from studio.checkpoint.checkpoint import Checkpoint, read_json
+from studio.checkpoint.config import load_config
+from studio.checkpoint.file_names import CONFIG
+from studio.checkpoint.layers import Kind
+from studio.export.compressed_model import CompressedModel, Writing
+from studio.export.gguf.families import family_of, rope_tensors, write_numbers
+from studio.export.gguf.file import Slot, new_writer, tensor_bytes, write_tensors
+from studio.export.gguf.tensors import Named, named_tensors, row_order
+from studio.export.gguf.types import block_bytes, kept_bytes, mode_of, slot, typed
+from studio.export.gguf.vocabulary import read_vocabulary
+from studio.export.target import Target
+from studio.planning.plan import Assignment, Plan
+from studio.quantization.packing import PackedTensor
+from studio.quantization.scheme import Mode
+
+QUANTIZATION_VERSION = 2
+"""Of ggml's layouts, since 2023."""
+HEADROOM = 16 << 20
+"""Bytes that a header may take: a vocabulary and its merges."""
+
+
+def refusal(plan: Plan, checkpoint: Checkpoint) -> UserError | None:
+    """Return why a plan cannot be a GGUF file as it is."""
+    for a in plan.assignments:
+        if a.scheme is not None and mode_of(a.scheme) is None:
+            modes = ", ".join(mode.value for mode in Mode if mode.is_in_blocks)
+            return SchemeError("to_gguf_scheme", scheme=str(a.scheme), layer=a.layer.name[:120], modes=modes)
+        if a.scheme is not None and (a.layer.transposed or len(a.layer.shape) > 2):
+            return ModelError("to_gguf_tensor", tensor=a.layer.name[:120], family=checkpoint.architecture[:60])
+    if checkpoint.folder is None:
+        return None
+    try:
+        config = load_config(read_json(checkpoint.folder / CONFIG))
+        named_tensors([a.layer for a in plan.assignments], family_of(config), config)
+        read_vocabulary(checkpoint.folder, config)
+    except UserError as error:
+        return error
+    return None
+
+
+def size(plan: Plan) -> int:
+    """Return the bytes of all tensors there: norms and biases are F32."""
+    return tensor_bytes({a.layer.name: _slot(a) for a in plan.assignments})
+
+
+def _slot(a: Assignment) -> Slot:
+    try:
+        return slot(a, torch.bfloat16)
+    except ValueError:  # a scheme that is refused anyway: as large as it is here
+        return Slot(gguf.GGMLQuantizationType.I8, (a.nbytes,))
+
+
+def write(model: CompressedModel, out: Path) -> Writing:
+    """Write the file, yielding bytes of all."""
+    config = load_config(read_json(model.folder / CONFIG))
+    family = family_of(config)
+    named = named_tensors([a.layer for a in model.plan.assignments], family, config)
+    kept = {a.layer.name: model.checkpoint.saved_dtype(a.layer) for a in model.plan.assignments if a.scheme is None}
+    extra = rope_tensors(config)
+    slots = {name: Slot(gguf.GGMLQuantizationType.F32, tuple(tensor.shape)) for name, tensor in extra.items()}
+    for a, name in zip(model.plan.assignments, named, strict=True):
+        slots[name.name] = slot(a, kept.get(a.layer.name, torch.bfloat16))
+    total = tensor_bytes(slots)
+    free = shutil.disk_usage(out.parent).free
+    if free < total + HEADROOM:
+        raise ResourceError("export_disk_full", path=str(out.parent))
+    writer = new_writer(out, family.name)
+    _describe(writer, model)
+    write_numbers(writer, family, config)
+    read_vocabulary(model.folder, config).write(writer)
+
+    def pieces() -> Iterator[tuple[str, Iterator[Tensor]]]:
+        for name, factors in extra.items():
+            yield name, iter([kept_bytes(factors, gguf.GGMLQuantizationType.F32)])
+        for (a, tensor), place in zip(model.tensors(), named, strict=True):
+            dtype = kept.get(a.layer.name, torch.bfloat16)
+            yield place.name, iter([_bytes(a, tensor, place, family.norm_plus, dtype)])
+
+    try:
+        for done in write_tensors(writer, slots, pieces()):
+            yield done, total
+    finally:
+        writer.close()
+    return out
+
+
+def _bytes(a: Assignment, tensor: PackedTensor | Tensor, named: Named, norm_plus: float, kept: torch.dtype) -> Tensor:
+    """Return a tensor as the file holds it, uint8."""
+    if isinstance(tensor, PackedTensor):
+        rows = block_bytes(tensor)
+    elif a.layer.kind is Kind.OTHER and len(a.layer.shape) == 1 and named.name.endswith("norm.weight"):
+        return kept_bytes(tensor.float() + norm_plus, typed(a, kept).kind)
+    else:
+        rows = tensor
+    if named.heads:
+        rows = rows[row_order(len(rows), named.heads)]
+    return rows if isinstance(tensor, PackedTensor) else kept_bytes(rows, typed(a, kept).kind)
+
+
+def _describe(writer: gguf.GGUFWriter, model: CompressedModel) -> None:
+    """Say what the file is and where it comes from."""
+    recipe = model.recipe
+    writer.add_type("model")
+    writer.add_name(recipe.source.title)
+    writer.add_quantized_by("Quantization Studio")
+    writer.add_quantization_version(QUANTIZATION_VERSION)
+    writer.add_file_type(_file_type(model.plan))
+    if recipe.source.license.id:
+        writer.add_license(recipe.source.license.name or recipe.source.license.id)
+    if recipe.source.base_model:
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, recipe.source.base_model.rpartition("/")[2])
+        writer.add_base_model_organization(0, recipe.source.base_model.partition("/")[0])
+        writer.add_base_model_repo_url(0, f"https://huggingface.co/{recipe.source.base_model}")
+
+
+FILE_TYPES = {
+    "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k": 12, "q4_k": 15, "q5_k": 17, "q6_k": 18,
+    "iq4_nl": 25, "iq4_xs": 30,
+}  # fmt: skip
+"""llama.cpp's numbers for "mostly this type" (``llama_ftype``); they are shown, and nothing follows from them."""
+
+
+def _file_type(plan: Plan) -> int:
+    weights: dict[str, int] = {}
+    for a in plan.assignments:
+        mode = None if a.scheme is None else mode_of(a.scheme)
+        if mode is not None:
+            weights[mode.value] = weights.get(mode.value, 0) + a.layer.numel
+    return FILE_TYPES[max(weights, key=weights.__getitem__)] if weights else 1
+
+
+TARGET = Target("gguf", suffix=".gguf", refusal=refusal, size=size, write=write)

@@ -1,0 +1,61 @@
+"""Which tensors a GGUF file has, by llama.cpp's names and in its order of rows. Knows no number format.
+
+Rows of q and k of Llama-type models are permuted: transformers turns the first half of a head against the second,
+llama.cpp one dimension against the next. Whole rows move, so whatever is packed by rows moves with them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gguf
+import torch
+from torch import Tensor
+
+from studio.base.errors import ModelError
+from studio.checkpoint.layers import Layer
+from studio.export.gguf.families import Family
+
+SUFFIXES = (".weight", ".bias")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A tensor of the model, and what it is called in the file."""
+
+    layer: Layer
+    name: str
+    heads: int = 0
+    """How many heads' rows are permuted, 0 where none are."""
+
+
+def named_tensors(layers: Sequence[Layer], family: Family, config: Any) -> list[Named]:
+    """Return every tensor with its name. Raises ModelError for one that llama.cpp has no name for."""
+    names = gguf.get_tensor_name_map(family.arch, config.num_hidden_layers)
+    found = []
+    for layer in layers:
+        name = names.get_name(layer.name, try_suffixes=SUFFIXES)
+        if name is None:
+            raise ModelError("to_gguf_tensor", tensor=layer.name[:120], family=config.model_type)
+        found.append(Named(layer, name, _heads(name, family, config)))
+    return found
+
+
+def _heads(name: str, family: Family, config: Any) -> int:
+    if not family.permutes:
+        return 0
+    if ".attn_q." in name:
+        return int(config.num_attention_heads)
+    return int(config.num_key_value_heads) if ".attn_k." in name else 0
+
+
+def permuted(rows: Tensor, heads: int) -> Tensor:
+    """Return rows [N, ...] of ``heads`` heads in ggml's order; 0 leaves them as they are."""
+    if not heads:
+        return rows
+    return rows.reshape(heads, 2, -1, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape).contiguous()
+
+
+def row_order(count: int, heads: int) -> Tensor:
+    """Return which of ``count`` rows stands where in ggml's order, int64 [N]."""
+    return permuted(torch.arange(count, dtype=torch.int64), heads)

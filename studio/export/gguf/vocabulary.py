@@ -1,0 +1,228 @@
+"""A tokenizer's files -> what a GGUF file says of its tokens. Reads JSON alone; runs no tokenizer.
+
+llama.cpp has two kinds: byte-level BPE ("gpt2"), whose way of splitting words it knows by a name, and SentencePiece
+("llama"), whose merges it finds again by each token's score. Which name a tokenizer has follows from how its own file
+says that words are split: anything else would give other tokens without a word, and is refused.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+
+from studio.base.errors import ModelError
+from studio.checkpoint.json_file import read_json
+from studio.checkpoint.stop_tokens import stop_ids
+
+TOKENIZER = "tokenizer.json"
+ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
+GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_SPLIT = _WORDS + r"\p{N}{1,3}" + _OTHERS
+QWEN2_SPLIT = _WORDS + r"\p{N}" + _OTHERS
+SPLITS = {
+    (): "gpt-2",
+    ("digits",): "smollm",
+    (GPT2_SPLIT,): "gpt-2",
+    (LLAMA3_SPLIT,): "llama-bpe",
+    (QWEN2_SPLIT,): "qwen2",
+}
+"""How words are split -> llama.cpp's name for it."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer as a GGUF file says it."""
+
+    model: str
+    """``gpt2`` or ``llama``."""
+    pre: str
+    tokens: list[str]
+    types: list[int]
+    """Of :class:`gguf.TokenType`."""
+    merges: list[str]
+    scores: list[float] | None
+    ids: Mapping[str, int]
+    """Special tokens by llama.cpp's name: ``bos``, ``eos``, ``eot``, ``unk``, ``pad``."""
+    adds_bos: bool
+    adds_eos: bool
+    adds_space: bool
+    """Whether a text's first word is taken to follow a space."""
+    template: str | None
+
+    def write(self, writer: gguf.GGUFWriter) -> None:
+        """Write it as metadata."""
+        writer.add_tokenizer_model(self.model)
+        writer.add_tokenizer_pre(self.pre)
+        writer.add_token_list(self.tokens)
+        writer.add_token_types(self.types)
+        if self.scores is not None:
+            writer.add_token_scores(self.scores)
+        if self.merges and self.model == "gpt2":
+            writer.add_token_merges(self.merges)
+        for name, index in self.ids.items():
+            getattr(writer, f"add_{name}_token_id")(index)
+        writer.add_add_bos_token(self.adds_bos)
+        writer.add_add_eos_token(self.adds_eos)
+        if self.model == "llama":
+            writer.add_add_space_prefix(self.adds_space)
+        if self.template is not None:
+            writer.add_chat_template(self.template)
+
+
+def read_vocabulary(folder: Path, config: Any) -> Vocabulary:
+    """Return the vocabulary of a model's folder, filled up to as many tokens as its embedding has.
+
+    Raises ModelError for a tokenizer that llama.cpp has not, CheckpointError for files that are damaged.
+    """
+    file = read_json(folder / TOKENIZER)
+    settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    size = int(config.vocab_size)
+    model = file.get("model") or {}
+    if model.get("type", "BPE") != "BPE":
+        raise ModelError("to_gguf_tokenizer", kind=str(model.get("type"))[:40])
+    vocab: dict[str, int] = model["vocab"]
+    is_sentencepiece = bool(model.get("byte_fallback"))
+    tokens, types = _tokens(file, vocab, size, is_sentencepiece)
+    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model.get("merges", [])]
+    by_name = {token: index for index, token in enumerate(tokens)}
+    return Vocabulary(
+        model="llama" if is_sentencepiece else "gpt2",
+        pre="default" if is_sentencepiece else _pre(file),
+        tokens=tokens,
+        types=types,
+        merges=merges,
+        scores=_scores(tokens, types, model.get("merges", [])) if is_sentencepiece else None,
+        ids=_special(settings, config, folder, by_name),
+        adds_bos=_adds(file, settings, "bos"),
+        adds_eos=bool(settings.get("add_eos_token", False)),
+        adds_space=is_sentencepiece and _adds_space(file, settings),
+        template=_template(folder, settings),
+    )
+
+
+def _tokens(
+    file: Mapping[str, Any], vocab: Mapping[str, int], size: int, has_bytes: bool
+) -> tuple[list[str], list[int]]:
+    kind = gguf.TokenType
+    added = {each["id"]: each for each in file.get("added_tokens") or [] if type(each.get("id")) is int}
+    known = {index: token for token, index in vocab.items()} | {i: each["content"] for i, each in added.items()}
+    unknown = (file.get("model") or {}).get("unk_token")
+    tokens, types = [], []
+    for index in range(size):
+        token = known.get(index)
+        if token is None:  # an embedding may have more rows than there are tokens
+            tokens.append(f"[PAD{index}]")
+            types.append(int(kind.UNUSED))
+            continue
+        each = added.get(index)
+        if has_bytes and len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+            what = kind.BYTE
+        elif token == unknown and has_bytes:
+            what = kind.UNKNOWN
+        elif each is not None:
+            what = kind.CONTROL if each.get("special") else kind.USER_DEFINED
+        else:
+            what = kind.NORMAL
+        if each is not None and not each.get("special") and has_bytes:
+            token = token.replace("\u2581", " ")
+        tokens.append(token)
+        types.append(int(what))
+    over = [index for index in known if index >= size]
+    if over:
+        raise ModelError("to_gguf_tokens", count=len(known), size=size)
+    return tokens, types
+
+
+def _scores(tokens: list[str], types: list[int], merges: list[Any]) -> list[float]:
+    """Return a score for each token, from which llama.cpp finds the merges in their order again."""
+    ranks: dict[str, int] = {}
+    for rank, pair in enumerate(merges):
+        ranks.setdefault("".join(pair if isinstance(pair, list) else pair.split(" ", 1)), rank)
+    last = float(len(merges))
+    unranked = (gguf.TokenType.CONTROL, gguf.TokenType.BYTE, gguf.TokenType.UNKNOWN)
+    pairs = zip(tokens, types, strict=True)
+    return [0.0 if kind in unranked else -float(ranks.get(token, last)) for token, kind in pairs]
+
+
+def _pre(file: Mapping[str, Any]) -> str:
+    """Return llama.cpp's name of how a byte-level tokenizer splits words."""
+    if file.get("normalizer") not in (None, {"type": "NFC"}):
+        raise ModelError("to_gguf_pre_tokenizer", found=str((file["normalizer"] or {}).get("type"))[:60])
+    steps = file.get("pre_tokenizer") or {}
+    parts = steps.get("pretokenizers", [steps])
+    ways: list[str] = []
+    for part in parts:
+        kind = part.get("type")
+        if kind == "ByteLevel":
+            if part.get("add_prefix_space"):
+                raise ModelError("to_gguf_pre_tokenizer", found="add_prefix_space")
+        elif kind == "Digits" and part.get("individual_digits"):
+            ways.append("digits")
+        elif kind == "Split" and isinstance((part.get("pattern") or {}).get("Regex"), str):
+            ways.append(part["pattern"]["Regex"])
+        else:
+            raise ModelError("to_gguf_pre_tokenizer", found=str(kind)[:60])
+    name = SPLITS.get(tuple(ways))
+    if name is None:
+        raise ModelError("to_gguf_pre_tokenizer", found=" ".join(ways)[:60])
+    return name
+
+
+def _special(settings: Mapping[str, Any], config: Any, folder: Path, by_name: Mapping[str, int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name in ("bos", "unk", "pad"):
+        index = by_name.get(_content(settings.get(f"{name}_token")), getattr(config, f"{name}_token_id", None))
+        if type(index) is int and 0 <= index < len(by_name):
+            found[name] = index
+    ends = [each for each in sorted(stop_ids(folder, config)) if 0 <= each < len(by_name)]
+    own = by_name.get(_content(settings.get("eos_token")))
+    if own is not None or ends:
+        found["eos"] = ends[0] if own is None else own
+    turn = next((by_name[name] for name in ENDS_OF_TURN if name in by_name), None)
+    if turn is not None:
+        found["eot"] = turn
+    return found
+
+
+def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """Return the text of the chat template, which nobody renders here."""
+    alone = folder / "chat_template.jinja"
+    if alone.is_file():
+        return alone.read_text(encoding="utf-8")
+    found = settings.get("chat_template")
+    if isinstance(found, list):
+        found = {each.get("name"): each.get("template") for each in found if isinstance(each, Mapping)}
+    if isinstance(found, Mapping):
+        found = found.get("default", next(iter(found.values()), None))
+    return found if isinstance(found, str) else None
+
+
+def _content(token: Any) -> str:
+    return str(token.get("content", "")) if isinstance(token, Mapping) else token if isinstance(token, str) else ""
+
+
+def _adds(file: Mapping[str, Any], settings: Mapping[str, Any], name: str) -> bool:
+    """Return whether a text is begun by a token of this name."""
+    said = settings.get(f"add_{name}_token")
+    if isinstance(said, bool):
+        return said
+    steps = file.get("post_processor") or {}
+    parts = steps.get("processors", [steps])
+    token = _content(settings.get(f"{name}_token"))
+    singles = [part.get("single", []) for part in parts if part.get("type") == "TemplateProcessing"]
+    return any((each.get("SpecialToken") or {}).get("id") == token for single in singles for each in single[:1])
+
+
+def _adds_space(file: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    steps = file.get("normalizer") or {}
+    parts = steps.get("normalizers", [steps])
+    if any(part.get("type") == "Prepend" for part in parts):
+        return True
+    pre = file.get("pre_tokenizer") or {}
+    if pre.get("type") == "Metaspace":
+        return bool(pre.get("prepend_scheme", "always") != "never")
+    return bool(settings.get("add_prefix_space", False)) and not parts
