@@ -28,7 +28,7 @@ from studio.checkpoint.headers import read_header
 from studio.checkpoint.recipe import read_recipe
 from studio.cli.commands import app
 from studio.cli.terminal import language
-from studio.session import session as session_module
+from studio.session import estimate as estimating
 from tests.conftest import ARCHITECTURES, ROOT, save_tiny_model
 
 TinyModel = Callable[[str], Path]
@@ -526,7 +526,7 @@ def test_a_bug_is_one_sentence_with_the_place_of_its_log(monkeypatch: pytest.Mon
     def fail(*_: object) -> None:
         raise RuntimeError("the reason")
 
-    monkeypatch.setattr(session_module.Session, "open", fail)
+    monkeypatch.setattr(estimating, "open_model", fail)
     answer = run("estimate", "builtin", "--json")
     assert answer.code == 1
     assert answer.json["error"]["key"] == "unexpected"
