@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ def lib() -> ctypes.CDLL:
     return found
 
 
-def changed(*fields: tuple[str, type]) -> type[ctypes.Structure]:
+def changed(*fields: Any) -> type[ctypes.Structure]:
     """Return another ``Cache``."""
     return type("Cache", (ctypes.Structure,), {"_fields_": list(fields)})
 
