@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.tensor_cache import Shelf
 from studio.calibration.texts import digest, positions
 from studio.calibration.texts import token_ids as tokens_of
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
-from studio.runtime.block_model import BlockModel, Step
+from studio.runtime.block_model import BlockModel
 from studio.runtime.model import COMPUTE
 
 TEXT = Path(__file__).resolve().parents[2] / "assets" / "calibration.txt"
@@ -51,7 +52,7 @@ def token_ids(checkpoint: Checkpoint) -> Tensor:
     return ids[: positions(checkpoint, MAX_TOKENS)].unsqueeze(0)
 
 
-def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[Step, None, dict[str, Inputs]]:
+def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[Progress, None, dict[str, Inputs]]:
     """Return what :func:`calibrate` finds, at once where it was found before. Raises as it does."""
     tokens = token_ids(checkpoint) if tokens is None else tokens
     shelf = Shelf(settings().cache_dir / "inputs", INPUTS_BYTES)
@@ -66,7 +67,7 @@ def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[St
 
 def calibrate(
     checkpoint: Checkpoint, tokens: Tensor | None = None, dtype: torch.dtype = COMPUTE
-) -> Generator[Step, None, dict[str, Inputs]]:
+) -> Generator[Progress, None, dict[str, Inputs]]:
     """Run the model over ``tokens`` [B, T], by default the built-in text; return what each linear layer was given.
 
     Layers that no token came to are missing. Raises CheckpointError when a file is damaged.
@@ -80,9 +81,9 @@ def calibrate(
     run = streamed.run(token_ids(checkpoint) if tokens is None else tokens)
     try:
         for step in run:
-            if step.part != part:
+            if step.detail != part:
                 listener.forget()
-            part = step.part
+            part = step.detail
             yield step
     finally:
         run.close()

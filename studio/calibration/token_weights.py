@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.tensor_cache import Shelf
 from studio.calibration.texts import digest
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
-from studio.runtime.block_model import BlockModel, Step
+from studio.runtime.block_model import BlockModel
 from studio.runtime.model import COMPUTE
 
 SEED = 0
@@ -39,7 +40,7 @@ STATES_BYTES = 1 << 30
 
 def kept_weights(
     checkpoint: Checkpoint, layers: Sequence[Layer], tokens: Tensor
-) -> Generator[Step, None, dict[str, Tensor]]:
+) -> Generator[Progress, None, dict[str, Tensor]]:
     """Return what :func:`token_weights` finds, at once where it was found before. Raises as it does."""
     names = sorted(layer.name for layer in layers)
     shelf = Shelf(settings().cache_dir / "tokens", WEIGHTS_BYTES)
@@ -55,7 +56,7 @@ def kept_weights(
 
 def token_weights(
     checkpoint: Checkpoint, layers: Iterable[Layer], tokens: Tensor
-) -> Generator[Step, None, dict[str, Tensor]]:
+) -> Generator[Progress, None, dict[str, Tensor]]:
     """Yield while the model runs on ``tokens`` [W, T]; return each layer's weights, fp32 [W * T] of mean 1, by name.
 
     Layers that are not given every token once (experts), and those that no gradient comes to, are missing. Raises

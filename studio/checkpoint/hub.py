@@ -22,6 +22,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
 from studio.base.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
+from studio.base.progress import Progress
 from studio.base.units import format_bytes
 from studio.checkpoint.file_names import CONFIG, INDEX, PACKED
 from studio.checkpoint.headers import MAX_HEADER_BYTES, TensorEntry, parse_header
@@ -72,15 +73,6 @@ class Repository:
     @property
     def download_bytes(self) -> int:
         return sum(self.files.values())
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Bytes on this machine of all bytes; ``file`` is the first one still incomplete, empty at the end."""
-
-    done: int
-    total: int
-    file: str
 
 
 def search(query: str, limit: int = 20) -> list[Found]:
@@ -224,7 +216,7 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
             while not transfer.done():
                 # The client keeps one bar for the bytes off the wire and one for those on disk.
                 done = kept + max((bar.n for bar in bars), default=0)
-                yield Progress(min(done, total), total, next(iter(missing()), ""))
+                yield Progress.of_bytes("download", min(done, total), total)
                 wait([transfer], REPORT_SECONDS)
         finally:
             stop.set()
@@ -234,7 +226,7 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
             transfer.result()
         if missing():  # where it cannot list the files, the client is content with a folder that merely exists
             raise HubError("hub_unreachable", model=repository.repo)
-    yield Progress(total, total, "")
+    yield Progress.of_bytes("download", total, total)
     return folder
 
 

@@ -30,6 +30,7 @@ from studio.quantization.methods import Method
 
 if TYPE_CHECKING:
     from studio.checkpoint.checkpoint import Checkpoint
+    from studio.planning.choice import Choice
     from studio.session.session import Session
 
 
@@ -49,12 +50,14 @@ def estimate(
 ) -> None:
     with terminal(as_json) as here:
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows
+        from studio.session.session import Session
 
-        session = _session(mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore)
+        choice = _choice(mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore)
+        session = Session(paths=True, choice=choice)
         checkpoint = _open(here, session, model, group_size is not None)
         if session.choice.is_mixed:
-            here.follow(session.rank())
-        plan = session.choose(session.choice)
+            here.follow(session.measurements.rank())
+        plan = session.planner.choose(session.choice)
         here.answer(model_facts(checkpoint) | plan_facts(plan), heading(checkpoint), plan_rows(plan))
 
 
@@ -76,14 +79,14 @@ def survey(
         if sample:
             read = sum(draw.nbytes for draw in draws(checkpoint, runs))
             here.note(say("sample_reads", read=format_bytes(read), all=format_bytes(checkpoint.source_bytes)))
-            found = here.follow(session.sample(runs))
+            found = here.follow(session.measurements.sample(runs))
             facts = model_facts(checkpoint) | {"sample_bytes": read} | sample_facts(checkpoint, found)
             here.answer(facts, heading(checkpoint), sample_rows(found))
             return
         here.follow(session.fetch())
-        here.follow(session.survey())
-        facts = survey_facts(checkpoint, session.known)
-        here.answer(model_facts(checkpoint) | facts, heading(checkpoint), survey_rows(session.known))
+        here.follow(session.measurements.survey())
+        facts = survey_facts(checkpoint, session.model.known)
+        here.answer(model_facts(checkpoint) | facts, heading(checkpoint), survey_rows(session.model.known))
 
 
 @app.command(help=say("help_compress"))
@@ -107,21 +110,23 @@ def compress(
         from studio.calibration.dataset import is_dataset
         from studio.calibration.texts import BUILTIN, GENERATED
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
+        from studio.session.session import Session
 
-        session = _session(
+        choice = _choice(
             mode, group_size, ratio, backup, group_size_fallback, all_layers, sensitivity, pin, ignore, method
         )
-        is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
+        is_calibrated = choice.method.needs_inputs and choice.mode.bits < 8
         here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
         target = typed_path(out).resolve()
-        with workspace_for(target) as session.workspace:
+        with workspace_for(target) as workspace:
+            session = Session(paths=True, choice=choice, workspace=workspace)
             if calibrate != BUILTIN:  # before a model is fetched for nothing
                 is_named = calibrate == GENERATED.name or is_dataset(calibrate)
-                session.calibrate_on(calibrate if is_named else typed_path(calibrate))
+                session.texts.calibrate_on(calibrate if is_named else typed_path(calibrate))
             checkpoint = _open(here, session, model, group_size is not None)
             done = here.follow(session.compress())
-            assert session.folder is not None
-            move_in(session.folder, target)
+            assert session.copy.folder is not None
+            move_in(session.copy.folder, target)
         facts = model_facts(checkpoint) | plan_facts(done.plan, done.relative_error)
         rows = plan_rows(done.plan) + result_rows(done.relative_error, done.seconds, target)
         if done.unreached:
@@ -132,7 +137,7 @@ def compress(
         here.answer(facts | more, heading(checkpoint), rows)
 
 
-def _session(
+def _choice(
     mode: str,
     group_size: int | None,
     ratio: float,
@@ -143,15 +148,13 @@ def _session(
     pins: list[str] | None,
     ignored: list[str] | None,
     method: str = Method.NEAREST,
-) -> "Session":
-    """Return a session with these choices, which are checked before any model is touched."""
+) -> "Choice":
+    """Return these choices as one, checked before any model is touched."""
     from studio.planning.choice import Choice
-    from studio.session.session import Session
 
     size = Choice().group_size if group_size is None else group_size
     marks = [*(pins or ()), *(f"{pattern}=none" for pattern in ignored or ())]
-    choice = Choice.of(mode, size, ratio, backup, group_size_fallback, all_layers, marks, method, sensitivity)
-    return Session(paths=True, choice=choice)
+    return Choice.of(mode, size, ratio, backup, group_size_fallback, all_layers, marks, method, sensitivity)
 
 
 def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":
@@ -159,7 +162,7 @@ def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> 
     choice = session.choice
     checkpoint = here.follow(session.open(model))
     # A model that is opened drops what does not fit it; here all but the group size was asked for by name.
-    session.choose(choice if keep_groups else replace(choice, group_size=session.choice.group_size))
+    session.planner.choose(choice if keep_groups else replace(choice, group_size=session.choice.group_size))
     if checkpoint.part:
         here.note(text(f"model.note_part_{checkpoint.part}", language()))
     return checkpoint

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from studio.base.text import text
 from studio.base.units import format_bytes
-from studio.chat.answer import LoadedModel, ModelInfo, Reply
+from studio.chat.answer import ModelInfo, Reply
 from studio.chat.roofline import decode_limit, device_of
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Layer
@@ -166,9 +166,8 @@ def result_rows(errors: Mapping[str, float], seconds: float, path: object) -> Ro
     return [(say("error"), f"{mean:.4f}"), (say("seconds"), f"{seconds:.1f}"), (say("path"), str(path))]
 
 
-def answer_facts(loaded: LoadedModel, reply: Reply) -> dict[str, Any]:
+def answer_facts(info: ModelInfo, reply: Reply) -> dict[str, Any]:
     """Return an answer and what it cost; measures this machine first, in half a second, for the share of its limit."""
-    info = ModelInfo.of(loaded)
     machine = measured(device_of(info))
     limit = decode_limit(info, reply, machine)
     return {

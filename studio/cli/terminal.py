@@ -26,7 +26,7 @@ from studio.base.settings import settings
 from studio.base.text import DEFAULT, catalogue, preferred, text
 
 if TYPE_CHECKING:  # the session brings torch along, and help must not wait for it
-    from studio.base.progress import Event
+    from studio.base.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -66,7 +66,7 @@ class Terminal:
         self.interrupted = "stopped"
         """The key of what is said when the user interrupts: a command may know more of what comes of it."""
 
-    def follow(self, steps: "Generator[Event, None, Result]") -> Result:
+    def follow(self, steps: "Generator[Progress, None, Result]") -> Result:
         """Show a job's progress and return its result."""
         with closing(steps), _progress() as show:
             while True:
@@ -164,7 +164,7 @@ def _print_table(rows: Sequence[tuple[str, str]], out: TextIO) -> None:
 
 
 @contextmanager
-def _progress() -> "Iterator[Callable[[Event], None]]":
+def _progress() -> "Iterator[Callable[[Progress], None]]":
     """Lend a function that shows where a job stands: a bar on a screen, a few lines in a log."""
     if not sys.stderr.isatty():
         yield _Lines()
@@ -187,7 +187,7 @@ class _Lines:
     def __init__(self) -> None:
         self._stage, self._quarter, self._said = "", 0, 0.0
 
-    def __call__(self, event: "Event") -> None:
+    def __call__(self, event: "Progress") -> None:
         quarter = int(4 * (event.fraction or 0))
         is_new = event.stage != self._stage
         if is_new or (quarter != self._quarter and time.monotonic() - self._said > 2):
@@ -204,7 +204,7 @@ class _Bar:
         self._task: Any = None
         self._stage = ""
 
-    def __call__(self, event: "Event") -> None:
+    def __call__(self, event: "Progress") -> None:
         if event.stage != self._stage:
             if self._task is not None:
                 self._bar.remove_task(self._task)

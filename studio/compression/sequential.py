@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from studio.base.errors import CheckpointError
+from studio.base.progress import Progress
 from studio.calibration.texts import ASSETS, check_has_head, positions, read_text, token_ids, windows
 from studio.calibration.token_weights import kept_weights
 from studio.checkpoint.checkpoint import Checkpoint
@@ -28,7 +29,7 @@ from studio.quantization.rounding import METHODS, QuantizedWeight, Statistics
 from studio.quantization.rounding.awq import channel_scales, scaled
 from studio.quantization.rounding.sign_round import Start
 from studio.quantization.scheme import Scheme
-from studio.runtime.block_model import BlockModel, Step
+from studio.runtime.block_model import BlockModel
 from studio.runtime.model import COMPUTE
 from studio.runtime.module_hooks import Call
 
@@ -60,7 +61,7 @@ class Found:
 
 def guided(
     checkpoint: Checkpoint, schemes: Mapping[str, Scheme], method: Method, tokens: Tensor
-) -> Generator[Step | Found | Changed, None, None]:
+) -> Generator[Progress | Found | Changed, None, None]:
     """Yield every linear weight of ``schemes`` (by name) as ``method`` rounds it, once its block has been reached.
 
     ``tokens`` int64 [W, T] is what the model reads. Weights that are given nothing, or only zeros, are not yielded, nor
@@ -141,7 +142,7 @@ def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tenso
     return windows(ids, WINDOWS, positions(checkpoint, WINDOW))
 
 
-def _unweighted() -> Generator[Step, None, dict[str, Tensor]]:
+def _unweighted() -> Generator[Progress, None, dict[str, Tensor]]:
     yield from ()
     return {}
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from studio.base.progress import Progress
 from studio.base.steps import relayed
 from studio.base.text import text
 from studio.checkpoint.checkpoint import Checkpoint
@@ -31,6 +32,14 @@ class Drift:
     def fraction(self) -> float:
         """How much of the work is done, 0 to 1; the floor is counted as if it were none."""
         return 0.0 if self.found is None else self.found.done / self.found.total
+
+    @property
+    def progress(self) -> Progress:
+        """Where the evaluation stands, with its figure once there is one; the floor comes last."""
+        if self.found is None:
+            return Progress("evaluate", 0, 1)
+        stage = "evaluate" if self.fraction < 1 or self.floor is None else "floor"
+        return Progress(stage, self.found.done, self.found.total, f"KLD {self.found.kld.mean:.4f}")
 
 
 def drift(checkpoint: Checkpoint, other: Predict, ids: Tensor, text: str = "") -> Generator[Drift, None, Drift]:

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from studio.base import json_cache
+from studio.base.progress import Progress
 from studio.base.settings import settings
+from studio.base.steps import relayed
 from studio.base.tensor_cache import Shelf
 from studio.calibration import activations
 from studio.calibration.texts import digest
@@ -22,9 +24,9 @@ from studio.calibration.token_weights import SEED, lots, rademacher_gradient
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind
 from studio.planning import layer_losses
-from studio.planning.layer_losses import Figures, Loss, Measured
+from studio.planning.layer_losses import Loss, Steps, calibrating
 from studio.quantization.scheme import Scheme
-from studio.runtime.block_model import BlockModel, Step
+from studio.runtime.block_model import BlockModel
 from studio.runtime.model import COMPUTE
 
 VERSION = 1
@@ -33,9 +35,7 @@ COSTS_BYTES = 256 << 20
 """What the kept costs of all models and texts may take on disk."""
 
 
-def measure(
-    checkpoint: Checkpoint, schemes: Sequence[Scheme], tokens: Tensor | None = None
-) -> Generator[Step | Measured, None, Figures]:
+def measure(checkpoint: Checkpoint, schemes: Sequence[Scheme], tokens: Tensor | None = None) -> Steps:
     """Return the predicted damage of every linear layer, nats a token, at once if it was measured before.
 
     ``tokens`` [W, T] is what the model reads, by default a short built-in text. Raises CheckpointError when the files
@@ -46,9 +46,9 @@ def measure(
     before = layer_losses.recall(file, checkpoint, schemes)
     if before is not None:
         return before
-    costs = yield from column_costs(checkpoint, tokens)
+    costs = yield from relayed(column_costs(checkpoint, tokens), calibrating)
     losses = {name: damage_loss(cost) for name, cost in costs.items()}
-    found = yield from layer_losses.figures(checkpoint, losses, schemes)
+    found = yield from layer_losses.figures(checkpoint, losses, schemes, "damage")
     json_cache.keep(file, found)
     return found
 
@@ -58,7 +58,7 @@ def damage_loss(cost: Tensor) -> Loss:
     return Loss(lambda rows: float(rows.square().sum(0) @ cost), lambda moved, _: moved)
 
 
-def column_costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict[str, Tensor]]:
+def column_costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Progress, None, dict[str, Tensor]]:
     """Yield while the model reads ``tokens`` [W, T]; return what an error of one in each column of a weight costs.
 
     fp32 [K], nats a token, by name; at once where it was found before. Layers that nothing comes to, or whose gradients
@@ -76,7 +76,7 @@ def column_costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None
     return found
 
 
-def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict[str, Tensor]]:
+def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Progress, None, dict[str, Tensor]]:
     model = BlockModel(checkpoint, COMPUTE)
     powers: dict[str, Tensor] = {}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.text import text
 from studio.chat.conversation import Turn
 from studio.runtime import machine
@@ -27,7 +27,7 @@ class ChatHandlers:
     @guarded
     def queue_talk(self, session: Session, language: str) -> Iterator[Updates]:
         """Send was pressed: say so at once, also while another visitor's job runs."""
-        session.begin("chat")
+        session.jobs.begin("chat")
         chat = self.page.chat
         yield {
             **{button: gr.update(interactive=False) for button in (chat.send, chat.regenerate, chat.edit)},
@@ -79,7 +79,7 @@ class ChatHandlers:
         shown: Updates = {}
         for item in paced(session.chat(prompt, sampling, system or "", int(kv_bits), again)):
             spoken = session.spoken or language
-            if isinstance(item, Event):
+            if isinstance(item, Progress):
                 yield {self.page.chat.notice: html.progress(item, spoken)}
             elif session.conversation.epoch == epoch:  # not cleared meanwhile
                 shown = updates.answers(self.page, session, before, Turn(prompt, item), spoken)
@@ -114,11 +114,11 @@ class ChatHandlers:
     @guarded
     def stop(self, session: Session, language: str) -> Iterator[Updates]:
         """Ask the answers to end."""
-        session.stop("chat")
+        session.jobs.stop("chat")
         yield {self.page.chat.stop: gr.update(interactive=False)}
 
     @guarded
     def clear(self, session: Session, language: str) -> Iterator[Updates]:
         """Forget the conversation."""
-        session.clear_chat()
+        session.conversation.forget()
         yield {**updates.conversation(self.page, session, language), self.page.chat.notice: ""}

@@ -56,7 +56,7 @@ def drift_panel(words: Words) -> DriftPanel:
 def shown(panel: DriftPanel, session: Session, language: str) -> dict[Block, Any]:
     """Return the panel at rest; without a compressed copy that writes text it is not there."""
     checkpoint = session.checkpoint
-    is_there = session.folder is not None and checkpoint is not None and checkpoint.can_chat
+    is_there = session.copy.folder is not None and checkpoint is not None and checkpoint.can_chat
     return {
         panel.box: gr.update(visible=is_there),
         **at_rest(panel),
@@ -77,9 +77,9 @@ def measured(panel: DriftPanel, session: Session, language: str) -> dict[Block, 
 def headline(session: Session, language: str) -> str:
     """Return the drift in a line; as long as not all is read it is hollow and has a "~"."""
     name = escape(text("drift.name", language))
-    drift = session.drift
+    drift = session.copy.drift
     if drift is None or drift.found is None:
-        none, predicted = escape(text("drift.none", language)), session.predicted_drift
+        none, predicted = escape(text("drift.none", language)), session.planner.predicted_drift
         if predicted is not None and session.is_current and session.choice.method is Method.NEAREST:
             none = escape(text("drift.predicted", language, kld=f"{predicted:.2g}"))
         return f'<p class="drift"><b>{name}</b> <span class="hint">{none}</span></p>'
@@ -104,7 +104,7 @@ def words_that_differ(same: float, language: str) -> str:
 
 def figures(session: Session, language: str) -> str:
     """Return every figure with its standard error, the floor, which text it was, and what others found on tasks."""
-    drift, compressed = session.drift, session.compressed
+    drift, compressed = session.copy.drift, session.copy.compressed
     if compressed is None:
         return ""
     parts = [] if drift is None or drift.found is None else [_table(drift, language), _source(drift, session, language)]
@@ -147,8 +147,8 @@ def _table(drift: Drift, language: str) -> str:
 
 def _source(drift: Drift, session: Session, language: str) -> str:
     assert drift.found is not None
-    assert session.compressed is not None
-    choice = session.compressed.plan.choice
+    assert session.copy.compressed is not None
+    choice = session.copy.compressed.plan.choice
     which = drift.text or text("drift.builtin_text", language)
     model = f"{choice.primary}, {choice.method}"
     return _hint(text("drift.source", language, model=model, tokens=f"{drift.found.tokens:,}", text=which))

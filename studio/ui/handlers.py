@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from studio.base.errors import Cancelled, UserError
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.text import preferred, text
 from studio.base.units import format_bytes
@@ -30,7 +30,7 @@ from studio.ui.updates import Updates
 
 def _begun(language: str) -> str:
     """Return what is shown until a job says where it stands: the first one's process takes seconds to be there."""
-    return html.progress(Event("begin"), language)
+    return html.progress(Progress("begin"), language)
 
 
 class Handlers:
@@ -84,14 +84,14 @@ class Handlers:
     @guarded
     def estimate(self, session: Session, language: str) -> Iterator[Updates]:
         """Read a few rows of each layer where they are, and draw the map from them."""
-        yield from self._filling(session, language, session.sample())
+        yield from self._filling(session, language, session.measurements.sample())
         # also where it was stopped
         yield updates.map_of(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
     @guarded
     def halt(self, session: Session, language: str) -> Iterator[Updates]:
         """End the sample; what it told so far stays on the map."""
-        session.stop("sample")
+        session.jobs.stop("sample")
         yield {self.page.map.halt: gr.update(visible=False)}
 
     @guarded
@@ -100,7 +100,7 @@ class Handlers:
         yield from self._filling(session, language, session.measure())
         yield updates.card(self.page, session, session.spoken or language)
 
-    def _filling(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
+    def _filling(self, session: Session, language: str, steps: Iterable[Progress]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""
         yield {self.page.model.notice: _begun(session.spoken or language)}
         painted = float("-inf")
@@ -159,7 +159,7 @@ class Handlers:
         if chosen == now and session.plan is not None:
             yield self._staleness(session, language)
             return
-        session.choose(chosen)
+        session.planner.choose(chosen)
         shown = self._planned(session, language)
         if mode != now.mode.value or group_size_fallback != now.group_size_fallback or method != now.method.value:
             shown |= updates.offered(self.page, session, language)
@@ -191,7 +191,7 @@ class Handlers:
         if not str(pattern or "").strip():
             yield {self.page.map.notice: html.notice(text("pin.pick_first", language), "error")}
             return
-        session.pin(str(pattern), None if scheme == "none" else Scheme.parse(str(scheme)))
+        session.planner.pin(str(pattern), None if scheme == "none" else Scheme.parse(str(scheme)))
         session.looked_at = str(pattern)
         card = updates.card(self.page, session, language)
         yield self._planned(session, language) | {self.page.map.notice: "", **card}
@@ -199,13 +199,13 @@ class Handlers:
     @guarded
     def unpin(self, session: Session, language: str) -> Iterator[Updates]:
         """Forget all pins."""
-        session.choose(replace(session.choice, pins=()))
+        session.planner.choose(replace(session.choice, pins=()))
         yield self._planned(session, language) | {self.page.map.notice: ""}
 
     @guarded
     def undo(self, session: Session, language: str) -> Iterator[Updates]:
         """Go back to the plan before this one."""
-        session.undo()
+        session.planner.undo()
         shown = self._planned(session, language) | {self.page.map.notice: ""}
         offered = updates.offered(self.page, session, language)
         yield updates.merged(shown, offered, updates.controls(self.page, session))
@@ -225,7 +225,7 @@ class Handlers:
     @guarded
     def queue_compress(self, session: Session, language: str) -> Iterator[Updates]:
         """Compress was pressed: say so at once, also while another visitor's job runs."""
-        session.begin("compress")
+        session.jobs.begin("compress")
         yield {
             self.page.plan.compress: gr.update(interactive=False),
             self.page.plan.cancel: gr.update(interactive=True),
@@ -243,7 +243,7 @@ class Handlers:
         for event in paced(session.compress()):
             yield {self.page.plan.progress: html.progress(event, session.spoken or language)}
         language = session.spoken or language
-        compressed = session.compressed
+        compressed = session.copy.compressed
         if compressed is None:  # another model was opened this moment
             yield updates.plan_at_rest(self.page, session) | {self.page.plan.progress: ""}
             return
@@ -266,7 +266,7 @@ class Handlers:
     @guarded
     def cancel(self, session: Session, language: str) -> Iterator[Updates]:
         """Ask the compression to end."""
-        session.stop("compress")
+        session.jobs.stop("compress")
         yield {self.page.plan.cancel: gr.update(interactive=False)}
 
     @guarded
@@ -274,7 +274,7 @@ class Handlers:
         """Make the one file and hand it to the browser."""
         yield updates.no_file(self.page) | {self.page.export.button: gr.update(interactive=False)}
         folder = own_folder(Path(get_upload_folder()))
-        steps = session.archive(folder)
+        steps = session.copy.archive(folder)
         for event in paced(steps):
             yield {self.page.export.progress: html.progress(event, session.spoken or language)}
         language = session.spoken or language

@@ -32,7 +32,7 @@ def is_as_nearest(session: Session, colour: Colour = "weight") -> bool:
     """
     if session.choice.method is Method.NEAREST or session.choice.mode.bits >= 8:
         return False
-    return colour != "weight" or session.compressed is None or not session.is_current
+    return colour != "weight" or session.copy.compressed is None or not session.is_current
 
 
 def weight_errors(session: Session) -> Mapping[str, float] | None:
@@ -43,11 +43,11 @@ def weight_errors(session: Session) -> Mapping[str, float] | None:
     """
     if session.plan is None:
         return None
-    if session.compressed is not None and session.is_current:
-        return session.compressed.relative_error
-    if not session.known.layers:
+    if session.copy.compressed is not None and session.is_current:
+        return session.copy.compressed.relative_error
+    if not session.model.known.layers:
         return None
-    return session.errors
+    return session.planner.errors
 
 
 def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Errors | None:
@@ -64,7 +64,7 @@ def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Er
         if not guessed and (found is None or not kept):
             return found
         return {**kept, **{name: each.error for name, each in guessed.items()}, **(found or {})}
-    figures = session.output_errors if colour == "output" else session.damages
+    figures = session.model.output_errors if colour == "output" else session.model.damages
     if not figures:
         return None
     measured = {
@@ -75,7 +75,7 @@ def errors_on_show(session: Session, found: Errors | None, colour: Colour) -> Er
     found = kept | {name: error for name, error in measured.items() if error is not None}
     if colour == "output":
         return found
-    whole = session.predicted_drift
+    whole = session.planner.predicted_drift
     return None if whole is None else {name: damage / (whole or 1.0) for name, damage in found.items()}
 
 
@@ -147,11 +147,11 @@ def layer_card(session: Session, pattern: str, language: str) -> str:
     first = taken[0].layer
     now = ", ".join(dict.fromkeys(scheme_name(a.scheme, language) for a in taken))
     heading = text("pin.card", language, count=len(taken), shape=shape_name(first.shape), scheme=now)
-    known = session.known.layers.get(first.name)
-    outputs = session.output_errors.get(first.name, {})
-    lines_of = [session.damages.get(a.layer.name, {}) for a in taken]
+    known = session.model.known.layers.get(first.name)
+    outputs = session.model.output_errors.get(first.name, {})
+    lines_of = [session.model.damages.get(a.layer.name, {}) for a in taken]
     damages = {name: sum(line[name] for line in lines_of) for name in lines_of[0] if all(name in x for x in lines_of)}
-    sampled = session.sampled.get(first.name)
+    sampled = session.model.sampled.get(first.name)
     errors = {name: about(found, language) for name, found in sampled.errors.items()} if sampled is not None else {}
     errors |= {name: f"{error:.2%}" for name, error in known.errors.items()} if known is not None else {}
     if not errors:

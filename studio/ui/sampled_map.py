@@ -19,8 +19,8 @@ Estimates = Mapping[str, Interval]
 def estimates(session: Session, measured: Mapping[str, float] | None) -> dict[str, Interval]:
     """Return the estimate of each layer in the plan's scheme that is sampled and not among the ``measured``."""
     found = {}
-    for a in session.plan.assignments if session.plan is not None and session.sampled else ():
-        line = session.sampled.get(a.layer.name)
+    for a in session.plan.assignments if session.plan is not None and session.model.sampled else ():
+        line = session.model.sampled.get(a.layer.name)
         if line is not None and str(a.scheme) in line.errors and a.layer.name not in (measured or {}):
             found[a.layer.name] = line.errors[str(a.scheme)]
     return found
@@ -39,7 +39,7 @@ def is_offered(session: Session, measured: Mapping[str, float] | None) -> bool:
 def offer(session: Session, language: str) -> str:
     """Return what the button says: what will be read, before it is."""
     whole = 0 if session.checkpoint is None else session.checkpoint.source_bytes
-    read = format_bytes(session.sample_bytes)
+    read = format_bytes(session.model.sample_bytes)
     return text("map.estimate_button", language, read=read, all=format_bytes(whole))
 
 

@@ -174,10 +174,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], M
         session = Session(paths=True, workspace=tmp_path_factory.mktemp("workspace"))
         sessions.append(session)
         checkpoint = finish(session.open(str(source)))
-        session.choose(Choice.of("int4_asym", -1, 1, "int8_asym"))
+        session.planner.choose(Choice.of("int4_asym", -1, 1, "int8_asym"))
         finish(session.compress())
-        assert session.folder is not None
-        return Made(source, checkpoint, session, session.folder)
+        assert session.copy.folder is not None
+        return Made(source, checkpoint, session, session.copy.folder)
 
     yield make
     for session in sessions:
@@ -436,10 +436,10 @@ def test_experts_kept_at_16_bits_are_as_they_were(
 ) -> None:
     session = Session(paths=True, workspace=copied(family) / "workspace")
     checkpoint = finish(session.open(str(made(family).source)))
-    session.choose(Choice.of("int4_asym", -1, 0.05, backup))
+    session.planner.choose(Choice.of("int4_asym", -1, 0.05, backup))
     finish(session.compress())
-    assert session.folder is not None
-    kept = dict(load_compressed(session.folder).named_parameters())
+    assert session.copy.folder is not None
+    kept = dict(load_compressed(session.copy.folder).named_parameters())
     original = dict(load_original(checkpoint).named_parameters())
     experts = [layer.name for layer in checkpoint.layers if len(layer.shape) == 3 and layer.kind is Kind.LINEAR]
     assert any(name in kept for name in experts) == (backup == "none")
@@ -458,7 +458,7 @@ def test_values_that_are_no_numbers_are_named(copied: Callable[[str], Path], fam
     changed(folder, **{layer.source: tensor})
     session = Session(paths=True, workspace=folder / "workspace")
     finish(session.open(str(folder)))
-    session.choose(Choice.of("int4_asym", -1, 1, "int8_asym"))
+    session.planner.choose(Choice.of("int4_asym", -1, 1, "int8_asym"))
     with pytest.raises(UserError) as caught:
         finish(session.compress())
     assert (caught.value.key, caught.value.values) == ("not_finite", {"tensor": layer.source})
@@ -490,12 +490,12 @@ def test_fp8_experts_and_projections_are_read(made: Callable[[str], Made], copie
     assert distance(checkpoint.read(layer, 60, 140), made("mixtral").checkpoint.read(before, 60, 140)) < 0.05
     session = Session(paths=True, workspace=folder / "workspace")
     finish(session.open(str(folder)))
-    session.choose(Choice.of("int8_asym", -1, 1, "int8_asym"))
+    session.planner.choose(Choice.of("int8_asym", -1, 1, "int8_asym"))
     finish(session.compress())
-    assert session.folder is not None
-    exported = json.loads((session.folder / "config.json").read_text())
+    assert session.copy.folder is not None
+    exported = json.loads((session.copy.folder / "config.json").read_text())
     assert exported["quantization_config"] == {"quant_method": "quantization-studio"}
-    assert distance(logits(load_compressed(session.folder)), logits(load_original(checkpoint))) < 0.05
+    assert distance(logits(load_compressed(session.copy.folder)), logits(load_original(checkpoint))) < 0.05
     session.close()
 
 
@@ -522,10 +522,10 @@ def test_mxfp4_experts_are_read(made: Callable[[str], Made], copied: Callable[[s
     assert torch.equal(checkpoint.read(layer, 30, 70), values[layer.name].mT.reshape(layer.matrix)[30:70])
     session = Session(paths=True, workspace=folder / "workspace")
     finish(session.open(str(folder)))
-    session.choose(Choice.of("int8_asym", -1, 1, "int8_asym"))
+    session.planner.choose(Choice.of("int8_asym", -1, 1, "int8_asym"))
     finish(session.compress())
-    assert session.folder is not None
-    assert distance(logits(load_compressed(session.folder)), logits(load_original(checkpoint))) < 0.05
+    assert session.copy.folder is not None
+    assert distance(logits(load_compressed(session.copy.folder)), logits(load_original(checkpoint))) < 0.05
     session.close()
 
 

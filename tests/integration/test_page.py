@@ -12,14 +12,17 @@ import pytest
 from gradio.blocks import Block
 
 from studio.base.errors import UserError
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.text import LANGUAGES, text
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.evaluation import evaluate
 from studio.evaluation.questions import Question
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
+from studio.session.compressed_copy import CompressedCopy
+from studio.session.measurements import Measurements
 from studio.session.session import Session
+from studio.session.texts import Texts
 from studio.ui import panels, updates
 from studio.ui.chat_handlers import ChatHandlers
 from studio.ui.drift_handlers import DriftHandlers
@@ -56,6 +59,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "WINDOWS", 2)
     monkeypatch.setattr(evaluate, "questions", lambda: (Question("The capital of France is", ("Paris", "Rome"), 0),))
+
+
+OWNERS = {"archive": CompressedCopy, "sample": Measurements, "calibrate_on": Texts, "evaluate_on": Texts}
+"""The part of a session that does a job, where it is not the session."""
 
 
 class Visitor:
@@ -147,7 +154,7 @@ def test_what_is_being_measured_is_not_said_to_wait_for_files(
     visitor.do("open_model", models["second"])
     checkpoint = visitor.session.checkpoint
     assert checkpoint is not None
-    visitor.session.checkpoint = replace(checkpoint, folder=None)
+    visitor.session.model.checkpoint = replace(checkpoint, folder=None)
     visitor.do("paint", colour)
     assert text(f"map.{colour}_waits") in visitor.says(title)
 
@@ -224,13 +231,13 @@ def test_files_that_came_before_an_error_are_known_to_be_here(
 ) -> None:
     here = visitor.session.checkpoint
     assert here is not None
-    visitor.session.checkpoint = replace(here, folder=None)
+    visitor.session.model.checkpoint = replace(here, folder=None)
     visitor.do("speak")
     assert text("model.note_headers") in visitor.says(visitor.page.model.facts)
 
-    def fetched_then_full(session: Session) -> Iterator[Event]:
-        yield Event("download", 1.0)
-        session.checkpoint = here
+    def fetched_then_full(session: Session) -> Iterator[Progress]:
+        yield Progress("download", 1, 1)
+        session.model.checkpoint = here
         raise UserError("export_disk_full", path="there")
 
     monkeypatch.setattr(Session, "compress", fetched_then_full)
@@ -248,10 +255,10 @@ def test_drift_that_still_holds_is_kept(visitor: Visitor, models: dict[str, str]
     visitor.do("take_text", str(tmp_path / "mine.txt"))
     visitor.compress()
     visitor.do("measure_drift")
-    measured, said = visitor.session.drift, visitor.says(headline)
+    measured, said = visitor.session.copy.drift, visitor.says(headline)
     assert measured is not None
     assert measured.is_whole
-    visitor.conversation("Hello")
+    visitor.talk("Hello")
 
     visitor.compress()  # the plan that it is of
     assert text("plan.unchanged") in visitor.says(visitor.page.plan.progress)
@@ -259,16 +266,16 @@ def test_drift_that_still_holds_is_kept(visitor: Visitor, models: dict[str, str]
     choose(visitor, Choice(group_size=32))
     choose(visitor, Choice())
     assert visitor.says(visitor.page.plan.progress) == ""
-    assert (visitor.session.drift, visitor.says(headline)) == (measured, said)
+    assert (visitor.session.copy.drift, visitor.says(headline)) == (measured, said)
     assert len(visitor.session.conversation.turns) == 1
 
     choose(visitor, Choice(group_size=32))
     visitor.compress()
-    assert visitor.session.drift is None
+    assert visitor.session.copy.drift is None
     assert "KLD 0" not in visitor.says(headline)
     choose(visitor, Choice())
     visitor.compress()
-    assert (visitor.session.drift, visitor.says(headline)) == (measured, said)
+    assert (visitor.session.copy.drift, visitor.says(headline)) == (measured, said)
 
 
 def test_a_model_that_is_merely_left_changes_nothing(visitor: Visitor, models: dict[str, str]) -> None:
@@ -286,17 +293,17 @@ def test_a_message_that_is_refused_stays_in_the_box(visitor: Visitor, is_compres
     if is_compressed:
         visitor.compress()
     prompt, columns = visitor.page.chat.prompt, (visitor.page.chat.original, visitor.page.chat.compressed)
-    visitor.conversation("Hello")
+    visitor.talk("Hello")
     assert visitor.shown[prompt]["value"] == ""
     before = [visitor.shown[column]["value"] for column in columns]
     for refused, said in (("Paris " * 300, "256"), ("x" * 100_001, "100,001"), (" \n", text("error.empty_prompt"))):
-        visitor.conversation(refused)
+        visitor.talk(refused)
         assert visitor.shown[prompt]["value"] == refused
         assert [visitor.shown[column]["value"] for column in columns] == before
         assert said in visitor.says(visitor.page.chat.notice) + visitor.says(visitor.page.chat.original_stats)
         assert visitor.shown[visitor.page.chat.send]["interactive"]
     assert len(visitor.session.conversation.turns) == 1
-    visitor.conversation("Hello")
+    visitor.talk("Hello")
     assert visitor.shown[prompt]["value"] == ""
 
 
@@ -308,12 +315,12 @@ def test_what_is_typed_while_both_answer_stays(visitor: Visitor) -> None:
 
 
 def test_a_last_message_that_cannot_be_replaced_is_still_to_be(visitor: Visitor) -> None:
-    visitor.conversation("Hello")
+    visitor.talk("Hello")
     visitor.do("edit")
-    visitor.conversation("Paris " * 300)
+    visitor.talk("Paris " * 300)
     assert visitor.session.conversation.is_editing
     assert text("chat.editing") in visitor.says(visitor.page.chat.notice)
-    visitor.conversation("Hello again")
+    visitor.talk("Hello again")
     assert [turn.prompt for turn in visitor.session.conversation.turns] == ["Hello again"]
     assert visitor.says(visitor.page.chat.notice) == ""
 
@@ -334,7 +341,7 @@ def test_what_is_typed_wrongly_can_be_corrected(visitor: Visitor) -> None:
 def test_half_a_character_is_shown_as_none(visitor: Visitor) -> None:
     """It has no UTF-8, in which Gradio sends everything: the page would hear nothing any more."""
     half = "\ud800/x*"
-    visitor.conversation(half)
+    visitor.talk(half)
     visitor.do("pick", Picked(half))
     for name, inputs in (("open_model", ()), ("describe", ()), ("pin", ("none",)), ("fetch_text", ())):
         visitor.do(name, half, *inputs)
@@ -366,11 +373,11 @@ def test_something_is_said_before_a_job_says_anything(
     component = attrgetter(place)(visitor.page)
     said: list[str] = []
 
-    def heard(*_: object) -> Iterator[Event]:
+    def heard(*_: object) -> Iterator[Progress]:
         said.append(visitor.says(component))
         yield from ()
 
-    monkeypatch.setattr(Session, job, heard if name == job else lambda *_: list(heard()))
+    monkeypatch.setattr(OWNERS.get(job, Session), job, heard if name == job else lambda *_: list(heard()))
     visitor.shown[component] = {"value": ""}
     visitor.do(name, *(() if name == job else ("a/b",)))
     assert "notice" in said[0]
@@ -379,11 +386,11 @@ def test_something_is_said_before_a_job_says_anything(
 # errors
 
 
-def ends(error: BaseException) -> Callable[..., Iterator[Event]]:
+def ends(error: BaseException) -> Callable[..., Iterator[Progress]]:
     """Return a job that ends so."""
 
-    def job(*_: object) -> Iterator[Event]:
-        yield Event("load")
+    def job(*_: object) -> Iterator[Progress]:
+        yield Progress("load")
         raise error
 
     return job
@@ -395,15 +402,15 @@ def test_every_button_comes_back_whatever_happens(
 ) -> None:
     page = visitor.page
     visitor.compress()
-    visitor.conversation("Hello")
+    visitor.talk("Hello")
     for job in ("compress", "chat", "archive", "measure_drift", "sample", "measure"):
-        monkeypatch.setattr(Session, job, ends(error))
+        monkeypatch.setattr(OWNERS.get(job, Session), job, ends(error))
     choose(visitor, Choice(group_size=32))
     sentence = error.sentence() if isinstance(error, UserError) else text("error.unexpected")
 
     visitor.compress()
     assert sentence in visitor.says(page.plan.progress)
-    visitor.conversation("Hello again")
+    visitor.talk("Hello again")
     assert sentence in visitor.says(page.chat.notice)
     visitor.do("queue_talk")
     visitor.do("regenerate", "", *SAMPLING)

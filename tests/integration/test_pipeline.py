@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from studio.base.errors import Cancelled, CheckpointError, ModelError, PromptError, ResourceError, UserError
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.units import format_bytes
 from studio.chat import answer as chat_module
 from studio.chat import columns as columns_module
@@ -49,8 +49,8 @@ from studio.quantization.scheme import Scheme
 from studio.runtime.decoder import Decoder, open_compressed, open_original
 from studio.runtime.model import load_compressed, load_original, load_tokenizer, weight_bytes
 from studio.runtime.sampling import Sampling
-from studio.session import session as session_module
 from studio.session.session import Session
+from studio.session.shared import Shared
 from tests.conftest import ARCHITECTURES, save_tiny_model
 from tests.steps import finish
 
@@ -72,7 +72,7 @@ INT4 = Choice.of(*CHOICES["int4_asym-g32"])
 MIXED = Choice.of(*CHOICES["int4_asym-g64-0.5-none"])
 
 
-def until(steps: Iterator[Event], stage: str) -> Event:
+def until(steps: Iterator[Progress], stage: str) -> Progress:
     """Run a job up to the first event of ``stage``."""
     return next(event for event in steps if event.stage == stage)
 
@@ -110,8 +110,17 @@ def workspace(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def session(workspace: Path) -> Iterator[Session]:
-    visitor = Session(paths=True, workspace=workspace)
+def pool() -> Iterator[Pool]:
+    """A pool with nothing in it."""
+    empty = Pool()
+    yield empty
+    for key in list(empty._models):
+        empty.drop(key)
+
+
+@pytest.fixture
+def session(workspace: Path, pool: Pool) -> Iterator[Session]:
+    visitor = Session(Shared(pool), paths=True, workspace=workspace)
     yield visitor
     visitor.close()
 
@@ -161,10 +170,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, st
         session = Session(paths=True, workspace=tmp_path_factory.mktemp("workspace"))
         sessions.append(session)
         checkpoint = finish(session.open(str(source(architecture))))
-        session.choose(Choice.of(*CHOICES[choice]))
+        session.planner.choose(Choice.of(*CHOICES[choice]))
         finish(session.compress())
-        assert session.folder is not None
-        return Made(checkpoint, session.choice, session, session.folder)
+        assert session.copy.folder is not None
+        return Made(checkpoint, session.choice, session, session.copy.folder)
 
     yield make
     for session in sessions:
@@ -243,7 +252,7 @@ def test_the_file_holds_exactly_the_bytes_of_the_plan(
     made: Callable[[str, str], Made], architecture: str, choice: str
 ) -> None:
     one = made(architecture, choice)
-    planned = make_plan(one.source.layers, one.choice, one.session.scores)
+    planned = make_plan(one.source.layers, one.choice, one.session.model.scores)
     assert planned.is_exact
     assert tensor_bytes(one.folder / PACKED) == planned.compressed_bytes
     assert sum(planned.breakdown.values()) == planned.compressed_bytes
@@ -325,8 +334,8 @@ def real(builtin: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Itera
         session = Session(workspace=tmp_path_factory.mktemp("workspace"))
         sessions.append(session)
         finish(session.open("builtin"))
-        finish(session.survey())
-        session.choose(Choice.of(mode, 64, ratio, "int8_asym"))
+        finish(session.measurements.survey())
+        session.planner.choose(Choice.of(mode, 64, ratio, "int8_asym"))
         finish(session.compress())
         return session
 
@@ -346,10 +355,10 @@ def test_the_builtin_model_takes_the_bytes_it_should(
 ) -> None:
     session = real(mode, ratio)
     assert session.plan is not None
-    assert session.folder is not None
+    assert session.copy.folder is not None
     assert session.plan.is_exact
     assert session.plan.original_bytes == 269_030_016
-    assert session.plan.compressed_bytes == tensor_bytes(session.folder / PACKED) == REAL[mode, ratio]
+    assert session.plan.compressed_bytes == tensor_bytes(session.copy.folder / PACKED) == REAL[mode, ratio]
 
 
 @pytest.mark.real
@@ -371,7 +380,7 @@ def test_the_builtin_model_is_in_memory_in_packed_form_only(
 @pytest.mark.real
 def test_both_columns_know_the_capital_of_france(real: Callable[[str, float], Session]) -> None:
     session = real("int8_asym", 1.0)
-    session.clear_chat()
+    session.conversation.forget()
     answers = ask(session, QUESTION, Sampling(max_new_tokens=32))
     for reply in answers.replies:
         assert "Paris" in reply.text
@@ -388,7 +397,7 @@ def test_the_likeliest_answer_is_always_the_same(
     session = real(mode, ratio)
     texts = []
     for _ in range(2):
-        session.clear_chat()
+        session.conversation.forget()
         texts.append([reply.text for reply in ask(session, "Count from one to ten.").replies])
     assert texts[0] == texts[1]
     assert all(texts[0])
@@ -400,9 +409,9 @@ def test_every_checksum_of_the_recipe_is_that_of_its_file(
     real: Callable[[str, float], Session], mode: str, ratio: float
 ) -> None:
     session = real(mode, ratio)
-    assert session.folder is not None
-    recipe = read_recipe(session.folder)
-    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in session.folder.iterdir()}
+    assert session.copy.folder is not None
+    recipe = read_recipe(session.copy.folder)
+    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in session.copy.folder.iterdir()}
     assert recipe.sha256 == {name: sums[name] for name in sums.keys() - {"recipe.json", "README.md"}}
     assert recipe.choices.mode == mode
     assert recipe.choices.ratio == ratio
@@ -417,17 +426,17 @@ def test_the_archive_unpacked_elsewhere_is_the_same_model(
     real: Callable[[str, float], Session], mode: str, ratio: float, tmp_path: Path
 ) -> None:
     session = real(mode, ratio)
-    assert session.folder is not None
-    file = finish(session.archive(tmp_path / "download"))
+    assert session.copy.folder is not None
+    file = finish(session.copy.archive(tmp_path / "download"))
     assert files(tmp_path / "download") == {Path(file.name)}
     with zipfile.ZipFile(file) as archive:
         assert archive.testzip() is None
         archive.extractall(tmp_path / "elsewhere")
-    folder = tmp_path / "elsewhere" / session.folder.name
-    assert files(folder) == files(session.folder)
+    folder = tmp_path / "elsewhere" / session.copy.folder.name
+    assert files(folder) == files(session.copy.folder)
     assert tensor_bytes(folder / PACKED) == REAL[mode, ratio]
-    assert torch.equal(logits(load_compressed(folder), 16), logits(load_compressed(session.folder), 16))
-    session.clear_chat()
+    assert torch.equal(logits(load_compressed(folder), 16), logits(load_compressed(session.copy.folder), 16))
+    session.conversation.forget()
     column = compressed_column(folder)
     *_, reply = answer(column.open(), [{"role": "user", "content": QUESTION}], SHORT)
     assert reply.text == ask(session).replies[1].text != ""
@@ -441,7 +450,7 @@ def test_progress_never_pauses_for_half_a_second_of_work(builtin: Checkpoint, wo
     """Seconds of this thread, so that whatever else the machine does is not counted."""
     session = Session(workspace=workspace)
     finish(session.open("builtin"))
-    session.choose(Choice.of("nf4", 64, 1, "int8_asym"))
+    session.planner.choose(Choice.of("nf4", 64, 1, "int8_asym"))
     began = time.thread_time()
     gaps, fractions, details = [], [], set()
     for event in session.compress():
@@ -456,47 +465,47 @@ def test_progress_never_pauses_for_half_a_second_of_work(builtin: Checkpoint, wo
 
 
 def test_an_estimate_becomes_exact_by_compressing(opened: Session) -> None:
-    assert not opened.choose(MIXED).is_exact
+    assert not opened.planner.choose(MIXED).is_exact
     compressed = finish(opened.compress())
     assert compressed.plan.is_exact
-    assert opened.folder is not None
-    assert tensor_bytes(opened.folder / PACKED) == compressed.plan.compressed_bytes
+    assert opened.copy.folder is not None
+    assert tensor_bytes(opened.copy.folder / PACKED) == compressed.plan.compressed_bytes
     again = Session(paths=True)
     finish(again.open(opened.checkpoint.name))  # type: ignore[union-attr]
-    assert again.choose(MIXED).is_exact
+    assert again.planner.choose(MIXED).is_exact
 
 
 @pytest.mark.parametrize("stage", ["rank", "compress"])
 def test_stop_ends_a_compression_and_leaves_nothing(opened: Session, workspace: Path, stage: str) -> None:
-    opened.choose(MIXED)
+    opened.planner.choose(MIXED)
     steps = opened.compress()
     until(steps, stage)
-    opened.stop("compress")
+    opened.jobs.stop("compress")
     with pytest.raises(Cancelled):
         finish(steps)
     assert files(workspace) == set()
-    assert opened.compressed is None
+    assert opened.copy.compressed is None
     assert finish(opened.compress()).plan.choice == MIXED
     assert all(reply.tokens for reply in ask(opened).replies)
 
 
 @pytest.mark.parametrize("stage", ["rank", "compress", "finish"])
 def test_closing_a_compression_leaves_nothing(opened: Session, workspace: Path, stage: str) -> None:
-    opened.choose(MIXED)
+    opened.planner.choose(MIXED)
     steps = opened.compress()
     until(steps, stage)
     steps.close()
     assert files(workspace) == set()
-    assert opened.compressed is None
+    assert opened.copy.compressed is None
     finish(opened.compress())
     assert all(reply.tokens for reply in ask(opened).replies)
 
 
 def test_a_new_copy_takes_the_place_of_the_old_one(opened: Session, workspace: Path) -> None:
-    opened.choose(INT8)
+    opened.planner.choose(INT8)
     finish(opened.compress())
-    before = opened.folder
-    opened.choose(INT4)
+    before = opened.copy.folder
+    opened.planner.choose(INT4)
     assert not opened.is_current
     finish(opened.compress())
     assert opened.is_current
@@ -506,28 +515,28 @@ def test_a_new_copy_takes_the_place_of_the_old_one(opened: Session, workspace: P
 
 
 def test_a_job_that_fails_keeps_the_copy_before_it(opened: Session, model: Path, tmp_path: Path) -> None:
-    opened.choose(INT8)
+    opened.planner.choose(INT8)
     first = finish(opened.compress())
     kept, said = files(tmp_path / "workspace"), ask(opened).replies[1].text
-    opened.choose(INT4)
+    opened.planner.choose(INT4)
     os.truncate(model / WEIGHTS, 60_000)
     with pytest.raises(CheckpointError) as caught:
         finish(opened.compress())
     assert caught.value.key == "damaged_file"
-    assert opened.compressed is first
+    assert opened.copy.compressed is first
     assert files(tmp_path / "workspace") == kept
-    opened.clear_chat()
+    opened.conversation.forget()
     assert ask(opened).replies[1].text == said
-    assert finish(opened.archive(tmp_path / "download")).name == "tiny-int8_asym.zip"
+    assert finish(opened.copy.archive(tmp_path / "download")).name == "tiny-int8_asym.zip"
 
 
 def test_a_model_that_cannot_be_opened_keeps_the_one_before_it(opened: Session) -> None:
-    opened.choose(INT8)
+    opened.planner.choose(INT8)
     finish(opened.compress())
-    before = (opened.checkpoint, opened.plan, opened.compressed, opened.folder)
+    before = (opened.checkpoint, opened.plan, opened.copy.compressed, opened.copy.folder)
     with pytest.raises(ModelError):
         finish(opened.open("no such model"))
-    assert (opened.checkpoint, opened.plan, opened.compressed, opened.folder) == before
+    assert (opened.checkpoint, opened.plan, opened.copy.compressed, opened.copy.folder) == before
     assert all(reply.tokens for reply in ask(opened).replies)
 
 
@@ -554,16 +563,16 @@ def test_a_disk_that_fills_up_while_the_folder_is_made_leaves_nothing(
 def test_a_disk_that_fills_up_while_archiving_leaves_nothing(opened: Session, tmp_path: Path) -> None:
     finish(opened.compress())
     with largest_file(50_000), pytest.raises(ResourceError) as caught:
-        finish(opened.archive(tmp_path / "download"))
+        finish(opened.copy.archive(tmp_path / "download"))
     assert caught.value.key == "export_disk_full"
     assert files(tmp_path / "download") == set()
-    assert zipfile.is_zipfile(finish(opened.archive(tmp_path / "download")))
+    assert zipfile.is_zipfile(finish(opened.copy.archive(tmp_path / "download")))
 
 
 def test_a_disk_that_is_too_small_is_found_before_the_work(
     opened: Session, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 64 << 20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 64 << 20))
     steps = opened.compress()
     with pytest.raises(ResourceError) as caught:
         until(steps, "compress")
@@ -575,29 +584,25 @@ def test_a_disk_that_is_too_small_is_found_before_the_work(
 @pytest.mark.parametrize("how", ["stop", "close"])
 def test_an_archive_that_is_cancelled_leaves_nothing(opened: Session, tmp_path: Path, how: str) -> None:
     finish(opened.compress())
-    steps = opened.archive(tmp_path / "download")
+    steps = opened.copy.archive(tmp_path / "download")
     until(steps, "export")
     if how == "stop":
-        opened.stop("export")
+        opened.jobs.stop("export")
         with pytest.raises(Cancelled):
             next(steps)
     else:
         steps.close()
     assert files(tmp_path / "download") == set()
-    assert finish(opened.archive(tmp_path / "download")).is_file()
+    assert finish(opened.copy.archive(tmp_path / "download")).is_file()
 
 
 def test_there_is_no_archive_before_a_compression(opened: Session, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        finish(opened.archive(tmp_path / "download"))
+        finish(opened.copy.archive(tmp_path / "download"))
     assert caught.value.key == "nothing_compressed"
 
 
-def test_a_session_that_ends_takes_its_files_and_its_model_along(
-    opened: Session, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pool = Pool()
-    monkeypatch.setattr(session_module, "POOL", pool)
+def test_a_session_that_ends_takes_its_files_and_its_model_along(opened: Session, workspace: Path, pool: Pool) -> None:
     finish(opened.compress())
     ask(opened)
     assert len(pool._models) == 2
@@ -607,17 +612,17 @@ def test_a_session_that_ends_takes_its_files_and_its_model_along(
 
 
 def test_stop_means_one_job_and_not_another(opened: Session, tmp_path: Path) -> None:
-    opened.stop("chat")
+    opened.jobs.stop("chat")
     finish(opened.compress())
-    opened.begin("chat")  # as Send does
-    opened.stop("compress")
-    assert finish(opened.archive(tmp_path / "download")).is_file()
+    opened.jobs.begin("chat")  # as Send does
+    opened.jobs.stop("compress")
+    assert finish(opened.copy.archive(tmp_path / "download")).is_file()
     assert errors(ask(opened)) == [None, None]
 
 
 def test_stop_is_heard_by_an_answer_that_has_not_begun(opened: Session) -> None:
-    opened.begin("chat")
-    opened.stop("chat")
+    opened.jobs.begin("chat")
+    opened.jobs.stop("chat")
     with pytest.raises(Cancelled):
         ask(opened)
     assert errors(ask(opened)) == [None]  # asked anew
@@ -773,7 +778,7 @@ def test_weights_that_are_no_numbers_are_refused(
     weights[name].view(-1)[5] = value
     save_file(weights, model / WEIGHTS)
     finish(session.open(str(model)))
-    session.choose(Choice.of(*CHOICES[choice]))
+    session.planner.choose(Choice.of(*CHOICES[choice]))
     if value == 3e38 and name == "model.norm.weight":
         finish(session.compress())
         return
@@ -821,10 +826,10 @@ TAMPERED: dict[str, tuple[Change, str]] = {
 @pytest.fixture
 def exported(opened: Session, tmp_path: Path) -> Path:
     """A copy of what a session exports."""
-    opened.choose(INT4)
+    opened.planner.choose(INT4)
     finish(opened.compress())
-    assert opened.folder is not None
-    return Path(shutil.copytree(opened.folder, tmp_path / "exported"))
+    assert opened.copy.folder is not None
+    return Path(shutil.copytree(opened.copy.folder, tmp_path / "exported"))
 
 
 @pytest.mark.parametrize(("change", "key"), TAMPERED.values(), ids=TAMPERED.keys())
@@ -966,7 +971,7 @@ def errors(answers: Answers) -> list[str | None]:
 @pytest.fixture
 def talking(opened: Session) -> Session:
     """A session with both columns ready."""
-    opened.choose(INT8)
+    opened.planner.choose(INT8)
     finish(opened.compress())
     return opened
 
@@ -989,7 +994,7 @@ def test_a_prompt_with_nothing_in_it_is_refused(talking: Session, prompt: str) -
     with pytest.raises(PromptError) as caught:
         ask(talking, prompt)
     assert caught.value.key == "empty_prompt"
-    assert talking.conversations == ([], [])
+    assert talking.conversation.columns == ([], [])
 
 
 def test_a_prompt_of_a_book_is_refused_before_it_is_read(talking: Session) -> None:
@@ -1009,7 +1014,7 @@ def test_a_prompt_longer_than_the_context_is_refused_and_a_shorter_one_answered(
     assert answers.replies[0].error is not None
     assert answers.replies[0].error.values["context"] == 64
     assert int(str(answers.replies[0].error.values["tokens"])) > 100
-    assert session.conversations == ([], [])
+    assert session.conversation.columns == ([], [])
     assert errors(ask(session, "one")) == [None, None]
 
 
@@ -1034,7 +1039,7 @@ def test_a_template_without_end_is_stopped_and_the_next_prompt_answered(
     began = time.monotonic()
     assert errors(ask(session)) == ["template_endless"] * 2
     assert SECONDS <= time.monotonic() - began < 2 * (SECONDS * PATIENCE + 1)
-    assert session.conversations == ([], [])
+    assert session.conversation.columns == ([], [])
     finish(session.open(str(good)))
     assert errors(ask(session)) == [None]
 
@@ -1057,7 +1062,7 @@ def test_a_template_that_fails_is_one_sentence(opened: Session, model: Path, tem
     assert reply.error is not None
     assert reply.error.key == "template_failed"
     assert "Traceback" not in reply.error.sentence()
-    assert opened.conversations == ([], [])
+    assert opened.conversation.columns == ([], [])
 
 
 def test_without_a_template_the_prompt_is_completed(opened: Session, model: Path) -> None:
@@ -1074,35 +1079,33 @@ def test_without_a_tokenizer_each_column_says_so(opened: Session, model: Path, w
         file.unlink()
     finish(opened.compress())
     assert errors(ask(opened)) == ["no_tokenizer"] * 2
-    assert opened.conversations == ([], [])
+    assert opened.conversation.columns == ([], [])
     assert all("tiny-" in str(path) for path in files(workspace))
 
 
 def test_a_column_that_fails_says_why_and_the_other_answers(talking: Session) -> None:
-    assert talking.folder is not None
-    (talking.folder / PACKED).unlink()
+    assert talking.copy.folder is not None
+    (talking.copy.folder / PACKED).unlink()
     answers = ask(talking)
     assert errors(answers) == [None, "missing_file"]
     assert answers.replies[0].tokens == SHORT.max_new_tokens
     assert answers.weight_bytes[1] is None
-    assert [len(said) for said in talking.conversations] == [2, 0]
+    assert [len(said) for said in talking.conversation.columns] == [2, 0]
 
 
 def test_stop_ends_an_answer_early_and_the_conversation_keeps_the_part(talking: Session) -> None:
     steps = talking.chat(QUESTION, Sampling(max_new_tokens=200, repetition_penalty=1.5))
     for item in steps:
         if isinstance(item, Answers) and item.replies[1].tokens >= 3:
-            talking.stop("chat")
+            talking.jobs.stop("chat")
             last = item
     assert all(reply.tokens < 6 and not reply.ended for reply in last.replies)
-    for said, reply in zip(talking.conversations, last.replies, strict=True):
+    for said, reply in zip(talking.conversation.columns, last.replies, strict=True):
         assert [turn["content"] for turn in said] == [QUESTION, reply.text]
     assert errors(ask(talking)) == [None, None]
 
 
-def test_a_visitor_who_leaves_ends_the_answers(talking: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool()
-    monkeypatch.setattr(session_module, "POOL", pool)
+def test_a_visitor_who_leaves_ends_the_answers(talking: Session, pool: Pool) -> None:
     steps = talking.chat(QUESTION, SHORT)
     until_answers(steps)
     assert {held.users for held in pool._models.values()} == {1}
@@ -1110,14 +1113,14 @@ def test_a_visitor_who_leaves_ends_the_answers(talking: Session, monkeypatch: py
     assert {held.users for held in pool._models.values()} == {0}
 
 
-def until_answers(steps: Iterator[Event | Answers]) -> Answers:
+def until_answers(steps: Iterator[Progress | Answers]) -> Answers:
     return next(item for item in steps if isinstance(item, Answers) and all(reply.tokens for reply in item.replies))
 
 
 def test_the_second_prompt_sees_the_first_and_each_columns_own_answer(talking: Session, model: Path) -> None:
     tokenizer, another = load_tokenizer(model), "And of Italy?"
     first, second = ask(talking), ask(talking, another)
-    for said, before, after in zip(talking.conversations, first.replies, second.replies, strict=True):
+    for said, before, after in zip(talking.conversation.columns, first.replies, second.replies, strict=True):
         assert [turn["content"] for turn in said] == [QUESTION, before.text, another, after.text]
         assert [turn["role"] for turn in said] == ["user", "assistant"] * 2
         assert after.prompt_tokens == len(prompt_ids(tokenizer, said[:3])) > before.prompt_tokens
@@ -1125,13 +1128,13 @@ def test_the_second_prompt_sees_the_first_and_each_columns_own_answer(talking: S
 
 def test_clear_forgets_what_was_said(talking: Session) -> None:
     first = ask(talking)
-    talking.clear_chat()
+    talking.conversation.forget()
     again = ask(talking)
     assert [reply.prompt_tokens for reply in again.replies] == [reply.prompt_tokens for reply in first.replies]
     assert [reply.text for reply in again.replies] == [reply.text for reply in first.replies]
 
 
-@pytest.mark.usefixtures("here", "pool")
+@pytest.mark.usefixtures("here")
 def test_a_system_prompt_comes_first_in_both_columns(talking: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
@@ -1146,7 +1149,7 @@ def test_a_system_prompt_comes_first_in_both_columns(talking: Session, monkeypat
 
 def test_a_seed_repeats_a_sampled_answer(talking: Session) -> None:
     def said(seed: int) -> list[str]:
-        talking.clear_chat()
+        talking.conversation.forget()
         return [reply.text for reply in ask(talking, QUESTION, Sampling(16, 1.5, seed=seed)).replies]
 
     assert said(1) == said(1) != said(2)
@@ -1155,19 +1158,11 @@ def test_a_seed_repeats_a_sampled_answer(talking: Session) -> None:
 def test_a_new_model_begins_a_new_conversation(talking: Session, tiny_model: TinyModel) -> None:
     ask(talking)
     finish(talking.open(str(tiny_model("gpt2"))))
-    assert talking.conversations == ([], [])
+    assert talking.conversation.columns == ([], [])
     assert len(ask(talking).replies) == 1
 
 
 # models in memory
-
-
-@pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
-    """A pool with nothing in it."""
-    empty = Pool()
-    monkeypatch.setattr(session_module, "POOL", empty)
-    return empty
 
 
 @pytest.fixture
@@ -1183,9 +1178,8 @@ def loads(monkeypatch: pytest.MonkeyPatch, here: None) -> list[str]:
     return names
 
 
-@pytest.mark.usefixtures("pool")
-def test_two_sessions_share_one_original(opened: Session, tmp_path: Path, loads: list[str]) -> None:
-    other = Session(paths=True, workspace=tmp_path / "other")
+def test_two_sessions_share_one_original(opened: Session, tmp_path: Path, loads: list[str], pool: Pool) -> None:
+    other = Session(Shared(pool), paths=True, workspace=tmp_path / "other")
     finish(other.open(opened.checkpoint.name))  # type: ignore[union-attr]
     for session in (opened, other):
         finish(session.compress())
@@ -1197,8 +1191,8 @@ def test_two_sessions_share_one_original(opened: Session, tmp_path: Path, loads:
         *_, answers = last
         assert isinstance(answers, Answers)
         assert errors(answers) == [None, None]
-    assert opened.conversations[0][0]["content"] == QUESTION
-    assert other.conversations[0][0]["content"] == "one two"
+    assert opened.conversation.columns[0][0]["content"] == QUESTION
+    assert other.conversation.columns[0][0]["content"] == "one two"
     other.close()
     assert errors(ask(opened)) == [None, None]
     assert len(loads) == 1
@@ -1208,7 +1202,6 @@ def free_memory(nbytes: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "available_memory", lambda: int(nbytes))
 
 
-@pytest.mark.usefixtures("pool")
 def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic(
     talking: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1221,19 +1214,18 @@ def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic(
     assert first.values == {"need": format_bytes(talking.plan.original_bytes), "free": "900 B"}
     assert isinstance(second, ResourceError)
     assert second.values["free"] == "900 B"
-    assert talking.conversations == ([], [])
+    assert talking.conversation.columns == ([], [])
     monkeypatch.undo()
     assert errors(ask(talking)) == [None, None]
 
 
-@pytest.mark.usefixtures("pool")
 def test_where_only_the_compressed_model_fits_it_answers_alone(
     opened: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened.choose(INT4)
+    opened.planner.choose(INT4)
     plan = finish(opened.compress()).plan
-    assert opened.folder is not None
-    need = compressed_column(opened.folder).need
+    assert opened.copy.folder is not None
+    need = compressed_column(opened.copy.folder).need
     assert plan.compressed_bytes < need < plan.original_bytes
     free_memory((need + plan.original_bytes) / 2 / pool_module.HEADROOM, monkeypatch)
     answers = ask(opened)
@@ -1247,7 +1239,7 @@ def test_where_only_the_compressed_model_fits_it_answers_alone(
 def test_an_idle_model_makes_room_and_one_in_use_does_not(
     opened: Session, tiny_model: TinyModel, tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Session(paths=True, workspace=tmp_path / "other")
+    other = Session(Shared(pool), paths=True, workspace=tmp_path / "other")
     finish(other.open(str(tiny_model("gpt2"))))
     steps = opened.chat(QUESTION, SHORT)
     until_answers(steps)

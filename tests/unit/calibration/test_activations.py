@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from studio.base.errors import CheckpointError
+from studio.base.progress import Progress
 from studio.calibration import activations as module
 from studio.calibration.activations import MAX_ROWS, MAX_TOKENS, TEXT, Inputs, calibrate, spread, token_ids
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
@@ -18,14 +19,13 @@ from studio.compression.sequential import calibration_tokens
 from studio.evaluation.evaluate import text_windows
 from studio.planning import output_error, predicted_damage
 from studio.quantization.scheme import Mode, Scheme
-from studio.runtime.block_model import Step
 from studio.runtime.model import load_original
 from tests.steps import finish
 
 Tiny = Callable[[str], Path]
 
 
-def inputs_of(steps: Generator[Step, None, dict[str, Inputs]]) -> dict[str, Inputs]:
+def inputs_of(steps: Generator[Progress, None, dict[str, Inputs]]) -> dict[str, Inputs]:
     while True:
         try:
             next(steps)

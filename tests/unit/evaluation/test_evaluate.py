@@ -121,8 +121,8 @@ def test_what_a_chat_answers_with_is_judged_as_the_modules_are(
     session = Session(paths=True)
     checkpoint = finish(session.open(str(tiny_model(architecture))))
     finish(session.compress())
-    assert session.folder is not None
-    fast, plain = open_compressed(session.folder), GeneralDecoder(load_compressed(session.folder).float())
+    assert session.copy.folder is not None
+    fast, plain = open_compressed(session.copy.folder), GeneralDecoder(load_compressed(session.copy.folder).float())
     assert fast.backend is not plain.backend
     ours, theirs = (finish(evaluate(checkpoint, predictor(decoder), IDS, ASKED)) for decoder in (fast, plain))
     session.close()
