@@ -8,18 +8,18 @@ import json
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.tensor_cache import Shelf
+from studio.calibration.listeners import ActivationListener
 from studio.calibration.texts import digest, positions
 from studio.calibration.texts import token_ids as tokens_of
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.checkpoint.layers import Kind, Layer
+from studio.checkpoint.layers import Kind
 from studio.runtime.block_model import BlockModel
 from studio.runtime.model import COMPUTE
 
@@ -73,21 +73,19 @@ def calibrate(
     Layers that no token came to are missing. Raises CheckpointError when a file is damaged.
     """
     streamed = BlockModel(checkpoint, dtype)
-    listener = _Listener()
-    for layer in checkpoint.layers:
-        if layer.kind is Kind.LINEAR and len(layer.shape) == 2:
-            listener.listen(streamed.model, layer)
+    linear = [layer for layer in checkpoint.layers if layer.kind is Kind.LINEAR and len(layer.shape) == 2]
+    listener = ActivationListener(streamed.model, linear, _sampled)
     part = ""
     run = streamed.run(token_ids(checkpoint) if tokens is None else tokens)
     try:
         for step in run:
             if step.detail != part:
-                listener.forget()
+                listener.release()
             part = step.detail
             yield step
     finally:
         run.close()
-    return listener.kept
+    return listener.heard
 
 
 def spread(rows: int, count: int = MAX_ROWS) -> Tensor:
@@ -97,6 +95,11 @@ def spread(rows: int, count: int = MAX_ROWS) -> Tensor:
     bounds = torch.arange(count + 1, dtype=torch.int64) * rows // count
     within = torch.rand(count, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
     return bounds[:-1] + (within * bounds.diff()).long()
+
+
+def _sampled(_: str, rows: Tensor) -> Inputs:
+    """Return the sample of what a layer was given, [R, K]."""
+    return Inputs(rows[spread(len(rows))].clone(), rows.float().square().mean(0))
 
 
 def _packed(found: dict[str, Inputs]) -> dict[str, Tensor]:
@@ -124,30 +127,3 @@ def _unpacked(checkpoint: Checkpoint, packed: dict[str, Tensor]) -> dict[str, In
     except (KeyError, ValueError, AttributeError, TypeError):
         return None
     return found if is_sound else None
-
-
-class _Listener:
-    """Keeps what modules are given the first time they run."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Inputs] = {}
-        self._recent: dict[tuple[Any, ...], tuple[Tensor, Inputs]] = {}
-
-    def listen(self, model: nn.Module, layer: Layer) -> None:
-        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if layer.name not in self.kept and arguments and arguments[0].numel():
-                self.kept[layer.name] = self._inputs(arguments[0])
-
-        model.get_submodule(layer.name.rpartition(".")[0]).register_forward_pre_hook(hook)
-
-    def forget(self) -> None:
-        """Let go of the whole inputs, kept so that those of q, k and v are known to be the same."""
-        self._recent.clear()
-
-    def _inputs(self, given: Tensor) -> Inputs:
-        """Return the sample of ``given`` [..., K]: a kept one if it is the same memory, unchanged since."""
-        key = (given.data_ptr(), given.shape, given.stride(), given._version)
-        if key not in self._recent:
-            flat = given.detach().reshape(-1, given.shape[-1])
-            self._recent[key] = given, Inputs(flat[spread(len(flat))].clone(), flat.float().square_().mean(0))
-        return self._recent[key][1]

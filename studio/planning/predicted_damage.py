@@ -8,7 +8,6 @@ their sum is about four fifths of what is measured, at three to five bits alike.
 
 from collections.abc import Generator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from studio.base.settings import settings
 from studio.base.steps import relayed
 from studio.base.tensor_cache import Shelf
 from studio.calibration import activations
+from studio.calibration.listeners import listen_to_gradients
 from studio.calibration.texts import digest
 from studio.calibration.token_weights import SEED, lots, rademacher_gradient
 from studio.checkpoint.checkpoint import Checkpoint
@@ -85,14 +85,8 @@ def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Progress, None, 
         power = (given.float().square() * weight).flatten(0, -2).sum(0)
         powers[name] = powers[name] + power if name in powers else power
 
-    def listen(name: str, _: Any, given: tuple[Any, ...], said: Any) -> None:
-        if given and given[0].numel() and isinstance(said, Tensor) and said.requires_grad:
-            said.register_hook(partial(pulled, name, given[0].detach()))  # type: ignore[no-untyped-call]
-
-    for layer in checkpoint.layers:
-        if layer.kind is Kind.LINEAR and len(layer.shape) == 2:
-            module = model.model.get_submodule(layer.name.rpartition(".")[0])
-            module.register_forward_hook(partial(listen, layer.name))
+    linear = [layer for layer in checkpoint.layers if layer.kind is Kind.LINEAR and len(layer.shape) == 2]
+    listen_to_gradients(model.model, linear, lambda name, given: partial(pulled, name, given.detach()))
     generator = torch.Generator().manual_seed(SEED)
     for lot in lots(checkpoint, tokens):
         yield from model.run_backward(lot, lambda logits: rademacher_gradient(logits, generator))
