@@ -16,8 +16,7 @@ from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.tensor_cache import Shelf
 from studio.calibration.listeners import ActivationListener
-from studio.calibration.texts import digest, positions
-from studio.calibration.texts import token_ids as tokens_of
+from studio.calibration.texts import digest, positions, token_ids
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind
 from studio.runtime.block_model import BlockModel
@@ -43,18 +42,18 @@ class Inputs:
     """[K] fp32: the mean square of each input channel, over all tokens."""
 
 
-def token_ids(checkpoint: Checkpoint) -> Tensor:
+def builtin_tokens(checkpoint: Checkpoint) -> Tensor:
     """Return the built-in text as int64 [1, T], T being 512 or as many positions as the model has.
 
     Raises CheckpointError without a tokenizer.
     """
-    ids = tokens_of(checkpoint, TEXT.read_text(encoding="utf-8"))
+    ids = token_ids(checkpoint, TEXT.read_text(encoding="utf-8"))
     return ids[: positions(checkpoint, MAX_TOKENS)].unsqueeze(0)
 
 
 def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[Progress, None, dict[str, Inputs]]:
     """Return what :func:`calibrate` finds, at once where it was found before. Raises as it does."""
-    tokens = token_ids(checkpoint) if tokens is None else tokens
+    tokens = builtin_tokens(checkpoint) if tokens is None else tokens
     shelf = Shelf(settings().cache_dir / "inputs", INPUTS_BYTES)
     name = f"{checkpoint.revision}/{digest(tokens)}-{VERSION}-{MAX_ROWS}-{SEED}.kept"
     before = _unpacked(checkpoint, shelf.recall(name) or {})
@@ -76,7 +75,7 @@ def calibrate(
     linear = [layer for layer in checkpoint.layers if layer.kind is Kind.LINEAR and len(layer.shape) == 2]
     listener = ActivationListener(streamed.model, linear, _sampled)
     part = ""
-    run = streamed.run(token_ids(checkpoint) if tokens is None else tokens)
+    run = streamed.run(builtin_tokens(checkpoint) if tokens is None else tokens)
     try:
         for step in run:
             if step.detail != part:
@@ -88,7 +87,7 @@ def calibrate(
     return listener.heard
 
 
-def spread(rows: int, count: int = MAX_ROWS) -> Tensor:
+def sampled_rows(rows: int, count: int = MAX_ROWS) -> Tensor:
     """Return the indices of at most ``count`` of ``rows`` rows, ascending: one at random from each equal stretch."""
     if rows <= count:
         return torch.arange(rows, dtype=torch.int64)
@@ -99,7 +98,7 @@ def spread(rows: int, count: int = MAX_ROWS) -> Tensor:
 
 def _sampled(_: str, rows: Tensor) -> Inputs:
     """Return the sample of what a layer was given, [R, K]."""
-    return Inputs(rows[spread(len(rows))].clone(), rows.float().square().mean(0))
+    return Inputs(rows[sampled_rows(len(rows))].clone(), rows.float().square().mean(0))
 
 
 def _packed(found: dict[str, Inputs]) -> dict[str, Tensor]:

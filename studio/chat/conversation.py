@@ -43,7 +43,7 @@ class Conversation:
         """How often the conversation was forgotten."""
         self.is_editing = False
         """Whether the next message takes the place of the last one."""
-        self.taken: str | None = None
+        self.accepted: str | None = None
         """The message that the conversation took last, as long as it stands in the box that it came from."""
         self._reads: dict[int, Prefix] = {}
 
@@ -194,7 +194,7 @@ def _grown(answers: Answers, replies: dict[int, Reply], comparison: Comparison |
         for column, reply in replies.items():
             comparison.hear(column, reply)
     whole = tuple(replies.get(i, reply) for i, reply in enumerate(answers.replies))
-    return replace(answers, replies=whole, divergence=None if comparison is None else comparison.found)
+    return replace(answers, replies=whole, divergence=None if comparison is None else comparison.divergence)
 
 
 def _look(prefix: Prefix, index: int, tokens: Sequence[int]) -> Look:

@@ -50,7 +50,7 @@ REPORT_SECONDS, STOP_SECONDS = 0.2, 2.0
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """One answer to a search; None where the Hub does not say."""
 
     repo: str
@@ -75,7 +75,7 @@ class Repository:
         return sum(self.files.values())
 
 
-def search(query: str, limit: int = 20) -> list[Found]:
+def search(query: str, limit: int = 20) -> list[SearchResult]:
     """Return at most ``limit`` text-generation models with safetensors whose name holds ``query``, most used first.
 
     Raises HubError when the Hub does not answer, or answers with an error.
@@ -92,7 +92,9 @@ def search(query: str, limit: int = 20) -> list[Found]:
             limit=limit,
         )
         return [
-            Found(model.id, model.safetensors.total if model.safetensors else None, model.downloads, bool(model.gated))
+            SearchResult(
+                model.id, model.safetensors.total if model.safetensors else None, model.downloads, bool(model.gated)
+            )
             for model in models
         ]
 

@@ -21,7 +21,7 @@ import typer
 from pydantic import ValidationError
 
 from studio.base.errors import ResourceError, UserError, is_out_of_memory, printable
-from studio.base.interrupts import taken
+from studio.base.interrupts import interruptible
 from studio.base.settings import settings
 from studio.base.text import DEFAULT, catalogue, preferred, text
 
@@ -108,7 +108,7 @@ def terminal(as_json: bool) -> Iterator[Terminal]:
     """Lend a command its terminal, and turn what it raises into a sentence and an exit code."""
     here = Terminal(as_json, sys.stdout)
     try:
-        with taken(), redirect_stdout(sys.stderr):  # what libraries print must not mix with the answer
+        with interruptible(), redirect_stdout(sys.stderr):  # what libraries print must not mix with the answer
             _check_settings()
             yield here
     except KeyboardInterrupt as interrupt:

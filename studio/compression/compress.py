@@ -24,7 +24,7 @@ from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.row_reader import rows_of
 from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot, TensorFile
 from studio.compression.journal import Journal
-from studio.compression.sequential import Changed, guided
+from studio.compression.sequential import LayerReplaced, guided
 from studio.planning.plan import Assignment, Plan
 from studio.quantization.methods import Method
 from studio.quantization.quantize import quantize, relative
@@ -173,7 +173,7 @@ def _guide(
                 yield 0, event.detail
                 continue
             name = event.layer.name
-            if isinstance(event, Changed):
+            if isinstance(event, LayerReplaced):
                 write([(name, event.tensor, 0)])
                 errors[name] = None
                 yield event.layer.numel, name

@@ -41,7 +41,7 @@ WINDOWS, WINDOW = 16, 256
 
 
 @dataclass(frozen=True)
-class Changed:
+class LayerReplaced:
     """A tensor that is kept is another now: what scales of channels were folded into."""
 
     layer: Layer
@@ -50,7 +50,7 @@ class Changed:
 
 
 @dataclass(frozen=True)
-class Found:
+class LayerRounded:
     """A weight is rounded."""
 
     layer: Layer
@@ -63,7 +63,7 @@ class Found:
 
 def guided(
     checkpoint: Checkpoint, schemes: Mapping[str, Scheme], method: Method, tokens: Tensor
-) -> Generator[Progress | Found | Changed, None, None]:
+) -> Generator[Progress | LayerRounded | LayerReplaced, None, None]:
     """Yield every linear weight of ``schemes`` (by name) as ``method`` rounds it, once its block has been reached.
 
     ``tokens`` int64 [W, T] is what the model reads. Weights that are given nothing, or only zeros, are not yielded, nor
@@ -79,7 +79,7 @@ def guided(
     listener = ActivationListener(
         model.model, wanted, partial(_statistics, weights), _merged, lambda name: id(weights.get(name))
     )
-    found: list[Found | Changed] = []
+    found: list[LayerRounded | LayerReplaced] = []
     layers_by_name = {layer.name: layer for layer in checkpoint.layers}
 
     def after(call: Call, wait: Callable[[], None], output: Any) -> Any:
@@ -96,7 +96,7 @@ def guided(
             for layer, tensor in folded.items():
                 if layer.kind is Kind.OTHER:
                     model.replace(layer, tensor)
-                    found.append(Changed(layer, tensor))
+                    found.append(LayerReplaced(layer, tensor))
         for layers in _alike(inside, known, schemes):
             wait()
             dense = [folded[layer] if layer in folded else _read(checkpoint, layer) for layer in layers]
@@ -119,7 +119,7 @@ def guided(
             dense = packed.dequantize()
             model.replace(layer, dense)
             difference = float((dense - start.weight).square_().sum())
-            found.append(Found(layer, packed, difference, float(start.weight.square().sum())))
+            found.append(LayerRounded(layer, packed, difference, float(start.weight.square().sum())))
         if not METHODS[method].is_tuned:
             starts.clear()
 
@@ -156,7 +156,7 @@ def _unweighted() -> Generator[Progress, None, dict[str, Tensor]]:
     return {}
 
 
-def _drained(found: list[Found | Changed]) -> Iterable[Found | Changed]:
+def _drained(found: list[LayerRounded | LayerReplaced]) -> Iterable[LayerRounded | LayerReplaced]:
     while found:
         yield found.pop(0)
 

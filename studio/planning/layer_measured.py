@@ -6,19 +6,19 @@ from typing import Generic, TypeVar
 
 from studio.base.progress import Progress
 
-Found = TypeVar("Found", covariant=True)
+Result = TypeVar("Result", covariant=True)
 
 
 @dataclass(frozen=True)
-class LayerMeasured(Generic[Found]):
+class LayerMeasured(Generic[Result]):
     """A layer is measured to its end; while one is in progress a measurement yields :class:`Progress` alone."""
 
     layer: str
-    found: Found
+    result: Result
     progress: Progress
 
 
-def progress_of(step: Progress | LayerMeasured[Found]) -> Progress:
+def progress_of(step: Progress | LayerMeasured[Result]) -> Progress:
     """Return where a measurement stands, whether it says just that or hands over a layer too."""
     return step.progress if isinstance(step, LayerMeasured) else step
 

@@ -41,7 +41,7 @@ def measure(checkpoint: Checkpoint, schemes: Sequence[Scheme], tokens: Tensor | 
     ``tokens`` [W, T] is what the model reads, by default a short built-in text. Raises CheckpointError when the files
     are damaged, or have no tokenizer.
     """
-    tokens = activations.token_ids(checkpoint) if tokens is None else tokens
+    tokens = activations.builtin_tokens(checkpoint) if tokens is None else tokens
     file = layer_losses.file_of(checkpoint, "damage", schemes, VERSION, SEED, digest(tokens))
     before = layer_losses.recall(file, checkpoint, schemes)
     if before is not None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from studio.base import json_cache
 from studio.base.device import moved
 from studio.base.errors import CheckpointError, SchemeError
-from studio.base.prefetch import spread
+from studio.base.prefetch import in_threads
 from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.checkpoint.byte_ranges import ByteRanges
@@ -129,7 +129,7 @@ def sampled_survey(
         return checkpoint.read(*part, ranges)
 
     try:
-        with spread(read, [(draw.layer, *run) for draw, _ in todo for run in draw.runs], THREADS, DEPTH) as reads:
+        with in_threads(read, [(draw.layer, *run) for draw, _ in todo for run in draw.runs], THREADS, DEPTH) as reads:
             for draw, schemes in todo:
                 parts = []
                 for _ in draw.runs:

@@ -68,7 +68,7 @@ class Measurements:
                 if not self._planner.is_of(model):
                     return
                 if isinstance(step, LayerMeasured):
-                    model.add_survey(step.layer, step.found)
+                    model.add_survey(step.layer, step.result)
                 yield self._told(progress_of(step))
         finally:
             steps.close()
@@ -93,7 +93,7 @@ class Measurements:
                 if not self._planner.is_of(model):
                     raise Cancelled
                 if isinstance(step, LayerMeasured):
-                    model.add_sampled(step.layer, step.found)
+                    model.add_sampled(step.layer, step.result)
                 yield progress_of(step)
         except StopIteration as finished:
             sample: Sample = finished.value
@@ -145,7 +145,7 @@ class Measurements:
                 if not self._planner.is_of(model):
                     return
                 if isinstance(step, LayerMeasured):
-                    model.add_figures(figure, {step.layer: step.found})
+                    model.add_figures(figure, {step.layer: step.result})
                 yield self._told(progress_of(step))
         except StopIteration as finished:
             figures: Figures = finished.value

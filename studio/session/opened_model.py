@@ -110,21 +110,21 @@ class OpenedModel:
         wanted |= dict.fromkeys(scheme for scheme in fitted if scheme is not None)
         return [scheme for scheme in wanted if not all(self._has(figure, layer, scheme) for layer in layers)]
 
-    def add_survey(self, layer: str, found: LayerSurvey) -> None:
+    def add_survey(self, layer: str, line: LayerSurvey) -> None:
         """Join what was measured of a layer."""
         with self._lock:
-            self.known = self.known.joined(layer, found)
+            self.known = self.known.joined(layer, line)
 
-    def add_sampled(self, layer: str, found: SampledLayer) -> None:
+    def add_sampled(self, layer: str, line: SampledLayer) -> None:
         """Join what a sample tells of a layer."""
         with self._lock:
-            self.sampled = {**self.sampled, layer: found}
+            self.sampled = {**self.sampled, layer: line}
 
-    def add_figures(self, figure: Figure, found: Mapping[str, Mapping[str, float]]) -> None:
+    def add_figures(self, figure: Figure, more: Mapping[str, Mapping[str, float]]) -> None:
         """Join figures of layers; another job may have measured other schemes meanwhile."""
         with self._lock:
             now = self.figures.get(figure, {})
-            lines = {name: {**now.get(name, {}), **line} for name, line in found.items()}
+            lines = {name: {**now.get(name, {}), **line} for name, line in more.items()}
             self.figures = {**self.figures, figure: {**now, **lines}}
 
     def rank(self) -> None:

@@ -11,7 +11,7 @@ from studio.base.text import text
 from studio.calibration.texts import GENERATED
 from studio.session.session import Session
 from studio.ui import drift_panel, html, method_choices, updates
-from studio.ui.error_boundary import guarded
+from studio.ui.error_boundary import errors_shown
 from studio.ui.pacing import paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
@@ -23,7 +23,7 @@ class DriftHandlers:
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    @guarded
+    @errors_shown
     def queue_drift(self, session: Session, language: str) -> Iterator[Updates]:
         """Measure was pressed: say so at once, also while another visitor's runs."""
         session.jobs.begin("drift")
@@ -34,7 +34,7 @@ class DriftHandlers:
             panel.progress: html.notice(text("stage.waiting", language)),
         }
 
-    @guarded
+    @errors_shown
     def measure_drift(self, session: Session, language: str) -> Iterator[Updates]:
         """Measure in the background; the figures sharpen as they come, and those of a stopped one stay."""
         panel = self.page.drift
@@ -49,20 +49,20 @@ class DriftHandlers:
             said = html.notice(text("drift.stopped", session.spoken or language)) if is_partial else ""
         yield drift_panel.shown(panel, session, session.spoken or language) | {panel.progress: said}
 
-    @guarded
+    @errors_shown
     def stop_drift(self, session: Session, language: str) -> Iterator[Updates]:
         """Ask the measurement to end."""
         session.jobs.stop("drift")
         yield {self.page.drift.stop: gr.update(interactive=False)}
 
-    @guarded
+    @errors_shown
     def pick_text(self, session: Session, language: str, kind: str) -> Iterator[Updates]:
         """Measure on the built-in texts, or offer the box for another."""
         session.texts.evaluate_on(None)
         panel = self.page.drift
         yield _boxes(kind, panel.text, panel.dataset) | {panel.progress: ""}
 
-    @guarded
+    @errors_shown
     def take_text(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
         """Measure on the visitor's file from now on, or on the built-in texts again."""
         panel = self.page.drift
@@ -71,7 +71,7 @@ class DriftHandlers:
             session.texts.evaluate_on, _path(given), panel.text, panel.progress, language
         )
 
-    @guarded
+    @errors_shown
     def fetch_text(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Measure on a data set of the Hub from now on."""
         panel = self.page.drift
@@ -84,14 +84,14 @@ class DriftHandlers:
         )
         yield {panel.progress: html.notice(reads)} | said
 
-    @guarded
+    @errors_shown
     def pick_calibration(self, session: Session, language: str, kind: str) -> Iterator[Updates]:
         """Calibrate on the built-in texts or the model's own words, or offer the box for another text."""
         session.texts.calibrate_on(kind if kind == GENERATED.name else None)
         plan = self.page.plan
         yield _boxes(kind, plan.calibration, plan.dataset) | self._reads(session, language)
 
-    @guarded
+    @errors_shown
     def take_calibration(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
         """Calibrate on the visitor's file from now on, or on the built-in texts again."""
         plan = self.page.plan
@@ -99,7 +99,7 @@ class DriftHandlers:
         said = _offered(session.texts.calibrate_on, _path(given), plan.calibration, plan.progress, language)
         yield self._reads(session, language) | said
 
-    @guarded
+    @errors_shown
     def fetch_calibration(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Calibrate on a data set of the Hub from now on."""
         plan = self.page.plan

@@ -21,7 +21,7 @@ from studio.planning.choice import Choice
 from studio.quantization.scheme import Scheme, parse_mode
 from studio.session.session import Session
 from studio.ui import choices, drift_panel, html, method_choices, updates
-from studio.ui.error_boundary import guarded
+from studio.ui.error_boundary import errors_shown
 from studio.ui.map_text import COLOURS, Colour
 from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
@@ -53,7 +53,7 @@ class Handlers:
             },
         )
 
-    @guarded
+    @errors_shown
     def open_model(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Open the chosen model from its headers."""
         yield {self.page.model.notice: html.notice(text("stage.headers", language))}
@@ -81,20 +81,20 @@ class Handlers:
             updates.missing(self.page, session, language),
         )
 
-    @guarded
+    @errors_shown
     def estimate(self, session: Session, language: str) -> Iterator[Updates]:
         """Read a few rows of each layer where they are, and draw the map from them."""
         yield from self._filling(session, language, session.measurements.sample())
         # also where it was stopped
         yield updates.map_of(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
-    @guarded
+    @errors_shown
     def halt(self, session: Session, language: str) -> Iterator[Updates]:
         """End the sample; what it told so far stays on the map."""
         session.jobs.stop("sample")
         yield {self.page.map.halt: gr.update(visible=False)}
 
-    @guarded
+    @errors_shown
     def measure(self, session: Session, language: str) -> Iterator[Updates]:
         """Measure what the map lacks, in the background: it fills in, and from then on the plan is only looked up."""
         yield from self._filling(session, language, session.measure())
@@ -117,13 +117,13 @@ class Handlers:
             return
         yield updates.figures(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
-    @guarded
+    @errors_shown
     def paint(self, session: Session, language: str, colour: Colour) -> Iterator[Updates]:
         """Show another figure of each layer on the map."""
         session.colour = colour if colour in COLOURS else "weight"
         yield updates.map_of(self.page, session, language) | updates.missing(self.page, session, language)
 
-    @guarded
+    @errors_shown
     def speak(self, session: Session, language: str) -> Iterator[Updates]:
         """Say everything in another language, also what a job that runs will say; what it has said is said no more."""
         session.spoken = language
@@ -132,7 +132,7 @@ class Handlers:
         still = {**self._staleness(session, language), page.chat.notice: updates.editing(session, language)}
         yield updates.spoken(page, session, language) | dict.fromkeys(said, "") | still
 
-    @guarded
+    @errors_shown
     def choose(
         self,
         session: Session,
@@ -168,7 +168,7 @@ class Handlers:
             shown = updates.merged(shown, backups)
         yield shown
 
-    @guarded
+    @errors_shown
     def pick(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
         """A layer of the map was clicked: show what it would cost in each scheme, ready to be pinned."""
         session.looked_at = well_formed(str((event._data or {}).get("layer", "")))
@@ -179,13 +179,13 @@ class Handlers:
             **updates.card(self.page, session, language),
         }
 
-    @guarded
+    @errors_shown
     def describe(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
         """A layer was named: show what it would cost in each scheme."""
         session.looked_at = str(pattern or "")
         yield updates.card(self.page, session, language) | {self.page.map.notice: ""}
 
-    @guarded
+    @errors_shown
     def pin(self, session: Session, language: str, pattern: str, scheme: str) -> Iterator[Updates]:
         """Keep these layers in one scheme and plan the others around them."""
         if not str(pattern or "").strip():
@@ -196,13 +196,13 @@ class Handlers:
         card = updates.card(self.page, session, language)
         yield self._planned(session, language) | {self.page.map.notice: "", **card}
 
-    @guarded
+    @errors_shown
     def unpin(self, session: Session, language: str) -> Iterator[Updates]:
         """Forget all pins."""
         session.planner.choose(replace(session.choice, pins=()))
         yield self._planned(session, language) | {self.page.map.notice: ""}
 
-    @guarded
+    @errors_shown
     def undo(self, session: Session, language: str) -> Iterator[Updates]:
         """Go back to the plan before this one."""
         session.planner.undo()
@@ -222,7 +222,7 @@ class Handlers:
         """Return what there is to say of a compressed copy that is not the plan's, instead of an error said before."""
         return {self.page.plan.progress: updates.staleness(session, language)}
 
-    @guarded
+    @errors_shown
     def queue_compress(self, session: Session, language: str) -> Iterator[Updates]:
         """Compress was pressed: say so at once, also while another visitor's job runs."""
         session.jobs.begin("compress")
@@ -232,7 +232,7 @@ class Handlers:
             self.page.plan.progress: html.notice(text("stage.waiting", language)),
         }
 
-    @guarded
+    @errors_shown
     def compress(self, session: Session, language: str) -> Iterator[Updates]:
         """Compress, with progress; Cancel ends it between two steps."""
         if session.is_made:  # all that was said to it and measured of it stays
@@ -263,13 +263,13 @@ class Handlers:
             updates.missing(self.page, session, language),  # of a model that was fetched just now
         )
 
-    @guarded
+    @errors_shown
     def cancel(self, session: Session, language: str) -> Iterator[Updates]:
         """Ask the compression to end."""
         session.jobs.stop("compress")
         yield {self.page.plan.cancel: gr.update(interactive=False)}
 
-    @guarded
+    @errors_shown
     def export(self, session: Session, language: str) -> Iterator[Updates]:
         """Make the one file and hand it to the browser."""
         yield updates.no_file(self.page) | {self.page.export.button: gr.update(interactive=False)}

@@ -387,7 +387,7 @@ def test_a_tensor_saved_under_each_of_its_names_or_only_the_last_is_the_same(
 
 
 def sharded(folder: Path) -> dict[str, str]:
-    """Spread a folder's tensors over two files and return the index's map."""
+    """WindowMean a folder's tensors over two files and return the index's map."""
     tensors = load_file(folder / WEIGHTS)
     names = sorted(tensors)
     shards = {"one.safetensors": names[::2], "two.safetensors": names[1::2]}

@@ -50,14 +50,14 @@ def test_drift_sharpens_and_is_of_the_copy(session: Session) -> None:
     known = []
     for event in session.measure_drift():
         assert event.stage in ("load", "evaluate", "floor")
-        known.append(session.copy.drift.found.done if session.copy.drift and session.copy.drift.found else 0)
+        known.append(session.copy.drift.evaluation.done if session.copy.drift and session.copy.drift.evaluation else 0)
     assert known == sorted(known)
     assert {1, 2, 3, 4, 5} <= set(known)
     assert session.copy.drift is not None
     assert session.copy.drift.is_whole
-    assert session.copy.drift.found is not None
-    assert session.copy.drift.found.kld.mean > 0
-    assert session.copy.drift.found.flips is not None
+    assert session.copy.drift.evaluation is not None
+    assert session.copy.drift.evaluation.kld.mean > 0
+    assert session.copy.drift.evaluation.flips is not None
     assert session.copy.drift.floor is not None
     session.planner.choose(Choice(ratio=0.5))
     assert session.copy.drift is not None  # the copy is still there
@@ -67,7 +67,7 @@ def test_drift_sharpens_and_is_of_the_copy(session: Session) -> None:
 
 def test_stop_keeps_what_was_found(session: Session) -> None:
     steps = session.measure_drift()
-    while session.copy.drift is None or session.copy.drift.found is None:
+    while session.copy.drift is None or session.copy.drift.evaluation is None:
         next(steps)
     session.jobs.stop("drift")
     with pytest.raises(Cancelled):

@@ -140,7 +140,7 @@ def test_drift_ends_with_the_floor_and_keeps_the_states_of_both_precisions(
     checkpoint = of_folder(tiny_model("llama"))
     predict = predictor(open_original(checkpoint))
     steps = list(drift(checkpoint, predict, IDS, "mine.txt"))
-    assert steps[0].found is None
+    assert steps[0].evaluation is None
     assert [step.fraction for step in steps] == sorted(step.fraction for step in steps)
     whole = finish(drift(checkpoint, predict, IDS, "mine.txt"))
     assert whole.is_whole

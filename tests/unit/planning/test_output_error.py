@@ -84,7 +84,7 @@ def test_more_bits_and_smaller_groups_err_less(llama: Checkpoint, inputs: dict[s
 
 def test_progress_counts_weights_and_ends_with_each_layers_errors(llama: Checkpoint, inputs: dict[str, Inputs]) -> None:
     steps, errors = finished(output_errors(llama, inputs, SCHEMES[:2]))
-    assert {step.layer: step.found for step in steps if isinstance(step, LayerMeasured)} == errors
+    assert {step.layer: step.result for step in steps if isinstance(step, LayerMeasured)} == errors
     assert (
         progress_of(steps[-1]).done
         == progress_of(steps[-1]).total
