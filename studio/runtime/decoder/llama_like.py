@@ -27,10 +27,8 @@ def shape_of(model: nn.Module) -> DecoderShape | None:
     decoder: Any = model.get_decoder() if hasattr(model, "get_decoder") else None  # type: ignore[operator]
     config: Any = getattr(decoder, "config", None)
     head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
-    if decoder is None or head is None or config is None or not decoder.layers:
-        return None
-    family = FAMILIES.get(config.model_type)
-    if family is None:
+    family = FAMILIES.get(getattr(config, "model_type", ""))
+    if decoder is None or head is None or family is None or not decoder.layers:
         return None
     rotations = _rotations(decoder)
     activation = ACTIVATIONS.get(getattr(config, "hidden_activation", None) or config.hidden_act)
