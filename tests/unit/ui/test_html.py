@@ -2,14 +2,14 @@
 
 import pytest
 
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.ui.html import notice, progress, table
 
 MARKUP = "<script>alert('x')</script>"
 
 
 def test_words_are_escaped_wherever_they_stand() -> None:
-    for html in (notice(MARKUP), progress(Event("compress", 0.5, MARKUP), "en"), table([MARKUP], [[MARKUP]])):
+    for html in (notice(MARKUP), progress(Progress("compress", 1, 2, MARKUP), "en"), table([MARKUP], [[MARKUP]])):
         assert "<script" not in html
         assert "&lt;script&gt;" in html
 
@@ -24,7 +24,7 @@ def test_only_what_went_wrong_is_announced_at_once(kind: str, role: str) -> None
 
 
 def test_a_bar_says_how_far_it_is_where_that_is_known() -> None:
-    known, unknown = progress(Event("compress", 0.426), "en"), progress(Event("compress"), "en")
+    known, unknown = progress(Progress("compress", 426, 1000), "en"), progress(Progress("compress"), "en")
     assert 'aria-valuenow="43"' in known
     assert "43 %" in known
     assert "aria-valuenow" not in unknown
