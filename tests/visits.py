@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.chat.answers import Answers
 from studio.checkpoint.headers import read_header
 from studio.planning.choice import Choice
@@ -41,7 +41,7 @@ INT8 = Choice.of(*CHOICES["int8_asym"])
 INT4 = Choice.of(*CHOICES["int4_asym-g32"])
 
 
-def until(steps: Iterator[Event], stage: str) -> Event:
+def until(steps: Iterator[Progress], stage: str) -> Progress:
     """Run a job up to the first event of ``stage``."""
     return next(event for event in steps if event.stage == stage)
 
@@ -75,5 +75,5 @@ def errors(answers: Answers) -> list[str | None]:
     return [None if reply.error is None else reply.error.key for reply in answers.replies]
 
 
-def until_answers(steps: Iterator[Event | Answers]) -> Answers:
+def until_answers(steps: Iterator[Progress | Answers]) -> Answers:
     return next(item for item in steps if isinstance(item, Answers) and all(reply.tokens for reply in item.replies))

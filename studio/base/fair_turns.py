@@ -27,7 +27,7 @@ class Turns:
         self._line: deque[object] = deque()
         self._moved = threading.Condition()
 
-    def taken(self, steps: Generator[Item, None, Result]) -> Generator[Item, None, Result]:
+    def shared(self, steps: Generator[Item, None, Result]) -> Generator[Item, None, Result]:
         """Yield what ``steps`` yields, a turn's worth at once, and return its result; closing this closes it."""
         with self._moved:
             self.jobs += 1

@@ -30,8 +30,8 @@ def leave_quietly() -> None:
 
 
 @contextmanager
-def taken() -> Iterator[None]:
-    """While it is entered, somebody takes KeyboardInterrupt, which is raised but within an import."""
+def interruptible() -> Iterator[None]:
+    """While it is entered, Ctrl-C raises KeyboardInterrupt, but within an import: somebody is there to take it."""
     global _commands
     _commands += 1
     try:

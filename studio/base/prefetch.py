@@ -35,7 +35,7 @@ def ahead(items: Iterator[Item], depth: int) -> Iterator[Iterator[Item]]:
 
 
 @contextmanager
-def spread(
+def in_threads(
     call: Callable[[Given], Item], given: Iterable[Given], threads: int, depth: int
 ) -> Iterator[Iterator[Future[Item]]]:
     """Give the futures of ``call`` of each of ``given``, in their order; ``threads`` work at up to ``depth`` of them.

@@ -7,19 +7,19 @@ to listen at. What is found depends on model and text alone, so it is kept on di
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from studio.base.assets import asset
+from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.tensor_cache import Shelf
-from studio.calibration.texts import digest, positions
-from studio.calibration.texts import token_ids as tokens_of
+from studio.calibration.listeners import ActivationListener
+from studio.calibration.texts import digest, positions, token_ids
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.checkpoint.layers import Kind, Layer
-from studio.runtime.block_model import BlockModel, Step
+from studio.checkpoint.layers import Kind
+from studio.runtime.block_model import BlockModel
 from studio.runtime.model import COMPUTE
 
 TEXT = asset("calibration.txt")
@@ -42,18 +42,18 @@ class Inputs:
     """[K] fp32: the mean square of each input channel, over all tokens."""
 
 
-def token_ids(checkpoint: Checkpoint) -> Tensor:
+def builtin_tokens(checkpoint: Checkpoint) -> Tensor:
     """Return the built-in text as int64 [1, T], T being 512 or as many positions as the model has.
 
     Raises CheckpointError without a tokenizer.
     """
-    ids = tokens_of(checkpoint, TEXT.read_text(encoding="utf-8"))
+    ids = token_ids(checkpoint, TEXT.read_text(encoding="utf-8"))
     return ids[: positions(checkpoint, MAX_TOKENS)].unsqueeze(0)
 
 
-def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[Step, None, dict[str, Inputs]]:
+def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[Progress, None, dict[str, Inputs]]:
     """Return what :func:`calibrate` finds, at once where it was found before. Raises as it does."""
-    tokens = token_ids(checkpoint) if tokens is None else tokens
+    tokens = builtin_tokens(checkpoint) if tokens is None else tokens
     shelf = Shelf(settings().cache_dir / "inputs", INPUTS_BYTES)
     name = f"{checkpoint.revision}/{digest(tokens)}-{VERSION}-{MAX_ROWS}-{SEED}.kept"
     before = _unpacked(checkpoint, shelf.recall(name) or {})
@@ -66,36 +66,39 @@ def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[St
 
 def calibrate(
     checkpoint: Checkpoint, tokens: Tensor | None = None, dtype: torch.dtype = COMPUTE
-) -> Generator[Step, None, dict[str, Inputs]]:
+) -> Generator[Progress, None, dict[str, Inputs]]:
     """Run the model over ``tokens`` [B, T], by default the built-in text; return what each linear layer was given.
 
     Layers that no token came to are missing. Raises CheckpointError when a file is damaged.
     """
     streamed = BlockModel(checkpoint, dtype)
-    listener = _Listener()
-    for layer in checkpoint.layers:
-        if layer.kind is Kind.LINEAR and len(layer.shape) == 2:
-            listener.listen(streamed.model, layer)
+    linear = [layer for layer in checkpoint.layers if layer.kind is Kind.LINEAR and len(layer.shape) == 2]
+    listener = ActivationListener(streamed.model, linear, _sampled)
     part = ""
-    run = streamed.run(token_ids(checkpoint) if tokens is None else tokens)
+    run = streamed.run(builtin_tokens(checkpoint) if tokens is None else tokens)
     try:
         for step in run:
-            if step.part != part:
-                listener.forget()
-            part = step.part
+            if step.detail != part:
+                listener.release()
+            part = step.detail
             yield step
     finally:
         run.close()
-    return listener.kept
+    return listener.heard
 
 
-def spread(rows: int, count: int = MAX_ROWS) -> Tensor:
+def sampled_rows(rows: int, count: int = MAX_ROWS) -> Tensor:
     """Return the indices of at most ``count`` of ``rows`` rows, ascending: one at random from each equal stretch."""
     if rows <= count:
         return torch.arange(rows, dtype=torch.int64)
     bounds = torch.arange(count + 1, dtype=torch.int64) * rows // count
     within = torch.rand(count, generator=torch.Generator().manual_seed(SEED), dtype=torch.float64)
     return bounds[:-1] + (within * bounds.diff()).long()
+
+
+def _sampled(_: str, rows: Tensor) -> Inputs:
+    """Return the sample of what a layer was given, [R, K]."""
+    return Inputs(rows[sampled_rows(len(rows))].clone(), rows.float().square().mean(0))
 
 
 def _packed(found: dict[str, Inputs]) -> dict[str, Tensor]:
@@ -123,30 +126,3 @@ def _unpacked(checkpoint: Checkpoint, packed: dict[str, Tensor]) -> dict[str, In
     except (KeyError, ValueError, AttributeError, TypeError):
         return None
     return found if is_sound else None
-
-
-class _Listener:
-    """Keeps what modules are given the first time they run."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Inputs] = {}
-        self._recent: dict[tuple[Any, ...], tuple[Tensor, Inputs]] = {}
-
-    def listen(self, model: nn.Module, layer: Layer) -> None:
-        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if layer.name not in self.kept and arguments and arguments[0].numel():
-                self.kept[layer.name] = self._inputs(arguments[0])
-
-        model.get_submodule(layer.name.rpartition(".")[0]).register_forward_pre_hook(hook)
-
-    def forget(self) -> None:
-        """Let go of the whole inputs, kept so that those of q, k and v are known to be the same."""
-        self._recent.clear()
-
-    def _inputs(self, given: Tensor) -> Inputs:
-        """Return the sample of ``given`` [..., K]: a kept one if it is the same memory, unchanged since."""
-        key = (given.data_ptr(), given.shape, given.stride(), given._version)
-        if key not in self._recent:
-            flat = given.detach().reshape(-1, given.shape[-1])
-            self._recent[key] = given, Inputs(flat[spread(len(flat))].clone(), flat.float().square_().mean(0))
-        return self._recent[key][1]

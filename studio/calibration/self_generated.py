@@ -5,7 +5,6 @@ LLM-QAT (Liu et al. 2023, section 3.1). Knows nothing of what the text is for; w
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from studio.base import json_cache
 from studio.base.errors import CheckpointError, ModelError
+from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.calibration.texts import words
 from studio.checkpoint.checkpoint import Checkpoint
@@ -29,17 +29,9 @@ VERSION = 1
 """Raised when the same seed writes something else: what was kept is then not read any more."""
 
 
-@dataclass(frozen=True)
-class Written:
-    """So many tokens of all are written."""
-
-    done: int
-    total: int
-
-
 def write(
     checkpoint: Checkpoint, decoder: Decoder[Any], tokenizer: GuardedTokenizer, count: int, length: int = WINDOW
-) -> Generator[Written, None, Tensor]:
+) -> Generator[Progress, None, Tensor]:
     """Yield after each token and return ``count`` windows of the model's own words, int64 [``count``, T], always the
     same ones.
 
@@ -62,7 +54,8 @@ def write(
                 raise ModelError("no_own_words")
             token = (likeliest if len(ids) <= len(begin) + LIKELIEST else sampled)(logits)
             ids.append(token)
-            yield Written(window * length + len(ids), count * length)
+            done, total = window * length + len(ids), count * length
+            yield Progress("generate", done, total, f"{done:,} / {total:,}")
             if len(ids) < length:
                 logits = decoder.step(cache, [token])
         written.append(ids)

@@ -13,17 +13,19 @@ schemes or rounding.
 
 import hashlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.tensor_cache import Shelf
+from studio.calibration.listeners import Gradient, listen_to_gradients
 from studio.calibration.texts import digest
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
-from studio.runtime.block_model import BlockModel, Step
+from studio.runtime.block_model import BlockModel
 from studio.runtime.model import COMPUTE
 
 SEED = 0
@@ -39,7 +41,7 @@ STATES_BYTES = 1 << 30
 
 def kept_weights(
     checkpoint: Checkpoint, layers: Sequence[Layer], tokens: Tensor
-) -> Generator[Step, None, dict[str, Tensor]]:
+) -> Generator[Progress, None, dict[str, Tensor]]:
     """Return what :func:`token_weights` finds, at once where it was found before. Raises as it does."""
     names = sorted(layer.name for layer in layers)
     shelf = Shelf(settings().cache_dir / "tokens", WEIGHTS_BYTES)
@@ -55,19 +57,20 @@ def kept_weights(
 
 def token_weights(
     checkpoint: Checkpoint, layers: Iterable[Layer], tokens: Tensor
-) -> Generator[Step, None, dict[str, Tensor]]:
+) -> Generator[Progress, None, dict[str, Tensor]]:
     """Yield while the model runs on ``tokens`` [W, T]; return each layer's weights, fp32 [W * T] of mean 1, by name.
 
     Layers that are not given every token once (experts), and those that no gradient comes to, are missing. Raises
     CheckpointError when a file is damaged.
     """
     model = BlockModel(checkpoint, COMPUTE)
-    listener = _Listener(model.model, layers)
+    sums = _Sums()
+    listen_to_gradients(model.model, layers, sums.hear)
     generator = torch.Generator().manual_seed(SEED)
     for lot in lots(checkpoint, tokens):
-        listener.begin()
+        sums.begin()
         yield from model.run_backward(lot, lambda logits: rademacher_gradient(logits, generator))
-    return listener.weights(tokens.numel())
+    return sums.weights(tokens.numel())
 
 
 def _packed(names: Sequence[str], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,16 +112,13 @@ def lots(checkpoint: Checkpoint, tokens: Tensor) -> tuple[Tensor, ...]:
     return torch.split(tokens, max(1, STATES_BYTES // size))
 
 
-class _Listener:
-    """Sums the squared gradient at each output, token by token, over the layers that are given the same."""
+class _Sums:
+    """The squared gradient at each output, token by token, summed over the layers that are given the same."""
 
-    def __init__(self, model: nn.Module, layers: Iterable[Layer]) -> None:
+    def __init__(self) -> None:
         self._found: dict[str, list[Tensor]] = {}
         self._owners: dict[str, str] = {}
         self._last: tuple[Tensor, str] | None = None
-        for layer in layers:
-            module = model.get_submodule(layer.name.rpartition(".")[0])
-            module.register_forward_hook(lambda _, given, said, name=layer.name: self._listen(name, given, said))
 
     def begin(self) -> None:
         """Begin with other tokens."""
@@ -135,16 +135,14 @@ class _Listener:
         }
         return {name: sound[owner] for name, owner in self._owners.items() if owner in sound}
 
-    def _listen(self, name: str, given: tuple[Any, ...], said: Any) -> None:
-        if not given or not isinstance(said, Tensor) or not said.requires_grad:
-            return  # on the way forward
-        is_same = self._last is not None and self._last[0] is given[0]
-        owner = self._last[1] if is_same and self._last is not None else name
-        self._last = given[0], owner
+    def hear(self, name: str, given: Tensor) -> Gradient:
+        """Return what adds a layer's gradient to those of the layers that were given the same right before it."""
+        owner = self._last[1] if self._last is not None and self._last[0] is given else name
+        self._last = given, owner
         self._owners[name] = owner
         self._found.setdefault(owner, [torch.zeros((), dtype=torch.float32)])
-        said.register_hook(lambda gradient: self._take(owner, gradient))
+        return partial(self._add, owner)
 
-    def _take(self, owner: str, gradient: Tensor) -> None:
+    def _add(self, owner: str, gradient: Tensor) -> None:
         parts = self._found[owner]
         parts[-1] = parts[-1] + gradient.float().square().sum(-1).flatten()

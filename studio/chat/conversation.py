@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from studio.base.errors import UserError
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.steps import relayed
 from studio.chat.answer import Look, Reply, look, side_by_side
 from studio.chat.answers import Answers
@@ -19,7 +19,6 @@ from studio.chat.model_pool import Pool
 from studio.chat.worker_model import Prefix, WorkerModel
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.tokenizer.template import Message
-from studio.runtime.block_model import Step
 from studio.runtime.sampling import Sampling
 
 COLUMNS = 2
@@ -44,7 +43,7 @@ class Conversation:
         """How often the conversation was forgotten."""
         self.is_editing = False
         """Whether the next message takes the place of the last one."""
-        self.taken: str | None = None
+        self.accepted: str | None = None
         """The message that the conversation took last, as long as it stands in the box that it came from."""
         self._reads: dict[int, Prefix] = {}
 
@@ -55,6 +54,11 @@ class Conversation:
     def messages(self, column: int) -> list[Message]:
         """Return what was said in a column: turns that it did not answer are not in it."""
         return _messages(self.turns, column)
+
+    @property
+    def columns(self) -> tuple[list[Message], ...]:
+        """What was said in each column."""
+        return tuple(self.messages(column) for column in range(COLUMNS))
 
     def forget(self) -> None:
         """Begin anew; an answer that is being given ends, and is not remembered."""
@@ -76,7 +80,7 @@ class Conversation:
         again: bool = False,
         checkpoint: Checkpoint | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
-    ) -> Iterator[Event | Answers]:
+    ) -> Iterator[Progress | Answers]:
         """Yield every column's answer as it grows; the turn joins the others at the end, also when it was stopped.
 
         ``again``: the turn takes the place of the last one. ``checkpoint``: the original, to be run over an answer that
@@ -89,7 +93,7 @@ class Conversation:
         seeded = replace(sampling, seed=sampling.seed + attempt)
         before: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         asked: Message = {"role": "user", "content": prompt}
-        yield Event("load")
+        yield Progress("load")
         with borrowed(pool, columns) as (models, failures):
             turns = [[*before, *_messages(history, i), asked] for i in range(len(models))]
             awake = {i: model for i, model in enumerate(models) if model is not None}
@@ -190,7 +194,7 @@ def _grown(answers: Answers, replies: dict[int, Reply], comparison: Comparison |
         for column, reply in replies.items():
             comparison.hear(column, reply)
     whole = tuple(replies.get(i, reply) for i, reply in enumerate(answers.replies))
-    return replace(answers, replies=whole, divergence=None if comparison is None else comparison.found)
+    return replace(answers, replies=whole, divergence=None if comparison is None else comparison.divergence)
 
 
 def _look(prefix: Prefix, index: int, tokens: Sequence[int]) -> Look:
@@ -207,13 +211,9 @@ def _judged(
     said: Sequence[int],
     prefix: Prefix,
     kv_bits: int,
-) -> Generator[Event, None, ReferenceScore]:
+) -> Generator[Progress, None, ReferenceScore]:
     """Let the original read the compressed model's answer, where that one is; another, where that was lost."""
     column = make()
     with pool.borrow(column.key, column.need, column.load) as model:
         steps = model.run(judged_answer, checkpoint, turn, said, prefix.of(model), kv_bits, pool.free())
-        return (yield from relayed(steps, _judging))
-
-
-def _judging(step: Step) -> Event:
-    return Event("judge", step.done / step.total if step.total else None, step.part)
+        return (yield from relayed(steps, lambda step: step.within("judge")))

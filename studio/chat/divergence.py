@@ -27,7 +27,7 @@ class Comparison:
 
     looks: Sequence[Callable[[int, Sequence[int]], Look]]
     """Of each column: what the model said at a place in its answer, one of the last two, and gave these tokens."""
-    found: Divergence | None = None
+    divergence: Divergence | None = None
     is_lost: bool = False
     """Whether a model cannot be looked at any more: its worker has ended."""
     _heard: list[int] = field(default_factory=lambda: [0, 0])
@@ -38,7 +38,7 @@ class Comparison:
 
     def hear(self, column: int, reply: Reply) -> None:
         """Take in a column's newest token; one that was heard already changes nothing."""
-        if self.found is not None or self.is_lost or reply.newest is None or reply.tokens == self._heard[column]:
+        if self.divergence is not None or self.is_lost or reply.newest is None or reply.tokens == self._heard[column]:
             return
         self._heard[column] = reply.tokens
         self._said[column].append(reply.newest.token)
@@ -49,7 +49,7 @@ class Comparison:
             places = (self._places[0].pop(0), self._places[1].pop(0))
             if pair[0] != pair[1]:
                 try:
-                    self.found = self._parting(pair, places)
+                    self.divergence = self._parting(pair, places)
                 except (ProcessError, ValueError):
                     self.is_lost = True
                 return

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from studio.base.progress import Progress
 from studio.chat.answer import LoadedModel
 from studio.chat.detokenize import Detokenizer
 from studio.chat.prompt import prompt_ids
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.tokenizer.guarded_tokenizer import GuardedTokenizer
 from studio.checkpoint.tokenizer.template import Message
-from studio.runtime.block_model import BlockModel, Step
+from studio.runtime.block_model import STAGE, BlockModel
 from studio.runtime.decoder import MOST_TOKENS, Decoder, PrefixCache
 
 WIDE = 4
@@ -67,7 +68,7 @@ def judged(
     read: PrefixCache,
     kv_bits: int,
     free: int,
-) -> Generator[Step, None, ReferenceScore]:
+) -> Generator[Progress, None, ReferenceScore]:
     """Yield while the original is read and run over ``prompt`` and the answer ``said``; return its opinion.
 
     ``decoder`` is the compressed model, ``read`` what it has read of this at ``kv_bits``, ``free`` the bytes the pass
@@ -87,7 +88,7 @@ def judged(
             ours, token = next(own), said[len(tokens)]
             before, text = len(text), text if token in stops else written(token)
             tokens.append(_judged(theirs, ours, token, (before, len(text)), tokenizer, stops))
-        yield Step("head", len(tokens), len(said))
+        yield Progress(STAGE, len(tokens), len(said), "head")
     return ReferenceScore(text, tuple(tokens))
 
 
@@ -99,7 +100,7 @@ def judged_answer(
     read: PrefixCache,
     kv_bits: int,
     free: int,
-) -> Generator[Step, None, ReferenceScore]:
+) -> Generator[Progress, None, ReferenceScore]:
     """Do the same with an answer that ``loaded`` gave to a conversation."""
     prompt = prompt_ids(loaded.tokenizer, messages)
     return judged(checkpoint, loaded.decoder, loaded.tokenizer, prompt, said, read, kv_bits, free)

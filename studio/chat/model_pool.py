@@ -71,7 +71,7 @@ class Pool:
         ``need``: bytes that loading takes. Raises ResourceError with the arithmetic when they are not free. While one
         visitor's model loads, others come and go; who wants the same one waits for it.
         """
-        held, is_new = self._taken(key, need)
+        held, is_new = self._lent(key, need)
         try:
             if is_new:
                 self._load(held, load)
@@ -90,7 +90,7 @@ class Pool:
                 for idle in self._idle()[:-KEEP]:
                     self._give_up(idle)
 
-    def _taken(self, key: str, need: int) -> tuple[_Held, bool]:
+    def _lent(self, key: str, need: int) -> tuple[_Held, bool]:
         """Return the model called ``key`` with one user more, and whether it is to be loaded; memory is admitted."""
         with self._lock:
             held = self._models.get(key)

@@ -22,6 +22,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
 from studio.base.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
+from studio.base.progress import Progress
 from studio.base.units import format_bytes
 from studio.checkpoint.file_names import CONFIG, INDEX, PACKED
 from studio.checkpoint.headers import MAX_HEADER_BYTES, TensorEntry, parse_header
@@ -49,7 +50,7 @@ REPORT_SECONDS, STOP_SECONDS = 0.2, 2.0
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """One answer to a search; None where the Hub does not say."""
 
     repo: str
@@ -74,16 +75,7 @@ class Repository:
         return sum(self.files.values())
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Bytes on this machine of all bytes; ``file`` is the first one still incomplete, empty at the end."""
-
-    done: int
-    total: int
-    file: str
-
-
-def search(query: str, limit: int = 20) -> list[Found]:
+def search(query: str, limit: int = 20) -> list[SearchResult]:
     """Return at most ``limit`` text-generation models with safetensors whose name holds ``query``, most used first.
 
     Raises HubError when the Hub does not answer, or answers with an error.
@@ -100,7 +92,9 @@ def search(query: str, limit: int = 20) -> list[Found]:
             limit=limit,
         )
         return [
-            Found(model.id, model.safetensors.total if model.safetensors else None, model.downloads, bool(model.gated))
+            SearchResult(
+                model.id, model.safetensors.total if model.safetensors else None, model.downloads, bool(model.gated)
+            )
             for model in models
         ]
 
@@ -224,7 +218,7 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
             while not transfer.done():
                 # The client keeps one bar for the bytes off the wire and one for those on disk.
                 done = kept + max((bar.n for bar in bars), default=0)
-                yield Progress(min(done, total), total, next(iter(missing()), ""))
+                yield Progress.of_bytes("download", min(done, total), total)
                 wait([transfer], REPORT_SECONDS)
         finally:
             stop.set()
@@ -234,7 +228,7 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
             transfer.result()
         if missing():  # where it cannot list the files, the client is content with a folder that merely exists
             raise HubError("hub_unreachable", model=repository.repo)
-    yield Progress(total, total, "")
+    yield Progress.of_bytes("download", total, total)
     return folder
 
 

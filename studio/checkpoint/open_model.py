@@ -5,12 +5,12 @@ The Hub's client is imported where it is asked: models of this machine need none
 
 import importlib.metadata
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.base.errors import ModelError
-from studio.base.steps import relayed
+from studio.base.progress import Progress
 from studio.base.typed_paths import is_there, typed_path
 from studio.checkpoint.checkpoint import Checkpoint, of_folder, of_repository
 from studio.checkpoint.gguf import source
@@ -29,15 +29,6 @@ SUGGESTIONS = (HUB_DEFAULT, "Qwen/Qwen3-0.6B", "Qwen/Qwen2.5-0.5B-Instruct", "Qw
 """Small chat models worth a first try, where the Hub is reachable."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """Where the work of getting a model stands; bytes are 0 of 0 where there are none to count."""
-
-    name: str
-    done: int = 0
-    total: int = 0
-
-
 def builtin_file() -> Path | None:
     """Return the built-in model's .gguf file, None when its package is not installed."""
     try:
@@ -54,7 +45,7 @@ def default_model() -> str:
     return HUB_DEFAULT if hub.reachable() else BUILTIN
 
 
-def open_model(name: str, paths: bool) -> Generator[Step, None, Checkpoint]:
+def open_model(name: str, paths: bool) -> Generator[Progress, None, Checkpoint]:
     """Yield steps and return the checkpoint called ``name``, from headers alone where it is on the Hub.
 
     ``paths``: whether a local folder or .gguf file is accepted. Raises ModelError, HubError or CheckpointError.
@@ -69,7 +60,7 @@ def open_model(name: str, paths: bool) -> Generator[Step, None, Checkpoint]:
 
     if not is_repo_id(name):
         raise ModelError("bad_model_name" if paths else "bad_model_name_page", model=name[:80])
-    yield Step("headers")
+    yield Progress("headers")
     kept = hub.local_snapshot(name)
     if kept is not None and not hub.reachable():
         return replace(of_folder(kept[1], name, kept[0]), base_model=name)
@@ -78,14 +69,14 @@ def open_model(name: str, paths: bool) -> Generator[Step, None, Checkpoint]:
     return of_repository(repository, folder)
 
 
-def fetch(checkpoint: Checkpoint) -> Generator[Step, None, Checkpoint]:
+def fetch(checkpoint: Checkpoint) -> Generator[Progress, None, Checkpoint]:
     """Yield progress in bytes and return the same checkpoint with its files on this machine."""
     if checkpoint.folder is not None:
         return checkpoint
     from studio.checkpoint import hub
 
     repository = hub.inspect(checkpoint.name, checkpoint.revision)
-    folder = yield from relayed(hub.download(repository), lambda at: Step("download", at.done, at.total))
+    folder = yield from hub.download(repository)
     return of_repository(repository, folder)
 
 
@@ -98,23 +89,23 @@ def byte_ranges(checkpoint: Checkpoint) -> "ByteRanges | None":
     return HubRanges(checkpoint.name, checkpoint.revision)
 
 
-def _builtin() -> Generator[Step, None, Checkpoint]:
+def _builtin() -> Generator[Progress, None, Checkpoint]:
     file = builtin_file()
     if file is None:
         raise ModelError("builtin_missing", command=BUILTIN_INSTALL)
     return replace((yield from _prepared(file, BUILTIN)), base_model=HUB_DEFAULT, license=BUILTIN_LICENSE)
 
 
-def _local(path: Path) -> Generator[Step, None, Checkpoint]:
+def _local(path: Path) -> Generator[Progress, None, Checkpoint]:
     if path.is_file() and path.suffix == ".gguf":
         return (yield from _prepared(path, str(path)))
     if not path.is_dir():
         raise ModelError("not_a_model", model=path.name)
     if is_compressed(path):
         raise ModelError("already_compressed", model=path.name)
-    yield Step("headers")
+    yield Progress("headers")
     return of_folder(path, str(path))
 
 
-def _prepared(file: Path, name: str) -> Generator[Step, None, Checkpoint]:
-    return (yield from relayed(source.prepare(file, name), Step))
+def _prepared(file: Path, name: str) -> Generator[Progress, None, Checkpoint]:
+    return (yield from source.prepare(file, name))

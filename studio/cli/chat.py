@@ -1,12 +1,12 @@
 """``chat``: one answer of one model."""
 
+from contextlib import closing
 from typing import Annotated
 
 import typer
 
 from studio.base.errors import PromptError
-from studio.base.typed_paths import typed_path
-from studio.cli.opened import fetched
+from studio.cli.opened import compressed_folder, fetch
 from studio.cli.options import AsJson, app
 from studio.cli.terminal import say, terminal
 
@@ -27,33 +27,31 @@ def chat(
         if not prompt.strip():  # before a model is loaded for nothing
             raise PromptError("empty_prompt")
         here.starting()
-        from studio.chat.answer import Reply, answer
-        from studio.chat.columns import compressed_column, original_column
-        from studio.checkpoint.checkpoint import read_json
-        from studio.checkpoint.config import check_can_chat, load_config
-        from studio.checkpoint.file_names import CONFIG
-        from studio.checkpoint.recipe import is_compressed
+        from studio.chat.answer import Reply
+        from studio.chat.answers import Answers
         from studio.cli.report import answer_facts, speed
         from studio.runtime.decoder import KV_BITS
         from studio.runtime.sampling import Sampling
-        from studio.session.session import POOL
+        from studio.session.session import Session
 
         if kv_bits not in KV_BITS:
             raise PromptError("unknown_kv_bits", bits=kv_bits, choices=", ".join(map(str, KV_BITS)))
-        folder = typed_path(model)
-        if is_compressed(folder):
-            check_can_chat(load_config(read_json(folder / CONFIG)))
-        column = compressed_column(folder) if is_compressed(folder) else original_column(fetched(here, model))
-        messages = [{"role": "system", "content": system}] if system.strip() else []
-        messages.append({"role": "user", "content": prompt})
-        sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-        reply = Reply()
-        POOL.make_room(column.need)
-        loaded = column.open()
-        for step in answer(loaded, messages, sampling, kv_bits):
-            here.stream(step.text[len(reply.text) :])
-            reply = step
-        facts = {"model": model} | answer_facts(loaded, reply)
+        with closing(Session(paths=True, max_prompt=None)) as session:
+            folder = compressed_folder(model)
+            if folder is None:
+                fetch(here, session, model)
+            else:
+                session.copy.place(folder)
+            sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+            reply, info = Reply(), None
+            for step in session.chat(prompt, sampling, system, kv_bits):
+                if isinstance(step, Answers):
+                    here.stream(step.replies[0].text[len(reply.text) :])
+                    reply, info = step.replies[0], step.infos[0]
+        if reply.error is not None:
+            raise reply.error
+        assert info is not None
+        facts = {"model": model} | answer_facts(info, reply)
         here.answer(facts)
         if not as_json:
             here.note(speed(facts))

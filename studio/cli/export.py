@@ -27,8 +27,6 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
-        from studio.base.progress import Event
-        from studio.base.steps import relayed
         from studio.base.units import format_bytes
         from studio.checkpoint.recipe import check_files, read_recipe
         from studio.export import targets
@@ -36,8 +34,7 @@ def export(
         target = targets.target_named(to)
         source, place = typed_path(folder), typed_path(out).resolve()
         check_files(read_recipe(source), source)
-        steps = targets.export(target, source, place)
-        here.follow(relayed(steps, lambda step: Event("export", step[0] / max(1, step[1]))))
+        here.follow(targets.export(target, source, place))
         files = [place] if place.is_file() else sorted(place.iterdir())
         nbytes = sum(file.stat().st_size for file in files)
         facts = {"target": target.name, "path": str(place), "bytes": nbytes}

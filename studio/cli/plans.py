@@ -47,14 +47,14 @@ def survey(
         if sample:
             read = sum(draw.nbytes for draw in draws(checkpoint, runs))
             here.note(say("sample_reads", read=format_bytes(read), all=format_bytes(checkpoint.source_bytes)))
-            found = here.follow(session.sample(runs))
+            found = here.follow(session.measurements.sample(runs))
             facts = model_facts(checkpoint) | {"sample_bytes": read} | sample_facts(checkpoint, found)
             here.answer(facts, heading(checkpoint), sample_rows(found))
             return
         here.follow(session.fetch())
-        here.follow(session.survey())
-        facts = survey_facts(checkpoint, session.known)
-        here.answer(model_facts(checkpoint) | facts, heading(checkpoint), survey_rows(session.known))
+        here.follow(session.measurements.survey())
+        facts = survey_facts(checkpoint, session.model.known)
+        here.answer(model_facts(checkpoint) | facts, heading(checkpoint), survey_rows(session.model.known))
 
 
 @app.command(help=say("help_compress"))
@@ -74,18 +74,19 @@ def compress(
         from studio.export.target_folder import move_in, workspace_for
         from studio.session.session import Session
 
-        session = Session(paths=True, choice=Choice.of(**chosen))
-        is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
+        choice = Choice.of(**chosen)
+        is_calibrated = choice.method.needs_inputs and choice.mode.bits < 8
         here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
         target = typed_path(out).resolve()
-        with workspace_for(target) as session.workspace:
+        with workspace_for(target) as workspace:
+            session = Session(paths=True, choice=choice, workspace=workspace)
             if calibrate != BUILTIN:  # before a model is fetched for nothing
                 is_named = calibrate == GENERATED.name or is_dataset(calibrate)
-                session.calibrate_on(calibrate if is_named else typed_path(calibrate))
+                session.texts.calibrate_on(calibrate if is_named else typed_path(calibrate))
             checkpoint = _open(here, session, model, "group_size" in chosen)
             done = here.follow(session.compress())
-            assert session.folder is not None
-            move_in(session.folder, target)
+            assert session.copy.folder is not None
+            move_in(session.copy.folder, target)
         facts = model_facts(checkpoint) | plan_facts(done.plan, done.relative_error)
         rows = plan_rows(done.plan) + result_rows(done.relative_error, done.seconds, target)
         if done.unreached:
@@ -103,7 +104,7 @@ def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> 
     choice = session.choice
     checkpoint = here.follow(session.open(model))
     # A model that is opened drops what does not fit it; here all but the group size was asked for by name.
-    session.choose(taken(choice, checkpoint, keep_groups))
+    session.planner.choose(taken(choice, checkpoint, keep_groups))
     _note_part(here, checkpoint)
     return checkpoint
 

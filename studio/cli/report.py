@@ -15,9 +15,9 @@ from studio.planning.survey_file import Survey
 from studio.quantization.scheme import Scheme
 
 if TYPE_CHECKING:  # what brings torch, which a plan is told without
-    from studio.chat.answer import LoadedModel, Reply
+    from studio.chat.answer import ModelInfo, Reply
     from studio.evaluation.drift import Drift
-    from studio.evaluation.figures import Evaluation, Spread
+    from studio.evaluation.figures import Evaluation, WindowMean
     from studio.planning.sampled_survey import Interval, SampledLayer
 
 Figure = TypeVar("Figure")
@@ -160,13 +160,11 @@ def result_rows(errors: Mapping[str, float], seconds: float, path: object) -> Ro
     return [(say("error"), f"{mean:.4f}"), (say("seconds"), f"{seconds:.1f}"), (say("path"), str(path))]
 
 
-def answer_facts(loaded: "LoadedModel", reply: "Reply") -> dict[str, Any]:
+def answer_facts(info: "ModelInfo", reply: "Reply") -> dict[str, Any]:
     """Return an answer and what it cost; measures this machine first, in half a second, for the share of its limit."""
-    from studio.chat.answer import ModelInfo
     from studio.chat.roofline import decode_limit, device_of
     from studio.runtime.machine import measured
 
-    info = ModelInfo.of(loaded)
     machine = measured(device_of(info))
     limit = decode_limit(info, reply, machine)
     return {
@@ -205,21 +203,21 @@ def evaluation_facts(drift: "Drift") -> dict[str, Any]:
     """Return an evaluation as JSON holds it; figures are of tokens, standard errors of windows."""
     found = _evaluated(drift)
 
-    def spread(figure: "Spread") -> dict[str, float | None]:
+    def facts_of(figure: "WindowMean") -> dict[str, float | None]:
         return {"mean": figure.mean, "standard_error": figure.standard_error}
 
     return {
-        "perplexity": spread(found.perplexity),
-        "original_perplexity": spread(found.original_perplexity),
-        "kld": spread(found.kld) | {"median": found.kld_median, "p99": found.kld_p99},
-        "same_top": spread(found.same_top),
+        "perplexity": facts_of(found.perplexity),
+        "original_perplexity": facts_of(found.original_perplexity),
+        "kld": facts_of(found.kld) | {"median": found.kld_median, "p99": found.kld_p99},
+        "same_top": facts_of(found.same_top),
         "tokens": found.tokens,
         "flips": None if found.flips is None else asdict(found.flips),
         "floor": None
         if drift.floor is None
         else {
-            "kld": spread(drift.floor.kld) | {"median": drift.floor.kld_median, "p99": drift.floor.kld_p99},
-            "same_top": spread(drift.floor.same_top),
+            "kld": facts_of(drift.floor.kld) | {"median": drift.floor.kld_median, "p99": drift.floor.kld_p99},
+            "same_top": facts_of(drift.floor.same_top),
             "tokens": drift.floor.tokens,
         },
     }
@@ -229,25 +227,28 @@ def evaluation_rows(drift: "Drift") -> Rows:
     """Return an evaluation to be read."""
     found = _evaluated(drift)
 
-    def spread(figure: "Spread", factor: float = 1.0, digits: int = 4) -> str:
+    def mean_and_error(figure: "WindowMean", factor: float = 1.0, digits: int = 4) -> str:
         error = "" if figure.standard_error is None else f" ± {factor * figure.standard_error:.{digits}f}"
         return f"{factor * figure.mean:.{digits}f}{error}"
 
     rows = [
-        (say("kld"), spread(found.kld)),
+        (say("kld"), mean_and_error(found.kld)),
         (say("kld_spread"), f"{found.kld_median:.4f}, {found.kld_p99:.4f}"),
-        (say("same_top"), f"{spread(found.same_top, 100, 1)} %"),
-        (say("perplexity"), f"{spread(found.perplexity, digits=2)} / {spread(found.original_perplexity, digits=2)}"),
+        (say("same_top"), f"{mean_and_error(found.same_top, 100, 1)} %"),
+        (
+            say("perplexity"),
+            f"{mean_and_error(found.perplexity, digits=2)} / {mean_and_error(found.original_perplexity, digits=2)}",
+        ),
     ]
     if found.flips is not None:
         flips = found.flips
         rows.append((say("flips"), f"{flips.flipped} / {flips.questions} ({flips.right} / {flips.original_right})"))
     if drift.floor is not None:
-        rows.append((say("floor"), spread(drift.floor.kld)))
+        rows.append((say("floor"), mean_and_error(drift.floor.kld)))
     return rows
 
 
 def _evaluated(drift: "Drift") -> "Evaluation":
-    if drift.found is None:
+    if drift.evaluation is None:
         raise ValueError("nothing is evaluated yet")
-    return drift.found
+    return drift.evaluation

@@ -60,5 +60,5 @@ def _prepare_builtin(here: Terminal) -> "Checkpoint":
 
     session = Session()
     checkpoint = here.follow(session.open(BUILTIN))
-    here.follow(session.survey())
+    here.follow(session.measurements.survey())
     return checkpoint

@@ -21,12 +21,12 @@ import typer
 from pydantic import ValidationError
 
 from studio.base.errors import ResourceError, UserError, is_out_of_memory, printable
-from studio.base.interrupts import taken
+from studio.base.interrupts import interruptible
 from studio.base.settings import settings
 from studio.base.text import DEFAULT, catalogue, preferred, text
 
 if TYPE_CHECKING:  # the session brings torch along, and help must not wait for it
-    from studio.base.progress import Event
+    from studio.base.progress import Progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -81,7 +81,7 @@ class Terminal:
             print(ERASED, end="", file=sys.stderr, flush=True)
             self._is_starting = False
 
-    def follow(self, steps: "Generator[Event, None, Result]") -> Result:
+    def follow(self, steps: "Generator[Progress, None, Result]") -> Result:
         """Show a job's progress and return its result."""
         self.started()
         with closing(steps), _progress() as show:
@@ -127,7 +127,7 @@ def terminal(as_json: bool) -> Iterator[Terminal]:
     """Lend a command its terminal, and turn what it raises into a sentence and an exit code."""
     here = Terminal(as_json, sys.stdout)
     try:
-        with taken(), redirect_stdout(sys.stderr):  # what libraries print must not mix with the answer
+        with interruptible(), redirect_stdout(sys.stderr):  # what libraries print must not mix with the answer
             _check_settings()
             yield here
     except KeyboardInterrupt as interrupt:
@@ -183,7 +183,7 @@ def _print_table(rows: Sequence[tuple[str, str]], out: TextIO) -> None:
 
 
 @contextmanager
-def _progress() -> "Iterator[Callable[[Event], None]]":
+def _progress() -> "Iterator[Callable[[Progress], None]]":
     """Lend a function that shows where a job stands: a bar on a screen, a few lines in a log."""
     if not sys.stderr.isatty():
         yield _Lines()
@@ -206,7 +206,7 @@ class _Lines:
     def __init__(self) -> None:
         self._stage, self._quarter, self._said = "", 0, 0.0
 
-    def __call__(self, event: "Event") -> None:
+    def __call__(self, event: "Progress") -> None:
         quarter = int(4 * (event.fraction or 0))
         is_new = event.stage != self._stage
         if is_new or (quarter != self._quarter and time.monotonic() - self._said > 2):
@@ -223,7 +223,7 @@ class _Bar:
         self._task: Any = None
         self._stage = ""
 
-    def __call__(self, event: "Event") -> None:
+    def __call__(self, event: "Progress") -> None:
         if event.stage != self._stage:
             if self._task is not None:
                 self._bar.remove_task(self._task)

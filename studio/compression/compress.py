@@ -18,19 +18,21 @@ from torch import Tensor
 from studio import __version__
 from studio.base.errors import CheckpointError
 from studio.base.prefetch import BackgroundWriter, ahead
+from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.row_reader import rows_of
 from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot, TensorFile
 from studio.compression.journal import Journal
-from studio.compression.sequential import Changed, guided
+from studio.compression.sequential import LayerReplaced, guided
 from studio.planning.plan import Assignment, Plan
 from studio.quantization.methods import Method
 from studio.quantization.quantize import quantize, relative
 from studio.quantization.rounding import tensor_params_of
 from studio.quantization.scheme import Scheme
-from studio.runtime.block_model import Step
 
+STAGE = "compress"
+"""Of progress here: the detail is the tensor; weights are counted."""
 READ_AHEAD = 3
 """Pieces, the ends of tensors counted."""
 WRITE_BEHIND = 3
@@ -39,16 +41,6 @@ WRITE_BEHIND = 3
 Place = tuple[str, Tensor, int]
 """A slot's name, numbers for it, and the place of the first of them."""
 Write = Callable[[list[Place]], None]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a compression stands."""
-
-    layer: str
-    done: int
-    total: int
-    """Weights."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +98,7 @@ def compress(
             if schemes and tokens is not None:
                 for weights, name in _guide(checkpoint, schemes, plan.choice.method, tokens, write, errors):
                     done += weights
-                    yield Progress(name, done, total)
+                    yield Progress(STAGE, done, total, name)
             missed = [a.layer for a in plan.assignments if a.layer.name in schemes and a.layer.name not in errors]
             unreached, stacks = (tuple(x.name for x in missed if (len(x.shape) > 2) is many) for many in (False, True))
             rest = [a for a in plan.assignments if a.layer.name not in errors]
@@ -115,10 +107,10 @@ def compress(
                     passes = 2 if a.scheme is not None and a.scheme.mode.needs_whole else 1
                     read = iter(pieces.__next__, None)
                     for seen in _write(checkpoint, a, plan.choice.method, read, write, errors):
-                        yield Progress(a.layer.name, done + seen // passes, total)
+                        yield Progress(STAGE, done + seen // passes, total, a.layer.name)
                     writer.do(journal.note, a.layer.name, errors[a.layer.name])
                     done += a.layer.numel
-                    yield Progress(a.layer.name, done, total)
+                    yield Progress(STAGE, done, total, a.layer.name)
     except BaseException as error:
         if schemes or isinstance(error, Exception):  # what a calibration rounded is of no use to the next
             file.unlink(missing_ok=True)
@@ -177,11 +169,11 @@ def _guide(
     """Write the weights that a calibration reaches, yielding what is done of each and its name, or 0 and a block's."""
     with closing(guided(checkpoint, schemes, method, tokens)) as events:
         for event in events:
-            if isinstance(event, Step):
-                yield 0, event.part
+            if isinstance(event, Progress):
+                yield 0, event.detail
                 continue
             name = event.layer.name
-            if isinstance(event, Changed):
+            if isinstance(event, LayerReplaced):
                 write([(name, event.tensor, 0)])
                 errors[name] = None
                 yield event.layer.numel, name

@@ -32,7 +32,7 @@ def unfinished(digest: str, workspace: Path) -> Iterator[Path]:
     shared = settings().cache_dir / "unfinished"
     # Not the thread's but ours: a page's job goes on in another thread at each of its steps.
     lock = FileLock(shared / f"{digest}.lock", blocking=False, thread_local=False)
-    if _is_beside(shared, workspace) and _taken(lock):
+    if _is_beside(shared, workspace) and _locked(lock):
         try:
             _sweep(shared, digest)
             yield shared / f"{digest}.safetensors"
@@ -56,7 +56,7 @@ def _is_beside(shared: Path, workspace: Path) -> bool:
     return shared.stat().st_dev == workspace.stat().st_dev
 
 
-def _taken(lock: FileLock) -> bool:
+def _locked(lock: FileLock) -> bool:
     """Return whether the lock is ours now."""
     try:
         with locked(Path(lock.lock_file).parent):
@@ -92,7 +92,7 @@ def _sweep(folder: Path, digest: str) -> None:
         left.sort(key=lambda file: file.stat().st_mtime)
     for file in left[: -(KEPT_FILES - 1)]:
         lock = FileLock(file.with_suffix(".lock"), blocking=False, thread_local=False)
-        if _taken(lock):  # nobody is at it
+        if _locked(lock):  # nobody is at it
             file.unlink(missing_ok=True)
             file.with_name(f"{file.name}.journal").unlink(missing_ok=True)
             _release(lock, file)

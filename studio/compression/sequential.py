@@ -10,13 +10,16 @@ some tokens more than others, ``fisher``: what each counts is found first. Knows
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from studio.base.assets import asset
 from studio.base.errors import CheckpointError
+from studio.base.progress import Progress
+from studio.calibration.listeners import ActivationListener
 from studio.calibration.texts import check_has_head, positions, read_text, token_ids, windows
 from studio.calibration.token_weights import kept_weights
 from studio.checkpoint.checkpoint import Checkpoint
@@ -29,7 +32,7 @@ from studio.quantization.rounding import Statistics
 from studio.quantization.rounding.awq import channel_scales, scaled
 from studio.quantization.rounding.sign_round import Start
 from studio.quantization.scheme import Scheme
-from studio.runtime.block_model import BlockModel, Step
+from studio.runtime.block_model import BlockModel
 from studio.runtime.model import COMPUTE
 from studio.runtime.module_hooks import Call
 
@@ -39,7 +42,7 @@ WINDOWS, WINDOW = 16, 256
 
 
 @dataclass(frozen=True)
-class Changed:
+class LayerReplaced:
     """A tensor that is kept is another now: what scales of channels were folded into."""
 
     layer: Layer
@@ -48,7 +51,7 @@ class Changed:
 
 
 @dataclass(frozen=True)
-class Found:
+class LayerRounded:
     """A weight is rounded."""
 
     layer: Layer
@@ -61,7 +64,7 @@ class Found:
 
 def guided(
     checkpoint: Checkpoint, schemes: Mapping[str, Scheme], method: Method, tokens: Tensor
-) -> Generator[Step | Found | Changed, None, None]:
+) -> Generator[Progress | LayerRounded | LayerReplaced, None, None]:
     """Yield every linear weight of ``schemes`` (by name) as ``method`` rounds it, once its block has been reached.
 
     ``tokens`` int64 [W, T] is what the model reads. Weights that are given nothing, or only zeros, are not yielded, nor
@@ -74,14 +77,17 @@ def guided(
         if layer.name in schemes and layer.kind is Kind.LINEAR and len(layer.shape) == 2
     ]
     weights = yield from kept_weights(checkpoint, wanted, tokens) if method.rounding.weighs_tokens else _unweighted()
-    listener = _Listener(model.model, wanted, weights)
-    found: list[Found | Changed] = []
+    listener = ActivationListener(
+        model.model, wanted, partial(_statistics, weights), _merged, lambda name: id(weights.get(name))
+    )
+    found: list[LayerRounded | LayerReplaced] = []
     layers_by_name = {layer.name: layer for layer in checkpoint.layers}
 
     def after(call: Call, wait: Callable[[], None], output: Any) -> Any:
-        inside = [layer for layer in wanted if f"{layer.name}.".startswith(f"{call.part}.") and listener.has(layer)]
+        heard = {layer: listener.heard[layer.name] for layer in wanted if layer.name in listener.heard}
+        known = {layer: given for layer, given in heard.items() if _is_in(layer, call.part) and given.is_active}
+        inside = list(known)
         starts: dict[Layer, Start] = {}
-        known = {layer: listener.statistics(layer) for layer in inside}
         folded: dict[Layer, Tensor] = {}
         if method.rounding.scales_channels:
             free = frozenset(layer.name for layer in inside)
@@ -91,14 +97,14 @@ def guided(
             for layer, tensor in folded.items():
                 if layer.kind is Kind.OTHER:
                     model.replace(layer, tensor)
-                    found.append(Changed(layer, tensor))
+                    found.append(LayerReplaced(layer, tensor))
         for layers in _alike(inside, known, schemes):
             wait()
             dense = [folded[layer] if layer in folded else _read(checkpoint, layer) for layer in layers]
             starts |= _rounded(layers, dense, schemes[layers[0].name], method, known[layers[0]])
             if not method.rounding.is_tuned:
                 _keep(starts)
-        with listener.deaf():
+        with listener.paused():
             if starts:
                 whole = tuned_block(call, starts, weights.get(inside[-1].name), wait)
                 _keep({layer: replace(start, rounded=whole[layer]) for layer, start in starts.items()})
@@ -114,16 +120,16 @@ def guided(
             dense = packed.dequantize()
             model.replace(layer, dense)
             difference = float((dense - start.weight).square_().sum())
-            found.append(Found(layer, packed, difference, float(start.weight.square().sum())))
+            found.append(LayerRounded(layer, packed, difference, float(start.weight.square().sum())))
         if not method.rounding.is_tuned:
             starts.clear()
 
     run = model.run(tokens, after)
     try:
         for step in run:
-            yield from _taken(found)
+            yield from _drained(found)
             yield step
-        yield from _taken(found)
+        yield from _drained(found)
     finally:
         run.close()
 
@@ -142,12 +148,16 @@ def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tenso
     return windows(ids, WINDOWS, positions(checkpoint, WINDOW))
 
 
-def _unweighted() -> Generator[Step, None, dict[str, Tensor]]:
+def _is_in(layer: Layer, part: str) -> bool:
+    return f"{layer.name}.".startswith(f"{part}.")
+
+
+def _unweighted() -> Generator[Progress, None, dict[str, Tensor]]:
     yield from ()
     return {}
 
 
-def _taken(found: list[Found | Changed]) -> Iterable[Found | Changed]:
+def _drained(found: list[LayerRounded | LayerReplaced]) -> Iterable[LayerRounded | LayerReplaced]:
     while found:
         yield found.pop(0)
 
@@ -209,63 +219,16 @@ def _alike(layers: list[Layer], known: Mapping[Layer, Statistics], schemes: Mapp
     return list(lots.values())
 
 
-class _Listener:
-    """Sums the second moments of what modules are given, each token with its weight where there is one."""
-
-    def __init__(self, model: nn.Module, layers: list[Layer], weights: Mapping[str, Tensor]) -> None:
-        self._weights = weights
-        self._given: dict[str, Statistics] = {}
-        self._recent: dict[tuple[Any, ...], tuple[Tensor, Statistics]] = {}
-        self._is_deaf = False
-        for layer in layers:
-            module = model.get_submodule(layer.name.rpartition(".")[0])
-            module.register_forward_pre_hook(lambda _, given, name=layer.name: self._hear(name, given))
-
-    def has(self, layer: Layer) -> bool:
-        """Return whether the layer was given anything but zeros."""
-        return layer.name in self._given and self._given[layer.name].is_active
-
-    def statistics(self, layer: Layer) -> Statistics:
-        return self._given[layer.name]
-
-    def forget(self) -> None:
-        """Let go of everything heard."""
-        self._given.clear()
-        self._recent.clear()
-
-    def deaf(self) -> "_Deaf":
-        """Hear nothing within this context."""
-        return _Deaf(self)
-
-    def _hear(self, name: str, given: tuple[Any, ...]) -> None:
-        if self._is_deaf or not given or not given[0].numel():
-            return
-        statistics = self._statistics(given[0], self._weights.get(name))
-        if name in self._given:  # the block runs its layer more than once
-            before = self._given[name]
-            tokens = before.tokens + statistics.tokens
-            hessian = (before.hessian * before.tokens + statistics.hessian * statistics.tokens) / tokens
-            statistics = Statistics(hessian, tokens)
-        self._given[name] = statistics
-
-    def _statistics(self, given: Tensor, weights: Tensor | None) -> Statistics:
-        """Return the statistics of ``given`` [..., K]: without weights [T] the same object for q, k and v."""
-        key = (given.data_ptr(), given.shape, given.stride(), given._version, id(weights))
-        if key not in self._recent:
-            flat = given.detach().reshape(-1, given.shape[-1]).float()
-            weighted = flat
-            if weights is not None and len(weights) == len(flat):
-                weighted = flat * (weights / weights.mean()).to(flat.device).unsqueeze(1)
-            self._recent[key] = given, Statistics((weighted.T @ flat).div_(len(flat)), len(flat))
-        return self._recent[key][1]
+def _statistics(weights: Mapping[str, Tensor], name: str, rows: Tensor) -> Statistics:
+    """Return the statistics of what a layer is given, [R, K], each token with its weight where there is one."""
+    flat, own = rows.float(), weights.get(name)
+    weighted = flat
+    if own is not None and len(own) == len(flat):
+        weighted = flat * (own / own.mean()).to(flat.device).unsqueeze(1)
+    return Statistics((weighted.T @ flat).div_(len(flat)), len(flat))
 
 
-class _Deaf:
-    def __init__(self, listener: _Listener) -> None:
-        self._listener = listener
-
-    def __enter__(self) -> None:
-        self._listener._is_deaf = True
-
-    def __exit__(self, *_: object) -> None:
-        self._listener._is_deaf = False
+def _merged(before: Statistics, more: Statistics) -> Statistics:
+    """Return the statistics of both: a block may run its layer more than once."""
+    tokens = before.tokens + more.tokens
+    return Statistics((before.hessian * before.tokens + more.hessian * more.tokens) / tokens, tokens)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from studio.base.progress import Progress
 from studio.base.steps import relayed
 from studio.base.text import text
 from studio.checkpoint.checkpoint import Checkpoint
@@ -22,7 +23,7 @@ class Drift:
 
     text: str
     """The name of the file whose text was read, empty for the built-in ones."""
-    found: Evaluation | None = None
+    evaluation: Evaluation | None = None
     floor: Evaluation | None = None
     """What running the original at bf16 instead of fp32 costs."""
     is_whole: bool = False
@@ -30,7 +31,15 @@ class Drift:
     @property
     def fraction(self) -> float:
         """How much of the work is done, 0 to 1; the floor is counted as if it were none."""
-        return 0.0 if self.found is None else self.found.done / self.found.total
+        return 0.0 if self.evaluation is None else self.evaluation.done / self.evaluation.total
+
+    @property
+    def progress(self) -> Progress:
+        """Where the evaluation stands, with its figure once there is one; the floor comes last."""
+        if self.evaluation is None:
+            return Progress("evaluate", 0, 1)
+        stage = "evaluate" if self.fraction < 1 or self.floor is None else "floor"
+        return Progress(stage, self.evaluation.done, self.evaluation.total, f"KLD {self.evaluation.kld.mean:.4f}")
 
 
 def drift(checkpoint: Checkpoint, other: Predict, ids: Tensor, text: str = "") -> Generator[Drift, None, Drift]:
@@ -39,8 +48,8 @@ def drift(checkpoint: Checkpoint, other: Predict, ids: Tensor, text: str = "") -
     Closing the generator stops the work. Raises as :func:`evaluate` does.
     """
     so_far = Drift(text)
-    found = yield from relayed(evaluate(checkpoint, other, ids), lambda step: replace(so_far, found=step))
-    so_far = replace(so_far, found=found)
+    whole = yield from relayed(evaluate(checkpoint, other, ids), lambda step: replace(so_far, evaluation=step))
+    so_far = replace(so_far, evaluation=whole)
     lowest = yield from relayed(floor(checkpoint, ids), lambda step: replace(so_far, floor=step))
     return replace(so_far, floor=lowest, is_whole=True)
 

@@ -19,7 +19,7 @@ Predict = Callable[[Tensor], Pieces]
 
 
 @dataclass(frozen=True)
-class Spread:
+class WindowMean:
     """A figure over all tokens, and the standard error of its mean over windows, which tokens of one window share."""
 
     mean: float
@@ -31,13 +31,13 @@ class Spread:
 class Evaluation:
     """How far a model is from the original, as far as it has been measured."""
 
-    perplexity: Spread
-    original_perplexity: Spread
-    kld: Spread
+    perplexity: WindowMean
+    original_perplexity: WindowMean
+    kld: WindowMean
     """Nats a token."""
     kld_median: float
     kld_p99: float
-    same_top: Spread
+    same_top: WindowMean
     """Share of tokens whose likeliest next token is the original's."""
     tokens: int
     done: int
@@ -84,10 +84,10 @@ class Tally:
         return Evaluation(
             perplexity=perplexity_of(self.loss),
             original_perplexity=perplexity_of(self.original_loss),
-            kld=spread_of(self.kld),
+            kld=mean_over_windows(self.kld),
             kld_median=float(every.median()),
             kld_p99=float(every.quantile(0.99)),
-            same_top=spread_of(self.same),
+            same_top=mean_over_windows(self.same),
             tokens=len(every),
             done=len(self.kld) + self.questions,
             total=self.total,
@@ -104,13 +104,13 @@ def added_to(tally: Tally, window: Tensor, original: Pieces, other: Pieces) -> G
         yield from tally.add(window, original, other)
 
 
-def spread_of(values: list[Tensor]) -> Spread:
+def mean_over_windows(values: list[Tensor]) -> WindowMean:
     means = torch.stack([value.mean() for value in values]).double()
     error = float(means.std() / math.sqrt(len(means))) if len(means) > 1 else None
-    return Spread(float(means.mean()), error)
+    return WindowMean(float(means.mean()), error)
 
 
-def perplexity_of(losses: list[Tensor]) -> Spread:
-    loss = spread_of(losses)
+def perplexity_of(losses: list[Tensor]) -> WindowMean:
+    loss = mean_over_windows(losses)
     mean = math.exp(min(loss.mean, 700.0))
-    return Spread(mean, None if loss.standard_error is None else mean * loss.standard_error)
+    return WindowMean(mean, None if loss.standard_error is None else mean * loss.standard_error)

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from studio.base.errors import CheckpointError
+from studio.base.progress import Progress
 from studio.checkpoint.architecture import empty_model, layer_map
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.config import Task, task
@@ -24,10 +25,8 @@ from studio.quantization.packing import PackedTensor
 from studio.quantization.scheme import GROUP_SIZES, Scheme
 from studio.runtime.model import compressed_config, kept_tensor, packed_weight
 
-Written = tuple[int, int]
-"""Bytes written, of how many."""
-Writing = Generator[Written, None, Path]
-"""What writes a file or a folder and returns it."""
+Writing = Generator[Progress, None, Path]
+"""What writes a file or a folder and returns it; its progress counts bytes."""
 
 
 @dataclass(frozen=True)

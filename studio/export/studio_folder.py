@@ -9,6 +9,7 @@ from pathlib import Path
 
 from studio import __version__
 from studio.base.errors import ResourceError, disk_error
+from studio.base.progress import Progress
 from studio.base.workspace import partial_in
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import exported_config
@@ -57,7 +58,7 @@ def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path, c
 
 
 def archive(folder: Path, file: Path) -> Writing:
-    """Pack a folder into one zip, stored (packed weights do not shrink), yielding bytes done of all.
+    """Pack a folder into one zip, stored (packed weights do not shrink), yielding the bytes done.
 
     Closing the generator stops it; an unfinished file is removed. Raises ResourceError for a full disk.
     """
@@ -75,7 +76,7 @@ def archive(folder: Path, file: Path) -> Writing:
                     while piece := source.read(COPY_BYTES):
                         target.write(piece)
                         done += len(piece)
-                        yield done, total
+                        yield Progress("export", done, total)
         partial.replace(file)
     except OSError as error:
         raise disk_error(error, file) from error

@@ -26,7 +26,7 @@ class Target:
     size: Callable[[Plan], int]
     """The exact bytes of the weights as the target stores them; a file's header and a folder's other files aside."""
     write: Callable[[CompressedModel, Path], Writing]
-    """Writes the target to a new path, yielding at least twice a second; tensors pass one at a time.
+    """Writes the target to a new path, yielding the bytes done at least twice a second; tensors pass one at a time.
 
     Whole or not at all is not its care: the path is a hidden one, removed when anything is raised.
     """

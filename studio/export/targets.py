@@ -27,7 +27,7 @@ def target_named(name: str) -> Target:
 
 
 def export(target: Target, folder: Path, out: Path) -> Writing:
-    """Write a compressed folder as ``target`` to ``out``, a new file or a new folder, yielding bytes done of all.
+    """Write a compressed folder as ``target`` to ``out``, a new file or a new folder, yielding the bytes done.
 
     Under this name there is always all of it or nothing; closing the generator stops it. Raises the target's refusal,
     CheckpointError for a folder that is not whole, ResourceError for a full disk or where something is in the way.

@@ -4,20 +4,19 @@ Its words stand in the catalogues under ``figure.<name>``; its colours are the p
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import ratio_defining
-from studio.planning.layer_losses import Figures, Measured
+from studio.planning.layer_losses import Figures, Steps
 from studio.planning.plan import Plan
 from studio.planning.sampled_survey import Interval, Sample
 from studio.planning.survey_file import Survey
 from studio.quantization.scheme import Scheme
-from studio.runtime.block_model import Step
 
-Measure = Callable[[Checkpoint, Sequence[Scheme]], Generator[Step | Measured, None, Figures]]
+Measure = Callable[[Checkpoint, Sequence[Scheme]], Steps]
 """What measures a figure over a short text, in a process of its own."""
 
 

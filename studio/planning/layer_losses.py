@@ -14,11 +14,13 @@ from torch import Tensor
 
 from studio.base import json_cache
 from studio.base.errors import CheckpointError
+from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.steps import relayed
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Layer, ratio_defining
 from studio.checkpoint.row_reader import chunks
+from studio.planning.layer_measured import LayerMeasured, reading
 from studio.quantization.quantize import quantize
 from studio.quantization.rounding import tensor_params_of
 from studio.quantization.scheme import Scheme
@@ -27,6 +29,8 @@ Candidate = Callable[[Tensor], Tensor]
 """Rows of a weight, fp32 [n, K] -> the same rows compressed and dequantized, fp32 [n, K]."""
 Figures = dict[str, dict[str, float]]
 """Layer -> scheme -> figure; a layer that there is no loss for has none."""
+Steps = Generator[Progress | LayerMeasured[Mapping[str, float]], None, Figures]
+"""A measurement: each layer with its scheme -> figure once it is measured, and in the end all of them."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +43,10 @@ class Loss:
     """The sum over what was moved, and that over the weight -> the figure."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Some rows of a layer are done; with its last ones come its figures."""
-
-    layer: str
-    errors: Mapping[str, float] | None
-    """Scheme -> figure, None while the layer is in progress."""
-    done: int
-    total: int
-    """Weights, not layers: a large layer takes longer."""
-
-
-def figures(
-    checkpoint: Checkpoint, losses: Mapping[str, Loss], schemes: Iterable[Scheme]
-) -> Generator[Measured, None, Figures]:
+def figures(checkpoint: Checkpoint, losses: Mapping[str, Loss], schemes: Iterable[Scheme], stage: str) -> Steps:
     """Return the figure of every linear layer for each of ``schemes`` whose groups divide its rows.
 
-    Raises CheckpointError for weights that are not finite.
+    ``stage`` is the progress's. Raises CheckpointError for weights that are not finite.
     """
     layers = [layer for layer in ratio_defining(checkpoint.layers) if layer.name in losses]
     total = sum(layer.numel for layer in layers)
@@ -66,18 +56,22 @@ def figures(
         fitting = _fitting(layer, schemes)
         passes = 1 + any(scheme.mode.needs_whole for scheme in fitting)
         pieces = (checkpoint.read(layer, *rows) for rows in chunks(layer))
-        tensor_params = yield from relayed(
-            tensor_params_of(pieces, fitting), partial(_looked, layer, done, total, passes)
-        )
+        at = reading(stage, layer.name, done, total, passes)
+        tensor_params = yield from relayed(tensor_params_of(pieces, fitting), at)
         candidates = {str(scheme): partial(_rounded, scheme, tensor_params.get(scheme)) for scheme in fitting}
         seen = layer.numel if tensor_params else 0
         for rows, line in layer_figures(checkpoint, layer, losses[layer.name], candidates):
             seen += rows * layer.matrix[1]
             if line is not None:
                 found[layer.name] = line
-            yield Measured(layer.name, line, done + seen // passes, total)
+            yield at(seen) if line is None else LayerMeasured(layer.name, line, at(seen))
         done += layer.numel
     return found
+
+
+def calibrating(step: Progress) -> Progress:
+    """Return the progress of a pass over the text that figures are measured on."""
+    return step.within("calibrate", "")
 
 
 def layer_figures(
@@ -114,10 +108,6 @@ def file_of(checkpoint: Checkpoint, name: str, schemes: Sequence[Scheme], *how: 
     """Return where figures are kept: the file's name says which, of which schemes and ``how`` they were measured."""
     key = hashlib.sha256(repr((sorted(map(str, schemes)), how)).encode()).hexdigest()[:16]
     return settings().cache_dir / "survey" / f"{checkpoint.revision}-{name}-{key}.json"
-
-
-def _looked(layer: Layer, done: int, total: int, passes: int, seen: int) -> Measured:
-    return Measured(layer.name, None, done + seen // passes, total)
 
 
 def _rounded(scheme: Scheme, tensor_params: Tensor | None, weight: Tensor) -> Tensor:

@@ -4,26 +4,26 @@ Knows nothing of plans, nor of how an error in one layer passes on to the next.
 """
 
 import math
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from studio.base import json_cache
+from studio.base.steps import relayed
 from studio.calibration import activations
 from studio.calibration.activations import MAX_ROWS, MAX_TOKENS, SEED, TEXT, Inputs
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.planning import layer_losses
 from studio.planning.layer_figure import MeasuredFigure
-from studio.planning.layer_losses import Figures, Loss, Measured
+from studio.planning.layer_losses import Figures, Loss, Steps, calibrating
 from studio.quantization.scheme import Scheme
-from studio.runtime.block_model import Step
 
 VERSION = 1
 """Raised when the figures change their meaning: those kept on disk are then not read any more."""
 
 
-def measure(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Generator[Step | Measured, None, Figures]:
+def measure(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Steps:
     """Return the output error of every linear layer over the built-in text, at once if it was measured before.
 
     Raises CheckpointError when the files are damaged, or have no tokenizer.
@@ -31,21 +31,19 @@ def measure(checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Generator[Step
     before = recall(checkpoint, schemes)
     if before is not None:
         return before
-    inputs = yield from activations.inputs(checkpoint)
+    inputs = yield from relayed(activations.inputs(checkpoint), calibrating)
     errors = yield from output_errors(checkpoint, inputs, schemes)
     json_cache.keep(_file(checkpoint, schemes), errors)
     return errors
 
 
-def output_errors(
-    checkpoint: Checkpoint, inputs: Mapping[str, Inputs], schemes: Iterable[Scheme]
-) -> Generator[Measured, None, Figures]:
+def output_errors(checkpoint: Checkpoint, inputs: Mapping[str, Inputs], schemes: Iterable[Scheme]) -> Steps:
     """Return the output error of every linear layer for each of ``schemes`` whose groups divide its rows.
 
     Raises CheckpointError for weights that are not finite.
     """
     losses = {name: output_loss(given.rows) for name, given in inputs.items()}
-    return (yield from layer_losses.figures(checkpoint, losses, schemes))
+    return (yield from layer_losses.figures(checkpoint, losses, schemes, "output"))
 
 
 def output_loss(given: Tensor) -> Loss:

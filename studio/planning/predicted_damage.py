@@ -8,24 +8,26 @@ their sum is about four fifths of what is measured, at three to five bits alike.
 
 from collections.abc import Generator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from studio.base import json_cache
+from studio.base.progress import Progress
 from studio.base.settings import settings
+from studio.base.steps import relayed
 from studio.base.tensor_cache import Shelf
 from studio.calibration import activations
+from studio.calibration.listeners import listen_to_gradients
 from studio.calibration.texts import digest
 from studio.calibration.token_weights import SEED, lots, rademacher_gradient
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind
 from studio.planning import layer_losses
 from studio.planning.layer_figure import MeasuredFigure
-from studio.planning.layer_losses import Figures, Loss, Measured
+from studio.planning.layer_losses import Loss, Steps, calibrating
 from studio.quantization.scheme import Scheme
-from studio.runtime.block_model import BlockModel, Step
+from studio.runtime.block_model import BlockModel
 from studio.runtime.model import COMPUTE
 
 VERSION = 1
@@ -34,22 +36,20 @@ COSTS_BYTES = 256 << 20
 """What the kept costs of all models and texts may take on disk."""
 
 
-def measure(
-    checkpoint: Checkpoint, schemes: Sequence[Scheme], tokens: Tensor | None = None
-) -> Generator[Step | Measured, None, Figures]:
+def measure(checkpoint: Checkpoint, schemes: Sequence[Scheme], tokens: Tensor | None = None) -> Steps:
     """Return the predicted damage of every linear layer, nats a token, at once if it was measured before.
 
     ``tokens`` [W, T] is what the model reads, by default a short built-in text. Raises CheckpointError when the files
     are damaged, or have no tokenizer.
     """
-    tokens = activations.token_ids(checkpoint) if tokens is None else tokens
+    tokens = activations.builtin_tokens(checkpoint) if tokens is None else tokens
     file = layer_losses.file_of(checkpoint, "damage", schemes, VERSION, SEED, digest(tokens))
     before = layer_losses.recall(file, checkpoint, schemes)
     if before is not None:
         return before
-    costs = yield from column_costs(checkpoint, tokens)
+    costs = yield from relayed(column_costs(checkpoint, tokens), calibrating)
     losses = {name: damage_loss(cost) for name, cost in costs.items()}
-    found = yield from layer_losses.figures(checkpoint, losses, schemes)
+    found = yield from layer_losses.figures(checkpoint, losses, schemes, "damage")
     json_cache.keep(file, found)
     return found
 
@@ -59,7 +59,7 @@ def damage_loss(cost: Tensor) -> Loss:
     return Loss(lambda rows: float(rows.square().sum(0) @ cost), lambda moved, _: moved)
 
 
-def column_costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict[str, Tensor]]:
+def column_costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Progress, None, dict[str, Tensor]]:
     """Yield while the model reads ``tokens`` [W, T]; return what an error of one in each column of a weight costs.
 
     fp32 [K], nats a token, by name; at once where it was found before. Layers that nothing comes to, or whose gradients
@@ -77,7 +77,7 @@ def column_costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None
     return found
 
 
-def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict[str, Tensor]]:
+def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Progress, None, dict[str, Tensor]]:
     model = BlockModel(checkpoint, COMPUTE)
     powers: dict[str, Tensor] = {}
 
@@ -86,14 +86,8 @@ def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Step, None, dict
         power = (given.float().square() * weight).flatten(0, -2).sum(0)
         powers[name] = powers[name] + power if name in powers else power
 
-    def listen(name: str, _: Any, given: tuple[Any, ...], said: Any) -> None:
-        if given and given[0].numel() and isinstance(said, Tensor) and said.requires_grad:
-            said.register_hook(partial(pulled, name, given[0].detach()))
-
-    for layer in checkpoint.layers:
-        if layer.kind is Kind.LINEAR and len(layer.shape) == 2:
-            module = model.model.get_submodule(layer.name.rpartition(".")[0])
-            module.register_forward_hook(partial(listen, layer.name))
+    linear = [layer for layer in checkpoint.layers if layer.kind is Kind.LINEAR and len(layer.shape) == 2]
+    listen_to_gradients(model.model, linear, lambda name, given: partial(pulled, name, given.detach()))
     generator = torch.Generator().manual_seed(SEED)
     for lot in lots(checkpoint, tokens):
         yield from model.run_backward(lot, lambda logits: rademacher_gradient(logits, generator))

@@ -20,12 +20,14 @@ from torch import Tensor
 from studio.base import json_cache
 from studio.base.device import moved
 from studio.base.errors import CheckpointError, SchemeError
-from studio.base.prefetch import spread
+from studio.base.prefetch import in_threads
+from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.checkpoint.byte_ranges import ByteRanges
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Layer, ratio_defining
 from studio.checkpoint.row_reader import chunk_rows
+from studio.planning.layer_measured import LayerMeasured
 from studio.planning.survey import Wanted, candidates, score
 from studio.quantization.quantize import Measured, measure, relative
 from studio.quantization.scheme import Scheme
@@ -71,17 +73,6 @@ Sample = dict[str, SampledLayer]
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """More of the sample is here; once all of a layer is, with what it tells."""
-
-    layer: str
-    found: SampledLayer | None
-    done: int
-    total: int
-    """Bytes read."""
-
-
-@dataclass(frozen=True)
 class Draw:
     """What is read of one layer."""
 
@@ -120,7 +111,7 @@ def sampled_survey(
     rows: int | None = None,
     seed: int = SEED,
     wanted: Wanted | None = None,
-) -> Generator[Sampled, None, Sample]:
+) -> Generator[Progress | LayerMeasured[SampledLayer], None, Sample]:
     """Yield each layer as it is sampled, and twice a second; return what the sample tells of all of them.
 
     ``ranges`` is where the bytes come from, where the model is not on this machine. What was found before is not read
@@ -138,20 +129,21 @@ def sampled_survey(
         return checkpoint.read(*part, ranges)
 
     try:
-        with spread(read, [(draw.layer, *run) for draw, _ in todo for run in draw.runs], THREADS, DEPTH) as reads:
+        with in_threads(read, [(draw.layer, *run) for draw, _ in todo for run in draw.runs], THREADS, DEPTH) as reads:
             for draw, schemes in todo:
                 parts = []
                 for _ in draw.runs:
                     part = next(reads)
                     while wait([part], BEAT).not_done:
-                        yield Sampled(draw.layer.name, None, done, total)
+                        yield Progress.of_bytes("sample", done, total)
                     parts.append(_measured(part.result(), draw.layer, schemes))
                 done += draw.nbytes
                 line = _told(draw, schemes, parts)
                 before = found.get(draw.layer.name)
                 errors = line.errors if before is None else {**before.errors, **line.errors}
                 found[draw.layer.name] = SampledLayer(errors, line.sensitivity, line.rows)
-                yield Sampled(draw.layer.name, found[draw.layer.name], done, total)
+                progress = Progress.of_bytes("sample", done, total)
+                yield LayerMeasured(draw.layer.name, found[draw.layer.name], progress)
     finally:
         if todo:
             _keep(file, found)

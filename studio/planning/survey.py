@@ -7,16 +7,16 @@ look at.
 
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from studio.base.errors import CheckpointError
+from studio.base.progress import Progress
 from studio.base.steps import relayed
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Layer, ratio_defining
 from studio.checkpoint.row_reader import rows_of
+from studio.planning.layer_measured import LayerMeasured, reading
 from studio.planning.survey_file import LayerSurvey, Survey, keep, recall
 from studio.quantization.quantize import Measured, base_schemes, channel_error, measure, relative
 from studio.quantization.rounding import tensor_params_of
@@ -24,17 +24,6 @@ from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme
 
 Wanted = Mapping[str, Iterable[Scheme]]
 """Schemes to measure beside the usual ones, by layer."""
-
-
-@dataclass(frozen=True)
-class Surveyed:
-    """Some rows of a layer are done; with its last ones comes what was found."""
-
-    layer: str
-    found: LayerSurvey | None
-    done: int
-    total: int
-    """Weights, not layers: a large layer takes longer."""
 
 
 def candidates(layer: Layer, mode: Mode | None = None) -> list[Scheme]:
@@ -47,7 +36,7 @@ def candidates(layer: Layer, mode: Mode | None = None) -> list[Scheme]:
 
 def survey(
     checkpoint: Checkpoint, known: Survey | None = None, wanted: Wanted | None = None
-) -> Generator[Surveyed, None, Survey]:
+) -> Generator[Progress | LayerMeasured[LayerSurvey], None, Survey]:
     """Yield each layer as it is measured, linear ones first, and return what is known of all of them.
 
     Of what is ``known`` nothing is measured again. Closing the generator keeps what was found. Raises CheckpointError
@@ -61,21 +50,21 @@ def survey(
     try:
         for layer, schemes in missing.items():
             passes = 1 + any(scheme.mode.needs_whole for scheme in schemes)
-            say = partial(_step, layer, done, total, passes)
+            say = reading("survey", layer.name, done, total, passes)
             sums = yield from relayed(_measured(checkpoint, layer, schemes), say)
             done += layer.numel
             found = _found(layer, sums)
             before = known.layers.get(layer.name)
             errors = found.errors if before is None else {**before.errors, **found.errors}
             known.layers[layer.name] = LayerSurvey(errors, found.sensitivity)
-            yield Surveyed(layer.name, known.layers[layer.name], done, total)
+            yield LayerMeasured(layer.name, known.layers[layer.name], Progress("survey", done, total, layer.name))
     finally:
         if missing:
             keep(checkpoint, known)
     return known
 
 
-def sensitivities(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str, float]]:
+def sensitivities(checkpoint: Checkpoint) -> Generator[Progress, None, dict[str, float]]:
     """Yield each layer and return NNCF's score of every weight that can follow a ratio: a survey of nothing else.
 
     Raises CheckpointError for a damaged file or weights that are not numbers.
@@ -93,7 +82,7 @@ def sensitivities(checkpoint: Checkpoint) -> Generator[Surveyed, None, dict[str,
         for weight in rows_of(checkpoint, layer):
             worst = max(worst, _finite(channel_error(weight), layer))
             done += weight.numel()
-            yield Surveyed(layer.name, None, done, total)
+            yield Progress("rank", done, total, layer.name)
         scores[layer.name] = score(worst)
     found = {name: known.layers.get(name) or LayerSurvey({}, number) for name, number in scores.items()}
     keep(checkpoint, Survey(found))
@@ -118,10 +107,6 @@ def _measured(checkpoint: Checkpoint, layer: Layer, schemes: Sequence[Scheme]) -
         if seen < whole:
             yield seen
     return sums
-
-
-def _step(layer: Layer, done: int, total: int, passes: int, seen: int) -> Surveyed:
-    return Surveyed(layer.name, None, done + seen // passes, total)
 
 
 def _missing(layer: Layer, known: Survey, wanted: Wanted) -> list[Scheme]:

@@ -8,13 +8,13 @@ pass cannot yield from within its hooks; it runs in a thread that moves only whi
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from studio.base.progress import Progress
 from studio.base.steps import threaded
 from studio.checkpoint.architecture import empty_model, load_config, untie
 from studio.checkpoint.checkpoint import Checkpoint, read_json
@@ -32,21 +32,12 @@ can run again, a function to be called between pieces of work (the reader may st
 LogitGradient = Callable[[Tensor], Tensor]
 """Logits [1, T, V] of some positions -> the gradient of a loss with respect to them, of the same shape."""
 
+STAGE = "blocks"
+"""Of progress here: the detail is the module that is read or has run, ``"model.layers.3"``; weights are counted."""
 HEAD_TOKENS = 64
 """Positions whose logits are made at once: 20 MB of bf16 with a vocabulary of 150,000."""
 LOSS_TOKENS = 256
 """Likewise where there is a gradient, which takes a few times as much."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """A part of the model is being read, or has run."""
-
-    part: str
-    """The module: ``"model.layers.3"``."""
-    done: int
-    total: int
-    """Weights that have run, of those that will."""
 
 
 class BlockModel:
@@ -74,7 +65,7 @@ class BlockModel:
         paths = {module: path for path, module in self.model.named_modules()}
         self._inner = [part for part in self.module_parts if f"{part}.".startswith(f"{paths[self._decoder]}.")]
 
-    def run(self, token_ids: Tensor, after: After | None = None) -> Generator[Step, None, Tensor]:
+    def run(self, token_ids: Tensor, after: After | None = None) -> Generator[Progress, None, Tensor]:
         """Yield while parts are read and when they have run; return what the head is given, [B, T, D] in the dtype.
 
         ``token_ids`` is [B, T] of int64, without padding. Closing the generator stops the run and gives everything
@@ -82,20 +73,20 @@ class BlockModel:
         """
         total = sum(map(self._size, self._inner))
 
-        def forward(say: Callable[[Step], None]) -> Tensor:
+        def forward(say: Callable[[Progress], None]) -> Tensor:
             done = 0
 
             def read(part: str) -> None:
-                self._load(part, lambda: say(Step(part, done, total)))
+                self._load(part, lambda: say(Progress(STAGE, done, total, part)))
 
             def ran(call: Call, output: Any) -> Any:
                 nonlocal done
                 part = call.part
                 if after is not None:
-                    output = after(call, lambda: say(Step(part, done, total)), output)
+                    output = after(call, lambda: say(Progress(STAGE, done, total, part)), output)
                 self._drop(part)
                 done = min(done + self._size(part), total)  # some architectures run a block more than once
-                say(Step(part, done, total))
+                say(Progress(STAGE, done, total, part))
                 return output
 
             try:
@@ -107,7 +98,7 @@ class BlockModel:
 
         return (yield from threaded(forward))
 
-    def run_backward(self, token_ids: Tensor, loss: LogitGradient) -> Generator[Step, None, None]:
+    def run_backward(self, token_ids: Tensor, loss: LogitGradient) -> Generator[Progress, None, None]:
         """Run the model on ``token_ids`` [B, T], then its parts in turn from the last, each with gradients.
 
         ``loss`` says what comes back into the logits. A caller's own hooks, on modules within the parts, meet outputs
@@ -116,7 +107,7 @@ class BlockModel:
         """
         total = 2 * sum(map(self._size, self._inner))
 
-        def there_and_back(say: Callable[[Step], None]) -> None:
+        def there_and_back(say: Callable[[Progress], None]) -> None:
             calls: list[Call] = []
             done = 0
 
@@ -124,10 +115,10 @@ class BlockModel:
                 nonlocal done
                 self._drop(part)
                 done = min(done + size, total)
-                say(Step(part, done, total))
+                say(Progress(STAGE, done, total, part))
 
             def read(part: str) -> None:
-                self._load(part, lambda: say(Step(part, done, total)))
+                self._load(part, lambda: say(Progress(STAGE, done, total, part)))
 
             def ran(call: Call, output: Any) -> Any:
                 calls.append(call)
@@ -140,7 +131,9 @@ class BlockModel:
                     self.model(input_ids=token_ids, use_cache=False)
             except DecoderEnded as ended:
                 hidden = ended.hidden
-            gradient: Tensor | None = self._head_gradient(hidden, loss, lambda: say(Step(calls[-1].part, done, total)))
+            gradient: Tensor | None = self._head_gradient(
+                hidden, loss, lambda: say(Progress(STAGE, done, total, calls[-1].part))
+            )
             while calls and gradient is not None:
                 call = calls.pop()
                 try:

@@ -1,7 +1,7 @@
 """The studio's public functions, as ``import studio`` has them: each takes names and returns what the stages return.
 
 A model is named as in the terminal: ``"builtin"``, an id of the Hub, a folder with safetensors, or a .gguf file. What
-takes its time calls ``progress`` with each :class:`Event`, and ends where that raises. What goes wrong is a
+takes its time calls ``progress`` with each :class:`Progress`, and ends where that raises. What goes wrong is a
 :class:`UserError`: one sentence. Knows no pages and no terminals; torch is imported by what computes.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 
 from studio.base.errors import ModelError
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.steps import relayed
 from studio.base.typed_paths import typed_path
 from studio.checkpoint.file_names import PACKED
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # what brings torch
     from studio.session.session import Session
 
 Result = TypeVar("Result")
-Follow = Callable[[Event], object]
+Follow = Callable[[Progress], object]
 
 
 class Choices(TypedDict, total=False):
@@ -74,8 +74,8 @@ def plan(model: str, *, progress: Follow | None = None, **choice: Unpack[Choices
         _open(session, model, "group_size" in choice, progress)
         _finished(session.fetch(), progress)
         if session.choice.is_mixed:
-            _finished(session.rank(), progress)
-        return session.choose(session.choice)
+            _finished(session.measurements.rank(), progress)
+        return session.planner.choose(session.choice)
 
 
 def survey(model: str, *, progress: Follow | None = None) -> Survey:
@@ -89,8 +89,8 @@ def survey(model: str, *, progress: Follow | None = None) -> Survey:
     with closing(Session(paths=True)) as session:
         _finished(session.open(model), progress)
         _finished(session.fetch(), progress)
-        _finished(session.survey(), progress)
-        return session.known
+        _finished(session.measurements.survey(), progress)
+        return session.model.known
 
 
 def compress(
@@ -119,12 +119,12 @@ def compress(
     ):
         if calibrate != BUILTIN:  # before a model is fetched for nothing
             is_named = calibrate == GENERATED.name or is_dataset(calibrate)
-            session.calibrate_on(calibrate if is_named else typed_path(calibrate))
+            session.texts.calibrate_on(calibrate if is_named else typed_path(calibrate))
         _open(session, model, "group_size" in choice, progress)
         done = _finished(session.compress(), progress)
-        if session.folder is None:
+        if session.copy.folder is None:
             raise ModelError("nothing_compressed")
-        move_in(session.folder, target)
+        move_in(session.copy.folder, target)
     return replace(done, file=target / PACKED)
 
 
@@ -142,17 +142,16 @@ def evaluate(
     from studio.evaluation.drift import Drift
     from studio.evaluation.evaluate import evaluate as steps_of
     from studio.evaluation.evaluate import predictor, text_windows
-    from studio.session.events import drift_event
-    from studio.session.session import POOL
+    from studio.session.shared import of_this_process
 
     read = None
     if text is not None:  # before a model is fetched for nothing
         read = read_dataset(text).text if is_dataset(text) else read_text(typed_path(text))
     original, column = _fetched(against, progress), _column(model, progress)
     ids = text_windows(original, read)
-    POOL.make_room(column.need)
+    of_this_process().pool.make_room(column.need)
     steps = steps_of(original, predictor(column.open().decoder), ids)
-    return _finished(relayed(steps, lambda found: drift_event(Drift("", found))), progress)
+    return _finished(relayed(steps, lambda found: Drift("", found).progress), progress)
 
 
 def load(model: Path | str, *, progress: Follow | None = None) -> "ChatModel":
@@ -161,10 +160,10 @@ def load(model: Path | str, *, progress: Follow | None = None) -> "ChatModel":
     Raises ModelError for a model that writes no text, CheckpointError, HubError, or ResourceError for lack of memory.
     """
     from studio.session.chat_model import ChatModel
-    from studio.session.session import POOL
+    from studio.session.shared import of_this_process
 
     column = _column(model, progress)
-    POOL.make_room(column.need)
+    of_this_process().pool.make_room(column.need)
     return ChatModel(column.open())
 
 
@@ -179,8 +178,7 @@ def export_model(folder: Path | str, file: Path | str, *, progress: Follow | Non
     if not is_compressed(source):
         raise ModelError("nothing_compressed")
     target.parent.mkdir(parents=True, exist_ok=True)
-    steps = archive(source, target)
-    return _finished(relayed(steps, lambda step: Event("export", step[0] / max(1, step[1]))), progress)
+    return _finished(archive(source, target), progress)
 
 
 def _choice(choice: Choices) -> Choice:
@@ -188,24 +186,24 @@ def _choice(choice: Choices) -> Choice:
     return Choice.of(**choice)
 
 
-def _finished(steps: Generator[Event, None, Result], progress: Follow | None) -> Result:
+def _finished(steps: Generator[Progress, None, Result], progress: Follow | None) -> Result:
     """Run a job to its end."""
     with closing(steps):
         while True:
             try:
-                event = next(steps)
+                step = next(steps)
             except StopIteration as finished:
                 result: Result = finished.value
                 return result
             if progress is not None:
-                progress(event)
+                progress(step)
 
 
 def _open(session: "Session", model: str, keep_group_size: bool, progress: Follow | None) -> None:
     """Make ``model`` the session's, with the choice that the session was made with."""
     choice = session.choice
     checkpoint = _finished(session.open(model), progress)
-    session.choose(taken(choice, checkpoint, keep_group_size))
+    session.planner.choose(taken(choice, checkpoint, keep_group_size))
 
 
 def _fetched(model: str, progress: Follow | None) -> "Checkpoint":

@@ -6,26 +6,24 @@ Where the plan goes by figures that are not kept, a session finds them out.
 from collections.abc import Generator
 from dataclasses import replace
 
-from studio.base.progress import Event
-from studio.base.steps import relayed
+from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.open_model import open_model
 from studio.planning import survey_file
 from studio.planning.choice import Choice
 from studio.planning.fitting import fitting
 from studio.planning.plan import Plan, make_plan
-from studio.session.events import source_event
 
 
 def estimate(
     name: str, choice: Choice, paths: bool = True, keep_group_size: bool = True
-) -> Generator[Event, None, tuple[Checkpoint, Plan]]:
+) -> Generator[Progress, None, tuple[Checkpoint, Plan]]:
     """Yield while the model called ``name`` is opened, and looked at if need be; return it with its plan.
 
     ``keep_group_size``: whether one that does not fit is an error, or gives way to one that does. A ratio goes by what
     is known of a model whose files are not here. Raises ModelError, HubError, CheckpointError or SchemeError.
     """
-    checkpoint = yield from relayed(open_model(name, paths), source_event)
+    checkpoint = yield from open_model(name, paths)
     choice = taken(choice, checkpoint, keep_group_size)
     scores = survey_file.recall(checkpoint).sensitivities(checkpoint.layers) if choice.is_mixed else None
     if choice.is_mixed and (scores is None or choice.sensitivity == "damage"):
@@ -33,9 +31,9 @@ def estimate(
 
         session = Session(paths=paths, choice=choice)
         yield from session.open(name)
-        session.choose(choice)
-        yield from session.rank()
-        return checkpoint, session.choose(choice)
+        session.planner.choose(choice)
+        yield from session.measurements.rank()
+        return checkpoint, session.planner.choose(choice)
     return checkpoint, make_plan(checkpoint.layers, choice, scores)
 
 

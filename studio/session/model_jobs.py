@@ -4,6 +4,7 @@ from collections.abc import Generator
 
 from torch import Tensor
 
+from studio.base.progress import Progress
 from studio.calibration import self_generated
 from studio.chat.answer import LoadedModel
 from studio.checkpoint.checkpoint import Checkpoint
@@ -16,8 +17,6 @@ def drift_of(loaded: LoadedModel, checkpoint: Checkpoint, ids: Tensor, text: str
     return drift(checkpoint, predictor(loaded.decoder), ids, text)
 
 
-def own_words(
-    loaded: LoadedModel, checkpoint: Checkpoint, count: int
-) -> Generator[self_generated.Written, None, Tensor]:
+def own_words(loaded: LoadedModel, checkpoint: Checkpoint, count: int) -> Generator[Progress, None, Tensor]:
     """Yield while ``loaded``, the original, writes a text to be calibrated on; return its windows, int64 [W, T]."""
     return self_generated.write(checkpoint, loaded.decoder, loaded.tokenizer, count)

@@ -1,358 +1,237 @@
-"""What one visitor holds, and the stages called in order: the only mutable object. Knows nothing of pages.
+"""One visitor's session: the parts it owns, and the stages called in order. Knows nothing of pages or terminals.
 
-Each long job is a generator of :class:`Event`; closing it cancels. What it changes, it changes at its end, so a job
+    model, choice, plan ........ planner          texts that are read ....... texts
+    layers measured ............ measurements     the compressed copy ....... copy
+    what was said .............. conversation     wishes to stop ............ jobs
+
+Each long job is a generator of :class:`Progress`; closing it cancels. What it changes, it changes at its end, so a job
 that fails or is cancelled leaves the session as it was.
 """
 
 import shutil
-import uuid
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from studio import export
-from studio.base.errors import Cancelled, ModelError, PromptError, ResourceError, SchemeError
+from studio.base.errors import Cancelled, ModelError, PromptError
 from studio.base.malloc import give_back
-from studio.base.progress import JOBS, Event
-from studio.base.steps import relayed
-from studio.base.units import format_bytes
-from studio.base.workers import in_worker
-from studio.calibration.texts import BUILTIN, Text, digest, read_text
+from studio.base.progress import Progress
+from studio.base.workspace import own_folder, sessions_folder
 from studio.chat.answers import Answers
-from studio.chat.columns import Column, compressed_column, original_column
+from studio.chat.columns import Column, original_column
 from studio.chat.conversation import Conversation
 from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.checkpoint.tokenizer.template import Message
-from studio.compression.compress import Compressed, compress, job_digest
-from studio.compression.resume import unfinished
+from studio.compression.compress import Compressed
 from studio.evaluation.drift import Drift
-from studio.evaluation.evaluate import text_windows
-from studio.export import targets
-from studio.planning import sampled_survey, survey_file
-from studio.planning.choice import Choice, Pin
-from studio.planning.fitting import fitting
+from studio.planning import figures
+from studio.planning.choice import Choice
 from studio.planning.plan import Plan
-from studio.planning.sampled_survey import Sample
-from studio.quantization.scheme import Scheme
 from studio.runtime.sampling import Sampling
-from studio.session.events import drift_event, source_event
-from studio.session.model_jobs import drift_of
-from studio.session.survey_job import planned
-from studio.session.texts_job import POOL as POOL
-from studio.session.texts_job import Reading
+from studio.session.compressed_copy import CompressedCopy
+from studio.session.jobs import Jobs
+from studio.session.measurements import Measurements
+from studio.session.opened_model import OpenedModel
+from studio.session.planner import Planner
+from studio.session.shared import Shared, of_this_process
+from studio.session.texts import Texts, calibration_windows
 
 MAX_PROMPT = 100_000
 """Characters."""
-DISK_MARGIN = 64 << 20
-"""Bytes left free beside what a job writes."""
-MAX_UNDO = 100
 
 
-@dataclass
-class Session(Reading):
+class Session:
     """One visitor's model, plan, compressed copy and conversation."""
 
-    paths: bool = False
-    """Whether a local path is accepted as a model's name."""
-    compressed: Compressed | None = None
-    folder: Path | None = None
-    """The compressed model as it would be exported."""
-    calibrated_on: Text | None = None
-    """The text that the compressed copy's method read, None for the built-in one."""
-    drift: Drift | None = None
-    """Of the compressed copy, as far as measured."""
-    conversation: Conversation = field(default_factory=Conversation)
-    spoken: str | None = None
-    """The language chosen on the page, in which jobs that run go on; None while it is the browser's."""
-    _before: list[Choice] = field(default_factory=list)
-    _archive: Path | None = None
-    _made: tuple[str, Text | None] = ("", None)
-    """The job whose copy is here: its digest, and the text that it was calibrated on."""
-    _drifts: dict[tuple[str, Text | None], Drift] = field(default_factory=dict)
-    """What was measured of each job's copy: the same work gives the same copy, whose drift still holds."""
+    def __init__(
+        self,
+        shared: Shared | None = None,
+        *,
+        paths: bool = False,
+        workspace: Path | None = None,
+        choice: Choice | None = None,
+        max_prompt: int | None = MAX_PROMPT,
+    ) -> None:
+        """``shared``: what it shares with other sessions, by default all that this process has. ``paths``: whether a
+        local path is accepted as a model's name. ``workspace``: its folder, which goes with it. ``max_prompt``: the
+        characters that a message may have, None where only the model says."""
+        shared = of_this_process() if shared is None else shared
+        workspace = own_folder(sessions_folder()) if workspace is None else workspace
+        self._pool, self._workspace, self._paths, self._max_prompt = shared.pool, workspace, paths, max_prompt
+        self.jobs = Jobs()
+        self.planner = Planner(choice)
+        self.measurements = Measurements(self.planner, self.jobs, shared.turns)
+        self.texts = Texts(self.planner, workspace)
+        self.copy = CompressedCopy(workspace, shared.pool, self.jobs)
+        self.conversation = Conversation()
+        self.colour = figures.DEFAULT
+        """The figure that the map shows."""
+        self.looked_at = ""
+        """The layer, or the pattern of layers, whose costs are on show beneath the map."""
+        self.spoken: str | None = None
+        """The language chosen on the page, in which jobs that run go on; None while it is the browser's."""
 
-    # model
+    @property
+    def model(self) -> OpenedModel:
+        """The model as far as it is known."""
+        return self.planner.model
 
-    def open(self, name: str) -> Generator[Event, None, Checkpoint]:
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """The original, None before one is chosen."""
+        return self.planner.model.checkpoint
+
+    @property
+    def choice(self) -> Choice:
+        return self.planner.choice
+
+    @property
+    def plan(self) -> Plan | None:
+        return self.planner.plan
+
+    # the original
+
+    def open(self, name: str) -> Generator[Progress, None, Checkpoint]:
         """Make ``name`` the session's model: from headers alone where it is on the Hub.
 
         Raises ModelError, HubError or CheckpointError; the model before it then stays.
         """
-        checkpoint = yield from self._relay("open", open_model.open_model(name, self.paths), source_event)
-        if self.checkpoint is not None and self._is_still(checkpoint):
+        checkpoint = yield from self.jobs.relay("open", open_model.open_model(name, self._paths))
+        if self.checkpoint is not None and self.model.is_of(checkpoint):
             return self.checkpoint  # chosen again: what was made of it stays
-        known = survey_file.recall(checkpoint)
-        scores = known.sensitivities(checkpoint.layers)
-        sampled, cost = _sample_of(checkpoint)
-        choice = fitting(self.choice, checkpoint.layers, checkpoint.can_chat)
-        plan = planned(checkpoint, choice, scores, sampled)
-        with self._planning:  # what still works for the model before it sees that it is gone, and ends
-            self.checkpoint, self.known, self.scores, self.choice, self.plan = checkpoint, known, scores, choice, plan
-            self.sampled, self.sample_bytes, self.figures, self.looked_at = sampled, cost, {}, ""
-            self._before.clear()
-        self._forget_compressed()
+        self.planner.take(OpenedModel.of(checkpoint))
+        self.looked_at = ""
+        self.copy.forget()
         self.conversation.forget()
         return checkpoint
 
-    def choose(self, choice: Choice) -> Plan:
-        """Set the choice and return its plan. Raises SchemeError; the plan before it then stays."""
-        with self._planning:
-            plan = self._planned(choice)
-            if choice != self.choice:
-                self._before.append(self.choice)
-                del self._before[:-MAX_UNDO]
-            self.choice, self.plan = choice, plan
-            return plan
+    def fetch(self) -> Generator[Progress, None, Checkpoint]:
+        """Bring the model's files to this machine. Raises HubError, ModelError or ResourceError."""
+        return (yield from self._fetched(self.model))
 
-    def pin(self, pattern: str, scheme: Scheme | None) -> Plan:
-        """Pin the layers of ``pattern`` to ``scheme``, before earlier pins; the others are planned around them.
-
-        Raises SchemeError, also where the pattern is no layer's name; the plan before it then stays.
-        """
-        pin = Pin(pattern.strip(), scheme)
-        if not any(pin.takes(layer.name) for layer in self._model().layers if layer.is_weight):
-            raise SchemeError("no_such_layer", pattern=pin.pattern[:80])
-        others = tuple(other for other in self.choice.pins if other.pattern != pin.pattern)
-        return self.choose(replace(self.choice, pins=(pin, *others)))
+    def _fetched(self, model: OpenedModel) -> Generator[Progress, None, Checkpoint]:
+        steps = open_model.fetch(model.chosen)
+        fetched = yield from self.jobs.relay("compress", steps, lambda: self.planner.is_of(model))
+        if not self.planner.fetched(model, fetched):
+            raise Cancelled
+        return fetched
 
     @property
-    def can_undo(self) -> bool:
-        return bool(self._before)
+    def is_unmeasured(self) -> bool:
+        """Whether :meth:`measure` has something to do: the map lacks figures that can be had here."""
+        return self.measurements.is_lacking(self.colour)
 
-    def undo(self) -> Plan | None:
-        """Go back to the choice before this one, None where there is none."""
-        if not self._before:
-            return self.plan
-        with self._planning:
-            before = self._before.pop()
-            self.plan = self._planned(before)
-            self.choice = before
-            return self.plan
+    def measure(self) -> Generator[Progress, None, None]:
+        """Measure what the map lacks."""
+        return self.measurements.measure(self.colour)
 
-    # compress
+    # the compressed copy
 
     @property
     def is_current(self) -> bool:
         """Whether the compressed copy is that of the plan on show, and of its calibration."""
-        if self.compressed is None or self.compressed.plan.choice != self.choice:
+        compressed = self.copy.compressed
+        if compressed is None or compressed.plan.choice != self.choice:
             return False
-        return not self.choice.method.needs_inputs or self.calibrated_on == self.calibration
+        return not self.choice.method.needs_inputs or self.copy.calibrated_on == self.texts.calibration
 
     @property
     def is_made(self) -> bool:
         """Whether compressing would make the copy that is here already, layer by layer."""
-        if self.compressed is None or self.plan is None or not self.is_current:
+        compressed = self.copy.compressed
+        if compressed is None or self.plan is None or not self.is_current:
             return False
-        return self.plan.is_exact and self.compressed.plan.assignments == self.plan.assignments
+        return self.plan.is_exact and compressed.plan.assignments == self.plan.assignments
 
-    def compress(self) -> Generator[Event, None, Compressed]:
+    def compress(self) -> Generator[Progress, None, Compressed]:
         """Carry the plan out into a folder ready for export, fetching the model first where it is not here.
 
         What was measured of an earlier copy of the same plan still holds. Raises UserError; the compressed copy before
         it then stays. Raises Cancelled, too, when another model was opened meanwhile.
         """
-        self._check_can_predict(self._model())
-        checkpoint = yield from self.fetch()
-        while True:
-            ranked = self.choice
-            if ranked.is_mixed:
-                yield from self.rank()
-            with self._planning:
-                if not self._is_still(checkpoint):
-                    raise Cancelled
-                self.plan = plan = self._planned(self.choice)
-            if plan.is_exact or plan.choice == ranked:  # else a control was moved, to what is not ranked yet
-                break
-        text = self.calibration
-        made = job_digest(checkpoint, plan), text if plan.choice.method.needs_inputs else None
-        tokens, read = None, ""
+        self.measurements.check_can_predict()
+        model = self.model
+        checkpoint = yield from self._fetched(model)
+
+        def is_current() -> bool:
+            return self.planner.is_of(model)
+
+        plan = yield from self._ranked(model)
+        text, tokens = self.texts.calibration, None
         if plan.choice.method.needs_inputs:
-            tokens = yield from self._calibration_tokens(checkpoint, text)
-            count, length = tokens.shape
-            read = f"{BUILTIN if text is None else text.name}: {count} x {length} tokens, {digest(tokens)}"
-        name = self.export_name(plan)
-        self._check_disk(plan.compressed_bytes)
-        place = self.workspace / uuid.uuid4().hex
-        compressed = None
-        with unfinished(job_digest(checkpoint, plan), self.workspace) as file:
-            try:
-                compressed = yield from self._relay(
-                    "compress",
-                    in_worker(compress, checkpoint, plan, file, tokens, is_unwanted=self._stops["compress"].is_set),
-                    lambda step: Event("compress", step.done / step.total, step.layer),
-                    checkpoint,
-                )
-                yield Event("finish", 1.0)
-                self._heed("compress")
-                folder = export.write_folder(checkpoint, compressed, place / name, read)
-                if not self._is_still(checkpoint):
-                    raise Cancelled
-            except BaseException:
-                shutil.rmtree(place, ignore_errors=True)
-                if compressed is not None:  # whole, but without a folder: nothing to go on with
-                    compressed.file.unlink(missing_ok=True)
-                raise
-        self._forget_compressed()
-        self.compressed, self.folder, self.calibrated_on = compressed, folder, text
-        self._made, self.drift = made, self._drifts.get(made)
+            tokens = yield from calibration_windows(checkpoint, text, self._pool, self.jobs, is_current)
+        compressed = yield from self.copy.make(checkpoint, plan, text, tokens, is_current)
         self.conversation.forget()
         give_back()
         return compressed
 
-    def export_name(self, plan: Plan) -> str:
-        """Return the name of the exported folder: the model's and the scheme's."""
-        base = self._model().title
-        safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in base)[:80].strip(".-") or "model"
-        return f"{safe}-{plan.choice.primary}"
+    def _ranked(self, model: OpenedModel) -> Generator[Progress, None, Plan]:
+        """Yield while what the ratio goes by is found out, and return the plan on show then."""
+        while True:
+            ranked = self.choice
+            if ranked.is_mixed:
+                yield from self.measurements.rank()
+            plan = self.planner.replan(model)
+            if plan is None:
+                raise Cancelled
+            if plan.is_exact or plan.choice == ranked:  # else a control was moved, to what is not ranked yet
+                return plan
 
-    def archive(self, folder: Path, target: str = targets.DEFAULT) -> Generator[Event, None, Path]:
-        """Write the compressed model as one file in the new ``folder``, which goes with the next one or the session.
-
-        Raises ModelError while nothing is compressed, SchemeError for what the target cannot hold or where there is no
-        such target, ResourceError for a full disk.
-        """
-        into = targets.target_named(target)
-        if self.folder is None or self.compressed is None:
-            raise ModelError("nothing_compressed")
-        held = sum(member.stat().st_size for member in self.folder.iterdir())
-        self._check_disk(max(held, into.size(self.compressed.plan)))
-        self._forget_archive()
-        self._archive = folder
-        folder.mkdir(parents=True)
-        packing = targets.one_file(into, self.folder, folder)
-        return (yield from self._relay("export", packing, lambda step: Event("export", step[0] / step[1])))
-
-    # drift
-
-    def measure_drift(self) -> Generator[Event, None, Drift]:
-        """Compare the compressed copy, as it answers, with the original; what is found is in ``drift`` as it comes.
-
-        Raises ModelError while nothing is compressed or for a model that writes no text, TextError, ResourceError;
-        Cancelled, too, when the copy is gone.
-        """
-        checkpoint, folder, made, text = self._model(), self.folder, self._made, self.evaluation
-        if folder is None:
-            raise ModelError("nothing_to_measure")
-        self._heed("drift")
-        yield Event("load")
-        if self.folder != folder:
-            raise Cancelled
-        ids = text_windows(checkpoint, None if text is None or text.file is None else read_text(text.file))
-        column = compressed_column(folder)
-        with POOL.borrow(column.key, column.need, column.load) as model:
-
-            def sharpened(drift: Drift) -> Event:
-                self._heed("drift")
-                if self.folder != folder:
-                    raise Cancelled
-                self.drift = drift
-                return drift_event(drift)
-
-            name, is_unwanted = "" if text is None else text.name, self._stops["drift"].is_set
-            steps = model.run(drift_of, checkpoint, ids, name, is_unwanted=is_unwanted)
-            whole = yield from relayed(steps, sharpened)
-        if self.folder != folder:
-            raise Cancelled
-        self.drift = self._drifts[made] = whole
-        return whole
+    def measure_drift(self) -> Generator[Progress, None, Drift]:
+        """Compare the compressed copy, as it answers, with the original: see :meth:`CompressedCopy.measure_drift`."""
+        return self.copy.measure_drift(self.model.chosen, self.texts.evaluation)
 
     # chat
 
     def chat(
         self, prompt: str, sampling: Sampling, system: str = "", kv_bits: int = 16, again: bool = False
-    ) -> Iterator[Event | Answers]:
+    ) -> Iterator[Progress | Answers]:
         """Yield the answers of the original and of the compressed model, side by side, as they grow.
 
-        Without a compressed copy the original answers alone; where both do not fit in memory the compressed model does,
-        and the original reads its answer afterwards. The turn joins the conversation when it ends, also when it was
-        stopped; ``again``: in the place of the last one. Raises PromptError for an empty or endless prompt.
+        Without a compressed copy the original answers alone, and without an original the copy; where both do not fit in
+        memory the compressed model answers, and the original reads its answer afterwards. The turn joins the
+        conversation when it ends, also when it was stopped; ``again``: in the place of the last one. Raises PromptError
+        for an empty or endless prompt.
         """
-        checkpoint = self._model()
+        checkpoint = self.checkpoint if self.copy.column is not None else self.model.chosen
         if not prompt.strip():
             raise PromptError("empty_prompt")
-        if len(prompt) + len(system) > MAX_PROMPT:
-            raise PromptError(
-                "prompt_too_many_characters", count=f"{len(prompt) + len(system):,}", limit=f"{MAX_PROMPT:,}"
-            )
-        if not checkpoint.can_chat:
+        count = len(prompt) + len(system)
+        if self._max_prompt is not None and count > self._max_prompt:
+            raise PromptError("prompt_too_many_characters", count=f"{count:,}", limit=f"{self._max_prompt:,}")
+        if checkpoint is not None and not checkpoint.can_chat:
             raise ModelError("cannot_chat", architecture=checkpoint.architecture)
-        if checkpoint.folder is None:
+        if checkpoint is not None and checkpoint.folder is None:
             raise ModelError("compress_first")
-        self._heed("chat")
+        self.jobs.heed("chat")
         try:
             yield from self.conversation.answer(
-                POOL,
-                self._columns(),
+                self._pool,
+                self._columns(checkpoint),
                 prompt,
                 sampling,
                 system,
                 kv_bits,
                 again,
                 checkpoint,
-                self._stops["chat"].is_set,
+                self.jobs.unwanted("chat"),
             )
         finally:
-            self.begin("chat")  # a wish to stop ends with what it stopped
+            self.jobs.begin("chat")  # a wish to stop ends with what it stopped
 
-    @property
-    def conversations(self) -> tuple[list[Message], list[Message]]:
-        """What was said in each column."""
-        return self.conversation.messages(0), self.conversation.messages(1)
-
-    def clear_chat(self) -> None:
-        """Forget what was said; an answer that is being given ends, and is not remembered."""
-        self.conversation.forget()
+    def _columns(self, checkpoint: Checkpoint | None) -> list[Callable[[], Column]]:
+        """Return what makes each column; a column that cannot be made fails by itself."""
+        columns: list[Callable[[], Column]] = []
+        if checkpoint is not None:
+            columns.append(lambda: original_column(checkpoint))
+        if self.copy.column is not None:
+            columns.append(self.copy.column)
+        return columns
 
     # the end
 
     def close(self) -> None:
         """Give back what the session holds on disk and in memory."""
-        for job in JOBS:
-            self.stop(job)
+        self.jobs.stop_all()
         self.conversation.forget()
-        self._forget_compressed()
-        self._forget_archive()
-        shutil.rmtree(self.workspace, ignore_errors=True)
-
-    def fetch(self) -> Generator[Event, None, Checkpoint]:
-        """Bring the model's files to this machine. Raises HubError, ModelError or ResourceError."""
-        before = self._model()
-        fetched = yield from self._relay("compress", open_model.fetch(before), source_event, before)
-        with self._planning:
-            if not self._is_still(before):
-                raise Cancelled
-            self.checkpoint = fetched
-        return fetched
-
-    def _forget_compressed(self) -> None:
-        if self.folder is not None:
-            POOL.drop(str(self.folder))
-            shutil.rmtree(self.folder.parent, ignore_errors=True)
-        self.compressed = self.folder = self.drift = None
-
-    def _forget_archive(self) -> None:
-        if self._archive is not None:
-            shutil.rmtree(self._archive, ignore_errors=True)
-        self._archive = None
-
-    def _check_disk(self, need: int) -> None:
-        self.workspace.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.workspace).free
-        if need + DISK_MARGIN > free:
-            raise ResourceError("export_disk_too_small", need=format_bytes(need + DISK_MARGIN), free=format_bytes(free))
-
-    def _columns(self) -> list[Callable[[], Column]]:
-        """Return what makes each column; a column that cannot be made fails by itself."""
-        checkpoint, folder = self._model(), self.folder
-        columns = [lambda: original_column(checkpoint)]
-        if folder is not None:
-            columns.append(lambda: compressed_column(folder))
-        return columns
-
-
-def _sample_of(checkpoint: Checkpoint) -> tuple[Sample, int]:
-    """Return what an earlier sample tells of a model that is not on this machine, and how many bytes one reads."""
-    if checkpoint.folder is not None:
-        return {}, 0
-    return sampled_survey.recall(checkpoint), sum(draw.nbytes for draw in sampled_survey.draws(checkpoint))
+        self.copy.close()
+        shutil.rmtree(self._workspace, ignore_errors=True)

@@ -5,14 +5,14 @@ from typing import Any
 
 import gradio as gr
 
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.text import text
 from studio.chat.conversation import Turn
 from studio.runtime import machine
 from studio.runtime.sampling import Sampling
 from studio.session.session import Session
 from studio.ui import html, updates
-from studio.ui.error_boundary import guarded
+from studio.ui.error_boundary import errors_shown
 from studio.ui.pacing import paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
@@ -24,10 +24,10 @@ class ChatHandlers:
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    @guarded
+    @errors_shown
     def queue_talk(self, session: Session, language: str) -> Iterator[Updates]:
         """Send was pressed: say so at once, also while another visitor's job runs."""
-        session.begin("chat")
+        session.jobs.begin("chat")
         chat = self.page.chat
         yield {
             **{button: gr.update(interactive=False) for button in (chat.send, chat.regenerate, chat.edit)},
@@ -35,31 +35,31 @@ class ChatHandlers:
             chat.notice: html.notice(text("stage.waiting", language)),
         }
 
-    @guarded
+    @errors_shown
     def talk(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
         """Both models answer; each token is painted as it comes."""
-        session.conversation.taken = None
-        is_taken = yield from self._answered(
+        session.conversation.accepted = None
+        is_accepted = yield from self._answered(
             session, language, prompt or "", session.conversation.is_editing, *settings
         )
-        session.conversation.taken = prompt if is_taken else None
+        session.conversation.accepted = prompt if is_accepted else None
         yield {self.page.chat.notice: updates.editing(session, session.spoken or language)}
 
-    @guarded
+    @errors_shown
     def empty(self, session: Session, language: str, prompt: str) -> Iterator[Updates]:
         """Take a message that the conversation took out of the box; one that was refused, or typed since, stays."""
-        yield {self.page.chat.prompt: gr.update(value="") if prompt == session.conversation.taken else gr.skip()}
-        session.conversation.taken = None
+        yield {self.page.chat.prompt: gr.update(value="") if prompt == session.conversation.accepted else gr.skip()}
+        session.conversation.accepted = None
 
-    @guarded
+    @errors_shown
     def regenerate(self, session: Session, language: str, prompt: str, *settings: Any) -> Iterator[Updates]:
         """Both models answer the last message anew; what is being typed stays."""
         last = session.conversation.last
         if last is None:
             yield updates.chat_at_rest(self.page, session)
             return
-        is_taken = yield from self._answered(session, language, last.prompt, True, *settings)
-        is_same = is_taken and self._sampling(*settings).temperature == 0
+        is_accepted = yield from self._answered(session, language, last.prompt, True, *settings)
+        is_same = is_accepted and self._sampling(*settings).temperature == 0
         said = text("chat.same_again", session.spoken or language) if is_same else ""
         yield {self.page.chat.notice: html.notice(said)}
 
@@ -79,7 +79,7 @@ class ChatHandlers:
         shown: Updates = {}
         for item in paced(session.chat(prompt, sampling, system or "", int(kv_bits), again)):
             spoken = session.spoken or language
-            if isinstance(item, Event):
+            if isinstance(item, Progress):
                 yield {self.page.chat.notice: html.progress(item, spoken)}
             elif session.conversation.epoch == epoch:  # not cleared meanwhile
                 shown = updates.answers(self.page, session, before, Turn(prompt, item), spoken)
@@ -98,7 +98,7 @@ class ChatHandlers:
         longest, temperature, top_p, top_k, penalty, seed = settings
         return Sampling(int(longest), float(temperature), float(top_p), int(top_k), float(penalty), int(seed or 0))
 
-    @guarded
+    @errors_shown
     def edit(self, session: Session, language: str) -> Iterator[Updates]:
         """Let the last message be changed and asked anew; pressed again, leave it as it is."""
         last, talk = session.conversation.last, session.conversation
@@ -111,14 +111,14 @@ class ChatHandlers:
             self.page.chat.notice: updates.editing(session, language),
         }
 
-    @guarded
+    @errors_shown
     def stop(self, session: Session, language: str) -> Iterator[Updates]:
         """Ask the answers to end."""
-        session.stop("chat")
+        session.jobs.stop("chat")
         yield {self.page.chat.stop: gr.update(interactive=False)}
 
-    @guarded
+    @errors_shown
     def clear(self, session: Session, language: str) -> Iterator[Updates]:
         """Forget the conversation."""
-        session.clear_chat()
+        session.conversation.forget()
         yield {**updates.conversation(self.page, session, language), self.page.chat.notice: ""}

@@ -11,7 +11,7 @@ from studio.base.text import text
 from studio.calibration.texts import GENERATED
 from studio.session.session import Session
 from studio.ui import drift_panel, html, method_choices, updates
-from studio.ui.error_boundary import guarded
+from studio.ui.error_boundary import errors_shown
 from studio.ui.pacing import paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
@@ -23,10 +23,10 @@ class DriftHandlers:
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    @guarded
+    @errors_shown
     def queue_drift(self, session: Session, language: str) -> Iterator[Updates]:
         """Measure was pressed: say so at once, also while another visitor's runs."""
-        session.begin("drift")
+        session.jobs.begin("drift")
         panel = self.page.drift
         yield {
             panel.measure: gr.update(interactive=False),
@@ -34,7 +34,7 @@ class DriftHandlers:
             panel.progress: html.notice(text("stage.waiting", language)),
         }
 
-    @guarded
+    @errors_shown
     def measure_drift(self, session: Session, language: str) -> Iterator[Updates]:
         """Measure in the background; the figures sharpen as they come, and those of a stopped one stay."""
         panel = self.page.drift
@@ -45,60 +45,66 @@ class DriftHandlers:
                 figures: Updates = drift_panel.measured(panel, session, spoken)
                 yield figures | {panel.progress: html.progress(event, spoken)}
         except Cancelled:
-            is_partial = session.drift is not None and not session.drift.is_whole
+            is_partial = session.copy.drift is not None and not session.copy.drift.is_whole
             said = html.notice(text("drift.stopped", session.spoken or language)) if is_partial else ""
         yield drift_panel.shown(panel, session, session.spoken or language) | {panel.progress: said}
 
-    @guarded
+    @errors_shown
     def stop_drift(self, session: Session, language: str) -> Iterator[Updates]:
         """Ask the measurement to end."""
-        session.stop("drift")
+        session.jobs.stop("drift")
         yield {self.page.drift.stop: gr.update(interactive=False)}
 
-    @guarded
+    @errors_shown
     def pick_text(self, session: Session, language: str, kind: str) -> Iterator[Updates]:
         """Measure on the built-in texts, or offer the box for another."""
-        session.evaluate_on(None)
+        session.texts.evaluate_on(None)
         panel = self.page.drift
         yield _boxes(kind, panel.text, panel.dataset) | {panel.progress: ""}
 
-    @guarded
+    @errors_shown
     def take_text(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
         """Measure on the visitor's file from now on, or on the built-in texts again."""
         panel = self.page.drift
         yield {panel.progress: html.notice(text("reads.reading", language))}
-        yield {panel.progress: ""} | _taken(session.evaluate_on, _path(given), panel.text, panel.progress, language)
+        yield {panel.progress: ""} | _offered(
+            session.texts.evaluate_on, _path(given), panel.text, panel.progress, language
+        )
 
-    @guarded
+    @errors_shown
     def fetch_text(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Measure on a data set of the Hub from now on."""
         panel = self.page.drift
         yield {panel.progress: html.notice(text("reads.fetching", language))}
-        said = _taken(session.evaluate_on, str(name or ""), panel.dataset, panel.progress, language)
-        reads = text("reads.reads", language, text=session.evaluation.name) if session.evaluation is not None else ""
+        said = _offered(session.texts.evaluate_on, str(name or ""), panel.dataset, panel.progress, language)
+        reads = (
+            text("reads.reads", language, text=session.texts.evaluation.name)
+            if session.texts.evaluation is not None
+            else ""
+        )
         yield {panel.progress: html.notice(reads)} | said
 
-    @guarded
+    @errors_shown
     def pick_calibration(self, session: Session, language: str, kind: str) -> Iterator[Updates]:
         """Calibrate on the built-in texts or the model's own words, or offer the box for another text."""
-        session.calibrate_on(kind if kind == GENERATED.name else None)
+        session.texts.calibrate_on(kind if kind == GENERATED.name else None)
         plan = self.page.plan
         yield _boxes(kind, plan.calibration, plan.dataset) | self._reads(session, language)
 
-    @guarded
+    @errors_shown
     def take_calibration(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
         """Calibrate on the visitor's file from now on, or on the built-in texts again."""
         plan = self.page.plan
         yield {plan.progress: html.notice(text("reads.reading", language))}
-        said = _taken(session.calibrate_on, _path(given), plan.calibration, plan.progress, language)
+        said = _offered(session.texts.calibrate_on, _path(given), plan.calibration, plan.progress, language)
         yield self._reads(session, language) | said
 
-    @guarded
+    @errors_shown
     def fetch_calibration(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Calibrate on a data set of the Hub from now on."""
         plan = self.page.plan
         yield {plan.progress: html.notice(text("reads.fetching", language))}
-        said = _taken(session.calibrate_on, str(name or ""), plan.dataset, plan.progress, language)
+        said = _offered(session.texts.calibrate_on, str(name or ""), plan.dataset, plan.progress, language)
         yield self._reads(session, language) | said
 
     def _reads(self, session: Session, language: str) -> Updates:
@@ -122,7 +128,7 @@ def _boxes(kind: str, file: gr.File, dataset: gr.Textbox) -> Updates:
     }
 
 
-def _taken(
+def _offered(
     take: Callable[[Path | str | None], None], given: Path | str | None, box: Block, place: gr.HTML, language: str
 ) -> Updates:
     """Let the session take a text, or return why not; a file then leaves the box, a name stays to be corrected."""

@@ -9,7 +9,7 @@ from gradio.blocks import Block
 
 from studio.base.text import text
 from studio.evaluation.drift import Drift, guidance
-from studio.evaluation.figures import Spread
+from studio.evaluation.figures import WindowMean
 from studio.quantization.methods import Method
 from studio.session.session import Session
 from studio.ui.localized import Words
@@ -56,7 +56,7 @@ def drift_panel(words: Words) -> DriftPanel:
 def shown(panel: DriftPanel, session: Session, language: str) -> dict[Block, Any]:
     """Return the panel at rest; without a compressed copy that writes text it is not there."""
     checkpoint = session.checkpoint
-    is_there = session.folder is not None and checkpoint is not None and checkpoint.can_chat
+    is_there = session.copy.folder is not None and checkpoint is not None and checkpoint.can_chat
     return {
         panel.box: gr.update(visible=is_there),
         **at_rest(panel),
@@ -77,15 +77,15 @@ def measured(panel: DriftPanel, session: Session, language: str) -> dict[Block, 
 def headline(session: Session, language: str) -> str:
     """Return the drift in a line; as long as not all is read it is hollow and has a "~"."""
     name = escape(text("drift.name", language))
-    drift = session.drift
-    if drift is None or drift.found is None:
-        none, predicted = escape(text("drift.none", language)), session.predicted_drift
+    drift = session.copy.drift
+    if drift is None or drift.evaluation is None:
+        none, predicted = escape(text("drift.none", language)), session.planner.predicted_drift
         if predicted is not None and session.is_current and session.choice.method is Method.NEAREST:
             none = escape(text("drift.predicted", language, kld=f"{predicted:.2g}"))
         return f'<p class="drift"><b>{name}</b> <span class="hint">{none}</span></p>'
-    found, about = drift.found, "" if drift.is_whole else "~\u2009"
+    found, about = drift.evaluation, "" if drift.is_whole else "~\u2009"
     kind = "" if drift.is_whole else " estimate"
-    figure = f"{about}KLD {spread(found.kld, 3)}"
+    figure = f"{about}KLD {mean_and_error(found.kld, 3)}"
     return (
         f'<p class="drift{kind}" title="{escape(text("drift.hint", language))}"><b>{name}</b> '
         f"<strong>{escape(figure)}</strong> <span>{escape(words_that_differ(found.same_top.mean, language))}</span></p>"
@@ -104,31 +104,35 @@ def words_that_differ(same: float, language: str) -> str:
 
 def figures(session: Session, language: str) -> str:
     """Return every figure with its standard error, the floor, which text it was, and what others found on tasks."""
-    drift, compressed = session.drift, session.compressed
+    drift, compressed = session.copy.drift, session.copy.compressed
     if compressed is None:
         return ""
-    parts = [] if drift is None or drift.found is None else [_table(drift, language), _source(drift, session, language)]
+    parts = (
+        []
+        if drift is None or drift.evaluation is None
+        else [_table(drift, language), _source(drift, session, language)]
+    )
     advice = guidance(compressed.plan.choice.mode, language)
     parts += [_hint(advice)] if advice else []
     return "".join(parts)
 
 
-def spread(figure: Spread, digits: int, factor: float = 1.0) -> str:
+def mean_and_error(figure: WindowMean, digits: int, factor: float = 1.0) -> str:
     """Return a mean with its standard error."""
     error = "" if figure.standard_error is None else f" ± {factor * figure.standard_error:.{digits}f}"
     return f"{factor * figure.mean:.{digits}f}{error}"
 
 
 def _table(drift: Drift, language: str) -> str:
-    found = drift.found
+    found = drift.evaluation
     assert found is not None
     rows = [
-        ("kld", spread(found.kld, 4)),
+        ("kld", mean_and_error(found.kld, 4)),
         ("median", f"{found.kld_median:.4f}"),
         ("p99", f"{found.kld_p99:.3f}"),
-        ("same_top", f"{spread(found.same_top, 1, 100)} %"),
-        ("perplexity", spread(found.perplexity, 2)),
-        ("original_perplexity", spread(found.original_perplexity, 2)),
+        ("same_top", f"{mean_and_error(found.same_top, 1, 100)} %"),
+        ("perplexity", mean_and_error(found.perplexity, 2)),
+        ("original_perplexity", mean_and_error(found.original_perplexity, 2)),
     ]
     if found.flips is not None:
         flips = found.flips
@@ -136,7 +140,7 @@ def _table(drift: Drift, language: str) -> str:
         right = {"right": flips.right, "before": flips.original_right}
         rows.append(("flips", text("drift.flips_of", language, **counts, **right)))
     if drift.floor is not None:
-        rows.append(("floor", spread(drift.floor.kld, 4)))
+        rows.append(("floor", mean_and_error(drift.floor.kld, 4)))
     lines = "".join(
         f'<tr data-figure="{name}" title="{escape(text(f"drift.{name}_hint", language))}">'
         f'<th scope="row">{escape(text(f"drift.{name}", language))}</th><td>{escape(value)}</td></tr>'
@@ -146,12 +150,12 @@ def _table(drift: Drift, language: str) -> str:
 
 
 def _source(drift: Drift, session: Session, language: str) -> str:
-    assert drift.found is not None
-    assert session.compressed is not None
-    choice = session.compressed.plan.choice
+    assert drift.evaluation is not None
+    assert session.copy.compressed is not None
+    choice = session.copy.compressed.plan.choice
     which = drift.text or text("drift.builtin_text", language)
     model = f"{choice.primary}, {choice.method}"
-    return _hint(text("drift.source", language, model=model, tokens=f"{drift.found.tokens:,}", text=which))
+    return _hint(text("drift.source", language, model=model, tokens=f"{drift.evaluation.tokens:,}", text=which))
 
 
 def _hint(words: str) -> str:

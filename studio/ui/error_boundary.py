@@ -27,7 +27,7 @@ class Paged(Protocol):
     page: Page
 
 
-def guarded(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator[Updates]]:
+def errors_shown(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Iterator[Updates]]:
     """Turn whatever a handler raises into a sentence where the visitor is looking; a stack trace goes to the log."""
 
     @functools.wraps(handler)

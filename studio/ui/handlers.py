@@ -10,7 +10,7 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from studio.base.errors import Cancelled, UserError
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.text import preferred, text
 from studio.base.units import format_bytes
@@ -24,7 +24,7 @@ from studio.quantization.scheme import Scheme, parse_mode
 from studio.session.session import Session
 from studio.ui import choices, drift_panel, html, method_choices, updates
 from studio.ui.controls import picked
-from studio.ui.error_boundary import guarded
+from studio.ui.error_boundary import errors_shown
 from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
@@ -32,7 +32,7 @@ from studio.ui.updates import Updates
 
 def _begun(language: str) -> str:
     """Return what is shown until a job says where it stands: the first one's process takes seconds to be there."""
-    return html.progress(Event("begin"), language)
+    return html.progress(Progress("begin"), language)
 
 
 class Handlers:
@@ -55,7 +55,7 @@ class Handlers:
             },
         )
 
-    @guarded
+    @errors_shown
     def open_model(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Open the chosen model from its headers."""
         yield {self.page.model.notice: html.notice(text("stage.headers", language))}
@@ -83,26 +83,26 @@ class Handlers:
             updates.missing(self.page, session, language),
         )
 
-    @guarded
+    @errors_shown
     def estimate(self, session: Session, language: str) -> Iterator[Updates]:
         """Read a few rows of each layer where they are, and draw the map from them."""
-        yield from self._filling(session, language, session.sample())
+        yield from self._filling(session, language, session.measurements.sample())
         # also where it was stopped
         yield updates.map_of(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
-    @guarded
+    @errors_shown
     def halt(self, session: Session, language: str) -> Iterator[Updates]:
         """End the sample; what it told so far stays on the map."""
-        session.stop("sample")
+        session.jobs.stop("sample")
         yield {self.page.map.halt: gr.update(visible=False)}
 
-    @guarded
+    @errors_shown
     def measure(self, session: Session, language: str) -> Iterator[Updates]:
         """Measure what the map lacks, in the background: it fills in, and from then on the plan is only looked up."""
         yield from self._filling(session, language, session.measure())
         yield updates.card(self.page, session, session.spoken or language)
 
-    def _filling(self, session: Session, language: str, steps: Iterable[Event]) -> Iterator[Updates]:
+    def _filling(self, session: Session, language: str, steps: Iterable[Progress]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""
         yield {self.page.model.notice: _begun(session.spoken or language)}
         painted = float("-inf")
@@ -119,13 +119,13 @@ class Handlers:
             return
         yield updates.figures(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
 
-    @guarded
+    @errors_shown
     def paint(self, session: Session, language: str, colour: str) -> Iterator[Updates]:
         """Show another figure of each layer on the map."""
         session.colour = colour if colour in FIGURES else DEFAULT
         yield updates.map_of(self.page, session, language) | updates.missing(self.page, session, language)
 
-    @guarded
+    @errors_shown
     def speak(self, session: Session, language: str) -> Iterator[Updates]:
         """Say everything in another language, also what a job that runs will say; what it has said is said no more."""
         session.spoken = language
@@ -134,7 +134,7 @@ class Handlers:
         still = {**self._staleness(session, language), page.chat.notice: updates.editing(session, language)}
         yield updates.spoken(page, session, language) | dict.fromkeys(said, "") | still
 
-    @guarded
+    @errors_shown
     def choose(self, session: Session, language: str, **values: Any) -> Iterator[Updates]:
         """A control moved: plan again. A new mode brings its own backup, unless the visitor chose another."""
         now = session.choice
@@ -146,7 +146,7 @@ class Handlers:
         if chosen == now and session.plan is not None:
             yield self._staleness(session, language)
             return
-        session.choose(chosen)
+        session.planner.choose(chosen)
         shown = self._planned(session, language)
         before, after = ((each.mode, each.group_size_fallback, each.method) for each in (now, chosen))
         if before != after:
@@ -156,7 +156,7 @@ class Handlers:
             shown = updates.merged(shown, backups)
         yield shown
 
-    @guarded
+    @errors_shown
     def pick(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
         """A layer of the map was clicked: show what it would cost in each scheme, ready to be pinned."""
         session.looked_at = well_formed(str((event._data or {}).get("layer", "")))
@@ -167,33 +167,33 @@ class Handlers:
             **updates.card(self.page, session, language),
         }
 
-    @guarded
+    @errors_shown
     def describe(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
         """A layer was named: show what it would cost in each scheme."""
         session.looked_at = str(pattern or "")
         yield updates.card(self.page, session, language) | {self.page.map.notice: ""}
 
-    @guarded
+    @errors_shown
     def pin(self, session: Session, language: str, pattern: str, scheme: str) -> Iterator[Updates]:
         """Keep these layers in one scheme and plan the others around them."""
         if not str(pattern or "").strip():
             yield {self.page.map.notice: html.notice(text("pin.pick_first", language), "error")}
             return
-        session.pin(str(pattern), None if scheme == "none" else Scheme.parse(str(scheme)))
+        session.planner.pin(str(pattern), None if scheme == "none" else Scheme.parse(str(scheme)))
         session.looked_at = str(pattern)
         card = updates.card(self.page, session, language)
         yield self._planned(session, language) | {self.page.map.notice: "", **card}
 
-    @guarded
+    @errors_shown
     def unpin(self, session: Session, language: str) -> Iterator[Updates]:
         """Forget all pins."""
-        session.choose(replace(session.choice, pins=()))
+        session.planner.choose(replace(session.choice, pins=()))
         yield self._planned(session, language) | {self.page.map.notice: ""}
 
-    @guarded
+    @errors_shown
     def undo(self, session: Session, language: str) -> Iterator[Updates]:
         """Go back to the plan before this one."""
-        session.undo()
+        session.planner.undo()
         shown = self._planned(session, language) | {self.page.map.notice: ""}
         offered = updates.offered(self.page, session, language)
         yield updates.merged(shown, offered, updates.controls(self.page, session))
@@ -210,17 +210,17 @@ class Handlers:
         """Return what there is to say of a compressed copy that is not the plan's, instead of an error said before."""
         return {self.page.plan.progress: updates.staleness(session, language)}
 
-    @guarded
+    @errors_shown
     def queue_compress(self, session: Session, language: str) -> Iterator[Updates]:
         """Compress was pressed: say so at once, also while another visitor's job runs."""
-        session.begin("compress")
+        session.jobs.begin("compress")
         yield {
             self.page.plan.compress: gr.update(interactive=False),
             self.page.plan.cancel: gr.update(interactive=True),
             self.page.plan.progress: html.notice(text("stage.waiting", language)),
         }
 
-    @guarded
+    @errors_shown
     def compress(self, session: Session, language: str) -> Iterator[Updates]:
         """Compress, with progress; Cancel ends it between two steps."""
         if session.is_made:  # all that was said to it and measured of it stays
@@ -231,7 +231,7 @@ class Handlers:
         for event in paced(session.compress()):
             yield {self.page.plan.progress: html.progress(event, session.spoken or language)}
         language = session.spoken or language
-        compressed = session.compressed
+        compressed = session.copy.compressed
         if compressed is None:  # another model was opened this moment
             yield updates.plan_at_rest(self.page, session) | {self.page.plan.progress: ""}
             return
@@ -251,18 +251,18 @@ class Handlers:
             updates.missing(self.page, session, language),  # of a model that was fetched just now
         )
 
-    @guarded
+    @errors_shown
     def cancel(self, session: Session, language: str) -> Iterator[Updates]:
         """Ask the compression to end."""
-        session.stop("compress")
+        session.jobs.stop("compress")
         yield {self.page.plan.cancel: gr.update(interactive=False)}
 
-    @guarded
+    @errors_shown
     def export(self, session: Session, language: str, target: str = targets.DEFAULT) -> Iterator[Updates]:
         """Make the one file and hand it to the browser."""
         yield updates.no_file(self.page) | {self.page.export.button: gr.update(interactive=False)}
         folder = own_folder(Path(get_upload_folder()))
-        steps = session.archive(folder, target)
+        steps = session.copy.archive(folder, target)
         for event in paced(steps):
             yield {self.page.export.progress: html.progress(event, session.spoken or language)}
         language = session.spoken or language

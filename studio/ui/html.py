@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.text import text
 
 
@@ -13,7 +13,7 @@ def notice(sentence: str, kind: str = "") -> str:
     return f'<p class="notice {kind}" role="{role}">{escape(sentence)}</p>' if sentence else ""
 
 
-def progress(event: Event, language: str) -> str:
+def progress(event: Progress, language: str) -> str:
     """Return a progress bar with the stage's name and what it works on."""
     label = text(f"stage.{event.stage}", language)
     turns = f" · {text('stage.turns', language)}" if event.is_shared else ""

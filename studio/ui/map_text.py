@@ -30,14 +30,13 @@ def is_as_nearest(session: Session, figure: LayerFigure = weight_error.FIGURE) -
     """
     if session.choice.method is Method.NEAREST or session.choice.mode.bits >= 8:
         return False
-    return not figure.follows_method or session.compressed is None or not session.is_current
+    return not figure.follows_method or session.copy.compressed is None or not session.is_current
 
 
 def known_of(session: Session, found: Errors | None = None) -> Known | None:
     """Return what the session knows of its layers, ``found`` being the plan's weight errors; None without a plan."""
-    if session.plan is None:
-        return None
-    return Known(session.plan, session.known, session.sampled, session.figures, found)
+    model = session.model
+    return None if session.plan is None else Known(session.plan, model.known, model.sampled, model.figures, found)
 
 
 def weight_errors(session: Session) -> Mapping[str, float] | None:
@@ -48,11 +47,11 @@ def weight_errors(session: Session) -> Mapping[str, float] | None:
     """
     if session.plan is None:
         return None
-    if session.compressed is not None and session.is_current:
-        return session.compressed.relative_error
-    if not session.known.layers:
+    if session.copy.compressed is not None and session.is_current:
+        return session.copy.compressed.relative_error
+    if not session.model.known.layers:
         return None
-    return session.errors
+    return session.planner.errors
 
 
 def map_legend(

@@ -34,7 +34,7 @@ def method_info(session: Session, language: str) -> str:
         return text("method.only_below_8", language)
     words = [text(f"method.info_{method}", language)]
     if method.needs_inputs:
-        words.append(text("method.reads", language, text=which_text(session.calibration, language)))
+        words.append(text("method.reads", language, text=which_text(session.texts.calibration, language)))
     return " ".join(words)
 
 
@@ -62,9 +62,9 @@ def duration(seconds: float, language: str) -> str:
 
 def uncalibrated(session: Session, language: str) -> str:
     """Return, as HTML, which layers of the compressed copy its text did not reach, and so were rounded without it."""
-    if session.compressed is None:
+    if session.copy.compressed is None:
         return ""
-    names, stacks = session.compressed.unreached, session.compressed.stacks
+    names, stacks = session.copy.compressed.unreached, session.copy.compressed.stacks
     parts = []
     if names:
         listed = "".join(f"<li><code>{escape(name)}</code></li>" for name in names)

@@ -76,10 +76,10 @@ def strip(session: Session, found: Errors | None, language: str) -> str:
 
 def export_summary(session: Session, language: str) -> str:
     """Return what would be downloaded, and the command that makes it again."""
-    if session.compressed is None or session.folder is None or session.checkpoint is None:
+    if session.copy.compressed is None or session.copy.folder is None or session.checkpoint is None:
         return f'<p class="hint">{escape(text("export.nothing", language))}</p>'
-    plan = session.compressed.plan
-    words = text("export.summary", language, name=session.folder.name, size=f"{plan.compressed_bytes:,} B")
+    plan = session.copy.compressed.plan
+    words = text("export.summary", language, name=session.copy.folder.name, size=f"{plan.compressed_bytes:,} B")
     how = text("export.command", language)
     code = f"<pre><code>{escape(command(session))}</code></pre>"
     return f'<p class="facts">{escape(words)}</p><p class="hint">{escape(how)}</p>{code}'
@@ -88,10 +88,10 @@ def export_summary(session: Session, language: str) -> str:
 def command(session: Session) -> str:
     """Return the terminal's words for the compressed copy."""
     assert session.checkpoint is not None
-    assert session.compressed is not None
-    choice = session.compressed.plan.choice
+    assert session.copy.compressed is not None
+    choice = session.copy.compressed.plan.choice
     options = choice.arguments(repeated=False)
-    if choice.method.needs_inputs and session.calibrated_on is not None:
-        options += ["--calibrate", session.calibrated_on.name]
+    if choice.method.needs_inputs and session.copy.calibrated_on is not None:
+        options += ["--calibrate", session.copy.calibrated_on.name]
     options += choice.arguments(repeated=True)
     return shlex.join(["python", "-m", "studio", "compress", session.checkpoint.name, *options, "--out", "DIR"])

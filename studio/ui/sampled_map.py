@@ -19,7 +19,7 @@ Estimates = Mapping[str, Interval]
 
 def estimates(session: Session, measured: Mapping[str, float] | None) -> dict[str, Interval]:
     """Return the estimate of each layer in the plan's scheme that is sampled and not among the ``measured``."""
-    return weight_error.estimates(session.plan, session.sampled, measured)
+    return weight_error.estimates(session.plan, session.model.sampled, measured)
 
 
 def is_offered(session: Session, measured: Mapping[str, float] | None) -> bool:
@@ -35,7 +35,7 @@ def is_offered(session: Session, measured: Mapping[str, float] | None) -> bool:
 def offer(session: Session, language: str) -> str:
     """Return what the button says: what will be read, before it is."""
     whole = 0 if session.checkpoint is None else session.checkpoint.source_bytes
-    read = format_bytes(session.sample_bytes)
+    read = format_bytes(session.model.sample_bytes)
     return text("map.estimate_button", language, read=read, all=format_bytes(whole))
 
 

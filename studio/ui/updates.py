@@ -36,7 +36,7 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
         page.model.facts: present.model_facts(session, language),
         page.chat.compressed: compressed_words(session, language),
         page.export.summary: present.export_summary(session, language),
-        page.export.button: gr.update(interactive=session.folder is not None),
+        page.export.button: gr.update(interactive=session.copy.folder is not None),
         **offered(page, session, language),
         **planned(page, session, language),
     }
@@ -74,7 +74,7 @@ def planned(page: Page, session: Session, language: str) -> Updates:
     """Return what follows from the plan: fewer components than all, for each costs the browser a look."""
     return {
         **figures(page, session, language),
-        page.plan.undo: gr.update(interactive=session.can_undo),
+        page.plan.undo: gr.update(interactive=session.planner.can_undo),
         page.map.unpin: gr.update(interactive=bool(session.choice.pins)),
         **targets(page, session, language),
     }
@@ -145,18 +145,18 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
     errors = figure.on_map(known)
     guessed = figure.estimates(known)
     as_nearest = errors is not None and map_text.is_as_nearest(session, figure)
-    total, is_coming = figure.total(known), session.has_figures
+    total, is_coming = figure.total(known), session.model.has_figures
     legend = map_text.map_legend(known.plan, figure, errors, language, guessed, as_nearest, total, is_coming)
     legend += sampled_map.needs_whole(session, language)
-    is_offered = session.is_sampling or sampled_map.is_offered(session, found)
+    is_offered = session.measurements.is_sampling or sampled_map.is_offered(session, found)
     offer = gr.update(
-        visible=is_offered, interactive=not session.is_sampling, value=sampled_map.offer(session, language)
+        visible=is_offered, interactive=not session.measurements.is_sampling, value=sampled_map.offer(session, language)
     )
     return {
         page.map.legend: legend,
         page.map.grid: heatmap(known.plan, errors, language, guessed, figure),
         page.map.estimate: offer,
-        page.map.halt: gr.update(visible=session.is_sampling),
+        page.map.halt: gr.update(visible=session.measurements.is_sampling),
     }
 
 
@@ -173,7 +173,7 @@ def merged(*parts: Updates) -> Updates:
 
 def staleness(session: Session, language: str) -> str:
     """Return what there is to say of a compressed copy that is not the plan's, nothing where it is."""
-    is_stale = session.compressed is not None and not session.is_current
+    is_stale = session.copy.compressed is not None and not session.is_current
     return html.notice(text("plan.stale", language)) if is_stale else ""
 
 
@@ -206,7 +206,7 @@ def targets(page: Page, session: Session, language: str) -> Updates:
 
 def export_at_rest(page: Page, session: Session) -> Updates:
     """Return the button of the one file as it is while none is made."""
-    return {page.export.button: gr.update(interactive=session.folder is not None)}
+    return {page.export.button: gr.update(interactive=session.copy.folder is not None)}
 
 
 def sample_at_rest(page: Page) -> Updates:
@@ -243,10 +243,10 @@ def rested(page: Page, session: Session, language: str) -> Updates:
 
 def compressed_words(session: Session, language: str) -> dict[str, Any]:
     """Return the compressed column's heading, with the scheme that answers in it, and what an empty one says."""
-    if session.compressed is None:
+    if session.copy.compressed is None:
         label, empty = text("chat.compressed", language), text("chat.nothing_compressed", language)
     else:
-        scheme = session.compressed.plan.choice.primary
+        scheme = session.copy.compressed.plan.choice.primary
         label, empty = text("chat.compressed_scheme", language, scheme=scheme), text("chat.ready", language)
     return gr.update(label=label, placeholder=empty)
 

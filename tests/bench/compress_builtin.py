@@ -23,11 +23,13 @@ from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.planning.choice import Choice
+from studio.planning.layer_measured import LayerMeasured
 from studio.planning.plan import make_plan
 from studio.planning.survey import candidates, score, survey
 from studio.planning.survey_file import LayerSurvey, Survey
 from studio.quantization.quantize import channel_error, quantize
 from studio.quantization.scheme import Mode
+from studio.session.opened_model import OpenedModel
 from studio.session.session import Session
 from tests.bench.measure import RUNS, timed
 from tests.steps import finish
@@ -65,7 +67,7 @@ def whole_survey() -> dict[str, float]:
         begun = time.perf_counter()
         is_first = True
         for step in survey(checkpoint, Survey()):
-            if is_first and step.found is not None:
+            if is_first and isinstance(step, LayerMeasured):
                 first.append(time.perf_counter() - begun)
                 is_first = False
 
@@ -116,8 +118,9 @@ def opened(many: bool) -> Session:
     checkpoint = made_up(layers) if many else built_in()
     known = made_up_survey(list(checkpoint.layers))
     scores = known.sensitivities(checkpoint.layers)
-    session = Session(checkpoint=checkpoint, known=known, scores=scores)
-    session.plan = make_plan(checkpoint.layers, session.choice, scores)
+    session = Session()
+    session.planner.take(OpenedModel(checkpoint, known, scores))
+    session.planner.plan = make_plan(checkpoint.layers, session.choice, scores)
     return session
 
 
@@ -145,7 +148,7 @@ def move(many: bool) -> dict[str, Any]:
     with blocks:
         for choice in choices():
             begun = time.perf_counter()
-            session.choose(choice)
+            session.planner.choose(choice)
             changes = updates.dynamic(page, session, "en")
             sent = len(orjson.dumps([_encoded(gr, component, change) for component, change in changes.items()]))
             seconds.append(time.perf_counter() - begun)

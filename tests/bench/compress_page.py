@@ -20,6 +20,7 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
+from studio.base.progress import Progress
 from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.planning import survey_file
@@ -87,8 +88,8 @@ def serve(port: str) -> None:
     checkpoint = replace(made_up(layers), folder=folder)
     survey_file.keep(checkpoint, made_up_survey(layers))
 
-    def opened(name: str, paths: bool) -> Generator[open_model.Step, None, Checkpoint]:
-        yield open_model.Step("headers")
+    def opened(name: str, paths: bool) -> Generator[Progress, None, Checkpoint]:
+        yield Progress("headers")
         return checkpoint
 
     open_model.open_model = opened

@@ -10,7 +10,7 @@ import torch
 import tests.integration.test_decoder as processor
 from studio.base import device
 from studio.base.settings import settings
-from studio.chat.answer import LoadedModel, answer
+from studio.chat.answer import LoadedModel, ModelInfo, answer
 from studio.cli.report import answer_facts
 from studio.planning.choice import Choice
 from studio.runtime import machine
@@ -88,7 +88,7 @@ def test_a_chat(source: Callable[[str], Path], tmp_path: Path) -> None:
     assert reply.kv_bytes > 0
     assert 0 < reply.kv_bytes <= loaded.decoder.free_bytes()
     assert finish(answer(loaded, messages, sampling)).text == reply.text
-    facts = answer_facts(loaded, reply)
+    facts = answer_facts(ModelInfo.of(loaded), reply)
     assert (facts["way"], facts["reason"]) == ("cuda", "")
     assert facts["limit_tokens_per_second"] > 0
 

@@ -61,10 +61,10 @@ def session(tmp_path: Path, own_cache: Path) -> Iterator[Session]:
 
 def compressed(session: Session, model: Path, mode: Mode) -> Path:
     finish(session.open(str(model)))
-    session.choose(Choice.of(mode.value, 32, 1.0))
+    session.planner.choose(Choice.of(mode.value, 32, 1.0))
     finish(session.compress())
-    assert session.folder is not None
-    return session.folder
+    assert session.copy.folder is not None
+    return session.copy.folder
 
 
 @torch.inference_mode()
@@ -80,7 +80,7 @@ def test_every_mode_answers_and_is_the_same_after_its_archive(
 ) -> None:
     folder = compressed(session, models["llama"], mode)
     before = logits(load_compressed(folder))
-    file = finish(session.archive(tmp_path / "download"))
+    file = finish(session.copy.archive(tmp_path / "download"))
     with zipfile.ZipFile(file) as archive:
         archive.extractall(tmp_path / "elsewhere")
     after = logits(load_compressed(tmp_path / "elsewhere" / folder.name))

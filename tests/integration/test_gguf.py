@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from studio.base.errors import CheckpointError, UserError
+from studio.base.progress import Progress
 from studio.base.workers import Ending
 from studio.checkpoint.gguf import source
 from studio.checkpoint.gguf.source import NOTE, VERSION, prepare, prepared_folder
@@ -53,7 +54,7 @@ def test_preparing_changes_nothing_here_and_is_done_once(gguf: Path, own_cache: 
     except StopIteration as finished:
         checkpoint = finished.value
     assert seen == {before, register}
-    assert said[0] == "reading"
+    assert said[0] == Progress("reading")
     assert (checkpoint.source_format, checkpoint.source_bytes) == ("F16", gguf.stat().st_size)
     assert left_in(own_cache) == []
     monkeypatch.setattr(source, "_converted", None)  # not asked again

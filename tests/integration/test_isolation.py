@@ -14,9 +14,8 @@ from studio.chat.model_pool import Pool
 from studio.chat.worker_model import WorkerModel
 from studio.planning.choice import Choice
 from studio.runtime.sampling import Sampling
-from studio.session import session as session_module
-from studio.session import texts_job
 from studio.session.session import Session
+from studio.session.shared import Shared
 from tests.conftest import TEMPLATE, save_tiny_model
 from tests.steps import finish
 
@@ -25,10 +24,8 @@ LONG = Sampling(max_new_tokens=40, temperature=1.0, seed=3)
 
 
 @pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
+def pool() -> Iterator[Pool]:
     empty = Pool()
-    for module in (session_module, texts_job):
-        monkeypatch.setattr(module, "POOL", empty)
     yield empty
     for key in list(empty._models):
         empty.drop(key)
@@ -41,15 +38,15 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def visitor(model: Path, workspace: Path) -> Session:
-    session = Session(paths=True, workspace=workspace)
+def visitor(model: Path, workspace: Path, pool: Pool) -> Session:
+    session = Session(Shared(pool), paths=True, workspace=workspace)
     finish(session.open(str(model)))
     return session
 
 
 @pytest.fixture
 def session(model: Path, tmp_path: Path, pool: Pool) -> Iterator[Session]:
-    made = visitor(model, tmp_path / "workspace")
+    made = visitor(model, tmp_path / "workspace", pool)
     yield made
     made.close()
 
@@ -77,8 +74,8 @@ def test_two_visitors_whose_model_is_lost_read_their_answers_to_the_end(
     session: Session, model: Path, tmp_path: Path, pool: Pool
 ) -> None:
     expected = texts(session.chat("one two", LONG))
-    session.clear_chat()
-    other = visitor(model, tmp_path / "other")
+    session.conversation.forget()
+    other = visitor(model, tmp_path / "other", pool)
     ours, theirs = session.chat("one two", LONG), other.chat("one two", LONG)
     until(ours, 5)
     until(theirs, 9)
@@ -116,7 +113,7 @@ def test_a_model_that_is_lost_again_and_again_is_a_sentence(
 
 
 def test_the_place_where_answers_part_is_found_in_the_workers(session: Session) -> None:
-    session.choose(Choice())
+    session.planner.choose(Choice())
     finish(session.compress())
     *_, answers = session.chat("one two", Sampling(max_new_tokens=60, temperature=1.5, seed=1))
     assert isinstance(answers, Answers)
@@ -129,7 +126,7 @@ def test_the_place_where_answers_part_is_found_in_the_workers(session: Session) 
 def test_drift_whose_process_is_lost_is_a_sentence_and_can_be_measured_again(
     session: Session, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session.choose(Choice())
+    session.planner.choose(Choice())
     finish(session.compress())
     steps = session.measure_drift()
     next(event for event in steps if event.stage == "evaluate")

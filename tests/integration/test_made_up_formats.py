@@ -75,12 +75,12 @@ def packed_in(folder: Path) -> dict[str, PackedTensor]:
 @in_each
 def test_it_answers_with_the_numbers_that_it_is_exported_with(session: Session, name: str) -> None:
     """Every weight is in it, the embedding too: what is looked up goes the general way as well."""
-    session.choose(Choice.of(name, 32, 1.0, "none", all_layers=True))
+    session.planner.choose(Choice.of(name, 32, 1.0, "none", all_layers=True))
     finish(session.compress())
-    assert session.folder is not None
+    assert session.copy.folder is not None
     assert session.checkpoint is not None
     assert session.plan is not None
-    packed = packed_in(session.folder)
+    packed = packed_in(session.copy.folder)
     layers = {layer.name: layer for layer in session.checkpoint.layers}
     assert {str(each.scheme) for each in packed.values()} == {f"{name}-g32"}
     assert sum(each.nbytes for one in packed.values() for each in one.arrays().values()) == sum(
@@ -94,8 +94,8 @@ def test_it_answers_with_the_numbers_that_it_is_exported_with(session: Session, 
     for key, parameter in dense.named_parameters():
         if key in packed:
             parameter.data.copy_(packed[key].dequantize())
-    assert families.distance(logits(load_compressed(session.folder)), logits(dense)) < families.BOUND
-    decoder = open_compressed(session.folder)
+    assert families.distance(logits(load_compressed(session.copy.folder)), logits(dense)) < families.BOUND
+    decoder = open_compressed(session.copy.folder)
     assert (decoder.backend, decoder.reason) == (Backend.GENERAL, "scheme")
     *_, answers = session.chat("Count from one to ten.", Sampling(max_new_tokens=4))
     assert isinstance(answers, Answers)
@@ -106,20 +106,20 @@ def test_it_answers_with_the_numbers_that_it_is_exported_with(session: Session, 
 
 @in_each
 def test_it_is_surveyed_and_planned_in_a_mixture(session: Session, name: str) -> None:
-    session.choose(Choice.of(name, 32, 0.5))
+    session.planner.choose(Choice.of(name, 32, 0.5))
     assert session.checkpoint is not None
     layers = [layer for layer in session.checkpoint.layers if layer.is_weight]
     assert f"{name}-g32" in map(str, candidates(layers[0], Mode(name)))
-    finish(session.survey())
+    finish(session.measurements.survey())
     finish(session.compress())
-    plan, done = session.plan, session.compressed
+    plan, done = session.plan, session.copy.compressed
     assert plan is not None
     assert done is not None
     assert plan.is_exact
     schemes = {str(a.scheme) for a in plan.assignments if a.scheme is not None}
     assert schemes == {f"{name}-g32", "int8_asym"}
     assert sum(plan.breakdown.values()) == plan.compressed_bytes
-    errors = session.errors
+    errors = session.planner.errors
     assert errors is not None
     for key, error in done.relative_error.items():
         if key in errors:
@@ -155,11 +155,11 @@ def test_a_made_up_method_is_offered_and_rounds(session: Session) -> None:
         assert ("method.made_up", "made_up") in method_choices()
         with pytest.raises(SchemeError, match="made_up"):
             parse_method("no_such")
-        session.choose(Choice.of("made3_zeros", 32, 1.0, method="made_up"))
+        session.planner.choose(Choice.of("made3_zeros", 32, 1.0, method="made_up"))
         finish(session.compress())
     assert seen
-    assert session.folder is not None
-    assert read_recipe(session.folder).choices.method == "made_up"
+    assert session.copy.folder is not None
+    assert read_recipe(session.copy.folder).choices.method == "made_up"
 
 
 @in_each

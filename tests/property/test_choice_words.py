@@ -125,7 +125,7 @@ def outcome(choice: Choice) -> tuple[Assignment, ...] | str:
 @example(Choice(ratio=0.1 + 0.2, pins=(Pin("-x", None), Pin("'", None))))
 @example(Choice(ratio=0.5, method=Method.GPTQ))  # where it is left open, damage decides
 def test_the_command_on_the_page_makes_the_same_choice(session: Session, choice: Choice) -> None:
-    session.compressed = Compressed(make_plan([], choice, {}), Path("packed"), {}, 1.0)
+    session.copy.compressed = Compressed(make_plan([], choice, {}), Path("packed"), {}, 1.0)
     model, values = heard(command(session))
     assert session.checkpoint is not None
     assert model == session.checkpoint.name
@@ -137,7 +137,7 @@ def test_the_command_on_the_page_makes_the_same_choice(session: Session, choice:
 
 def test_the_command_names_the_text_that_was_read(session: Session) -> None:
     choice = Choice(method=Method.GPTQ, pins=(Pin("*.q_proj", None),))
-    session.compressed = Compressed(make_plan([], choice, {}), Path("packed"), {}, 1.0)
-    session.calibrated_on = Text("my text.txt", Path("my text.txt"))
+    session.copy.compressed = Compressed(make_plan([], choice, {}), Path("packed"), {}, 1.0)
+    session.copy.calibrated_on = Text("my text.txt", Path("my text.txt"))
     options = "--mode int4_asym --group-size 64 --ratio 1 --backup int8_asym --method gptq --calibrate 'my text.txt'"
     assert f"{options} --pin '*.q_proj=none' --out DIR" in command(session)

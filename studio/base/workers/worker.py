@@ -41,6 +41,8 @@ Kept = TypeVar("Kept")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 P = ParamSpec("P")
+GeneratorFunction = Callable[..., Generator[Item, None, Result]]
+Args = tuple[Any, ...]
 
 
 class Handle(Generic[Kept]):
@@ -76,16 +78,21 @@ class Worker(ABC):
     def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: Unwanted = never) -> Handle[Kept]:
         """Call ``function(*args)`` and let the worker keep the result for as long as its handle. Raises likewise."""
 
-    @abstractmethod
     def run(
         self,
-        function: Callable[P, Generator[Item, None, Result]],
+        function: GeneratorFunction[Item, Result],
         *args: Any,
         is_unwanted: Unwanted = never,
         is_ahead: bool = False,
     ) -> Generator[Item, None, Result]:
         """Yield what ``function(*args)`` yields, made when it is asked for, and return its result; closing this closes
         it. With ``is_ahead`` a process makes each step while the one before it is looked at. Raises likewise."""
+        return self._run(function, args, is_unwanted, is_ahead)
+
+    @abstractmethod
+    def _run(
+        self, function: GeneratorFunction[Item, Result], args: Args, is_unwanted: Unwanted, is_ahead: bool
+    ) -> Generator[Item, None, Result]: ...
 
     @abstractmethod
     def close(self) -> None:
@@ -131,12 +138,8 @@ class ProcessWorker(Worker):
         weakref.finalize(handle, self._released.append, number)
         return handle
 
-    def run(
-        self,
-        function: Callable[P, Generator[Item, None, Result]],
-        *args: Any,
-        is_unwanted: Unwanted = never,
-        is_ahead: bool = False,
+    def _run(
+        self, function: GeneratorFunction[Item, Result], args: Args, is_unwanted: Unwanted, is_ahead: bool
     ) -> Generator[Item, None, Result]:
         channel, _ = self._asked(Ask.RUN_AHEAD if is_ahead else Ask.RUN, function, args)
         has_ended = False
@@ -176,7 +179,7 @@ class ProcessWorker(Worker):
             if self._has_answer(channel, lambda: True):
                 channel.receive()
 
-    def _asked(self, ask: Ask, function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Channel, int]:
+    def _asked(self, ask: Ask, function: Callable[..., Any], args: Args) -> tuple[Channel, int]:
         """Begin a job; return where it answers, and its number."""
         ours, theirs = socket.socketpair()
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -260,12 +263,8 @@ class Here(Worker):
     def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: Unwanted = never) -> Handle[Kept]:
         return Handle(0, self.call(function, *args))
 
-    def run(
-        self,
-        function: Callable[P, Generator[Item, None, Result]],
-        *args: Any,
-        is_unwanted: Unwanted = never,
-        is_ahead: bool = False,
+    def _run(
+        self, function: GeneratorFunction[Item, Result], args: Args, is_unwanted: Unwanted, is_ahead: bool
     ) -> Generator[Item, None, Result]:
         return (yield from self.call(function, *args))
 
@@ -282,7 +281,7 @@ def new_worker() -> Worker:
 
 
 def in_worker(
-    function: Callable[P, Generator[Item, None, Result]], *args: Any, is_unwanted: Unwanted = never
+    function: GeneratorFunction[Item, Result], *args: Any, is_unwanted: Unwanted = never
 ) -> Generator[Item, None, Result]:
     """Run a generator function in a worker of its own, which ends with it: its memory is then the system's again."""
     worker = new_worker()

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from studio.base import errors
 from studio.base.errors import CheckpointError, ResourceError, UserError, disk_error
+from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.units import format_bytes
 from studio.base.workers import LAST_BREATH, Ending, Watch, no_process, start
@@ -38,8 +39,8 @@ def prepared_folder(file: Path) -> Path:
     return settings().cache_dir / "prepared" / f"{parts[0].stem[:60]}-{fingerprint(parts)}"
 
 
-def prepare(file: Path, name: str | None = None) -> Generator[str, None, Checkpoint]:
-    """Yield the name of each step and return the checkpoint of a .gguf file, converting it on the first visit.
+def prepare(file: Path, name: str | None = None) -> Generator[Progress, None, Checkpoint]:
+    """Yield each step and return the checkpoint of a .gguf file, converting it on the first visit.
 
     The original at 16 bits is the dequantized file, each tensor in the 16-bit type that changes it least. Raises
     CheckpointError for a file that is not GGUF, is cut short, lacks a part, or has an architecture transformers cannot
@@ -73,18 +74,18 @@ def _is_whole(folder: Path) -> bool:
     return (folder / NOTE).is_file() and read_json(folder / NOTE).get("version") == VERSION
 
 
-def _locked(lock: FileLock) -> Generator[str, None, None]:
+def _locked(lock: FileLock) -> Generator[Progress, None, None]:
     """Wait until no other process is at this file."""
     while True:
         try:
             lock.acquire()
             return
         except Timeout:
-            yield "reading"
+            yield Progress("reading")
             time.sleep(TICK)
 
 
-def _made(model: GgufModel, folder: Path, note: dict[str, Any]) -> Generator[str, None, None]:
+def _made(model: GgufModel, folder: Path, note: dict[str, Any]) -> Generator[Progress, None, None]:
     """Make the folder under a hidden name, and give it its own when it is whole."""
     sweep_partials(folder.parent, folder.name)
     partial = partial_in(folder.parent, folder.name)
@@ -98,7 +99,7 @@ def _made(model: GgufModel, folder: Path, note: dict[str, Any]) -> Generator[str
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _converted(model: GgufModel, folder: Path) -> Generator[str, None, None]:
+def _converted(model: GgufModel, folder: Path) -> Generator[Progress, None, None]:
     """Run the converting process, yielding its steps; it is killed when this is closed."""
     try:
         child = start("studio.checkpoint.gguf.convert:serve", str(model.file.absolute()), str(folder.absolute()))
@@ -109,7 +110,7 @@ def _converted(model: GgufModel, folder: Path) -> Generator[str, None, None]:
         child.socket.settimeout(TICK)
         watch = Watch(child.pid)
         while True:
-            yield step
+            yield Progress(step)
             try:
                 piece = child.socket.recv(1 << 16)
             except TimeoutError:

@@ -20,7 +20,7 @@ from studio.base.workers import no_process
 from studio.checkpoint.tokenizer.files import FILES, vocabulary_file
 from studio.checkpoint.tokenizer.guarded_process import MEMORY, EndedError, Guarded, Went
 from studio.checkpoint.tokenizer.pieces import Piece
-from studio.checkpoint.tokenizer.process import STEP, Ask
+from studio.checkpoint.tokenizer.process import STEP, Request
 from studio.checkpoint.tokenizer.template import Message
 
 SECONDS = 2.0
@@ -55,7 +55,7 @@ class GuardedTokenizer:
         self._lock = threading.RLock()
         self._process: Guarded | None = None
         self._streams = itertools.count()
-        facts = json.loads(self._ask(Ask.LOAD, b""))
+        facts = json.loads(self._ask(Request.LOAD, b""))
         self._size: int = facts["size"]
         self.special_ids: frozenset[int] = frozenset(facts["special_ids"])
         """Tokens that stand for no text."""
@@ -84,7 +84,7 @@ class GuardedTokenizer:
         if time.monotonic() - _STOPPED.get(self._template, -REMEMBERED_SECONDS) < REMEMBERED_SECONDS:
             raise PromptError("template_endless", file=self._template_file, seconds=f"{SECONDS:.0f}")
         said = [{**message, "content": well_formed(message["content"])} for message in messages]
-        made = json.loads(self._ask(Ask.PIECES, json.dumps(said).encode()))
+        made = json.loads(self._ask(Request.PIECES, json.dumps(said).encode()))
         pieces = [Piece(*each) for each in made]
         ids = self._encoded(pieces)
         if not ids and any(piece.text for piece in pieces):  # the template did its part
@@ -103,7 +103,7 @@ class GuardedTokenizer:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Return the text of tokens. Raises CheckpointError."""
         body = bytes([skip_special_tokens]) + array("I", ids).tobytes()
-        return self._ask(Ask.DECODE, body, SECONDS + len(ids) / 1e4).decode()
+        return self._ask(Request.DECODE, body, SECONDS + len(ids) / 1e4).decode()
 
     def new_stream(self) -> int:
         """Return the number of an answer that is to grow token by token."""
@@ -115,10 +115,10 @@ class GuardedTokenizer:
         Raises CheckpointError.
         """
         most = MOST_A_STEP + MOST_A_TOKEN * len(ids)
-        went, found = self._asked(Ask.STEP, STEP.pack(stream, ids[-1]), SECONDS, most)
+        went, found = self._asked(Request.STEP, STEP.pack(stream, ids[-1]), SECONDS, most)
         if went is Went.UNKNOWN:
             body = array("I", [stream, *ids]).tobytes()
-            _, found = self._asked(Ask.REPLAY, body, SECONDS + len(ids) / 1e4, most)
+            _, found = self._asked(Request.REPLAY, body, SECONDS + len(ids) / 1e4, most)
         whole = found[1:].decode() if found[0] else text + found[1:].decode()
         if len(whole) > most:
             raise self._failed(f"{len(ids)} tokens, {len(whole):,} characters")
@@ -135,18 +135,18 @@ class GuardedTokenizer:
         ids: list[int] = []
         for lot in _lots(made):
             seconds = SECONDS + SECONDS_A_MEGABYTE * sum(len(piece.text) for piece in lot) / 1e6
-            ids += array("I", self._ask(Ask.ENCODE, json.dumps(lot).encode(), seconds))
+            ids += array("I", self._ask(Request.ENCODE, json.dumps(lot).encode(), seconds))
         return ids
 
-    def _ask(self, kind: Ask, body: bytes, seconds: float | None = None) -> bytes:
+    def _ask(self, kind: Request, body: bytes, seconds: float | None = None) -> bytes:
         return self._asked(kind, body, SECONDS if seconds is None else seconds, MOST + 4 * len(body))[1]
 
-    def _asked(self, kind: Ask, body: bytes, seconds: float, most: int) -> tuple[Went, bytes]:
+    def _asked(self, kind: Request, body: bytes, seconds: float, most: int) -> tuple[Went, bytes]:
         """Return how a request went, and its answer. Raises CheckpointError or PromptError."""
         with self._lock:
             if self._process is None:
                 self._start()
-            if kind is Ask.LOAD:
+            if kind is Request.LOAD:
                 return Went.WELL, self._loaded
             return self._heard(kind, body, seconds, most)
 
@@ -157,12 +157,12 @@ class GuardedTokenizer:
             raise no_process(error) from error
         size = sum((self._folder / name).stat().st_size for name in FILES if (self._folder / name).is_file())
         try:
-            _, self._loaded = self._heard(Ask.LOAD, b"", SECONDS + LOAD_SECONDS_A_MEGABYTE * size / 1e6, MOST)
+            _, self._loaded = self._heard(Request.LOAD, b"", SECONDS + LOAD_SECONDS_A_MEGABYTE * size / 1e6, MOST)
         except BaseException:
             self.close()
             raise
 
-    def _heard(self, kind: Ask, body: bytes, seconds: float, most: int) -> tuple[Went, bytes]:
+    def _heard(self, kind: Request, body: bytes, seconds: float, most: int) -> tuple[Went, bytes]:
         assert self._process is not None
         try:
             went, found = self._process.ask(kind, body, seconds, most)
@@ -178,11 +178,11 @@ class GuardedTokenizer:
             raise self._failed(found.decode())
         return went, found
 
-    def _explain(self, kind: Ask, ended: EndedError, seconds: float) -> NoReturn:
+    def _explain(self, kind: Request, ended: EndedError, seconds: float) -> NoReturn:
         """Raise what the user is told of a child's end."""
         if ended.error is not None:
             raise ended.error from ended
-        if kind is Ask.PIECES:
+        if kind is Request.PIECES:
             if ended.why == "time":
                 _STOPPED.clear()
                 _STOPPED[self._template] = time.monotonic()

@@ -28,7 +28,7 @@ HALF = "\N{REPLACEMENT CHARACTER}"
 """What stands at a text's end while a character's last bytes are to come."""
 
 
-class Ask(IntEnum):
+class Request(IntEnum):
     """What is wanted."""
 
     LOAD = 0
@@ -65,11 +65,11 @@ class _Answering:
 
     def __call__(self, kind: int, body: bytes) -> tuple[Went, bytes]:
         try:
-            if kind == Ask.STEP:
+            if kind == Request.STEP:
                 number, token = STEP.unpack(body)
                 stream = self._streams.get(number)
                 return (Went.UNKNOWN, b"") if stream is None else (Went.WELL, stream.step(token))
-            return Went.WELL, _KINDS[Ask(kind)](self, body)
+            return Went.WELL, _KINDS[Request(kind)](self, body)
         except UserError as error:
             said = {"error": type(error).__name__, "key": error.key, "values": error.values}
             return Went.REFUSED, json.dumps(said).encode()
@@ -122,11 +122,11 @@ def digest(template: str) -> str:
 
 
 _KINDS = {
-    Ask.LOAD: _Answering._load,
-    Ask.PIECES: _Answering._pieces,
-    Ask.ENCODE: _Answering._encode,
-    Ask.DECODE: _Answering._decode,
-    Ask.REPLAY: _Answering._replay,
+    Request.LOAD: _Answering._load,
+    Request.PIECES: _Answering._pieces,
+    Request.ENCODE: _Answering._encode,
+    Request.DECODE: _Answering._decode,
+    Request.REPLAY: _Answering._replay,
 }
 
 

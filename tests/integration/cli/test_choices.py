@@ -280,12 +280,12 @@ def noted(self, name, error, note=journal.Journal.note, names=[]):
 journal.Journal.note = noted
 """
 AND_SAY = f"""{EVERY_TENSOR}
-from studio.session import session
-def said(*arguments, compress=session.compress):
+from studio.session import compressed_copy
+def said(*arguments, compress=compressed_copy.compress):
     done = yield from compress(*arguments)
     print("resumed", done.resumed, file=sys.stderr)
     return done
-session.compress = said
+compressed_copy.compress = said
 """
 
 

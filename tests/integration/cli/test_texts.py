@@ -24,7 +24,7 @@ LONG = " ".join(SENTENCES * 60)
 
 
 @pytest.fixture
-def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+def _few(monkeypatch: pytest.MonkeyPatch, here: None) -> None:
     monkeypatch.setattr(evaluate, "WINDOWS", 4)
     monkeypatch.setattr(self_generated, "WINDOWS", 2)
     monkeypatch.setattr(evaluate, "questions", lambda: (Question("The capital of France is", ("Paris", "Rome"), 0),))

@@ -24,10 +24,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], M
         session = Session(paths=True, workspace=tmp_path_factory.mktemp("workspace"))
         sessions.append(session)
         checkpoint = finish(session.open(str(source)))
-        session.choose(Choice.of("int4_asym", -1, 1, "int8_asym"))
+        session.planner.choose(Choice.of("int4_asym", -1, 1, "int8_asym"))
         finish(session.compress())
-        assert session.folder is not None
-        return Made(source, checkpoint, session, session.folder)
+        assert session.copy.folder is not None
+        return Made(source, checkpoint, session, session.copy.folder)
 
     yield make
     for session in sessions:

@@ -68,10 +68,10 @@ def test_experts_kept_at_16_bits_are_as_they_were(
 ) -> None:
     session = Session(paths=True, workspace=copied(family) / "workspace")
     checkpoint = finish(session.open(str(made(family).source)))
-    session.choose(Choice.of("int4_asym", -1, 0.05, backup))
+    session.planner.choose(Choice.of("int4_asym", -1, 0.05, backup))
     finish(session.compress())
-    assert session.folder is not None
-    kept = dict(load_compressed(session.folder).named_parameters())
+    assert session.copy.folder is not None
+    kept = dict(load_compressed(session.copy.folder).named_parameters())
     original = dict(load_original(checkpoint).named_parameters())
     experts = [layer.name for layer in checkpoint.layers if len(layer.shape) == 3 and layer.kind is Kind.LINEAR]
     assert any(name in kept for name in experts) == (backup == "none")

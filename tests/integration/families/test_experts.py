@@ -85,7 +85,7 @@ def test_values_that_are_no_numbers_are_named(copied: Callable[[str], Path], fam
     changed(folder, **{layer.source: tensor})
     session = Session(paths=True, workspace=folder / "workspace")
     finish(session.open(str(folder)))
-    session.choose(Choice.of("int4_asym", -1, 1, "int8_asym"))
+    session.planner.choose(Choice.of("int4_asym", -1, 1, "int8_asym"))
     with pytest.raises(UserError) as caught:
         finish(session.compress())
     assert (caught.value.key, caught.value.values) == ("not_finite", {"tensor": layer.source})

@@ -41,12 +41,12 @@ def test_fp8_experts_and_projections_are_read(made: Callable[[str], Made], copie
     assert distance(checkpoint.read(layer, 60, 140), made("mixtral").checkpoint.read(before, 60, 140)) < 0.05
     session = Session(paths=True, workspace=folder / "workspace")
     finish(session.open(str(folder)))
-    session.choose(Choice.of("int8_asym", -1, 1, "int8_asym"))
+    session.planner.choose(Choice.of("int8_asym", -1, 1, "int8_asym"))
     finish(session.compress())
-    assert session.folder is not None
-    exported = json.loads((session.folder / "config.json").read_text())
+    assert session.copy.folder is not None
+    exported = json.loads((session.copy.folder / "config.json").read_text())
     assert exported["quantization_config"] == {"quant_method": "quantization-studio"}
-    assert distance(logits(load_compressed(session.folder)), logits(load_original(checkpoint))) < 0.05
+    assert distance(logits(load_compressed(session.copy.folder)), logits(load_original(checkpoint))) < 0.05
     session.close()
 
 
@@ -73,10 +73,10 @@ def test_mxfp4_experts_are_read(made: Callable[[str], Made], copied: Callable[[s
     assert torch.equal(checkpoint.read(layer, 30, 70), values[layer.name].mT.reshape(layer.matrix)[30:70])
     session = Session(paths=True, workspace=folder / "workspace")
     finish(session.open(str(folder)))
-    session.choose(Choice.of("int8_asym", -1, 1, "int8_asym"))
+    session.planner.choose(Choice.of("int8_asym", -1, 1, "int8_asym"))
     finish(session.compress())
-    assert session.folder is not None
-    assert distance(logits(load_compressed(session.folder)), logits(load_original(checkpoint))) < 0.05
+    assert session.copy.folder is not None
+    assert distance(logits(load_compressed(session.copy.folder)), logits(load_original(checkpoint))) < 0.05
     session.close()
 
 

@@ -9,7 +9,7 @@ import huggingface_hub
 import pytest
 
 from studio.base.errors import Cancelled, HubError
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.checkpoint import hub, hub_client
 from studio.checkpoint.layers import ratio_defining
 from studio.planning import sampled_survey as sample_module
@@ -66,7 +66,7 @@ def server(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 def session(server: LocalHub, tmp_path: Path) -> Iterator[Session]:
     visitor = Session(workspace=tmp_path / "workspace")
     finish(visitor.open(REPO))
-    visitor.choose(MIXED)
+    visitor.planner.choose(MIXED)
     server.requests.clear()
     yield visitor
     visitor.close()
@@ -82,10 +82,10 @@ def test_a_small_share_of_many_tensors_is_read_and_nothing_is_fetched(
     checkpoint = session.checkpoint
     assert checkpoint is not None
     assert checkpoint.folder is None
-    found = finish(session.sample())
+    found = finish(session.measurements.sample())
     assert len(found) == WEIGHTS
-    assert weight_bytes(server) == session.sample_bytes
-    assert 0 < session.sample_bytes < checkpoint.source_bytes / 15
+    assert weight_bytes(server) == session.model.sample_bytes
+    assert 0 < session.model.sample_bytes < checkpoint.source_bytes / 15
     longest = max(768 * -(-RUN_WEIGHTS // 768), 256 * -(-RUN_WEIGHTS // 256))
     assert {request.range is not None for request in server.requests} == {True}
     assert max(request.sent for request in server.requests) <= 2 * longest
@@ -95,18 +95,20 @@ def test_a_small_share_of_many_tensors_is_read_and_nothing_is_fetched(
 def test_it_is_the_sample_of_the_files_themselves_and_its_intervals_hold_what_they_say(
     session: Session, folder: Path, tmp_path: Path
 ) -> None:
-    found = finish(session.sample())
+    found = finish(session.measurements.sample())
     local = Session(paths=True, workspace=tmp_path / "local")
     finish(local.open(str(folder)))
-    assert finish(local.sample()) == found
-    finish(local.survey())
+    assert finish(local.measurements.sample()) == found
+    finish(local.measurements.survey())
     held = [
         line.errors[scheme].low <= error <= line.errors[scheme].high
         for name, line in found.items()
-        for scheme, error in local.known.layers[name].errors.items()
+        for scheme, error in local.model.known.layers[name].errors.items()
     ]
     assert sum(held) / len(held) > 0.85
-    assert all(found[name].sensitivity >= line.sensitivity * (1 - 1e-6) for name, line in local.known.layers.items())
+    assert all(
+        found[name].sensitivity >= line.sensitivity * (1 - 1e-6) for name, line in local.model.known.layers.items()
+    )
     local.close()
 
 
@@ -114,64 +116,64 @@ def test_what_a_sample_tells_never_counts_as_measured(session: Session) -> None:
     assert session.plan is not None
     in_order = session.plan.assignments
     assert not session.plan.is_exact
-    finish(session.sample())
-    assert session.known.layers == {}
-    assert session.scores is None
-    assert not session.is_surveyed
+    finish(session.measurements.sample())
+    assert session.model.known.layers == {}
+    assert session.model.scores is None
+    assert not session.planner.is_surveyed
     assert not session.plan.is_exact, "a maximum over channels is only bounded"
     assert session.plan.assignments != in_order, "but it says more than the order of the layers"
     ranked = session.plan.assignments
-    assert not session.choose(Choice(Mode.INT4_ASYM, 64, 0.45)).is_exact
-    assert session.choose(Choice(Mode.INT4_ASYM, 64, 1.0)).is_exact, "no score is asked for"
-    session.undo()
-    assert session.undo() is not None
+    assert not session.planner.choose(Choice(Mode.INT4_ASYM, 64, 0.45)).is_exact
+    assert session.planner.choose(Choice(Mode.INT4_ASYM, 64, 1.0)).is_exact, "no score is asked for"
+    session.planner.undo()
+    assert session.planner.undo() is not None
     assert session.plan.assignments == ranked
     finish(session.fetch())
-    finish(session.survey())
-    assert session.is_surveyed
+    finish(session.measurements.survey())
+    assert session.planner.is_surveyed
     assert session.plan.is_exact
 
 
 def test_another_visitor_need_not_ask_for_it_again(server: LocalHub, session: Session, tmp_path: Path) -> None:
-    found = finish(session.sample())
+    found = finish(session.measurements.sample())
     server.requests.clear()
     other = Session(workspace=tmp_path / "other")
     finish(other.open(REPO))
-    assert other.sampled == found
-    assert other.choose(MIXED) == session.plan
-    assert finish(other.sample()) == found
+    assert other.model.sampled == found
+    assert other.planner.choose(MIXED) == session.plan
+    assert finish(other.measurements.sample()) == found
     starts = {request.range.split("-")[0] for request in server.requests if request.range}
     assert starts == {"bytes=0"}, "headers alone"
     other.close()
 
 
 def test_a_mode_that_was_not_sampled_is_when_it_is_asked_for(session: Session) -> None:
-    finish(session.sample())
-    session.choose(Choice(Mode.INT3_SYM, 64, 0.5))
-    assert not any("int3_sym-g64" in line.errors for line in session.sampled.values())
-    finish(session.sample())
+    finish(session.measurements.sample())
+    session.planner.choose(Choice(Mode.INT3_SYM, 64, 0.5))
+    assert not any("int3_sym-g64" in line.errors for line in session.model.sampled.values())
+    finish(session.measurements.sample())
     assert session.checkpoint is not None
     for layer in ratio_defining(session.checkpoint.layers):
-        assert {"int3_sym-g64", "int4_asym-g64"} < session.sampled[layer.name].errors.keys()
+        assert {"int3_sym-g64", "int4_asym-g64"} < session.model.sampled[layer.name].errors.keys()
 
 
-def until_some(session: Session) -> Generator[Event, None, Sample]:
-    steps = session.sample()
-    while not session.sampled:
+def until_some(session: Session) -> Generator[Progress, None, Sample]:
+    steps = session.measurements.sample()
+    while not session.model.sampled:
         next(steps)
     return steps
 
 
 def test_stop_ends_it_and_what_was_found_is_kept(server: LocalHub, session: Session) -> None:
     steps = until_some(session)
-    session.stop("sample")
+    session.jobs.stop("sample")
     with pytest.raises(Cancelled):
         finish(steps)
-    some = dict(session.sampled)
+    some = dict(session.model.sampled)
     assert 0 < len(some) < WEIGHTS
     server.requests.clear()
-    assert finish(session.sample()).items() > some.items()
-    assert weight_bytes(server) < session.sample_bytes
+    assert finish(session.measurements.sample()).items() > some.items()
+    assert weight_bytes(server) < session.model.sample_bytes
 
 
 def test_another_model_gets_nothing_of_it(
@@ -180,27 +182,27 @@ def test_another_model_gets_nothing_of_it(
     server.add(OTHER, tiny_model("llama"))
     steps = until_some(session)
     finish(session.open(OTHER))
-    assert session.sampled == {}
+    assert session.model.sampled == {}
     with pytest.raises(Cancelled):
         finish(steps)
-    assert session.sampled == {}
+    assert session.model.sampled == {}
 
 
 def test_a_model_fetched_meanwhile_is_still_the_same(session: Session) -> None:
     steps = until_some(session)
     finish(session.fetch())
     finish(steps)
-    assert len(session.sampled) == WEIGHTS
+    assert len(session.model.sampled) == WEIGHTS
 
 
 def test_a_server_without_ranges_is_refused_before_it_sends_the_model(server: LocalHub, session: Session) -> None:
     server.fault = "whole"
     server.bytes_per_second = 5e6
     with pytest.raises(HubError, match="read in parts"):
-        finish(session.sample())
+        finish(session.measurements.sample())
     assert session.checkpoint is not None
     assert weight_bytes(server) < session.checkpoint.source_bytes / 5
-    assert session.sampled == {}
+    assert session.model.sampled == {}
 
 
 def test_a_line_that_breaks_for_good_is_said(server: LocalHub, session: Session) -> None:
@@ -208,9 +210,9 @@ def test_a_line_that_breaks_for_good_is_said(server: LocalHub, session: Session)
     server.status = 503
     with pytest.raises(HubError, match="HTTP 503"):
         finish(steps)
-    assert session.sampled
+    assert session.model.sampled
     server.status = None
-    assert len(finish(session.sample())) == WEIGHTS
+    assert len(finish(session.measurements.sample())) == WEIGHTS
 
 
 def test_the_terminal_says_what_it_will_read_and_fetches_nothing(server: LocalHub, tmp_path: Path) -> None:
@@ -229,10 +231,10 @@ def test_the_terminal_says_what_it_will_read_and_fetches_nothing(server: LocalHu
 
 def test_weights_elsewhere_are_read_without_asking_the_hub_each_time(server: LocalHub, session: Session) -> None:
     server.elsewhere = True
-    finish(session.sample())
+    finish(session.measurements.sample())
     at_the_hub = [request for request in server.requests if "/resolve/" in request.path]
     shards = [name for name in server.models[REPO].blobs if name.endswith(".safetensors")]
     assert len(shards) > 4
     assert len(at_the_hub) <= sample_module.THREADS * len(shards)
     assert len(at_the_hub) < (len(server.requests) - len(at_the_hub)) / 5
-    assert weight_bytes(server) == session.sample_bytes
+    assert weight_bytes(server) == session.model.sample_bytes

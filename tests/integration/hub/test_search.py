@@ -25,8 +25,8 @@ class TestSearch:
         server.add("owner/small-bert", folder, pipeline_tag="fill-mask")
         server.add("owner/other", folder)
         assert hub.search("small") == [
-            hub.Found("owner/Small-it", 3_000_000, 9, True),
-            hub.Found("owner/small", 3_000_000, 5, False),
+            hub.SearchResult("owner/Small-it", 3_000_000, 9, True),
+            hub.SearchResult("owner/small", 3_000_000, 5, False),
         ]
         assert len(hub.search("small", limit=1)) == 1
 

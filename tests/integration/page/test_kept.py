@@ -18,7 +18,7 @@ def test_drift_that_still_holds_is_kept(visitor: Visitor, models: dict[str, str]
     visitor.do("take_text", str(tmp_path / "mine.txt"))
     visitor.compress()
     visitor.do("measure_drift")
-    measured, said = visitor.session.drift, visitor.says(headline)
+    measured, said = visitor.session.copy.drift, visitor.says(headline)
     assert measured is not None
     assert measured.is_whole
     visitor.talk("Hello")
@@ -29,16 +29,16 @@ def test_drift_that_still_holds_is_kept(visitor: Visitor, models: dict[str, str]
     choose(visitor, Choice(group_size=32))
     choose(visitor, Choice())
     assert visitor.says(visitor.page.plan.progress) == ""
-    assert (visitor.session.drift, visitor.says(headline)) == (measured, said)
+    assert (visitor.session.copy.drift, visitor.says(headline)) == (measured, said)
     assert len(visitor.session.conversation.turns) == 1
 
     choose(visitor, Choice(group_size=32))
     visitor.compress()
-    assert not visitor.session.drift
+    assert not visitor.session.copy.drift
     assert "KLD 0" not in visitor.says(headline)
     choose(visitor, Choice())
     visitor.compress()
-    assert (visitor.session.drift, visitor.says(headline)) == (measured, said)
+    assert (visitor.session.copy.drift, visitor.says(headline)) == (measured, said)
 
 
 def test_a_model_that_is_merely_left_changes_nothing(visitor: Visitor, models: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from studio.base.errors import UserError
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.text import text
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
@@ -43,7 +43,7 @@ def test_what_is_being_measured_is_not_said_to_wait_for_files(
     visitor.do("open_model", models["second"])
     checkpoint = visitor.session.checkpoint
     assert checkpoint is not None
-    visitor.session.checkpoint = replace(checkpoint, folder=None)
+    visitor.session.model.checkpoint = replace(checkpoint, folder=None)
     visitor.do("paint", colour)
     assert text(f"figure.{colour}.waits") in visitor.says(title)
 
@@ -120,13 +120,13 @@ def test_files_that_came_before_an_error_are_known_to_be_here(
 ) -> None:
     here = visitor.session.checkpoint
     assert here is not None
-    visitor.session.checkpoint = replace(here, folder=None)
+    visitor.session.model.checkpoint = replace(here, folder=None)
     visitor.do("speak")
     assert text("model.note_headers") in visitor.says(visitor.page.model.facts)
 
-    def fetched_then_full(session: Session) -> Iterator[Event]:
-        yield Event("download", 1.0)
-        session.checkpoint = here
+    def fetched_then_full(session: Session) -> Iterator[Progress]:
+        yield Progress("download", 1, 1)
+        session.model.checkpoint = here
         raise UserError("export_disk_full", path="there")
 
     monkeypatch.setattr(Session, "compress", fetched_then_full)

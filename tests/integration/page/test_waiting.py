@@ -6,13 +6,19 @@ from operator import attrgetter
 import pytest
 
 from studio.base.errors import UserError
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.text import text
 from studio.planning.choice import Choice
+from studio.session.compressed_copy import CompressedCopy
+from studio.session.measurements import Measurements
 from studio.session.session import Session
+from studio.session.texts import Texts
 from tests.page_visitor import SAMPLING, Visitor, choose
 
 pytestmark = pytest.mark.usefixtures("own_cache", "_few")
+
+OWNERS = {"archive": CompressedCopy, "sample": Measurements, "calibrate_on": Texts, "evaluate_on": Texts}
+"""The part of a session that does a job, where it is not the session."""
 
 
 class Panic(BaseException):
@@ -37,21 +43,21 @@ def test_something_is_said_before_a_job_says_anything(
     component = attrgetter(place)(visitor.page)
     said: list[str] = []
 
-    def heard(*_: object) -> Iterator[Event]:
+    def heard(*_: object) -> Iterator[Progress]:
         said.append(visitor.says(component))
         yield from ()
 
-    monkeypatch.setattr(Session, job, heard if name == job else lambda *_: list(heard()))
+    monkeypatch.setattr(OWNERS.get(job, Session), job, heard if name == job else lambda *_: list(heard()))
     visitor.shown[component] = {"value": ""}
     visitor.do(name, *(() if name == job else ("a/b",)))
     assert "notice" in said[0]
 
 
-def ends(error: BaseException) -> Callable[..., Iterator[Event]]:
+def ends(error: BaseException) -> Callable[..., Iterator[Progress]]:
     """Return a job that ends so."""
 
-    def job(*_: object) -> Iterator[Event]:
-        yield Event("load")
+    def job(*_: object) -> Iterator[Progress]:
+        yield Progress("load")
         raise error
 
     return job
@@ -65,7 +71,7 @@ def test_every_button_comes_back_whatever_happens(
     visitor.compress()
     visitor.talk("Hello")
     for job in ("compress", "chat", "archive", "measure_drift", "sample", "measure"):
-        monkeypatch.setattr(Session, job, ends(error))
+        monkeypatch.setattr(OWNERS.get(job, Session), job, ends(error))
     choose(visitor, Choice(group_size=32))
     sentence = error.sentence() if isinstance(error, UserError) else text("error.unexpected")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from studio.chat.model_pool import Pool
-from studio.session import session as session_module
 from studio.session.session import Session
+from studio.session.shared import Shared
 from tests.steps import finish
 from tests.visits import INT8, TinyModel
 
@@ -19,8 +19,8 @@ def workspace(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def session(workspace: Path) -> Iterator[Session]:
-    visitor = Session(paths=True, workspace=workspace)
+def session(workspace: Path, pool: Pool) -> Iterator[Session]:
+    visitor = Session(Shared(pool), paths=True, workspace=workspace)
     yield visitor
     visitor.close()
 
@@ -41,14 +41,15 @@ def opened(session: Session, model: Path) -> Session:
 @pytest.fixture
 def talking(opened: Session) -> Session:
     """A session with both columns ready."""
-    opened.choose(INT8)
+    opened.planner.choose(INT8)
     finish(opened.compress())
     return opened
 
 
 @pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
+def pool() -> Iterator[Pool]:
     """A pool with nothing in it."""
     empty = Pool()
-    monkeypatch.setattr(session_module, "POOL", empty)
-    return empty
+    yield empty
+    for key in list(empty._models):
+        empty.drop(key)

@@ -55,10 +55,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, st
         session = Session(paths=True, workspace=tmp_path_factory.mktemp("workspace"))
         sessions.append(session)
         checkpoint = finish(session.open(str(source(architecture))))
-        session.choose(Choice.of(*CHOICES[choice]))
+        session.planner.choose(Choice.of(*CHOICES[choice]))
         finish(session.compress())
-        assert session.folder is not None
-        return Made(checkpoint, session.choice, session, session.folder)
+        assert session.copy.folder is not None
+        return Made(checkpoint, session.choice, session, session.copy.folder)
 
     yield make
     for session in sessions:
@@ -133,7 +133,7 @@ def test_the_file_holds_exactly_the_bytes_of_the_plan(
     made: Callable[[str, str], Made], architecture: str, choice: str
 ) -> None:
     one = made(architecture, choice)
-    planned = make_plan(one.source.layers, one.choice, one.session.scores)
+    planned = make_plan(one.source.layers, one.choice, one.session.model.scores)
     assert planned.is_exact
     assert tensor_bytes(one.folder / PACKED) == planned.compressed_bytes
     assert sum(planned.breakdown.values()) == planned.compressed_bytes

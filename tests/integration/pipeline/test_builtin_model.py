@@ -32,8 +32,8 @@ def real(builtin: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Itera
         session = Session(workspace=tmp_path_factory.mktemp("workspace"))
         sessions.append(session)
         finish(session.open("builtin"))
-        finish(session.survey())
-        session.choose(Choice.of(mode, 64, ratio, "int8_asym"))
+        finish(session.measurements.survey())
+        session.planner.choose(Choice.of(mode, 64, ratio, "int8_asym"))
         finish(session.compress())
         return session
 
@@ -55,10 +55,10 @@ def test_the_builtin_model_takes_the_bytes_it_should(
 ) -> None:
     session = real(mode, ratio)
     assert session.plan is not None
-    assert session.folder is not None
+    assert session.copy.folder is not None
     assert session.plan.is_exact
     assert session.plan.original_bytes == 269_030_016
-    assert session.plan.compressed_bytes == tensor_bytes(session.folder / PACKED) == REAL[mode, ratio]
+    assert session.plan.compressed_bytes == tensor_bytes(session.copy.folder / PACKED) == REAL[mode, ratio]
 
 
 @pytest.mark.real
@@ -80,7 +80,7 @@ def test_the_builtin_model_is_in_memory_in_packed_form_only(
 @pytest.mark.real
 def test_both_columns_know_the_capital_of_france(real: Callable[[str, float], Session]) -> None:
     session = real("int8_asym", 1.0)
-    session.clear_chat()
+    session.conversation.forget()
     answers = ask(session, QUESTION, Sampling(max_new_tokens=32))
     for reply in answers.replies:
         assert "Paris" in reply.text
@@ -97,7 +97,7 @@ def test_the_likeliest_answer_is_always_the_same(
     session = real(mode, ratio)
     texts = []
     for _ in range(2):
-        session.clear_chat()
+        session.conversation.forget()
         texts.append([reply.text for reply in ask(session, "Count from one to ten.").replies])
     assert texts[0] == texts[1]
     assert all(texts[0])
@@ -109,9 +109,9 @@ def test_every_checksum_of_the_recipe_is_that_of_its_file(
     real: Callable[[str, float], Session], mode: str, ratio: float
 ) -> None:
     session = real(mode, ratio)
-    assert session.folder is not None
-    recipe = read_recipe(session.folder)
-    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in session.folder.iterdir()}
+    assert session.copy.folder is not None
+    recipe = read_recipe(session.copy.folder)
+    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in session.copy.folder.iterdir()}
     assert recipe.sha256 == {name: sums[name] for name in sums.keys() - {"recipe.json", "README.md"}}
     assert recipe.choices.mode == mode
     assert recipe.choices.ratio == ratio
@@ -126,17 +126,17 @@ def test_the_archive_unpacked_elsewhere_is_the_same_model(
     real: Callable[[str, float], Session], mode: str, ratio: float, tmp_path: Path
 ) -> None:
     session = real(mode, ratio)
-    assert session.folder is not None
-    file = finish(session.archive(tmp_path / "download"))
+    assert session.copy.folder is not None
+    file = finish(session.copy.archive(tmp_path / "download"))
     assert files(tmp_path / "download") == {Path(file.name)}
     with zipfile.ZipFile(file) as archive:
         assert archive.testzip() is None
         archive.extractall(tmp_path / "elsewhere")
-    folder = tmp_path / "elsewhere" / session.folder.name
-    assert files(folder) == files(session.folder)
+    folder = tmp_path / "elsewhere" / session.copy.folder.name
+    assert files(folder) == files(session.copy.folder)
     assert tensor_bytes(folder / PACKED) == REAL[mode, ratio]
-    assert torch.equal(logits(load_compressed(folder), 16), logits(load_compressed(session.folder), 16))
-    session.clear_chat()
+    assert torch.equal(logits(load_compressed(folder), 16), logits(load_compressed(session.copy.folder), 16))
+    session.conversation.forget()
     column = compressed_column(folder)
     *_, reply = answer(column.open(), [{"role": "user", "content": QUESTION}], SHORT)
     assert reply.text == ask(session).replies[1].text != ""

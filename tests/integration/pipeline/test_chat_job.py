@@ -15,7 +15,6 @@ from studio.checkpoint.tokenizer.guarded_process import PATIENCE
 from studio.checkpoint.tokenizer.guarded_tokenizer import SECONDS
 from studio.runtime.model import load_tokenizer
 from studio.runtime.sampling import Sampling
-from studio.session import session as session_module
 from studio.session.session import Session
 from tests.conftest import save_tiny_model
 from tests.steps import finish
@@ -40,7 +39,7 @@ def test_a_prompt_with_nothing_in_it_is_refused(talking: Session, prompt: str) -
     with pytest.raises(PromptError) as caught:
         ask(talking, prompt)
     assert caught.value.key == "empty_prompt"
-    assert talking.conversations == ([], [])
+    assert talking.conversation.columns == ([], [])
 
 
 def test_a_prompt_of_a_book_is_refused_before_it_is_read(talking: Session) -> None:
@@ -60,7 +59,7 @@ def test_a_prompt_longer_than_the_context_is_refused_and_a_shorter_one_answered(
     assert answers.replies[0].error is not None
     assert answers.replies[0].error.values["context"] == 64
     assert int(str(answers.replies[0].error.values["tokens"])) > 100
-    assert session.conversations == ([], [])
+    assert session.conversation.columns == ([], [])
     assert errors(ask(session, "one")) == [None, None]
 
 
@@ -85,7 +84,7 @@ def test_a_template_without_end_is_stopped_and_the_next_prompt_answered(
     began = time.monotonic()
     assert errors(ask(session)) == ["template_endless"] * 2
     assert SECONDS <= time.monotonic() - began < 2 * (SECONDS * PATIENCE + 1)
-    assert session.conversations == ([], [])
+    assert session.conversation.columns == ([], [])
     finish(session.open(str(good)))
     assert errors(ask(session)) == [None]
 
@@ -108,7 +107,7 @@ def test_a_template_that_fails_is_one_sentence(opened: Session, model: Path, tem
     assert reply.error is not None
     assert reply.error.key == "template_failed"
     assert "Traceback" not in reply.error.sentence()
-    assert opened.conversations == ([], [])
+    assert opened.conversation.columns == ([], [])
 
 
 def test_without_a_template_the_prompt_is_completed(opened: Session, model: Path) -> None:
@@ -125,35 +124,33 @@ def test_without_a_tokenizer_each_column_says_so(opened: Session, model: Path, w
         file.unlink()
     finish(opened.compress())
     assert errors(ask(opened)) == ["no_tokenizer"] * 2
-    assert opened.conversations == ([], [])
+    assert opened.conversation.columns == ([], [])
     assert all("tiny-" in str(path) for path in files(workspace))
 
 
 def test_a_column_that_fails_says_why_and_the_other_answers(talking: Session) -> None:
-    assert talking.folder is not None
-    (talking.folder / PACKED).unlink()
+    assert talking.copy.folder is not None
+    (talking.copy.folder / PACKED).unlink()
     answers = ask(talking)
     assert errors(answers) == [None, "missing_file"]
     assert answers.replies[0].tokens == SHORT.max_new_tokens
     assert answers.weight_bytes[1] is None
-    assert [len(said) for said in talking.conversations] == [2, 0]
+    assert [len(said) for said in talking.conversation.columns] == [2, 0]
 
 
 def test_stop_ends_an_answer_early_and_the_conversation_keeps_the_part(talking: Session) -> None:
     steps = talking.chat(QUESTION, Sampling(max_new_tokens=200, repetition_penalty=1.5))
     for item in steps:
         if isinstance(item, Answers) and item.replies[1].tokens >= 3:
-            talking.stop("chat")
+            talking.jobs.stop("chat")
             last = item
     assert all(reply.tokens < 6 and not reply.ended for reply in last.replies)
-    for said, reply in zip(talking.conversations, last.replies, strict=True):
+    for said, reply in zip(talking.conversation.columns, last.replies, strict=True):
         assert [turn["content"] for turn in said] == [QUESTION, reply.text]
     assert errors(ask(talking)) == [None, None]
 
 
-def test_a_visitor_who_leaves_ends_the_answers(talking: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool()
-    monkeypatch.setattr(session_module, "POOL", pool)
+def test_a_visitor_who_leaves_ends_the_answers(talking: Session, pool: Pool) -> None:
     steps = talking.chat(QUESTION, SHORT)
     until_answers(steps)
     assert {held.users for held in pool._models.values()} == {1}
@@ -164,7 +161,7 @@ def test_a_visitor_who_leaves_ends_the_answers(talking: Session, monkeypatch: py
 def test_the_second_prompt_sees_the_first_and_each_columns_own_answer(talking: Session, model: Path) -> None:
     tokenizer, another = load_tokenizer(model), "And of Italy?"
     first, second = ask(talking), ask(talking, another)
-    for said, before, after in zip(talking.conversations, first.replies, second.replies, strict=True):
+    for said, before, after in zip(talking.conversation.columns, first.replies, second.replies, strict=True):
         assert [turn["content"] for turn in said] == [QUESTION, before.text, another, after.text]
         assert [turn["role"] for turn in said] == ["user", "assistant"] * 2
         assert after.prompt_tokens == len(prompt_ids(tokenizer, said[:3])) > before.prompt_tokens
@@ -172,13 +169,13 @@ def test_the_second_prompt_sees_the_first_and_each_columns_own_answer(talking: S
 
 def test_clear_forgets_what_was_said(talking: Session) -> None:
     first = ask(talking)
-    talking.clear_chat()
+    talking.conversation.forget()
     again = ask(talking)
     assert [reply.prompt_tokens for reply in again.replies] == [reply.prompt_tokens for reply in first.replies]
     assert [reply.text for reply in again.replies] == [reply.text for reply in first.replies]
 
 
-@pytest.mark.usefixtures("here", "pool")
+@pytest.mark.usefixtures("here")
 def test_a_system_prompt_comes_first_in_both_columns(talking: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
@@ -193,7 +190,7 @@ def test_a_system_prompt_comes_first_in_both_columns(talking: Session, monkeypat
 
 def test_a_seed_repeats_a_sampled_answer(talking: Session) -> None:
     def said(seed: int) -> list[str]:
-        talking.clear_chat()
+        talking.conversation.forget()
         return [reply.text for reply in ask(talking, QUESTION, Sampling(16, 1.5, seed=seed)).replies]
 
     assert said(1) == said(1) != said(2)
@@ -202,5 +199,5 @@ def test_a_seed_repeats_a_sampled_answer(talking: Session) -> None:
 def test_a_new_model_begins_a_new_conversation(talking: Session, tiny_model: TinyModel) -> None:
     ask(talking)
     finish(talking.open(str(tiny_model("gpt2"))))
-    assert talking.conversations == ([], [])
+    assert talking.conversation.columns == ([], [])
     assert len(ask(talking).replies) == 1

@@ -10,7 +10,6 @@ from studio.base.errors import Cancelled, CheckpointError, ModelError
 from studio.chat.model_pool import Pool
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.planning.choice import Choice
-from studio.session import session as session_module
 from studio.session.session import Session
 from tests.steps import finish
 from tests.visits import CHOICES, INT4, INT8, PACKED, WEIGHTS, ask, errors, files, tensor_bytes, until
@@ -23,7 +22,7 @@ def test_progress_never_pauses_for_half_a_second_of_work(builtin: Checkpoint, wo
     """Seconds of this thread, so that whatever else the machine does is not counted."""
     session = Session(workspace=workspace)
     finish(session.open("builtin"))
-    session.choose(Choice.of("nf4", 64, 1, "int8_asym"))
+    session.planner.choose(Choice.of("nf4", 64, 1, "int8_asym"))
     began = time.thread_time()
     gaps: list[float] = []
     fractions: list[float] = []
@@ -41,47 +40,47 @@ def test_progress_never_pauses_for_half_a_second_of_work(builtin: Checkpoint, wo
 
 
 def test_an_estimate_becomes_exact_by_compressing(opened: Session) -> None:
-    assert not opened.choose(MIXED).is_exact
+    assert not opened.planner.choose(MIXED).is_exact
     compressed = finish(opened.compress())
     assert compressed.plan.is_exact
-    assert opened.folder is not None
-    assert tensor_bytes(opened.folder / PACKED) == compressed.plan.compressed_bytes
+    assert opened.copy.folder is not None
+    assert tensor_bytes(opened.copy.folder / PACKED) == compressed.plan.compressed_bytes
     again = Session(paths=True)
     finish(again.open(opened.checkpoint.name))  # type: ignore[union-attr]
-    assert again.choose(MIXED).is_exact
+    assert again.planner.choose(MIXED).is_exact
 
 
 @pytest.mark.parametrize("stage", ["rank", "compress"])
 def test_stop_ends_a_compression_and_leaves_nothing(opened: Session, workspace: Path, stage: str) -> None:
-    opened.choose(MIXED)
+    opened.planner.choose(MIXED)
     steps = opened.compress()
     until(steps, stage)
-    opened.stop("compress")
+    opened.jobs.stop("compress")
     with pytest.raises(Cancelled):
         finish(steps)
     assert files(workspace) == set()
-    assert opened.compressed is None
+    assert opened.copy.compressed is None
     assert finish(opened.compress()).plan.choice == MIXED
     assert all(reply.tokens for reply in ask(opened).replies)
 
 
 @pytest.mark.parametrize("stage", ["rank", "compress", "finish"])
 def test_closing_a_compression_leaves_nothing(opened: Session, workspace: Path, stage: str) -> None:
-    opened.choose(MIXED)
+    opened.planner.choose(MIXED)
     steps = opened.compress()
     until(steps, stage)
     steps.close()
     assert files(workspace) == set()
-    assert opened.compressed is None
+    assert opened.copy.compressed is None
     finish(opened.compress())
     assert all(reply.tokens for reply in ask(opened).replies)
 
 
 def test_a_new_copy_takes_the_place_of_the_old_one(opened: Session, workspace: Path) -> None:
-    opened.choose(INT8)
+    opened.planner.choose(INT8)
     finish(opened.compress())
-    before = opened.folder
-    opened.choose(INT4)
+    before = opened.copy.folder
+    opened.planner.choose(INT4)
     assert not opened.is_current
     finish(opened.compress())
     assert opened.is_current
@@ -91,36 +90,32 @@ def test_a_new_copy_takes_the_place_of_the_old_one(opened: Session, workspace: P
 
 
 def test_a_job_that_fails_keeps_the_copy_before_it(opened: Session, model: Path, tmp_path: Path) -> None:
-    opened.choose(INT8)
+    opened.planner.choose(INT8)
     first = finish(opened.compress())
     kept, said = files(tmp_path / "workspace"), ask(opened).replies[1].text
-    opened.choose(INT4)
+    opened.planner.choose(INT4)
     os.truncate(model / WEIGHTS, 60_000)
     with pytest.raises(CheckpointError) as caught:
         finish(opened.compress())
     assert caught.value.key == "damaged_file"
-    assert opened.compressed is first
+    assert opened.copy.compressed is first
     assert files(tmp_path / "workspace") == kept
-    opened.clear_chat()
+    opened.conversation.forget()
     assert ask(opened).replies[1].text == said
-    assert finish(opened.archive(tmp_path / "download")).name == "tiny-int8_asym.zip"
+    assert finish(opened.copy.archive(tmp_path / "download")).name == "tiny-int8_asym.zip"
 
 
 def test_a_model_that_cannot_be_opened_keeps_the_one_before_it(opened: Session) -> None:
-    opened.choose(INT8)
+    opened.planner.choose(INT8)
     finish(opened.compress())
-    before = (opened.checkpoint, opened.plan, opened.compressed, opened.folder)
+    before = (opened.checkpoint, opened.plan, opened.copy.compressed, opened.copy.folder)
     with pytest.raises(ModelError):
         finish(opened.open("no such model"))
-    assert (opened.checkpoint, opened.plan, opened.compressed, opened.folder) == before
+    assert (opened.checkpoint, opened.plan, opened.copy.compressed, opened.copy.folder) == before
     assert all(reply.tokens for reply in ask(opened).replies)
 
 
-def test_a_session_that_ends_takes_its_files_and_its_model_along(
-    opened: Session, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pool = Pool()
-    monkeypatch.setattr(session_module, "POOL", pool)
+def test_a_session_that_ends_takes_its_files_and_its_model_along(opened: Session, workspace: Path, pool: Pool) -> None:
     finish(opened.compress())
     ask(opened)
     assert len(pool._models) == 2
@@ -130,17 +125,17 @@ def test_a_session_that_ends_takes_its_files_and_its_model_along(
 
 
 def test_stop_means_one_job_and_not_another(opened: Session, tmp_path: Path) -> None:
-    opened.stop("chat")
+    opened.jobs.stop("chat")
     finish(opened.compress())
-    opened.begin("chat")  # as Send does
-    opened.stop("compress")
-    assert finish(opened.archive(tmp_path / "download")).is_file()
+    opened.jobs.begin("chat")  # as Send does
+    opened.jobs.stop("compress")
+    assert finish(opened.copy.archive(tmp_path / "download")).is_file()
     assert errors(ask(opened)) == [None, None]
 
 
 def test_stop_is_heard_by_an_answer_that_has_not_begun(opened: Session) -> None:
-    opened.begin("chat")
-    opened.stop("chat")
+    opened.jobs.begin("chat")
+    opened.jobs.stop("chat")
     with pytest.raises(Cancelled):
         ask(opened)
     assert errors(ask(opened)) == [None]  # asked anew

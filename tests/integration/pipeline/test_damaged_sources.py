@@ -50,7 +50,7 @@ def test_weights_that_are_no_numbers_are_refused(
     weights[name].view(-1)[5] = value
     save_file(weights, model / WEIGHTS)
     finish(session.open(str(model)))
-    session.choose(Choice.of(*CHOICES[choice]))
+    session.planner.choose(Choice.of(*CHOICES[choice]))
     if value == 3e38 and name == "model.norm.weight":
         finish(session.compress())
         return

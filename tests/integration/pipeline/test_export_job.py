@@ -13,19 +13,19 @@ from tests.visits import files, until
 @pytest.mark.parametrize("how", ["stop", "close"])
 def test_an_archive_that_is_cancelled_leaves_nothing(opened: Session, tmp_path: Path, how: str) -> None:
     finish(opened.compress())
-    steps = opened.archive(tmp_path / "download")
+    steps = opened.copy.archive(tmp_path / "download")
     until(steps, "export")
     if how == "stop":
-        opened.stop("export")
+        opened.jobs.stop("export")
         with pytest.raises(Cancelled):
             next(steps)
     else:
         steps.close()
     assert files(tmp_path / "download") == set()
-    assert finish(opened.archive(tmp_path / "download")).is_file()
+    assert finish(opened.copy.archive(tmp_path / "download")).is_file()
 
 
 def test_there_is_no_archive_before_a_compression(opened: Session, tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        finish(opened.archive(tmp_path / "download"))
+        finish(opened.copy.archive(tmp_path / "download"))
     assert caught.value.key == "nothing_compressed"

@@ -49,10 +49,10 @@ def test_a_disk_that_fills_up_while_the_folder_is_made_leaves_nothing(
 def test_a_disk_that_fills_up_while_archiving_leaves_nothing(opened: Session, tmp_path: Path) -> None:
     finish(opened.compress())
     with largest_file(50_000), pytest.raises(ResourceError) as caught:
-        finish(opened.archive(tmp_path / "download"))
+        finish(opened.copy.archive(tmp_path / "download"))
     assert caught.value.key == "export_disk_full"
     assert files(tmp_path / "download") == set()
-    assert zipfile.is_zipfile(finish(opened.archive(tmp_path / "download")))
+    assert zipfile.is_zipfile(finish(opened.copy.archive(tmp_path / "download")))
 
 
 def test_a_disk_that_is_too_small_is_found_before_the_work(

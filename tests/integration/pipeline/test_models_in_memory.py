@@ -15,6 +15,7 @@ from studio.chat.model_pool import Pool
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.runtime.decoder import Decoder, open_original
 from studio.session.session import Session
+from studio.session.shared import Shared
 from tests.steps import finish
 from tests.visits import INT4, QUESTION, SHORT, TinyModel, ask, errors, until_answers
 
@@ -32,9 +33,8 @@ def loads(monkeypatch: pytest.MonkeyPatch, here: None) -> list[str]:
     return names
 
 
-@pytest.mark.usefixtures("pool")
-def test_two_sessions_share_one_original(opened: Session, tmp_path: Path, loads: list[str]) -> None:
-    other = Session(paths=True, workspace=tmp_path / "other")
+def test_two_sessions_share_one_original(opened: Session, tmp_path: Path, loads: list[str], pool: Pool) -> None:
+    other = Session(Shared(pool), paths=True, workspace=tmp_path / "other")
     finish(other.open(opened.checkpoint.name))  # type: ignore[union-attr]
     for session in (opened, other):
         finish(session.compress())
@@ -46,8 +46,8 @@ def test_two_sessions_share_one_original(opened: Session, tmp_path: Path, loads:
         *_, answers = last
         assert isinstance(answers, Answers)
         assert errors(answers) == [None, None]
-    assert opened.conversations[0][0]["content"] == QUESTION
-    assert other.conversations[0][0]["content"] == "one two"
+    assert opened.conversation.columns[0][0]["content"] == QUESTION
+    assert other.conversation.columns[0][0]["content"] == "one two"
     other.close()
     assert errors(ask(opened)) == [None, None]
     assert len(loads) == 1
@@ -57,7 +57,6 @@ def free_memory(nbytes: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "available_memory", lambda: int(nbytes))
 
 
-@pytest.mark.usefixtures("pool")
 def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic(
     talking: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,19 +69,18 @@ def test_a_model_that_does_not_fit_is_refused_with_the_arithmetic(
     assert first.values == {"need": format_bytes(talking.plan.original_bytes), "free": "900 B"}
     assert isinstance(second, ResourceError)
     assert second.values["free"] == "900 B"
-    assert talking.conversations == ([], [])
+    assert talking.conversation.columns == ([], [])
     monkeypatch.undo()
     assert errors(ask(talking)) == [None, None]
 
 
-@pytest.mark.usefixtures("pool")
 def test_where_only_the_compressed_model_fits_it_answers_alone(
     opened: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened.choose(INT4)
+    opened.planner.choose(INT4)
     plan = finish(opened.compress()).plan
-    assert opened.folder is not None
-    need = compressed_column(opened.folder).need
+    assert opened.copy.folder is not None
+    need = compressed_column(opened.copy.folder).need
     assert plan.compressed_bytes < need < plan.original_bytes
     free_memory((need + plan.original_bytes) / 2 / pool_module.HEADROOM, monkeypatch)
     answers = ask(opened)
@@ -96,7 +94,7 @@ def test_where_only_the_compressed_model_fits_it_answers_alone(
 def test_an_idle_model_makes_room_and_one_in_use_does_not(
     opened: Session, tiny_model: TinyModel, tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Session(paths=True, workspace=tmp_path / "other")
+    other = Session(Shared(pool), paths=True, workspace=tmp_path / "other")
     finish(other.open(str(tiny_model("gpt2"))))
     steps = opened.chat(QUESTION, SHORT)
     until_answers(steps)

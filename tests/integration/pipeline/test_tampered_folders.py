@@ -50,10 +50,10 @@ TAMPERED: dict[str, tuple[Change, str]] = {
 @pytest.fixture
 def exported(opened: Session, tmp_path: Path) -> Path:
     """A copy of what a session exports."""
-    opened.choose(INT4)
+    opened.planner.choose(INT4)
     finish(opened.compress())
-    assert opened.folder is not None
-    return Path(shutil.copytree(opened.folder, tmp_path / "exported"))
+    assert opened.copy.folder is not None
+    return Path(shutil.copytree(opened.copy.folder, tmp_path / "exported"))
 
 
 @pytest.mark.parametrize(("change", "key"), TAMPERED.values(), ids=TAMPERED.keys())

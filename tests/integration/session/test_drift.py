@@ -14,8 +14,8 @@ from studio.evaluation import evaluate
 from studio.evaluation.questions import Question
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
-from studio.session import texts_job
 from studio.session.session import Session
+from studio.session.shared import Shared
 from tests.conftest import SENTENCES, save_tiny_model
 from tests.hub_server import LocalHub
 from tests.steps import finish
@@ -33,7 +33,7 @@ def _few(monkeypatch: pytest.MonkeyPatch, here: None) -> None:
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
     save_tiny_model("llama", tmp_path / "model")
-    visitor = Session(paths=True, workspace=tmp_path / "workspace")
+    visitor = Session(Shared(), paths=True, workspace=tmp_path / "workspace")
     finish(visitor.open(str(tmp_path / "model")))
     finish(visitor.compress())
     yield visitor
@@ -50,32 +50,32 @@ def test_drift_sharpens_and_is_of_the_copy(session: Session) -> None:
     known = []
     for event in session.measure_drift():
         assert event.stage in ("load", "evaluate", "floor")
-        known.append(session.drift.found.done if session.drift and session.drift.found else 0)
+        known.append(session.copy.drift.evaluation.done if session.copy.drift and session.copy.drift.evaluation else 0)
     assert known == sorted(known)
     assert {1, 2, 3, 4, 5} <= set(known)
-    assert session.drift is not None
-    assert session.drift.is_whole
-    assert session.drift.found is not None
-    assert session.drift.found.kld.mean > 0
-    assert session.drift.found.flips is not None
-    assert session.drift.floor is not None
-    session.choose(Choice(ratio=0.5))
-    assert session.drift is not None  # the copy is still there
+    assert session.copy.drift is not None
+    assert session.copy.drift.is_whole
+    assert session.copy.drift.evaluation is not None
+    assert session.copy.drift.evaluation.kld.mean > 0
+    assert session.copy.drift.evaluation.flips is not None
+    assert session.copy.drift.floor is not None
+    session.planner.choose(Choice(ratio=0.5))
+    assert session.copy.drift is not None  # the copy is still there
     finish(session.compress())
-    assert session.drift is None
+    assert session.copy.drift is None
 
 
 def test_stop_keeps_what_was_found(session: Session) -> None:
     steps = session.measure_drift()
-    while session.drift is None or session.drift.found is None:
+    while session.copy.drift is None or session.copy.drift.evaluation is None:
         next(steps)
-    session.stop("drift")
+    session.jobs.stop("drift")
     with pytest.raises(Cancelled):
         finish(steps)
-    assert session.drift is not None
-    assert not session.drift.is_whole
+    assert session.copy.drift is not None
+    assert not session.copy.drift.is_whole
     finish(session.measure_drift())
-    assert session.drift.is_whole
+    assert session.copy.drift.is_whole
 
 
 def test_drift_of_a_copy_that_is_gone_reaches_no_other(session: Session) -> None:
@@ -84,7 +84,7 @@ def test_drift_of_a_copy_that_is_gone_reaches_no_other(session: Session) -> None
     finish(session.compress())
     with pytest.raises(Cancelled):
         finish(steps)
-    assert session.drift is None
+    assert session.copy.drift is None
 
 
 def test_nothing_compressed_is_a_sentence(session: Session, tmp_path: Path) -> None:
@@ -97,26 +97,26 @@ def test_nothing_compressed_is_a_sentence(session: Session, tmp_path: Path) -> N
 
 def test_a_visitors_text_is_read_and_named(session: Session, tmp_path: Path) -> None:
     file = text_file(tmp_path, LONG)
-    session.evaluate_on(file)
+    session.texts.evaluate_on(file)
     file.unlink()  # the session has its own
     assert finish(session.measure_drift()).text == "mine.txt"
-    session.evaluate_on(None)
+    session.texts.evaluate_on(None)
     assert finish(session.measure_drift()).text == ""
 
 
 def test_a_calibrated_copy_is_that_of_its_text(session: Session, tmp_path: Path) -> None:
-    session.choose(Choice(method=Method.LEAST_SQUARES))
+    session.planner.choose(Choice(method=Method.LEAST_SQUARES))
     finish(session.compress())
     assert session.is_current
-    session.calibrate_on(text_file(tmp_path, LONG))
+    session.texts.calibrate_on(text_file(tmp_path, LONG))
     assert not session.is_current
     finish(session.compress())
     assert session.is_current
-    assert session.calibrated_on is not None
-    assert session.calibrated_on.name == "mine.txt"
-    session.choose(Choice())
+    assert session.copy.calibrated_on is not None
+    assert session.copy.calibrated_on.name == "mine.txt"
+    session.planner.choose(Choice())
     finish(session.compress())
-    session.calibrate_on(None)
+    session.texts.calibrate_on(None)
     assert session.is_current  # rounding to nearest reads nothing
 
 
@@ -126,56 +126,55 @@ def test_a_data_set_is_read_and_named(session: Session, tmp_path: Path, monkeypa
     with LocalHub() as hub:
         hub.add("datasets/owner/stories", tmp_path / "data")
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        session.evaluate_on("owner/stories")
-        session.calibrate_on("hf://datasets/owner/stories/test.jsonl")
+        session.texts.evaluate_on("owner/stories")
+        session.texts.calibrate_on("hf://datasets/owner/stories/test.jsonl")
         with pytest.raises(TextError):
-            session.calibrate_on("owner/nothing")
+            session.texts.calibrate_on("owner/nothing")
     huggingface_hub.close_session()
     name = "hf://datasets/owner/stories/test.jsonl#text"
     assert finish(session.measure_drift()).text == name  # from its own copy: the Hub is gone
-    session.choose(Choice(method=Method.LEAST_SQUARES))
+    session.planner.choose(Choice(method=Method.LEAST_SQUARES))
     finish(session.compress())
-    assert session.calibrated_on is not None
-    assert session.calibrated_on.name == name
+    assert session.copy.calibrated_on is not None
+    assert session.copy.calibrated_on.name == name
 
 
 def test_a_model_is_calibrated_on_what_it_writes_once(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_generated, "WINDOWS", 2)
-    session.calibrate_on("generated")
-    session.choose(Choice(method=Method.LEAST_SQUARES))
+    session.texts.calibrate_on("generated")
+    session.planner.choose(Choice(method=Method.LEAST_SQUARES))
     stages = [event.stage for event in session.compress()]
     assert stages.count("generate") > 100
     assert session.is_current
-    session.calibrate_on(None)
+    session.texts.calibrate_on(None)
     assert not session.is_current
-    session.calibrate_on("generated")
+    session.texts.calibrate_on("generated")
     assert "generate" not in [event.stage for event in session.compress()]
 
 
 def test_writing_can_be_stopped(session: Session) -> None:
-    session.calibrate_on("generated")
-    session.choose(Choice(method=Method.LEAST_SQUARES))
-    before = session.compressed
+    session.texts.calibrate_on("generated")
+    session.planner.choose(Choice(method=Method.LEAST_SQUARES))
+    before = session.copy.compressed
     steps = session.compress()
     while next(steps).stage != "generate":
         pass
-    session.stop("compress")
+    session.jobs.stop("compress")
     with pytest.raises(Cancelled):
         finish(steps)
-    assert session.compressed is before
+    assert session.copy.compressed is before
 
 
 def test_a_model_that_does_not_fit_cannot_write_and_says_what_can_be_done(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(texts_job, "POOL", Pool())
     monkeypatch.setattr(Pool, "free", lambda _: 1000)
-    session.calibrate_on("generated")
-    session.choose(Choice(method=Method.LEAST_SQUARES))
+    session.texts.calibrate_on("generated")
+    session.planner.choose(Choice(method=Method.LEAST_SQUARES))
     with pytest.raises(ResourceError) as caught:
         finish(session.compress())
     assert caught.value.key == "own_words_memory"
-    session.calibrate_on(None)  # block by block
+    session.texts.calibrate_on(None)  # block by block
     finish(session.compress())
 
 
@@ -187,12 +186,12 @@ def test_an_encoder_is_neither_calibrated_nor_measured(tmp_path: Path) -> None:
     visitor = Session(paths=True, workspace=tmp_path / "workspace")
     finish(visitor.open(str(tmp_path / "bert")))
     for given in (None, "generated"):
-        visitor.calibrate_on(given)
-        visitor.choose(Choice(method=Method.GPTQ))
+        visitor.texts.calibrate_on(given)
+        visitor.planner.choose(Choice(method=Method.GPTQ))
         with pytest.raises(ModelError) as caught:
             finish(visitor.compress())
         assert caught.value.key == "no_language_model"
-    visitor.choose(Choice())
+    visitor.planner.choose(Choice())
     finish(visitor.compress())
     with pytest.raises(ModelError) as caught:
         finish(visitor.measure_drift())
@@ -204,8 +203,8 @@ def test_a_text_of_one_word_whose_inputs_are_all_alike_calibrates_all_the_same(
     session: Session, tmp_path: Path
 ) -> None:
     """Second moments of rank one or little more: as singular as they can be."""
-    session.calibrate_on(text_file(tmp_path, "Paris " * 3000))
-    session.choose(Choice(method=Method.GPTQ))
+    session.texts.calibrate_on(text_file(tmp_path, "Paris " * 3000))
+    session.planner.choose(Choice(method=Method.GPTQ))
     found = finish(session.compress())
     assert found.unreached == ()
     assert all(0 < error < 0.5 for error in found.relative_error.values())
@@ -219,13 +218,13 @@ def test_a_text_of_one_word_whose_inputs_are_all_alike_calibrates_all_the_same(
 def test_a_bad_text_is_a_sentence_and_the_one_before_stays(
     session: Session, tmp_path: Path, content: str | bytes, key: str
 ) -> None:
-    session.evaluate_on(text_file(tmp_path, LONG))
-    session.calibrate_on(text_file(tmp_path, LONG))
-    before = session.evaluation, session.calibration
+    session.texts.evaluate_on(text_file(tmp_path, LONG))
+    session.texts.calibrate_on(text_file(tmp_path, LONG))
+    before = session.texts.evaluation, session.texts.calibration
     bad = text_file(tmp_path, content, "bad.txt")
-    for take in (session.evaluate_on, session.calibrate_on):
+    for take in (session.texts.evaluate_on, session.texts.calibrate_on):
         with pytest.raises(TextError) as caught:
             take(bad)
         assert caught.value.key == key
         assert "{" not in caught.value.sentence()
-    assert (session.evaluation, session.calibration) == before
+    assert (session.texts.evaluation, session.texts.calibration) == before

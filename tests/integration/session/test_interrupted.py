@@ -28,8 +28,8 @@ def half_way(session: Session) -> Any:
 
 
 def weights_file(session: Session) -> bytes:
-    assert session.folder is not None
-    return (session.folder / "weights.studio").read_bytes()
+    assert session.copy.folder is not None
+    return (session.copy.folder / "weights.studio").read_bytes()
 
 
 @pytest.mark.usefixtures("_small_pieces")
@@ -41,7 +41,7 @@ def test_an_interrupted_compression_is_taken_up_again(
     expected = weights_file(session)
     steps = half_way(session)
     if how == "stop":
-        session.stop("compress")
+        session.jobs.stop("compress")
         with pytest.raises(Cancelled):
             next(steps)
     steps.close()
@@ -66,9 +66,9 @@ def test_two_at_the_same_job_do_not_disturb_each_other(
     finish(ours)
     finish(theirs)
     assert weights_file(session) == weights_file(other)
-    assert session.compressed is not None
-    assert other.compressed is not None
-    assert session.compressed.resumed == other.compressed.resumed == 0
+    assert session.copy.compressed is not None
+    assert other.copy.compressed is not None
+    assert session.copy.compressed.resumed == other.copy.compressed.resumed == 0
     other.close()
 
 

@@ -16,36 +16,36 @@ MIXED = Choice(ratio=0.5)
 
 
 def test_pins_were_for_the_model_before(session: Session, models: dict[str, Path]) -> None:
-    session.pin("*", Scheme.parse("int8_asym"))
+    session.planner.pin("*", Scheme.parse("int8_asym"))
     finish(session.open(str(models["second"])))
     assert session.choice.pins == ()
 
 
 def test_a_pin_is_planned_around_and_can_be_undone(session: Session) -> None:
     before = session.plan
-    plan = session.pin(f" {Q_PROJ} ", None)
+    plan = session.planner.pin(f" {Q_PROJ} ", None)
     assert plan.scheme_of(Q_PROJ) is None
-    assert session.can_undo
-    assert session.undo() == before
+    assert session.planner.can_undo
+    assert session.planner.undo() == before
     assert session.choice.pins == ()
-    assert not session.can_undo
+    assert not session.planner.can_undo
 
 
 def test_undo_at_the_start_changes_nothing(session: Session) -> None:
     before = (session.plan, session.choice)
-    assert session.undo() is before[0]
+    assert session.planner.undo() is before[0]
     assert (session.plan, session.choice) == before
 
 
 def test_the_latest_pin_comes_first_and_takes_the_place_of_its_own_pattern(session: Session) -> None:
-    session.pin("*.q_proj", None)
-    session.pin("*", Scheme(Mode.NF4, 32))
+    session.planner.pin("*.q_proj", None)
+    session.planner.pin("*", Scheme(Mode.NF4, 32))
     assert session.choice.pins == (Pin("*", Scheme(Mode.NF4, 32)), Pin("*.q_proj", None))
-    plan = session.pin("*.q_proj", Scheme(Mode.INT8_SYM))
+    plan = session.planner.pin("*.q_proj", Scheme(Mode.INT8_SYM))
     assert session.choice.pins == (Pin("*.q_proj", Scheme(Mode.INT8_SYM)), Pin("*", Scheme(Mode.NF4, 32)))
     assert plan.scheme_of(Q_PROJ) == Scheme(Mode.INT8_SYM)
     for _ in range(3):
-        session.undo()
+        session.planner.undo()
     assert not session.choice.pins
 
 
@@ -62,22 +62,22 @@ def test_the_latest_pin_comes_first_and_takes_the_place_of_its_own_pattern(sessi
     ids=["unknown", "norm", "empty", "blank", "long", "misfit"],
 )
 def test_a_pin_that_cannot_be_changes_nothing(session: Session, pattern: str, scheme: Scheme | None, key: str) -> None:
-    before = (session.plan, session.choice, session.can_undo)
+    before = (session.plan, session.choice, session.planner.can_undo)
     with pytest.raises(SchemeError) as caught:
-        session.pin(pattern, scheme)
+        session.planner.pin(pattern, scheme)
     assert caught.value.key == key
     assert "{" not in caught.value.sentence()
-    assert (session.plan, session.choice, session.can_undo) == before
+    assert (session.plan, session.choice, session.planner.can_undo) == before
 
 
 def test_the_same_choice_again_is_nothing_to_undo(session: Session) -> None:
-    session.choose(MIXED)
-    session.choose(MIXED)
-    session.undo()
-    assert not session.can_undo
+    session.planner.choose(MIXED)
+    session.planner.choose(MIXED)
+    session.planner.undo()
+    assert not session.planner.can_undo
 
 
 def test_another_model_has_nothing_to_undo(session: Session, models: dict[str, Path]) -> None:
-    session.pin(Q_PROJ, None)
+    session.planner.pin(Q_PROJ, None)
     finish(session.open(str(models["second"])))
-    assert not session.can_undo
+    assert not session.planner.can_undo

@@ -22,7 +22,7 @@ def _one_step_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_alone_is_as_it_would_be_without_a_line() -> None:
-    steps = Turns().taken(counted(5))
+    steps = Turns().shared(counted(5))
     assert [next(steps) for _ in range(5)] == [0, 1, 2, 3, 4]
     assert finish(steps) == "done"
 
@@ -30,7 +30,7 @@ def test_a_job_alone_is_as_it_would_be_without_a_line() -> None:
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_the_result_comes_back(count: int) -> None:
     turns = Turns()
-    assert finish(turns.taken(counted(count))) == "done"
+    assert finish(turns.shared(counted(count))) == "done"
     assert turns.jobs == 0
 
 
@@ -38,7 +38,7 @@ def test_a_turn_is_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 0.04, 0.08, 0.12, *[9.0] * 9])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     made: list[int] = []
-    steps = Turns().taken(noted(made, 9))
+    steps = Turns().shared(noted(made, 9))
     next(steps)
     assert made == [0, 1, 2]
     steps.close()
@@ -62,7 +62,7 @@ def test_jobs_of_two_threads_take_turns() -> None:
             order.append(name)
             yield
 
-    threads = [threading.Thread(target=finish, args=(turns.taken(job(name)),)) for name in "ab"]
+    threads = [threading.Thread(target=finish, args=(turns.shared(job(name)),)) for name in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -72,10 +72,10 @@ def test_jobs_of_two_threads_take_turns() -> None:
 
 def test_a_listener_who_does_not_come_back_keeps_nobody_waiting() -> None:
     turns = Turns()
-    left = turns.taken(counted(5))
+    left = turns.shared(counted(5))
     next(left)
     assert turns.jobs == 1
-    assert finish(turns.taken(counted(5))) == "done"
+    assert finish(turns.shared(counted(5))) == "done"
     left.close()
     assert turns.jobs == 0
 
@@ -87,9 +87,9 @@ def test_a_job_that_fails_gives_its_turn_away() -> None:
 
     turns = Turns()
     with pytest.raises(ValueError, match="no"):
-        finish(turns.taken(failing()))
+        finish(turns.shared(failing()))
     assert (turns.jobs, turns.waiting) == (0, 0)
-    assert finish(turns.taken(counted(5))) == "done"
+    assert finish(turns.shared(counted(5))) == "done"
 
 
 def test_closing_closes_the_job() -> None:
@@ -102,7 +102,7 @@ def test_closing_closes_the_job() -> None:
         finally:
             closed.append(True)
 
-    steps = Turns().taken(job())
+    steps = Turns().shared(job())
     next(steps)
     steps.close()
     assert closed == [True]

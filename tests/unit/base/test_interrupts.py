@@ -17,7 +17,7 @@ sys.modules["__main__"].__file__ = {program!r}
 from studio.base import interrupts
 interrupts.leave_quietly()
 from pathlib import Path
-with interrupts.taken(), interrupts.removed_on_leaving(Path({here!r}) / "partial"):
+with interrupts.interruptible(), interrupts.removed_on_leaving(Path({here!r}) / "partial"):
     try:
         {body}
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from studio.base.prefetch import spread
+from studio.base.prefetch import in_threads
 
 PATIENCE = 300
 """Seconds that a thread waits for another before the test fails."""
@@ -17,13 +17,13 @@ def test_results_come_in_order_whoever_is_first() -> None:
         time.sleep(0.02 if number % 4 == 0 else 0)
         return number * number
 
-    with spread(slow_at_first, range(50), 4, 8) as results:
+    with in_threads(slow_at_first, range(50), 4, 8) as results:
         assert [result.result() for result in results] == [number * number for number in range(50)]
 
 
 def test_several_work_at_once() -> None:
     together = threading.Barrier(3, timeout=PATIENCE)
-    with spread(lambda _: together.wait(), range(6), 3, 6) as results:
+    with in_threads(lambda _: together.wait(), range(6), 3, 6) as results:
         assert len([result.result() for result in results]) == 6
 
 
@@ -35,7 +35,7 @@ def test_no_more_is_begun_than_is_asked_for() -> None:
             taken.append(number)
             yield number
 
-    with spread(lambda number: number, numbers(), 2, 5) as results:
+    with in_threads(lambda number: number, numbers(), 2, 5) as results:
         assert taken == []
         for count in range(1, 10):
             assert next(results).result() == count - 1
@@ -49,7 +49,7 @@ def test_the_end_waits_for_nobody() -> None:
         begun.append(number)
         go.wait(PATIENCE)
 
-    with spread(work, range(100), 2, 50) as results:
+    with in_threads(work, range(100), 2, 50) as results:
         first = next(results)
     assert not first.done()
     go.set()
@@ -58,11 +58,11 @@ def test_the_end_waits_for_nobody() -> None:
 
 
 def test_what_one_raises_is_raised_where_it_is_asked_for() -> None:
-    with spread(lambda number: 1 // number, [1, 0, 1], 2, 3) as results:
+    with in_threads(lambda number: 1 // number, [1, 0, 1], 2, 3) as results:
         assert next(results).result() == 1
         with pytest.raises(ZeroDivisionError):
             next(results).result()
         assert next(results).result() == 1
     nothing: list[int] = []
-    with spread(lambda number: number, nothing, 2, 3) as none:
+    with in_threads(lambda number: number, nothing, 2, 3) as none:
         assert list(none) == []

@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 from studio.base.errors import CheckpointError
+from studio.base.progress import Progress
 from studio.calibration import activations as module
-from studio.calibration.activations import MAX_ROWS, MAX_TOKENS, TEXT, Inputs, calibrate, spread, token_ids
+from studio.calibration.activations import MAX_ROWS, MAX_TOKENS, TEXT, Inputs, builtin_tokens, calibrate, sampled_rows
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
 from studio.checkpoint.layers import Kind
 from studio.compression.sequential import calibration_tokens
 from studio.evaluation.evaluate import text_windows
 from studio.planning import output_error, predicted_damage
 from studio.quantization.scheme import Mode, Scheme
-from studio.runtime.block_model import Step
 from studio.runtime.model import load_original
 from tests.steps import finish
 
 Tiny = Callable[[str], Path]
 
 
-def inputs_of(steps: Generator[Step, None, dict[str, Inputs]]) -> dict[str, Inputs]:
+def inputs_of(steps: Generator[Progress, None, dict[str, Inputs]]) -> dict[str, Inputs]:
     while True:
         try:
             next(steps)
@@ -62,7 +62,7 @@ def test_the_rows_are_those_the_whole_model_gives_its_layers(architecture: str, 
     assert kept.keys() == expected.keys() == {each.name for each in checkpoint.layers if each.kind is Kind.LINEAR}
     for name, inputs in kept.items():
         assert inputs.rows.shape == (MAX_ROWS, expected[name].shape[1])
-        assert torch.equal(inputs.rows, expected[name][spread(160)])
+        assert torch.equal(inputs.rows, expected[name][sampled_rows(160)])
         torch.testing.assert_close(inputs.power, expected[name].float().square().mean(0))
 
 
@@ -82,12 +82,12 @@ def test_the_rows_hold_no_more_memory_than_they_need(tiny_model: Tiny) -> None:
 
 @pytest.mark.parametrize("rows", [1, 7, 128, 129, 500, 512, 100_000])
 def test_rows_are_spread_over_the_text(rows: int) -> None:
-    picked = spread(rows)
+    picked = sampled_rows(rows)
     assert len(picked) == min(rows, MAX_ROWS)
     assert bool((picked.diff() > 0).all())
     assert 0 <= int(picked[0]) <= rows // len(picked)
     assert rows - 1 - rows // len(picked) - 1 <= int(picked[-1]) < rows
-    assert torch.equal(picked, spread(rows))
+    assert torch.equal(picked, sampled_rows(rows))
 
 
 def test_a_text_shorter_than_the_sample_is_taken_whole(tiny_model: Tiny) -> None:
@@ -110,7 +110,7 @@ def test_the_built_in_text_has_prose_chinese_code_and_numbers(tiny_model: Tiny) 
     text = TEXT.read_text(encoding="utf-8")
     assert all(part in text for part in ("def ", "return ", "春天", "48,310", "User:"))
     assert 300 <= len(text.split()) <= 500
-    ids = token_ids(of_folder(tiny_model("llama")))
+    ids = builtin_tokens(of_folder(tiny_model("llama")))
     assert ids.shape == (1, min(MAX_TOKENS, 256))  # as many positions as this model has
     assert ids.dtype is torch.int64
 
@@ -121,7 +121,7 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_model: Tiny) -> None:
         replace(layer, shape=(10, 64)) if layer.kind is Kind.EMBEDDING else layer for layer in checkpoint.layers
     )
     with pytest.raises(CheckpointError) as caught:
-        token_ids(replace(checkpoint, layers=few))
+        builtin_tokens(replace(checkpoint, layers=few))
     assert caught.value.key == "tokenizer_beyond"
 
 
@@ -162,4 +162,4 @@ def test_a_model_of_few_positions_reads_no_further(tiny_model: Tiny, own_cache: 
     measure = output_error.measure if figure == "output" else predicted_damage.measure
     found = finish(measure(checkpoint, [Scheme(Mode.INT8_ASYM, -1)]))
     assert found
-    assert token_ids(checkpoint).shape == (1, 256)
+    assert builtin_tokens(checkpoint).shape == (1, 256)

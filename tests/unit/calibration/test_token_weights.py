@@ -14,7 +14,7 @@ from studio.base.tensor_cache import DIGEST_BYTES
 from studio.calibration.token_weights import LEAST, SEED, kept_weights, rademacher_gradient, token_weights
 from studio.checkpoint.checkpoint import of_folder
 from studio.checkpoint.layers import Layer, ratio_defining
-from studio.compression.sequential import Found, guided
+from studio.compression.sequential import LayerRounded, guided
 from studio.quantization.methods import Method
 from studio.quantization.packing import pack
 from studio.quantization.rounding import Statistics
@@ -110,8 +110,10 @@ def test_rounding_by_weights_moves_the_tokens_that_count_less() -> None:
 def test_every_family_can_be_rounded_so(family: str, method: Method, tmp_path: Path) -> None:
     checkpoint = save_family(family, tmp_path)
     schemes = {x.name: Scheme(Mode.INT4_SYM, 8) for x in ratio_defining(checkpoint.layers) if x.matrix[1] % 8 == 0}
-    found = {e.layer.name for e in guided(checkpoint, schemes, method, some_tokens(4)) if isinstance(e, Found)}
-    plain = {e.layer.name for e in guided(checkpoint, schemes, Method.GPTQ, some_tokens(4)) if isinstance(e, Found)}
+    found = {e.layer.name for e in guided(checkpoint, schemes, method, some_tokens(4)) if isinstance(e, LayerRounded)}
+    plain = {
+        e.layer.name for e in guided(checkpoint, schemes, Method.GPTQ, some_tokens(4)) if isinstance(e, LayerRounded)
+    }
     assert found == plain
     assert found
 

@@ -43,7 +43,7 @@ def test_the_first_token_that_differs_is_found_with_both_models_probabilities(ti
     for column, (_, reply) in pairs:
         comparison.hear(column, reply)
         comparison.hear(column, reply)  # shown twice, heard once
-    found = comparison.found
+    found = comparison.divergence
     assert found is not None
     assert found.index == 2
     assert found.places == ((7, 10), (7, 11))
@@ -61,15 +61,15 @@ def test_answers_that_agree_do_not_part_and_one_that_ends_does(tiny_model: Any) 
     for column in range(2):
         for reply in same:
             agreeing.hear(column, reply)
-    assert agreeing.found is None
+    assert agreeing.divergence is None
     answers = [replies(ids, scores[:2], ["a", "" if ids[1] == 1 else "b"]) for ids in ([5, 1], [5, 6])]
     ending = Comparison(looks(tokenizer, answers, {1}))
     for column, grown in enumerate(answers):
         for reply in grown:
             ending.hear(column, reply)
-    assert ending.found is not None
-    assert ending.found.words[0] == ""
-    assert ending.found.places[0] == (1, 1)
+    assert ending.divergence is not None
+    assert ending.divergence.words[0] == ""
+    assert ending.divergence.places[0] == (1, 1)
 
 
 def test_answers_whose_model_is_lost_are_not_compared_any_more() -> None:
@@ -79,5 +79,5 @@ def test_answers_whose_model_is_lost_are_not_compared_any_more() -> None:
     comparison = Comparison([lost, lost])
     for column, token in enumerate((5, 6)):
         comparison.hear(column, Reply("a", tokens=1, newest=Picked(token)))
-    assert comparison.found is None
+    assert comparison.divergence is None
     assert comparison.is_lost

@@ -20,10 +20,10 @@ from tests.steps import finish
 def folder(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     session = Session(paths=True, workspace=tmp_path_factory.mktemp("session") / "s")
     finish(session.open(str(tiny_model("llama"))))
-    session.choose(Choice(Mode.INT4_SYM, 32))
+    session.planner.choose(Choice(Mode.INT4_SYM, 32))
     finish(session.compress())
-    assert session.folder is not None
-    return session.folder
+    assert session.copy.folder is not None
+    return session.copy.folder
 
 
 def test_it_writes_the_target_and_says_how_large(folder: Path, tmp_path: Path) -> None:

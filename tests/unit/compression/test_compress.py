@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import load_file
 
 from studio.base.errors import CheckpointError
+from studio.base.progress import Progress
 from studio.checkpoint import checkpoint as checkpoint_module
 from studio.checkpoint import row_reader
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.headers import read_header
 from studio.compression import compress as compress_module
 from studio.compression import journal
-from studio.compression.compress import Compressed, Progress, compress, job_digest, slots
+from studio.compression.compress import Compressed, compress, job_digest, slots
 from studio.planning.choice import Choice, Pin
 from studio.planning.plan import Plan, make_plan
 from studio.quantization.packing import pack
@@ -114,7 +115,7 @@ def test_progress_is_made_within_a_tensor_also_where_it_is_kept(
     assert done == sorted(done)
     assert done[-1] == sum(layer.numel for layer in checkpoint.layers)
     assert max(b - a for a, b in itertools.pairwise([0, *done])) <= 2100
-    assert {"embed.weight", "b.0.norm.weight", "b.0.experts"} < {step.layer for step in steps}
+    assert {"embed.weight", "b.0.norm.weight", "b.0.experts"} < {step.detail for step in steps}
 
 
 @pytest.mark.usefixtures("_small_pieces")
@@ -182,7 +183,7 @@ def test_interrupted_at_every_tensor_in_turn_it_reads_none_twice(
     names = [a.layer.name for a in plan.assignments]
     for name, following in itertools.pairwise(names):
         job = compress(checkpoint, plan, file)
-        while next(job).layer != following:
+        while next(job).detail != following:
             pass
         job.close()
         finished.append(name)
@@ -202,7 +203,7 @@ def test_a_job_that_was_never_begun_leaves_nothing(checkpoint: Checkpoint, tmp_p
 def half_done(checkpoint: Checkpoint, plan: Plan, file: Path) -> None:
     """Leave a file of which two tensors are finished."""
     job = compress(checkpoint, plan, file)
-    while next(job).layer != plan.assignments[2].layer.name:
+    while next(job).detail != plan.assignments[2].layer.name:
         pass
     job.close()
 

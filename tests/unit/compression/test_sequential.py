@@ -12,7 +12,7 @@ from studio.calibration.texts import read_text, windows
 from studio.checkpoint.checkpoint import of_folder
 from studio.checkpoint.layers import Kind, ratio_defining
 from studio.compression.compress import compress
-from studio.compression.sequential import Found, calibration_tokens, guided
+from studio.compression.sequential import LayerRounded, calibration_tokens, guided
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
 from studio.quantization.methods import Method
@@ -40,7 +40,7 @@ def heard(
     schemes = {layer.name: SCHEME for layer in ratio_defining(checkpoint.layers)}
     names = []
     for event in guided(checkpoint, schemes, Method.GPTQ, TOKENS):
-        if isinstance(event, Found):
+        if isinstance(event, LayerRounded):
             names.append((event.layer.name, len(given) - 1))
     return {name: given[index] for name, index in names}
 

@@ -121,8 +121,8 @@ def test_what_a_chat_answers_with_is_judged_as_the_modules_are(
     session = Session(paths=True)
     checkpoint = finish(session.open(str(tiny_model(architecture))))
     finish(session.compress())
-    assert session.folder is not None
-    fast, plain = open_compressed(session.folder), GeneralDecoder(load_compressed(session.folder).float())
+    assert session.copy.folder is not None
+    fast, plain = open_compressed(session.copy.folder), GeneralDecoder(load_compressed(session.copy.folder).float())
     assert fast.backend is not plain.backend
     ours, theirs = (finish(evaluate(checkpoint, predictor(decoder), IDS, ASKED)) for decoder in (fast, plain))
     session.close()
@@ -140,7 +140,7 @@ def test_drift_ends_with_the_floor_and_keeps_the_states_of_both_precisions(
     checkpoint = of_folder(tiny_model("llama"))
     predict = predictor(open_original(checkpoint))
     steps = list(drift(checkpoint, predict, IDS, "mine.txt"))
-    assert steps[0].found is None
+    assert steps[0].evaluation is None
     assert [step.fraction for step in steps] == sorted(step.fraction for step in steps)
     whole = finish(drift(checkpoint, predict, IDS, "mine.txt"))
     assert whole.is_whole

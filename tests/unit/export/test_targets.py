@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from studio.base.errors import CheckpointError, ResourceError, SchemeError, UserError, disk_error
+from studio.base.progress import Progress
 from studio.base.text import LANGUAGES, catalogue
 from studio.checkpoint.recipe import read_recipe
 from studio.export import targets
@@ -37,7 +38,7 @@ def session_of(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempP
         if architecture not in made:
             session = Session(paths=True, workspace=tmp_path_factory.mktemp("sessions") / "s")
             finish(session.open(str(tiny_model(architecture))))
-            session.choose(CHOICE)
+            session.planner.choose(CHOICE)
             finish(session.compress())
             made[architecture] = session
         return made[architecture]
@@ -47,7 +48,7 @@ def session_of(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def folder(session_of: Callable[[str], Session]) -> Path:
-    made = session_of("llama").folder
+    made = session_of("llama").copy.folder
     assert made is not None
     return made
 
@@ -61,10 +62,10 @@ def test_a_folder_opened_again_has_the_plan_that_made_it(
     architecture: str, session_of: Callable[[str], Session]
 ) -> None:
     session = session_of(architecture)
-    assert session.folder is not None
-    assert session.compressed is not None
+    assert session.copy.folder is not None
+    assert session.copy.compressed is not None
     assert session.checkpoint is not None
-    plan, model = session.compressed.plan, opened(session.folder)
+    plan, model = session.copy.compressed.plan, opened(session.copy.folder)
     facts = [
         (a.layer.name, a.layer.kind, a.layer.shape, a.layer.transposed, a.layer.tied, a.scheme)
         for a in plan.assignments
@@ -101,7 +102,7 @@ def test_a_target_is_written_whole(target: Target, folder: Path, tmp_path: Path)
     out = tmp_path / f"deep/er/small{target.suffix}"
     steps = list(export(target, folder, out))
     assert files(out.parent) == {out.name}
-    assert steps[-1][0] == steps[-1][1] > 0
+    assert steps[-1].done == steps[-1].total > 0
     assert target.size(opened(folder).plan) <= sum(
         file.stat().st_size for file in (out, *out.rglob("*")) if file.is_file()
     )
@@ -138,7 +139,7 @@ def test_an_unknown_target_names_the_known_ones() -> None:
 
 
 def _full(model: CompressedModel, out: Path) -> Writing:
-    yield 1, 2
+    yield Progress("export", 1, 2)
     raise disk_error(OSError(errno.ENOSPC, "full"), out)
 
 
@@ -153,7 +154,7 @@ def _two_files(model: CompressedModel, out: Path) -> Writing:
     out.mkdir()
     for done, (a, held) in enumerate(model.tensors(), 1):
         (out / f"{done}.txt").write_text(f"{a.layer.name} {held.shape}")
-        yield done, len(model.plan.assignments)
+        yield Progress("export", done, len(model.plan.assignments))
     return out
 
 

@@ -17,7 +17,7 @@ from studio.checkpoint.checkpoint import Checkpoint, of_folder
 from studio.checkpoint.file_names import WEIGHTS
 from studio.checkpoint.layers import Layer, ratio_defining
 from studio.planning import layer_losses
-from studio.planning.layer_losses import Measured
+from studio.planning.layer_measured import LayerMeasured, progress_of
 from studio.planning.output_error import measure, output_errors, output_loss, recall
 from studio.quantization.packing import pack
 from studio.quantization.rounding import round_to_nearest
@@ -84,8 +84,12 @@ def test_more_bits_and_smaller_groups_err_less(llama: Checkpoint, inputs: dict[s
 
 def test_progress_counts_weights_and_ends_with_each_layers_errors(llama: Checkpoint, inputs: dict[str, Inputs]) -> None:
     steps, errors = finished(output_errors(llama, inputs, SCHEMES[:2]))
-    assert {step.layer: step.errors for step in steps if step.errors is not None} == errors
-    assert steps[-1].done == steps[-1].total == sum(layer.numel for layer in ratio_defining(llama.layers))
+    assert {step.layer: step.result for step in steps if isinstance(step, LayerMeasured)} == errors
+    assert (
+        progress_of(steps[-1]).done
+        == progress_of(steps[-1]).total
+        == sum(layer.numel for layer in ratio_defining(llama.layers))
+    )
 
 
 def test_groups_that_do_not_divide_a_row_are_left_out(llama: Checkpoint, inputs: dict[str, Inputs]) -> None:
@@ -128,7 +132,7 @@ def test_weights_that_are_not_finite_are_named(llama: Checkpoint, inputs: dict[s
 
 def test_they_are_measured_once(llama: Checkpoint, cache: Path) -> None:
     steps, errors = finished(measure(llama, SCHEMES))
-    assert any(isinstance(step, Measured) for step in steps)
+    assert any(isinstance(step, LayerMeasured) for step in steps)
     assert recall(llama, SCHEMES) == errors
     assert finished(measure(llama, SCHEMES)) == ([], errors)
     assert recall(llama, SCHEMES[:2]) is None

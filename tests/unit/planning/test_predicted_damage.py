@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from studio.base.settings import settings
-from studio.calibration.activations import token_ids
+from studio.calibration.activations import builtin_tokens
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
 from studio.checkpoint.layers import Layer, ratio_defining
 from studio.planning.predicted_damage import column_costs, measure
@@ -63,7 +63,7 @@ def test_eight_bits_cost_far_less_than_two(tiny_model: Callable[[str], Path]) ->
 def test_the_map_is_that_of_the_formula_and_kept(tiny_model: Callable[[str], Path]) -> None:
     checkpoint = of_folder(tiny_model("llama"))
     found = finish(measure(checkpoint, [COARSE, FINE]))
-    costs = finish(column_costs(checkpoint, token_ids(checkpoint)))
+    costs = finish(column_costs(checkpoint, builtin_tokens(checkpoint)))
     for layer in ratio_defining(checkpoint.layers):
         for scheme in (COARSE, FINE):
             weight = checkpoint.read(layer).float()

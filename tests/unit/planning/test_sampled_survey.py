@@ -16,6 +16,7 @@ from studio.base import json_cache
 from studio.base.errors import CheckpointError, HubError
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.planning import sampled_survey as sample_module
+from studio.planning.layer_measured import LayerMeasured
 from studio.planning.sampled_survey import LARGEST, SampledLayer, draws, interval, recall, run_starts, sampled_survey
 from studio.planning.survey import candidates, survey
 from studio.quantization.quantize import measure
@@ -88,11 +89,11 @@ def test_the_score_of_a_sample_is_no_lower_than_the_true_one(tall: Checkpoint) -
 def test_bytes_are_counted(tmp_path: Path) -> None:
     checkpoint = saved(tmp_path / "model", a_few_weights())
     place = CountedRanges(checkpoint.path)
-    steps = [step for step in sampled_survey(checkpoint, place, runs=2, rows=4) if step.found is not None]
+    steps = [step for step in sampled_survey(checkpoint, place, runs=2, rows=4) if isinstance(step, LayerMeasured)]
     drawn = draws(checkpoint, runs=2, rows=4)
     assert [step.layer for step in steps] == [draw.layer.name for draw in drawn]
-    assert [step.done for step in steps] == list(accumulate(draw.nbytes for draw in drawn))
-    assert {step.total for step in steps} == {steps[-1].done} == {sum(place.asked)}
+    assert [step.progress.done for step in steps] == list(accumulate(draw.nbytes for draw in drawn))
+    assert {step.progress.total for step in steps} == {steps[-1].progress.done} == {sum(place.asked)}
     assert {draw.rows for draw in drawn} == {8}
 
 
@@ -203,7 +204,7 @@ def test_what_was_sampled_is_not_read_again(tall: Checkpoint, monkeypatch: pytes
 def test_closing_half_way_keeps_what_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = saved(tmp_path / "model", a_few_weights())
     steps = sampled_survey(checkpoint)
-    first = next(step for step in steps if step.found is not None)
+    first = next(step for step in steps if isinstance(step, LayerMeasured))
     steps.close()
     assert recall(checkpoint).keys() == {first.layer}
     reads = counted_reads(monkeypatch)
@@ -251,7 +252,7 @@ def test_a_place_that_does_not_answer_is_waited_for_with_a_word_now_and_then(
             return super().read(file, start, length)
 
     steps = sampled_survey(tall, Slow(tall.path), rows=RUN)
-    assert [next(steps).found for _ in range(3)] == [None] * 3
+    assert not any(isinstance(next(steps), LayerMeasured) for _ in range(3))
     go.set()
     assert finish(steps)[NAME].rows == 8 * RUN
 

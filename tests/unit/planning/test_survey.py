@@ -12,12 +12,14 @@ import torch
 
 from studio.base.errors import CheckpointError
 from studio.base.json_cache import keep
+from studio.base.progress import Progress
 from studio.checkpoint import row_reader
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import ratio_defining
 from studio.compression.compress import compress
 from studio.planning import survey as survey_module
 from studio.planning.choice import Choice, Pin
+from studio.planning.layer_measured import LayerMeasured, progress_of
 from studio.planning.plan import make_plan
 from studio.planning.survey import candidates, score, sensitivities, survey
 from studio.planning.survey_file import LayerSurvey, Survey, recall
@@ -89,12 +91,13 @@ def test_the_score_is_the_worst_channel_of_all_pieces(checkpoint: Checkpoint) ->
 
 @pytest.mark.usefixtures("_small_pieces")
 def test_progress_counts_weights_up_to_all_of_them(checkpoint: Checkpoint) -> None:
-    steps = list(survey(checkpoint))
+    events = list(survey(checkpoint))
+    steps = [progress_of(event) for event in events]
     done = [step.done for step in steps]
     assert done == sorted(done)
     total = sum(layer.numel for layer in checkpoint.layers if layer.is_weight)
     assert {step.total for step in steps} == {total} == {done[-1]}
-    assert [step.layer for step in steps if step.found is not None] == WEIGHTS
+    assert [event.layer for event in events if isinstance(event, LayerMeasured)] == WEIGHTS
     assert len(steps) > 2 * len(WEIGHTS)
 
 
@@ -172,7 +175,7 @@ def test_looking_at_a_whole_layer_first_is_progress_too(checkpoint: Checkpoint) 
     [up] = [layer for layer in checkpoint.layers if layer.name == WEIGHTS[0]]
     pieces = len(row_reader.chunks(up))
     steps = survey(checkpoint, None, {up.name: [Scheme(Mode.NVFP4, 16), Scheme(Mode.CB4_LEARNED, 32)]})
-    first = [step for step in steps if step.layer == up.name and step.found is None]
+    first = [step for step in steps if isinstance(step, Progress) and step.detail == up.name]
     assert len(first) == 2 * pieces - 1, "the last one comes with what was found"
     assert [step.done for step in first] == sorted({step.done for step in first})
     assert first[pieces - 1].done == up.numel // 2
@@ -184,12 +187,12 @@ def test_closing_half_way_keeps_what_was_found(checkpoint: Checkpoint, reads: li
     """Also where the next layer is begun; it is measured anew."""
     steps = survey(checkpoint)
     while layers:
-        layers -= next(steps).found is not None
+        layers -= isinstance(next(steps), LayerMeasured)
     begun = next(steps)
-    assert begun.found is None
+    assert isinstance(begun, Progress)
     steps.close()
     found = list(recall(checkpoint).layers)
-    assert found == WEIGHTS[: WEIGHTS.index(begun.layer)]
+    assert found == WEIGHTS[: WEIGHTS.index(begun.detail)]
     reads.clear()
     whole = finish(survey(checkpoint))
     assert set(whole.layers) == set(WEIGHTS)

@@ -16,11 +16,12 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from studio.base.errors import CheckpointError
+from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
 from studio.checkpoint.file_names import WEIGHTS
 from studio.checkpoint.layers import Kind, Layer
 from studio.runtime import model as whole_model
-from studio.runtime.block_model import BlockModel, Step
+from studio.runtime.block_model import BlockModel
 
 Result = TypeVar("Result")
 
@@ -180,7 +181,7 @@ def test_only_one_block_is_in_memory(llama: Checkpoint) -> None:
 def test_progress_names_the_parts_and_only_grows(llama: Checkpoint) -> None:
     steps, _ = finished(BlockModel(llama).run(some_tokens()))
     blocks = [f"model.layers.{index}" for index in range(TINY["num_hidden_layers"])]
-    assert list(dict.fromkeys(step.part for step in steps)) == ["model.embed_tokens", *blocks, "model.norm"]
+    assert list(dict.fromkeys(step.detail for step in steps)) == ["model.embed_tokens", *blocks, "model.norm"]
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert {step.total for step in steps} == {llama.weights}
 
@@ -214,7 +215,7 @@ def test_a_run_that_nobody_follows_ends(llama: Checkpoint) -> None:
 def test_a_file_that_is_gone_is_named_and_nothing_stays(llama: Checkpoint) -> None:
     streamed = BlockModel(llama)
     run = streamed.run(some_tokens())
-    while next(run).part != "model.layers.1":
+    while next(run).detail != "model.layers.1":
         pass
     (llama.path / WEIGHTS).unlink()
     with pytest.raises(CheckpointError):
@@ -254,7 +255,7 @@ def test_weights_can_be_replaced(family: str, tmp_path: Path) -> None:
 
 def test_steps_are_said_before_each_tensor(llama: Checkpoint) -> None:
     """A large block takes seconds to read: whoever waits may stop within it."""
-    steps: Callable[[str], int] = [step.part for step in finished(BlockModel(llama).run(some_tokens()))[0]].count
+    steps: Callable[[str], int] = [step.detail for step in finished(BlockModel(llama).run(some_tokens()))[0]].count
     within = [layer for layer in llama.layers if ".layers.0." in layer.name]
     assert steps("model.layers.0") == len(within) + 1
-    assert isinstance(next(BlockModel(llama).run(some_tokens())), Step)
+    assert isinstance(next(BlockModel(llama).run(some_tokens())), Progress)

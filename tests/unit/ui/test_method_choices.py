@@ -22,7 +22,9 @@ DONE = Compressed(make_plan(a_model(), CHOICE), Path("packed"), {}, 1.0)
 
 
 def session(**found: tuple[str, ...]) -> Session:
-    return Session(choice=CHOICE, compressed=replace(DONE, **found))  # type: ignore[arg-type]
+    visitor = Session(choice=CHOICE)
+    visitor.copy.compressed = replace(DONE, **found)  # type: ignore[arg-type]
+    return visitor
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -61,5 +63,5 @@ def test_the_text_that_is_read_is_named(language: str) -> None:
         (GENERATED, text("method.generated_text", language)),
         (Text("hf://datasets/o/n/a.txt", Path("x")), "hf://datasets/o/n/a.txt"),
     ):
-        visitor.calibration = chosen
+        visitor.texts.calibration = chosen
         assert text("method.reads", language, text=name) in method_info(visitor, language)

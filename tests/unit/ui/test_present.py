@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.base.progress import Event
+from studio.base.progress import Progress
 from studio.base.text import LANGUAGES, text
 from studio.checkpoint.layers import Kind
 from studio.planning.choice import Choice
@@ -35,8 +35,8 @@ def on_map(session: Session, figure: str) -> Mapping[str, float] | None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_who_is_measured_in_turns_is_told(language: str) -> None:
     said = escape(text("stage.turns", language))
-    assert said in progress(Event("survey", 0.5, "x", is_shared=True), language)
-    assert said not in progress(Event("survey", 0.5, "x"), language)
+    assert said in progress(Progress("survey", 1, 2, "x", is_shared=True), language)
+    assert said not in progress(Progress("survey", 1, 2, "x"), language)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -50,11 +50,12 @@ def test_the_legend_says_what_grey_is_where_there_is_grey(language: str) -> None
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_errors_of_another_method_are_drawn_as_estimates(language: str, tmp_path: Path) -> None:
     found = {a.layer.name: 0.1 for a in PLAN.assignments if a.scheme is not None}
-    session = Session(plan=PLAN, choice=PLAN.choice, workspace=tmp_path)
+    session = Session(choice=PLAN.choice, workspace=tmp_path)
+    session.planner.plan = PLAN
     hint = escape(text("strip.error_method_hint", language))
     assert not is_as_nearest(session)
     assert hint not in strip(session, found, language)
-    session.choice = replace(PLAN.choice, method=Method.GPTQ)
+    session.planner.choice = replace(PLAN.choice, method=Method.GPTQ)
     assert is_as_nearest(session)
     assert hint in strip(session, found, language)
     assert "~\u200910.00%" in strip(session, found, language)
@@ -64,18 +65,20 @@ def test_damage_is_shown_as_a_share_of_what_the_plan_is_predicted_to_cost(tmp_pa
     linear = [a for a in PLAN.assignments if a.layer.kind is Kind.LINEAR]
     damages = {a.layer.name: {str(a.scheme): 0.01, "int8_asym": 0.001} for a in linear}
     damages[linear[0].layer.name] = {}
-    session = Session(plan=PLAN, choice=PLAN.choice, workspace=tmp_path, figures={"damage": damages})
+    session = Session(choice=PLAN.choice, workspace=tmp_path)
+    session.planner.plan = PLAN
+    session.model.figures = {"damage": damages}
     shown = on_map(session, "damage")
     assert shown is not None
     assert math.isnan(shown[linear[0].layer.name])
     assert shown[linear[1].layer.name] == pytest.approx(1 / (len(linear) - 1))
     assert on_map(session, "output") is None
-    session.figures = {
+    session.model.figures = {
         "damage": dict(list(damages.items())[:-1])
     }  # while it is measured: no share of what is not known
     assert on_map(session, "damage") is None
-    session.figures = {"damage": damages}
-    session.choice = replace(PLAN.choice, method=Method.GPTQ)
+    session.model.figures = {"damage": damages}
+    session.planner.choice = replace(PLAN.choice, method=Method.GPTQ)
     assert is_as_nearest(session, FIGURES["damage"])
     assert text("figure.damage.total", total="0.34") in map_legend(PLAN, FIGURES["damage"], shown, "en", total=0.339)
     assert layer_card(session, linear[1].layer.name, "en").count("<th") == 0  # nothing is surveyed yet

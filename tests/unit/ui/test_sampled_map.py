@@ -13,8 +13,8 @@ from studio.planning.sampled_survey import Interval, SampledLayer
 from studio.planning.survey_file import LayerSurvey, Survey
 from studio.planning.weight_error import FIGURE
 from studio.quantization.scheme import Mode, Scheme
+from studio.session.opened_model import OpenedModel
 from studio.session.session import Session
-from studio.session.survey_job import planned
 from studio.ui import map_text, present
 from studio.ui.heatmap import about, cells, heatmap
 from studio.ui.sampled_map import estimates, is_offered, needs_whole, offer
@@ -29,9 +29,10 @@ def session(tmp_path: Path) -> Session:
     """A visitor whose model is on the Hub, and sampled in the plan's schemes."""
     weights = {UP: random(96, 64), DOWN: random(64, 128), "embed.weight": random(50, 64)}
     checkpoint = replace(saved(tmp_path / "model", weights), folder=None)
-    visitor = Session(checkpoint=checkpoint, sample_bytes=2_500_000, workspace=tmp_path / "workspace")
-    visitor.choose(Choice(group_size=32))
-    visitor.sampled = dict.fromkeys(weights, SAMPLED)
+    visitor = Session(workspace=tmp_path / "workspace")
+    visitor.planner.take(OpenedModel(checkpoint, sample_bytes=2_500_000))
+    visitor.planner.choose(Choice(group_size=32))
+    visitor.model.sampled = dict.fromkeys(weights, SAMPLED)
     return visitor
 
 
@@ -56,7 +57,7 @@ def test_every_figure_of_a_sample_looks_like_an_estimate(session: Session) -> No
 
 
 def test_a_measured_figure_takes_the_place_of_an_estimate(session: Session) -> None:
-    session.known = Survey({UP: LayerSurvey({"int4_asym-g32": 0.1}, 1.0)})
+    session.model.known = Survey({UP: LayerSurvey({"int4_asym-g32": 0.1}, 1.0)})
     found = map_text.weight_errors(session)
     assert found == {UP: 0.1}
     assert estimates(session, found).keys() == {DOWN, "embed.weight"}
@@ -67,7 +68,7 @@ def test_a_measured_figure_takes_the_place_of_an_estimate(session: Session) -> N
 
 
 def test_without_an_estimate_nothing_says_so(session: Session) -> None:
-    session.sampled = {}
+    session.model.sampled = {}
     assert estimates(session, None) == {}
     known = map_text.known_of(session)
     assert known is not None
@@ -78,21 +79,21 @@ def test_without_an_estimate_nothing_says_so(session: Session) -> None:
 
 def test_a_sample_is_offered_where_it_tells_something_new(session: Session) -> None:
     assert not is_offered(session, None)
-    session.choose(Choice(Mode.INT4_SYM, 32))
+    session.planner.choose(Choice(Mode.INT4_SYM, 32))
     assert is_offered(session, None)
     assert offer(session, "en").startswith("Estimate the map: read 2.5 MB of ")
-    session.sampled = {}
-    session.choose(Choice(group_size=32))
+    session.model.sampled = {}
+    session.planner.choose(Choice(group_size=32))
     assert is_offered(session, None)
     assert session.checkpoint is not None
-    session.checkpoint = replace(session.checkpoint, folder=Path("here"))
+    session.model.checkpoint = replace(session.checkpoint, folder=Path("here"))
     assert not is_offered(session, None), "it is measured instead"
     assert not is_offered(Session(), None)
 
 
 def test_modes_that_need_the_whole_layer_say_why_they_have_none(session: Session) -> None:
     assert needs_whole(session, "en") == ""
-    session.choose(Choice(Mode.NVFP4, backup=Mode.INT8_ASYM))
+    session.planner.choose(Choice(Mode.NVFP4, backup=Mode.INT8_ASYM))
     assert "nvfp4" in needs_whole(session, "en")
     assert estimates(session, None).keys() == {"embed.weight"}
     assert not is_offered(session, None)
@@ -113,19 +114,19 @@ def test_experts_that_share_a_cell_share_an_interval(tmp_path: Path) -> None:
 
 
 def test_a_plan_from_a_sample_of_all_layers_is_an_estimate(session: Session) -> None:
-    assert session.checkpoint is not None
+    checkpoint = session.model.chosen
     choice = Choice(Mode.INT4_ASYM, 32, 0.6)
-    by_order = planned(session.checkpoint, choice, None, {})
+    by_order = OpenedModel(checkpoint).plan(choice)
     low, high = SampledLayer({}, 1.0, 1), SampledLayer({}, 9.0, 1)
-    by_sample = planned(session.checkpoint, choice, None, {UP: high, DOWN: low, "embed.weight": low})
+    by_sample = OpenedModel(checkpoint, sampled={UP: high, DOWN: low, "embed.weight": low}).plan(choice)
     assert by_sample.scheme_of(UP) == Scheme(Mode.INT8_ASYM)
     assert by_sample.scheme_of(DOWN) == Scheme(Mode.INT4_ASYM, 32)
     assert not by_sample.is_exact
     assert by_order.assignments != by_sample.assignments
-    assert planned(session.checkpoint, choice, None, {UP: high}) == by_order, "of some layers it ranks none"
+    assert OpenedModel(checkpoint, sampled={UP: high}).plan(choice) == by_order, "of some layers it ranks none"
     scores = {UP: 1.0, DOWN: 9.0, "embed.weight": 1.0}
-    exact = planned(session.checkpoint, choice, scores, {UP: high, DOWN: low, "embed.weight": low})
-    assert exact == make_plan(session.checkpoint.layers, choice, scores)
+    exact = OpenedModel(checkpoint, scores=scores, sampled={UP: high, DOWN: low, "embed.weight": low}).plan(choice)
+    assert exact == make_plan(checkpoint.layers, choice, scores)
     assert exact.is_exact
     with pytest.raises(SchemeError):
-        planned(session.checkpoint, Choice(group_size=256), None, {})
+        OpenedModel(checkpoint).plan(Choice(group_size=256))

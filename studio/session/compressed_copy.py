@@ -1,0 +1,182 @@
+"""A visitor's compressed copy: making it, packing it into one file, and measuring how far it has drifted.
+
+Knows nothing of how its plan came to be, nor of conversations. What a job changes, it changes at its end.
+"""
+
+import shutil
+import uuid
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+from torch import Tensor
+
+from studio import export
+from studio.base.errors import Cancelled, ModelError, ResourceError
+from studio.base.progress import Progress
+from studio.base.steps import relayed
+from studio.base.units import format_bytes
+from studio.base.workers import in_worker
+from studio.calibration.texts import BUILTIN, Text, digest
+from studio.chat.columns import Column, compressed_column, original_column
+from studio.chat.model_pool import Pool
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.compression.compress import Compressed, compress, job_digest
+from studio.compression.resume import unfinished
+from studio.evaluation.drift import Drift
+from studio.evaluation.evaluate import text_windows
+from studio.export import targets
+from studio.planning.plan import Plan
+from studio.session.jobs import Jobs
+from studio.session.model_jobs import drift_of
+from studio.session.texts import content_of
+
+DISK_MARGIN = 64 << 20
+"""Bytes left free beside what a job writes."""
+
+
+class CompressedCopy:
+    """What stands beside the original: the copy made here, or a model that was there before (:meth:`place`)."""
+
+    def __init__(self, workspace: Path, pool: Pool, jobs: Jobs) -> None:
+        self._workspace, self._pool, self._jobs = workspace, pool, jobs
+        self.compressed: Compressed | None = None
+        """How it was made; None also where it was not made here."""
+        self.folder: Path | None = None
+        """The compressed model as it would be exported."""
+        self.calibrated_on: Text | None = None
+        """The text that its method read, None for the built-in one."""
+        self.drift: Drift | None = None
+        """As far as measured."""
+        self.column: Callable[[], Column] | None = None
+        """What answers in its name, None while there is nothing; fails by itself where the files are damaged."""
+        self._archive: Path | None = None
+        self._job: tuple[str, Text | None] = ("", None)
+        """The job whose copy is here: its digest, and the text that it was calibrated on."""
+        self._drifts: dict[tuple[str, Text | None], Drift] = {}
+        """What was measured of each job's copy: the same work gives the same copy, whose drift still holds."""
+
+    def make(
+        self,
+        checkpoint: Checkpoint,
+        plan: Plan,
+        text: Text | None,
+        tokens: Tensor | None,
+        is_current: Callable[[], bool],
+    ) -> Generator[Progress, None, Compressed]:
+        """Carry a plan out into a folder ready for export, which takes the place of the copy before it.
+
+        ``tokens`` int64 [W, T] are those of ``text``, for a method that needs inputs. Raises UserError, and Cancelled
+        once the model is no longer the session's (``is_current``); the copy before it then stays.
+        """
+        job = job_digest(checkpoint, plan), text if tokens is not None else None
+        read = ""
+        if tokens is not None:
+            count, length = tokens.shape
+            read = f"{BUILTIN if text is None else text.name}: {count} x {length} tokens, {digest(tokens)}"
+        name = export_name(checkpoint, plan)
+        self._check_disk(plan.compressed_bytes)
+        place = self._workspace / uuid.uuid4().hex
+        compressed = None
+        with unfinished(job_digest(checkpoint, plan), self._workspace) as file:
+            try:
+                is_unwanted = self._jobs.unwanted("compress")
+                steps = in_worker(compress, checkpoint, plan, file, tokens, is_unwanted=is_unwanted)
+                compressed = yield from self._jobs.relay("compress", steps, is_current)
+                yield Progress("finish", 1, 1)
+                self._jobs.heed("compress")
+                folder = export.write_folder(checkpoint, compressed, place / name, read)
+                if not is_current():
+                    raise Cancelled
+            except BaseException:
+                shutil.rmtree(place, ignore_errors=True)
+                if compressed is not None:  # whole, but without a folder: nothing to go on with
+                    compressed.file.unlink(missing_ok=True)
+                raise
+        self.forget()
+        self.compressed, self.folder, self.calibrated_on = compressed, folder, text
+        self.column = lambda: compressed_column(folder)
+        self._job, self.drift = job, self._drifts.get(job)
+        return compressed
+
+    def place(self, model: Checkpoint | Path) -> None:
+        """Let a compressed folder, or another model, stand beside the original; its files stay whatever comes."""
+        self.forget()
+        self._job = ("", None)
+        self.column = (lambda: compressed_column(model)) if isinstance(model, Path) else lambda: original_column(model)
+
+    def archive(self, folder: Path, target: str = targets.DEFAULT) -> Generator[Progress, None, Path]:
+        """Write the compressed model as one file in the new ``folder``, which goes with the next one or the session.
+
+        Raises ModelError while nothing is compressed, SchemeError for what the target cannot hold or where there is no
+        such target, ResourceError for a full disk.
+        """
+        into = targets.target_named(target)
+        if self.folder is None or self.compressed is None:
+            raise ModelError("nothing_compressed")
+        held = sum(member.stat().st_size for member in self.folder.iterdir())
+        self._check_disk(max(held, into.size(self.compressed.plan)))
+        self._forget_archive()
+        self._archive = folder
+        folder.mkdir(parents=True)
+        return (yield from self._jobs.relay("export", targets.one_file(into, self.folder, folder)))
+
+    def measure_drift(self, checkpoint: Checkpoint, text: Text | None) -> Generator[Progress, None, Drift]:
+        """Compare the copy, as it answers, with the original ``checkpoint``; what is found is in ``drift`` as it comes.
+
+        Raises ModelError while nothing is compressed or for a model that writes no text, TextError, ResourceError;
+        Cancelled, too, when the copy is gone.
+        """
+        make, job = self.column, self._job
+        if make is None:
+            raise ModelError("nothing_to_measure")
+        self._jobs.heed("drift")
+        yield Progress("load")
+        if self.column is not make:
+            raise Cancelled
+        ids = text_windows(checkpoint, content_of(text))
+        column = make()
+        with self._pool.borrow(column.key, column.need, column.load) as model:
+
+            def sharpened(drift: Drift) -> Progress:
+                self._jobs.heed("drift")
+                if self.column is not make:
+                    raise Cancelled
+                self.drift = drift
+                return drift.progress
+
+            name, is_unwanted = "" if text is None else text.name, self._jobs.unwanted("drift")
+            steps = model.run(drift_of, checkpoint, ids, name, is_unwanted=is_unwanted)
+            whole = yield from relayed(steps, sharpened)
+        if self.column is not make:
+            raise Cancelled
+        self.drift = self._drifts[job] = whole
+        return whole
+
+    def forget(self) -> None:
+        """Give back what it holds on disk and in memory; what was measured of it is known still."""
+        if self.folder is not None:
+            self._pool.drop(str(self.folder))
+            shutil.rmtree(self.folder.parent, ignore_errors=True)
+        self.compressed = self.folder = self.drift = self.column = None
+
+    def close(self) -> None:
+        """Forget it, and the file that was made of it."""
+        self.forget()
+        self._forget_archive()
+
+    def _forget_archive(self) -> None:
+        if self._archive is not None:
+            shutil.rmtree(self._archive, ignore_errors=True)
+        self._archive = None
+
+    def _check_disk(self, need: int) -> None:
+        self._workspace.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._workspace).free
+        if need + DISK_MARGIN > free:
+            raise ResourceError("export_disk_too_small", need=format_bytes(need + DISK_MARGIN), free=format_bytes(free))
+
+
+def export_name(checkpoint: Checkpoint, plan: Plan) -> str:
+    """Return the name of the exported folder: the model's and the scheme's."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in checkpoint.title)[:80].strip(".-") or "model"
+    return f"{safe}-{plan.choice.primary}"

@@ -1,0 +1,61 @@
+"""Which of a session's jobs are to end. Knows nothing of what they do.
+
+A job is a generator that asks at each of its steps; another thread may say stop at any moment.
+"""
+
+import threading
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+from studio.base.errors import Cancelled
+from studio.base.progress import JOBS, Job
+from studio.base.steps import relayed
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Jobs:
+    """A wish to stop for each kind of job."""
+
+    def __init__(self) -> None:
+        self._stops = {job: threading.Event() for job in JOBS}
+
+    def begin(self, job: Job) -> None:
+        """Forget an earlier wish to stop this job: it was asked for anew."""
+        self._stops[job].clear()
+
+    def stop(self, job: Job) -> None:
+        """Ask a job that waits or runs to end at its next step."""
+        self._stops[job].set()
+
+    def stop_all(self) -> None:
+        for job in JOBS:
+            self.stop(job)
+
+    def unwanted(self, job: Job) -> Callable[[], bool]:
+        """Return what says whether the job is to end, for a worker to ask while it makes a step."""
+        return self._stops[job].is_set
+
+    def heed(self, job: Job) -> None:
+        """Raise Cancelled, once, where the job is to end."""
+        if self._stops[job].is_set():
+            self.begin(job)
+            raise Cancelled
+
+    def relay(
+        self, job: Job, steps: Generator[Item, None, Result], is_current: Callable[[], bool] = lambda: True
+    ) -> Generator[Item, None, Result]:
+        """Yield a stage's steps and return its result; closing this closes the stage.
+
+        Raises Cancelled, with the stage closed, once :meth:`stop` was called for the job, or what it is done for is no
+        longer the session's.
+        """
+
+        def heeded(step: Item) -> Item:
+            self.heed(job)
+            if not is_current():
+                raise Cancelled
+            return step
+
+        return (yield from relayed(steps, heeded))

@@ -1,0 +1,171 @@
+"""What a session finds out of its model's layers. Knows nothing of compressed copies or chats.
+
+Each job is a generator of :class:`Progress`; closing it cancels, and keeps what was found. A job ends by itself when
+the visitor goes on to another model.
+"""
+
+from collections.abc import Generator
+from dataclasses import replace
+
+from studio.base.errors import Cancelled, ModelError
+from studio.base.fair_turns import Turns
+from studio.base.progress import Job, Progress
+from studio.base.workers import in_worker
+from studio.checkpoint import open_model
+from studio.planning.figures import MEASURED
+from studio.planning.layer_losses import Figures
+from studio.planning.layer_measured import LayerMeasured, progress_of
+from studio.planning.sampled_survey import RUNS, Sample, sampled_survey
+from studio.planning.survey import candidates, sensitivities, survey
+from studio.quantization.scheme import Scheme
+from studio.session.jobs import Jobs
+from studio.session.opened_model import Figure
+from studio.session.planner import Planner
+
+
+class Measurements:
+    """The jobs that measure the layers of a planner's model; what they find is the model's, and the plan follows it."""
+
+    def __init__(self, planner: Planner, jobs: Jobs, turns: Turns) -> None:
+        self._planner, self._jobs, self._turns = planner, jobs, turns
+        self.is_sampling = False
+
+    def is_lacking(self, colour: str) -> bool:
+        """Return whether :meth:`measure` has something to do: the map lacks figures that can be had here."""
+        model, plan = self._planner.model, self._planner.plan
+        if not model.is_here or plan is None:
+            return False
+        if model.scores is None or not self._planner.is_surveyed:
+            return True
+        return model.has_figures and any(model.missing(figure, plan) for figure in self._wanted_figures(colour))
+
+    def measure(self, colour: str) -> Generator[Progress, None, None]:
+        """Measure what the map lacks: the survey, then the figures that it shows or the plan goes by."""
+        yield from self.survey()
+        for figure in self._wanted_figures(colour):
+            yield from self.measure_figure(figure)
+
+    def survey(self) -> Generator[Progress, None, None]:
+        """Measure every layer in every scheme it could take, and in those of the plan; only where the files are here.
+
+        What is found is the model's ``known`` as it comes; at the end plans with a ratio are exact.
+        """
+        model = self._planner.model
+        if not model.is_here:
+            return
+        self._jobs.begin("survey")
+        is_unwanted = self._jobs.unwanted("survey")
+        steps = self._turns.shared(
+            in_worker(survey, model.chosen, model.known, self._wanted_schemes(), is_unwanted=is_unwanted)
+        )
+        try:
+            for step in steps:
+                self._jobs.heed("survey")
+                if not self._planner.is_of(model):
+                    return
+                if isinstance(step, LayerMeasured):
+                    model.add_survey(step.layer, step.result)
+                yield self._told(progress_of(step))
+        finally:
+            steps.close()
+        if model.scores is None and self._planner.is_of(model):
+            model.rank()
+            self._planner.replan(model)
+
+    def sample(self, runs: int = RUNS) -> Generator[Progress, None, Sample]:
+        """Estimate every layer's errors from some of its rows, read from the Hub where the files are not here.
+
+        What is found is the model's ``sampled`` as it comes; at the end plans with a ratio follow it, as estimates.
+        """
+        model = self._planner.model
+        checkpoint = model.chosen
+        self._jobs.begin("sample")
+        steps = sampled_survey(checkpoint, open_model.byte_ranges(checkpoint), runs, wanted=self._wanted_schemes())
+        self.is_sampling = True
+        try:
+            while True:
+                step = next(steps)
+                self._jobs.heed("sample")
+                if not self._planner.is_of(model):
+                    raise Cancelled
+                if isinstance(step, LayerMeasured):
+                    model.add_sampled(step.layer, step.result)
+                yield progress_of(step)
+        except StopIteration as finished:
+            sample: Sample = finished.value
+        finally:
+            self.is_sampling = False
+            steps.close()
+        model.sampled = sample
+        self._planner.replan(model)
+        return sample
+
+    def rank(self) -> Generator[Progress, None, None]:
+        """Find out what the plan's ratio goes by, where it is not known yet; only where the files are here.
+
+        Raises ModelError where that is predicted damage, and the model writes no text.
+        """
+        model = self._planner.model
+        checkpoint = model.chosen
+        if self._planner.choice.sensitivity == "damage":
+            self.check_can_predict()
+            yield from self.measure_figure("damage", "compress")
+        elif model.scores is None and model.is_here:
+            steps = in_worker(sensitivities, checkpoint, is_unwanted=self._jobs.unwanted("compress"))
+            model.scores = yield from self._jobs.relay("compress", steps, lambda: self._planner.is_of(model))
+
+    def check_can_predict(self) -> None:
+        """Raise ModelError where the ratio goes by damage, which only what writes text has."""
+        checkpoint = self._planner.model.chosen
+        if self._planner.goes_by_damage and not checkpoint.can_chat:
+            raise ModelError("no_damage", model=checkpoint.title)
+
+    def measure_figure(self, figure: Figure, job: Job = "survey") -> Generator[Progress, None, None]:
+        """Measure a figure of each layer, over a short text; only where the files are here.
+
+        What is found is in the model's ``figures`` as it comes; at the end plans that go by it are exact.
+        """
+        model, plan = self._planner.model, self._planner.plan
+        missing = [] if plan is None or not model.has_figures else model.missing(figure, plan)
+        if not missing:
+            return
+        if job == "survey":
+            self._jobs.begin(job)
+        steps = self._turns.shared(
+            in_worker(MEASURED[figure], model.chosen, missing, is_unwanted=self._jobs.unwanted(job))
+        )
+        try:
+            while True:
+                step = next(steps)
+                self._jobs.heed(job)
+                if not self._planner.is_of(model):
+                    return
+                if isinstance(step, LayerMeasured):
+                    model.add_figures(figure, {step.layer: step.result})
+                yield self._told(progress_of(step))
+        except StopIteration as finished:
+            figures: Figures = finished.value
+            model.add_figures(figure, figures)
+            if figure == "damage":
+                self._planner.replan(model)
+        finally:
+            steps.close()
+
+    def _told(self, progress: Progress) -> Progress:
+        """Return progress that says whether it takes turns with another visitor's."""
+        return replace(progress, is_shared=self._turns.jobs > 1)
+
+    def _wanted_figures(self, colour: str) -> list[Figure]:
+        """Return what the map shows, or the plan goes by and has not got."""
+        plan = self._planner.plan
+        waits = self._planner.goes_by_damage and plan is not None and not plan.is_exact
+        return [figure for figure in MEASURED if figure == colour or (figure == "damage" and waits)]
+
+    def _wanted_schemes(self) -> dict[str, list[Scheme]]:
+        """Return what the plan's mode asks of the survey beside the usual, so that its groups too are looked up."""
+        wanted: dict[str, list[Scheme]] = {}
+        plan = self._planner.plan
+        for a in plan.assignments if plan is not None else ():
+            if a.scheme is not None:
+                wanted[a.layer.name] = [*candidates(a.layer, self._planner.choice.mode), a.scheme]
+        return wanted
