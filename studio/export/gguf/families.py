@@ -99,7 +99,9 @@ def _write_scaling(writer: gguf.GGUFWriter, config: Any, rope: dict[str, Any]) -
             if key in rope:
                 getattr(writer, f"add_rope_scaling_yarn_{add}")(float(rope[key]))
         if rope.get("attention_factor") is not None or rope.get("mscale") is not None:
-            raise ModelError("to_gguf_setting_unknown", family=config.model_type, key="rope_parameters: attention_factor")
+            raise ModelError(
+                "to_gguf_setting_unknown", family=config.model_type, key="rope_parameters: attention_factor"
+            )
         return
     if kind == "longrope":
         original = int(rope["original_max_position_embeddings"])
