@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-native-sanitized soak parity families bench-compress bench-decode bench-load bench-start bench-workers bench-quality pictures reference lint format clean browser
+.PHONY: help run test coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-start bench-workers bench-quality pictures reference lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -22,6 +22,9 @@ run: $(VENV)/prepared ## Install, prepare the built-in model, serve http://127.0
 test: $(VENV)/developed browser ## Install, then lint, types and all tests, two files at a time (TESTS="-k word")
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+
+coverage: $(VENV)/developed ## Say which branches the unit tests leave untried, worst first (TESTS="tests" for all)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term $(or $(TESTS),tests/unit)
 
 test-native-sanitized: $(VENV)/developed ## The compiled code under sanitizers of addresses, undefined behaviour and threads
 	@$(BIN)/python -m tests.sanitized
@@ -34,6 +37,9 @@ parity: $(VENV)/developed ## Compare every weight of the built-in model with NNC
 
 families: $(VENV)/developed ## Compare every family's answers with transformers', into docs/families.md
 	@$(BIN)/python -m tests.families.table
+
+bench-guard: $(VENV)/developed ## Fail unless 4-bit weights answer faster than 16-bit ones, by a wide margin
+	@$(BIN)/python -W ignore -m tests.bench.guard
 
 bench-compress: $(VENV)/developed ## Time compressing against NNCF and the machine, into tests/bench/COMPRESS.md (BENCH="--only survey")
 	@$(BIN)/python -m tests.bench.compress $(BENCH)

@@ -32,6 +32,7 @@ PRELOAD = (
     "transformers.models.llama.modeling_llama",
     "transformers.utils.chat_template_utils",
     "jinja2.ext",
+    "studio.checkpoint.tensor_reader",
     "studio.checkpoint.tokenizer.process",
     "studio.chat.columns",
     "studio.session.model_jobs",

@@ -8,7 +8,7 @@ import pytest
 from studio.base.settings import settings
 from studio.base.text import text
 from studio.cli.terminal import language
-from studio.session import estimate as estimate_module
+from studio.session import estimate as estimating
 from tests.terminal import TinyModel, assert_refused, run
 
 
@@ -26,7 +26,7 @@ def test_a_bug_is_one_sentence_with_the_place_of_its_log(monkeypatch: pytest.Mon
     def fail(*_: object) -> None:
         raise RuntimeError("the reason")
 
-    monkeypatch.setattr(estimate_module, "open_model", fail)
+    monkeypatch.setattr(estimating, "open_model", fail)
     answer = run("estimate", "builtin", "--json")
     assert answer.code == 1
     assert answer.json["error"]["key"] == "unexpected"

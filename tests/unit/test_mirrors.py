@@ -1,0 +1,146 @@
+"""Tests lie as the modules do: ``studio/ROOM/NAME.py`` has ``tests/unit/ROOM/test_NAME.py``, or a reason not to.
+
+A module of imports and constants alone needs none. Two lists name the others that have none: those without a decision
+of their own, each with the reason, and those that are tested through what they are for, each with the place.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDIO, UNIT = ROOT / "studio", ROOT / "tests" / "unit"
+
+WITHOUT_LOGIC = {
+    "__main__": "calls the terminal",
+    "base/progress": "a dataclass",
+    "chat/answers": "a dataclass, two of whose properties only pick a field",
+    "cli/commands": "gathers the commands, and sets up a process",
+    "cli/opened": "two calls in turn",
+    "cli/options": "declares options",
+    "runtime/decoder/interface": "the abstract decoder",
+    "runtime/kernels/product": "the abstract product",
+    "session/model_jobs": "two calls passed on",
+    "ui/chat_panel": "builds components",
+    "ui/drift_panel": "builds components",
+    "ui/page": "builds components",
+    "ui/panels": "builds components",
+    "ui/events": "wires events",
+    "ui/text_picker": "builds components",
+}
+
+ELSEWHERE = {
+    "base/workers/child": "unit/base/workers/test_workers.py",
+    "base/workers/serving": "unit/base/workers",
+    "base/workers/zygote": "unit/base/workers/test_forking.py",
+    "calibration/dataset": "integration/test_dataset.py",
+    "chat/columns": "unit/chat/test_model_pool.py",
+    "chat/detokenize": "unit/checkpoint/tokenizer",
+    "chat/worker_model": "integration/test_isolation.py",
+    "checkpoint/config": "unit/checkpoint/test_architecture.py",
+    "checkpoint/gguf/tensors": "unit/checkpoint/gguf/test_convert.py",
+    "checkpoint/hub_client": "integration/hub",
+    "checkpoint/open_model": "integration/pipeline/test_damaged_sources.py",
+    "checkpoint/recipe": "integration/pipeline/test_tampered_folders.py",
+    "checkpoint/tensor_names": "integration/families",
+    "checkpoint/tokenizer/files": "unit/checkpoint/tokenizer",
+    "checkpoint/tokenizer/process": "unit/checkpoint/tokenizer",
+    "cli/chat": "integration/cli/test_chat.py",
+    "cli/evaluate": "integration/cli/test_texts.py",
+    "cli/plans": "integration/cli/test_choices.py",
+    "cli/report": "integration/cli/test_estimate.py",
+    "cli/serve": "integration/cli/test_process.py",
+    "cli/terminal": "integration/cli/test_surroundings.py",
+    "compression/block_tuning": "unit/quantization/rounding/test_sign_round.py",
+    "evaluation/drift": "unit/evaluation/test_evaluate.py",
+    "evaluation/figures": "unit/evaluation/test_evaluate.py",
+    "evaluation/questions": "unit/evaluation/test_evaluate.py",
+    "export/studio_folder": "integration/test_export_refused.py",
+    "planning/layer_losses": "unit/planning/test_output_error.py",
+    "quantization/native/__init__": "unit/quantization/test_quantize.py",
+    "quantization/native/triton_survey": "unit/quantization/native/test_cuda_survey.py",
+    "quantization/rounding/gptq": "unit/quantization/rounding/test_methods.py",
+    "quantization/rounding/hqq": "unit/quantization/rounding/test_methods.py",
+    "quantization/rounding/integer": "unit/quantization/rounding/test_nearest.py",
+    "quantization/rounding/least_squares": "unit/quantization/rounding/test_methods.py",
+    "quantization/rounding/quantized_weight": "unit/quantization/rounding/test_rounding.py",
+    "runtime/decoder/carried_state": "families/test_readings.py",
+    "runtime/decoder/cpu": "integration/test_decoder.py",
+    "runtime/decoder/cuda_prompt": "unit/runtime/decoder/test_cuda.py",
+    "runtime/decoder/cuda_step": "unit/runtime/decoder/test_cuda.py",
+    "runtime/decoder/lengths": "families/test_readings.py",
+    "runtime/decoder/llama_like": "integration/test_decoder.py",
+    "runtime/decoder/open_decoder": "integration/test_decoder.py",
+    "runtime/decoder/prefix_cache": "unit/chat/test_conversation.py",
+    "runtime/decoder/shape": "unit/base/test_pointers.py",
+    "runtime/decoder/transformers_decoder": "families/test_readings.py",
+    "runtime/kernels/choice": "unit/runtime/kernels/test_kernels.py",
+    "runtime/kernels/compiled": "unit/runtime/native/test_products.py",
+    "runtime/kernels/int4": "unit/runtime/kernels/test_kernels.py",
+    "runtime/kernels/int8": "unit/runtime/kernels/test_kernels.py",
+    "runtime/kernels/layers": "unit/runtime/kernels/test_kernels.py",
+    "runtime/kernels/tiled": "unit/runtime/kernels/test_kernels.py",
+    "runtime/machine": "unit/chat/test_roofline.py",
+    "runtime/model": "integration/pipeline/test_architectures.py",
+    "runtime/native/nvrtc": "unit/runtime/decoder/test_cuda.py",
+    "runtime/native/tiles": "unit/runtime/native/test_products.py",
+    "session/events": "integration/session",
+    "session/session": "integration/pipeline",
+    "session/survey_job": "integration/session/test_survey.py",
+    "session/texts_job": "integration/page",
+    "ui/answers": "integration/page/test_kept.py",
+    "ui/chat_handlers": "integration/page",
+    "ui/drift_handlers": "integration/page",
+    "ui/handlers": "integration/page",
+    "ui/launch": "integration/cli/test_process.py",
+    "ui/map_text": "unit/ui/test_present.py",
+    "ui/roofline": "unit/chat/test_roofline.py",
+    "ui/updates": "integration/page/test_texts.py",
+}
+
+
+def modules() -> list[str]:
+    return sorted(str(file.relative_to(STUDIO).with_suffix("")) for file in STUDIO.rglob("*.py"))
+
+
+def body(module: str) -> list[ast.stmt]:
+    return ast.parse((STUDIO / f"{module}.py").read_text()).body
+
+
+def is_plain(module: str) -> bool:
+    """Return whether a module is nothing but words, imports and constants."""
+    return all(
+        isinstance(each, ast.Expr | ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign) for each in body(module)
+    )
+
+
+def candidates(module: str) -> list[Path]:
+    """Return where a module's own tests may lie; a package's beside it too."""
+    place = UNIT / module
+    if place.name == "__init__":
+        package = place.parent
+        return [package.with_name(f"test_{package.name}.py"), package / f"test_{package.name}.py"]
+    return [place.with_name(f"test_{place.name}.py")]
+
+
+def has_tests(module: str) -> bool:
+    return any(file.is_file() for file in candidates(module))
+
+
+def test_every_module_with_logic_has_tests_of_its_own() -> None:
+    lacking = [module for module in modules() if not has_tests(module) and not is_plain(module)]
+    assert [module for module in lacking if module not in WITHOUT_LOGIC | ELSEWHERE] == []
+
+
+@pytest.mark.parametrize("module", WITHOUT_LOGIC | ELSEWHERE)
+def test_the_lists_name_what_is_there_and_has_none(module: str) -> None:
+    assert module in modules()
+    assert not has_tests(module)
+
+
+@pytest.mark.parametrize("module", ELSEWHERE)
+def test_what_is_tested_elsewhere_is_tested_there(module: str) -> None:
+    place = ROOT / "tests" / ELSEWHERE[module]
+    files = [place] if place.suffix else sorted(place.rglob("test_*.py"))
+    assert any("\ndef test_" in file.read_text() or "\nclass Test" in file.read_text() for file in files)
