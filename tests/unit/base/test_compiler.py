@@ -28,8 +28,10 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no compi
 
 
 @pytest.fixture
-def unbuilt(empty_cache: Path) -> Iterator[Path]:
-    """A cache in which nothing is compiled yet."""
+def unbuilt(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache in which nothing is compiled yet; what will be takes a few seconds, for how fast it is proves nothing."""
+    monkeypatch.setenv("STUDIO_NATIVE_FLAGS", "-O0")
+    settings.cache_clear()
     library.cache_clear()
     yield empty_cache
     library.cache_clear()

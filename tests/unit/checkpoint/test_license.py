@@ -44,7 +44,7 @@ def test_without_a_card_nothing_is_known(tmp_path: Path) -> None:
         ({"license": []}, UNKNOWN),
         ({}, UNKNOWN),
     ],
-    ids=["list", "number", "empty-list"],
+    ids=["list", "number", "empty-list", "nothing"],
 )
 def test_what_the_hub_says(facts: dict[str, object], expected: License) -> None:
     assert License.of(facts) == expected
