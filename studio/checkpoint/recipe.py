@@ -58,6 +58,7 @@ class Choices(BaseModel):
     pins: tuple[str, ...] = ()
     method: str = "nearest"
     sensitivity: str = "nncf"
+    mix: str = "none"
     calibration: str = ""
     """The text that a calibrated method read: its name, how many tokens, a digest of them."""
 

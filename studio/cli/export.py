@@ -1,14 +1,21 @@
-"""``export``: a compressed folder in the form that another program loads."""
+"""``export``: a compressed folder, or a model compressed for it, in the form that another program loads."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from studio.base.errors import SchemeError
 from studio.base.text import catalogue
 from studio.base.typed_paths import typed_path
-from studio.cli.options import AsJson, app
-from studio.cli.terminal import language, say, terminal
+from studio.cli.options import AsJson, Calibrate, Chosen, app, with_choice
+from studio.cli.terminal import Terminal, language, say, terminal
+from studio.planning.choice import Choice
+
+if TYPE_CHECKING:
+    from studio.export.target import Target
 
 
 def _targets() -> str:
@@ -18,24 +25,59 @@ def _targets() -> str:
 
 
 @app.command(help=say("help_export"))
+@with_choice()
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help=say("help_export_folder"), show_default=False)],
+    source: Annotated[str, typer.Argument(metavar="DIR_OR_MODEL", help=say("help_export_source"), show_default=False)],
     to: Annotated[
-        str, typer.Option("--to", metavar="TARGET", help=say("help_to", targets=_targets()), show_default=False)
+        str, typer.Option("--to", metavar="TARGET[:MIX]", help=say("help_to", targets=_targets()), show_default=False)
     ],
     out: Annotated[Path, typer.Option("--out", metavar="PATH", help=say("help_export_out"), show_default=False)],
+    chosen: Chosen,
+    calibrate: Calibrate = "builtin",
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
+        here.starting()
         from studio.base.units import format_bytes
-        from studio.checkpoint.recipe import check_files, read_recipe
         from studio.export import targets
 
-        target = targets.target_named(to)
-        source, place = typed_path(folder), typed_path(out).resolve()
-        check_files(read_recipe(source), source)
-        here.follow(targets.export(target, source, place))
+        name, _, mix = to.partition(":")
+        target = targets.target_named(name)
+        place = typed_path(out).resolve()
+        with _compressed(here, source, chosen | ({"mix": mix} if mix else {}), calibrate, place, target) as folder:
+            here.follow(targets.export(target, folder, place))
         files = [place] if place.is_file() else sorted(place.iterdir())
         nbytes = sum(file.stat().st_size for file in files)
         facts = {"target": target.name, "path": str(place), "bytes": nbytes}
         here.answer(facts, say("exported", size=format_bytes(nbytes), path=place))
+
+
+@contextmanager
+def _compressed(
+    here: Terminal, source: str, chosen: Chosen, calibrate: str, place: Path, target: "Target"
+) -> Iterator[Path]:
+    """Lend a compressed folder: the one that is named, or one made of the model that is named, gone afterwards.
+
+    A folder is taken as it is: what it was compressed to is not chosen a second time. Raises SchemeError for that.
+    """
+    from studio.checkpoint.recipe import check_files, is_compressed, read_recipe
+
+    folder = typed_path(source)
+    if is_compressed(folder):
+        if chosen:
+            raise SchemeError("export_chosen", folder=source[:80])
+        check_files(read_recipe(folder), folder)
+        yield folder
+        return
+    from studio.base.errors import ResourceError
+    from studio.cli.plans import compressed
+    from studio.export.target_folder import workspace_for
+
+    if place.exists():  # before a model is fetched for nothing
+        raise ResourceError("already_there", path=place)
+    usual: Chosen = {"method": "best"} | ({} if "mode" in chosen else dict(target.usual))
+    choice = Choice.of(**usual | chosen)
+    with workspace_for(place.with_name(f"{place.name}.compressed")) as workspace:
+        session, _, _ = compressed(here, source, choice, calibrate, workspace, keep_groups="group_size" in chosen)
+        assert session.copy.folder is not None
+        yield session.copy.folder

@@ -13,6 +13,7 @@ from studio.planning.choice import Choice
 
 if TYPE_CHECKING:
     from studio.checkpoint.checkpoint import Checkpoint
+    from studio.compression.compress import Compressed
     from studio.session.session import Session
 
 
@@ -68,33 +69,42 @@ def compress(
 ) -> None:
     with terminal(as_json) as here:
         here.starting()
-        from studio.calibration.dataset import is_dataset
-        from studio.calibration.texts import BUILTIN, GENERATED
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
         from studio.export.target_folder import move_in, workspace_for
-        from studio.session.session import Session
 
-        choice = Choice.of(**chosen)
-        is_calibrated = choice.method.needs_inputs and choice.mode.bits < 8
-        here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
         target = typed_path(out).resolve()
         with workspace_for(target) as workspace:
-            session = Session(paths=True, choice=choice, workspace=workspace)
-            if calibrate != BUILTIN:  # before a model is fetched for nothing
-                is_named = calibrate == GENERATED.name or is_dataset(calibrate)
-                session.texts.calibrate_on(calibrate if is_named else typed_path(calibrate))
-            checkpoint = _open(here, session, model, "group_size" in chosen)
-            done = here.follow(session.compress())
+            keep_groups = "group_size" in chosen
+            session, checkpoint, done = compressed(here, model, Choice.of(**chosen), calibrate, workspace, keep_groups)
             assert session.copy.folder is not None
             move_in(session.copy.folder, target)
         facts = model_facts(checkpoint) | plan_facts(done.plan, done.relative_error)
         rows = plan_rows(done.plan) + result_rows(done.relative_error, done.seconds, target)
-        if done.unreached:
-            here.note(say("unreached", layers=", ".join(done.unreached)))
-        if done.stacks:
-            here.note(text("method.stacks", language(), count=len(done.stacks)))
         more = {"seconds": done.seconds, "path": str(target), "unreached": done.unreached, "stacks": done.stacks}
         here.answer(facts | more, heading(checkpoint), rows)
+
+
+def compressed(
+    here: Terminal, model: str, choice: Choice, calibrate: str, workspace: Path, keep_groups: bool
+) -> "tuple[Session, Checkpoint, Compressed]":
+    """Return a session in which a model is compressed, the model, and what was done."""
+    from studio.calibration.dataset import is_dataset
+    from studio.calibration.texts import BUILTIN, GENERATED
+    from studio.session.session import Session
+
+    is_calibrated = choice.method.needs_inputs and choice.mode.bits < 8
+    here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
+    session = Session(paths=True, choice=choice, workspace=workspace)
+    if calibrate != BUILTIN:  # before a model is fetched for nothing
+        is_named = calibrate == GENERATED.name or is_dataset(calibrate)
+        session.texts.calibrate_on(calibrate if is_named else typed_path(calibrate))
+    checkpoint = _open(here, session, model, keep_groups)
+    done = here.follow(session.compress())
+    if done.unreached:
+        here.note(say("unreached", layers=", ".join(done.unreached)))
+    if done.stacks:
+        here.note(text("method.stacks", language(), count=len(done.stacks)))
+    return session, checkpoint, done
 
 
 def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":

@@ -146,7 +146,7 @@ def plan_rows(plan: Plan) -> Rows:
     total = sum(share.weights for share in shares)
     return [
         (say("original"), format_bytes(plan.original_bytes)),
-        (plan.choice.mode.value, size),
+        (plan.choice.title, size),
         *(
             (f"  {share.scheme}", say("share", percent=f"{100 * share.weights / total:.1f}", layers=share.layers))
             for share in shares

@@ -1,7 +1,7 @@
 """What an export target is: a form that a compressed model can take for another program. Knows none of them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from studio.base.errors import UserError
@@ -30,6 +30,9 @@ class Target:
 
     Whole or not at all is not its care: the path is a hidden one, removed when anything is raised.
     """
+
+    usual: Mapping[str, str] = field(default_factory=dict)
+    """Words of a choice that a model is compressed by for this target, where nobody says otherwise."""
 
     @property
     def keys(self) -> set[str]:

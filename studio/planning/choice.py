@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from studio.base.errors import SchemeError
+from studio.planning.mixes import MIXES, NONE
 from studio.planning.option import Option
 from studio.quantization.methods import Method, parse_method
 from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme, backup_modes, parse_backup, parse_mode
@@ -138,6 +139,8 @@ class Choice:
         Option(parse_method, str, among=("best", *Method), applies=lambda choice: choice.mode.bits < 8),
     ] = Method.NEAREST
     """How linear weights of less than 8 bits are rounded; all others are rounded to nearest."""
+    mix: Annotated[str, Option(str.lower, str, among=(NONE, *MIXES))] = NONE
+    """One of llama.cpp's mixes, which decides what each weight takes in place of mode and ratio; pins come first."""
 
     def __post_init__(self) -> None:
         if not MIN_RATIO <= self.ratio <= 1:  # false for NaN too
@@ -154,6 +157,8 @@ class Choice:
         if self.sensitivity not in SENSITIVITIES:
             given, valid = str(self.sensitivity)[:40], ", ".join(SENSITIVITIES)
             raise SchemeError("unknown_sensitivity", sensitivity=given, sensitivities=valid)
+        if self.mix not in (NONE, *MIXES):
+            raise SchemeError("unknown_mix", mix=str(self.mix)[:40], mixes=", ".join((NONE, *MIXES)))
         if len(self.pins) > MAX_PINS:
             raise SchemeError("too_many_pins", limit=MAX_PINS)
         if not self.is_mixed:
@@ -194,6 +199,11 @@ class Choice:
         given = ((each, getattr(self, name)) for name, each in OPTIONS.items() if each.is_repeated is repeated)
         return [argument for each, value in given for argument in each.arguments(self, value)]
 
+    @property
+    def title(self) -> str:
+        """What it is called: by its mix, in llama.cpp's spelling, else by its mode."""
+        return self.mode.value if self.mix == NONE else self.mix.upper()
+
     @cached_property
     def primary(self) -> Scheme:
         return Scheme.of(self.mode, self.group_size)
@@ -208,7 +218,8 @@ class Choice:
     @property
     def is_mixed(self) -> bool:
         """Whether sensitivities decide which layer gets what."""
-        return self.mode.is_mixable and self.ratio < 1 and self.primary != self.secondary
+        is_shared = self.ratio < 1 and self.primary != self.secondary
+        return self.mode.is_mixable and is_shared and self.mix == NONE
 
 
 def _options() -> dict[str, Option]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from studio.base.errors import SchemeError
 from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.planning.choice import Choice
+from studio.planning.mixes import MIXES, NONE, fitting
 from studio.quantization.scheme import Mode, Scheme, fitting_group_sizes
 
 MIN_ADJUSTED_GROUP = 32
@@ -163,6 +164,10 @@ def make_plan(
     Raises SchemeError when the group size fits no or not every layer, unless the choice says what to do then.
     """
     pinned = _pinned(layers, choice)
+    if choice.mix != NONE:
+        mixed = MIXES[choice.mix].schemes(layers) | pinned
+        taken = tuple([Assignment(layer, mixed.get(layer.name)) for layer in layers])
+        return Plan(choice, taken, True, frozenset(pinned))
     # An 8-bit integer mode takes every weight; NNCF asks nothing of their widths.
     follows = choice.all_layers and choice.mode.is_mixable
     defining = [layer for layer in ratio_defining(layers, follows) if layer.name not in pinned]
@@ -254,9 +259,7 @@ def _backup(width: int, choice: Choice) -> Scheme | None:
 
 def _in_other_blocks(scheme: Scheme, width: int) -> Scheme | None:
     """Return what llama.cpp takes for rows that are no whole number of this scheme's blocks, None where it has none."""
-    misfit = scheme.mode.stored_as.misfit
-    other = Scheme.of(Mode(misfit), scheme.group_size) if misfit else None
-    return other if other is not None and other.fits(width) else None
+    return fitting(scheme.mode.stored_as.misfit, width)
 
 
 def _within_ratio(ranked: Sequence[Layer], ratio: float) -> set[str]:

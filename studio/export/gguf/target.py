@@ -145,4 +145,4 @@ def _file_type(plan: Plan) -> int:
     return FILE_TYPES[max(weights, key=weights.__getitem__)] if weights else 1
 
 
-TARGET = Target("gguf", suffix=".gguf", refusal=refusal, size=size, write=write)
+TARGET = Target("gguf", suffix=".gguf", refusal=refusal, size=size, write=write, usual={"mix": "q4_k_m"})
