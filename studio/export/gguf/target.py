@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from studio.base.errors import ModelError, ResourceError, SchemeError, UserError
+from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import load_config
 from studio.checkpoint.file_names import CONFIG
@@ -92,7 +93,7 @@ def write(model: CompressedModel, out: Path) -> Writing:
 
     try:
         for done in write_tensors(writer, slots, pieces()):
-            yield done, total
+            yield Progress.of_bytes("export", done, total)
     finally:
         writer.close()
     return out
