@@ -188,14 +188,17 @@ class _Fit:
         one, v1, x1 = self.e.sum(2, keepdim=True), ev.sum(2, keepdim=True), self.ew.sum(2, keepdim=True)
         det = one * vv - v1 * v1
         s, o = (one * xv - x1 * v1) / det, (vv * x1 - v1 * xv) / det
-        is_sound = (det > 1e-6 * one * vv) & (s >= TINY)
+        flat = x1 / one  # an offset alone: what weights that are all one number have
+        is_sound, is_flat = (det > 1e-6 * one * vv) & (s >= TINY), one > 0
         if self.form.min_range is not None:
-            is_sound &= o <= 0
-        both = torch.where(is_sound, self.eww - s * xv - o * x1, torch.inf)
+            is_sound, is_flat = is_sound & (o <= 0), is_flat & (flat <= 0)
+        flat_left = torch.where(is_flat, self.eww - flat * x1, torch.inf)
+        is_flat = ~is_sound & (flat_left < left)
+        both = torch.where(is_sound, self.eww - s * xv - o * x1, left)
         return (
-            torch.where(is_sound, s, alone),
-            torch.where(is_sound, o, torch.zeros_like(o)),
-            torch.where(is_sound, both, left),
+            torch.where(is_flat, 0.0, torch.where(is_sound, s, alone)),
+            torch.where(is_flat, flat, torch.where(is_sound, o, 0.0)),
+            torch.where(is_flat, flat_left, both),
         )
 
     # two levels
