@@ -189,7 +189,9 @@ def _followed(model: GgufModel, config: Any) -> dict[str, Any]:
 def _unsaid(model: GgufModel, config: Any) -> dict[str, Any]:
     """Return what llama.cpp knows without being told, in the config's words."""
     found: dict[str, Any] = {
-        name: True for name, tensor in BIASES.items() if getattr(config, name, None) is False and tensor in model.tensors
+        name: True
+        for name, tensor in BIASES.items()
+        if getattr(config, name, None) is False and tensor in model.tensors
     }
     if model.architecture in BY_WHOLE_WIDTH and getattr(config, "query_pre_attn_scalar", None) is not None:
         is_largest = config.num_hidden_layers == BY_WHOLE_WIDTH[model.architecture]

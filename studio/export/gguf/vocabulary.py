@@ -30,7 +30,7 @@ SPLITS = {
     (LLAMA3_SPLIT,): "llama-bpe",
     (QWEN2_SPLIT,): "qwen2",
 }
-"""How words are split -> llama.cpp's name for it; ``bytes`` is GPT-2's pattern, which the byte-level step has itself."""
+"""How words are split -> llama.cpp's name for it; ``bytes`` is the pattern that the byte-level step has itself."""
 SPACE = "\u2581"
 """SentencePiece's sign for one."""
 PREPENDED = {"type": "Prepend", "prepend": SPACE}

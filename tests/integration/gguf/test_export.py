@@ -190,9 +190,7 @@ def test_the_file_is_read_by_name_and_says_nothing_of_where_it_was_made(made: Ca
     assert str(folder.parent).encode() not in file.read_bytes()
 
 
-def test_the_choice_of_the_default_method_makes_the_same_file_again(
-    made: Callable[..., Made], tmp_path: Path
-) -> None:
+def test_the_choice_of_the_default_method_makes_the_same_file_again(made: Callable[..., Made], tmp_path: Path) -> None:
     _, folder, file = made("llama")
     again = finish(export(TARGETS["gguf"], folder, tmp_path / "again.gguf"))
     assert again.read_bytes() == file.read_bytes()

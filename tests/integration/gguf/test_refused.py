@@ -1,4 +1,4 @@
-"""What strangers write into a model's files changes nothing of a GGUF file but its words, or is refused in a sentence."""
+"""What strangers write into a model changes nothing of a GGUF file but its words, or is refused in a sentence."""
 
 import json
 import shutil
@@ -20,11 +20,11 @@ from studio.export.targets import TARGETS, export
 from studio.planning.choice import Choice
 from studio.quantization.scheme import Mode
 from tests import family_models
-from tests.families import tiny
-from tests.integration.gguf.models import CASES, SHAPE, edited, packed, save
-from tests.full_disk import largest_file
-from tests.steps import finish
 from tests.conftest import save_tiny_model, tiny_tokenizer
+from tests.families import tiny
+from tests.full_disk import largest_file
+from tests.integration.gguf.models import SHAPE, edited, packed, save
+from tests.steps import finish
 
 TARGET = TARGETS["gguf"]
 

@@ -71,9 +71,7 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_folder_opened_again_has_the_plan_that_made_it(
-    architecture: str, session_of: Callable[..., Session]
-) -> None:
+def test_a_folder_opened_again_has_the_plan_that_made_it(architecture: str, session_of: Callable[..., Session]) -> None:
     session = session_of(architecture)
     assert session.copy.folder is not None
     assert session.copy.compressed is not None

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from studio.quantization.ggml.blocks import BlockFormat
 from studio.quantization.ggml.fit import encode, fit, nearest
-
 from studio.quantization.methods import Method
 from studio.quantization.packing import pack
 from studio.quantization.rounding import Statistics, round_to_nearest
