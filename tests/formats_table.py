@@ -25,10 +25,11 @@ def row(mode: Mode) -> str:
     form = mode.stored_as
     sizes = ", ".join("a channel" if size == WHOLE_CHANNEL else str(size) for size in form.group_sizes)
     shared = "" if form.tensor_params is None else f"{form.tensor_params[2]} {form.tensor_params[1]}"
+    scales = form.scale_dtype if form.block is None else f"in blocks of {form.block[0]}"
     zeros = f"{form.zero_point_bits} bits" if form.has_zero_point else ""
     weight = Scheme.of(mode, 64).nbytes(SHAPE) * 8 / (SHAPE[0] * SHAPE[1])
     words = text(f"plan.mode_{mode}").removeprefix(f"{mode}, ").removesuffix(" (slow)")
-    cells = (f"`{mode}`", words, form.bits, sizes, form.scale_dtype, zeros, shared, f"{weight:.3f}", f"`{form.backup}`")
+    cells = (f"`{mode}`", words, form.bits, sizes, scales, zeros, shared, f"{weight:.3f}", f"`{form.backup}`")
     return f"| {' | '.join(map(str, cells))} |"
 
 

@@ -15,12 +15,21 @@ from studio.checkpoint.headers import read_header
 from studio.checkpoint.layers import Kind, Layer
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
-from studio.quantization.scheme import Mode
+from studio.quantization.scheme import Mode, Scheme
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
     """Return weights of bf16 that are as large as those of models."""
     return (0.05 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))).bfloat16()
+
+
+def widened(weight: Tensor, scheme: Scheme) -> Tensor:
+    """Return a weight [N, K] as wide as whole blocks of a scheme are: its columns again, or itself where it fits."""
+    if scheme.mode.stored_as.block is None or scheme.fits(weight.shape[1]):
+        return weight
+    block, _ = scheme.mode.stored_as.block
+    width = -(-weight.shape[1] // block) * block
+    return weight.repeat(1, -(-width // weight.shape[1]))[:, :width].contiguous()
 
 
 def a_few_weights() -> dict[str, Tensor]:

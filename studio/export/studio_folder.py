@@ -41,7 +41,8 @@ def write_folder(checkpoint: Checkpoint, compressed: Compressed, folder: Path, c
             if file.is_file() and is_wanted(file.name) and file.name != INDEX:
                 shutil.copyfile(file, partial / file.name)
         config = exported_config(read_json(checkpoint.path / CONFIG))
-        (partial / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False), encoding="utf-8")
+        words = json.dumps(config, indent=2, ensure_ascii=False)
+        (partial / CONFIG).write_bytes(words.encode("utf-8", "backslashreplace"))  # half a character as JSON escapes it
         shutil.move(compressed.file, partial / PACKED)
         recipe = _recipe(checkpoint, compressed, partial, calibration)
         (partial / RECIPE).write_text(recipe.model_dump_json(indent=1), encoding="utf-8")

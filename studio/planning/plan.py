@@ -105,6 +105,11 @@ class Plan:
             if scheme is None:
                 sums[place] += 2 * math.prod(shape) * count
                 continue
+            if scheme.mode.is_in_blocks:  # codes and scales in one array
+                codes = math.prod(shape) * scheme.mode.bits // 8
+                sums[place] += codes * count
+                sums["scales"] += (scheme.nbytes((math.prod(shape[:-1]), shape[-1])) - codes) * count
+                continue
             for part in scheme.parts((math.prod(shape[:-1]), shape[-1])):
                 held = place if part.name == "codes" else _PART_PLACES.get(part.name, "scales")
                 sums[held] += part.nbytes * count

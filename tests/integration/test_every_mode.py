@@ -38,8 +38,10 @@ def tiny_moe(folder: Path) -> None:
 
 
 MODELS: dict[str, Callable[[Path], None]] = {
-    "llama": lambda folder: save_tiny_model("llama", folder, initializer_range=0.1),
-    "gpt2": lambda folder: save_tiny_model("gpt2", folder, initializer_range=0.1),
+    "llama": lambda folder: save_tiny_model(
+        "llama", folder, hidden_size=256, intermediate_size=512, initializer_range=0.05
+    ),
+    "gpt2": lambda folder: save_tiny_model("gpt2", folder, n_embd=256, initializer_range=0.05),
     "mixtral": tiny_moe,
 }
 
@@ -114,8 +116,12 @@ def test_every_mode_computes_what_its_numbers_stand_for(
             parameter.data.copy_(rows.mT if weight.transposed else rows)
     found = logits(load_compressed(folder))
     assert families.distance(found, logits(model)) < families.BOUND
-    assert families.distance(found, original) > (0.1 if mode.bits < 4 else 0)
-    assert str(Scheme.of(mode, 32)) in {weight.scheme for weight in recipe.weights}
+    schemes = {weight.scheme for weight in recipe.weights}
+    taken = Scheme.of(mode, 32)
+    if name == "mixtral" and not taken.fits(32):  # its rows are shorter than such a block
+        taken = Scheme.of(Mode(mode.stored_as.misfit), 32)
+    assert str(taken) in schemes
+    assert families.distance(found, original) > (0.1 if taken.mode.bits < 4 else 0)
     assert recipe.compressed_bytes == session.plan.compressed_bytes
 
 

@@ -52,6 +52,10 @@ MANY_ROTATIONS = "full_attention"
 """Whose rotation is stretched where kinds of layers have their own."""
 OWN_HEADS = frozenset({"gemma4_text", "t5", "umt5"})
 """Models whose heads' width and rotation the metadata say in words of their own, which transformers reads itself."""
+BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
+"""Settings that a file says by having a tensor."""
+BY_WHOLE_WIDTH = {"gemma2": 46, "gemma3": 62}
+"""Architectures whose largest model, known by its layers, divides scores by the root of another number."""
 END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
 """What ends a turn where the file does not say so: as in llama.cpp, the token of this name."""
@@ -73,7 +77,7 @@ def config_of(model: GgufModel, factors: Mapping[str, Factors]) -> tuple[Any, Ro
         raise CheckpointError("gguf_architecture", file=model.file.name, architecture=model.architecture) from error
     except UserError as error:
         raise of_file(error, model.file) from error
-    changed = _followed(model, config)
+    changed = _followed(model, config) | _unsaid(model, config)
     if changed:
         config = type(config).from_dict({**config.to_dict(), **changed})
     return _rotating(model, config, dict(factors))
@@ -180,6 +184,20 @@ def _followed(model: GgufModel, config: Any) -> dict[str, Any]:
                 architecture=model.architecture,
             )  # fmt: skip
     return changed
+
+
+def _unsaid(model: GgufModel, config: Any) -> dict[str, Any]:
+    """Return what llama.cpp knows without being told, in the config's words."""
+    found: dict[str, Any] = {
+        name: True
+        for name, tensor in BIASES.items()
+        if getattr(config, name, None) is False and tensor in model.tensors
+    }
+    if model.architecture in BY_WHOLE_WIDTH and getattr(config, "query_pre_attn_scalar", None) is not None:
+        is_largest = config.num_hidden_layers == BY_WHOLE_WIDTH[model.architecture]
+        head = model.number("attention.key_length") or config.head_dim
+        found["query_pre_attn_scalar"] = config.hidden_size // config.num_attention_heads if is_largest else int(head)
+    return found
 
 
 def _rotating(model: GgufModel, config: Any, factors: dict[str, Factors]) -> tuple[Any, Rope | None]:

@@ -25,7 +25,7 @@ from studio.checkpoint.gguf.model import GgufModel, parts_beside, read_gguf_mode
 
 NOTE = "source.json"
 """Beside the prepared files: what they were made from."""
-VERSION = 2
+VERSION = 3
 """Of what is prepared; a folder of another is made anew. The first could hold random numbers for missing tensors."""
 SMALL_FILES = 64 << 20
 """Bytes that config, tokenizer and the like may take."""

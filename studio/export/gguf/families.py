@@ -141,8 +141,16 @@ def _llama(config: Any) -> str | None:
     return "hidden_act" if config.hidden_act != "silu" else None
 
 
+def _is_scaled_as_known(config: Any, largest: int) -> bool:
+    """Return whether scores are divided as llama.cpp does, which knows the family's largest model by its layers."""
+    usual = head_dim(config)
+    if config.num_hidden_layers == largest:
+        usual = config.hidden_size // config.num_attention_heads
+    return bool(config.query_pre_attn_scalar == usual)
+
+
 def _gemma2(config: Any) -> str | None:
-    if config.query_pre_attn_scalar != head_dim(config):  # llama.cpp knows one that differs, by its 46 layers
+    if not _is_scaled_as_known(config, 46):
         return "query_pre_attn_scalar"
     kinds = ["sliding_attention" if i % 2 == 0 else "full_attention" for i in range(config.num_hidden_layers)]
     return "layer_types" if list(config.layer_types) != kinds else None
@@ -152,7 +160,7 @@ def _gemma3(config: Any) -> str | None:
     kinds = ["full_attention" if i % 6 == 5 else "sliding_attention" for i in range(config.num_hidden_layers)]
     if list(config.layer_types) != kinds:
         return "layer_types"
-    if config.query_pre_attn_scalar != head_dim(config):
+    if not _is_scaled_as_known(config, 62):
         return "query_pre_attn_scalar"
     if config.attn_logit_softcapping:
         return "attn_logit_softcapping"

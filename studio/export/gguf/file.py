@@ -47,7 +47,7 @@ def write_tensors(
         writer.write_padding(out, out.tell())
         written = 0
         for part in parts:
-            part.contiguous().numpy().tofile(out)
+            out.write(part.contiguous().numpy().data)  # ``tofile`` would not say that a disk is full
             written += part.numel()
             done += part.numel()
             yield done

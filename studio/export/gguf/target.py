@@ -3,6 +3,7 @@
 Nothing is rounded here: a weight's blocks are copied, rows of q and k moved where ggml wants them. Knows no mixes.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,13 @@ import gguf
 import torch
 from torch import Tensor
 
-from studio.base.errors import ModelError, ResourceError, SchemeError, UserError
+from studio.base.errors import ModelError, ResourceError, SchemeError, UserError, printable
 from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import load_config
 from studio.checkpoint.file_names import CONFIG
 from studio.checkpoint.layers import Kind
+from studio.checkpoint.license import License
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.gguf.families import family_of, rope_tensors, write_numbers
 from studio.export.gguf.file import Slot, new_writer, tensor_bytes, write_tensors
@@ -30,6 +32,9 @@ from studio.quantization.scheme import Mode
 
 QUANTIZATION_VERSION = 2
 """Of ggml's layouts, since 2023."""
+HUB_ID = re.compile(r"(?P<owner>[A-Za-z0-9][\w.-]{0,95})/(?P<name>[A-Za-z0-9][\w.-]{0,95})", re.ASCII)
+MAX_NAME = 200
+"""Characters of the model's name."""
 HEADROOM = 16 << 20
 """Bytes that a header may take: a vocabulary and its merges."""
 
@@ -116,17 +121,19 @@ def _describe(writer: gguf.GGUFWriter, model: CompressedModel) -> None:
     """Say what the file is and where it comes from."""
     recipe = model.recipe
     writer.add_type("model")
-    writer.add_name(recipe.source.title)
+    writer.add_name(printable(recipe.source.title[:MAX_NAME]) or "model")
     writer.add_quantized_by("Quantization Studio")
     writer.add_quantization_version(QUANTIZATION_VERSION)
     writer.add_file_type(_file_type(model.plan))
-    if recipe.source.license.id:
-        writer.add_license(recipe.source.license.name or recipe.source.license.id)
-    if recipe.source.base_model:
+    license_ = License.of({"license": recipe.source.license.id, "license_name": recipe.source.license.name})
+    if license_.id:
+        writer.add_license(license_.name or license_.id)
+    original = HUB_ID.fullmatch(recipe.source.base_model)  # a stranger's folder can say anything
+    if original:
         writer.add_base_model_count(1)
-        writer.add_base_model_name(0, recipe.source.base_model.rpartition("/")[2])
-        writer.add_base_model_organization(0, recipe.source.base_model.partition("/")[0])
-        writer.add_base_model_repo_url(0, f"https://huggingface.co/{recipe.source.base_model}")
+        writer.add_base_model_name(0, original["name"])
+        writer.add_base_model_organization(0, original["owner"])
+        writer.add_base_model_repo_url(0, f"https://huggingface.co/{original[0]}")
 
 
 FILE_TYPES = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import gguf
 
-from studio.base.errors import ModelError
+from studio.base.errors import CheckpointError, ModelError
 from studio.checkpoint.json_file import read_json
 from studio.checkpoint.stop_tokens import stop_ids
 
@@ -24,13 +24,20 @@ _OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3_SPLIT = _WORDS + r"\p{N}{1,3}" + _OTHERS
 QWEN2_SPLIT = _WORDS + r"\p{N}" + _OTHERS
 SPLITS = {
-    (): "gpt-2",
-    ("digits",): "smollm",
+    ("bytes",): "gpt-2",
+    ("digits", "bytes"): "smollm",
     (GPT2_SPLIT,): "gpt-2",
     (LLAMA3_SPLIT,): "llama-bpe",
     (QWEN2_SPLIT,): "qwen2",
 }
-"""How words are split -> llama.cpp's name for it."""
+"""How words are split -> llama.cpp's name for it; ``bytes`` is the pattern that the byte-level step has itself."""
+SPACE = "\u2581"
+"""SentencePiece's sign for one."""
+PREPENDED = {"type": "Prepend", "prepend": SPACE}
+MAX_VALUES = 6_000_000
+"""Of a tokenizer's file: vocabularies of 262,144 tokens have half a million merges, of which each counts for three."""
+DAMAGE = (AttributeError, IndexError, KeyError, TypeError, UnicodeError, ValueError)
+"""What reading anything but a tokenizer's file ends in."""
 
 
 @dataclass(frozen=True)
@@ -78,44 +85,73 @@ def read_vocabulary(folder: Path, config: Any) -> Vocabulary:
 
     Raises ModelError for a tokenizer that llama.cpp has not, CheckpointError for files that are damaged.
     """
-    file = read_json(folder / TOKENIZER)
+    file = read_json(folder / TOKENIZER, MAX_VALUES)
     settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    try:
+        return _vocabulary(file, settings, folder, config)
+    except DAMAGE as error:
+        raise CheckpointError("damaged_file", file=TOKENIZER) from error
+
+
+def _vocabulary(file: Mapping[str, Any], settings: Mapping[str, Any], folder: Path, config: Any) -> Vocabulary:
     size = int(config.vocab_size)
-    model = file.get("model") or {}
+    model = file["model"]
     if model.get("type", "BPE") != "BPE":
         raise ModelError("to_gguf_tokenizer", kind=str(model.get("type"))[:40])
-    vocab: dict[str, int] = model["vocab"]
     is_sentencepiece = bool(model.get("byte_fallback"))
-    tokens, types = _tokens(file, vocab, size, is_sentencepiece)
-    merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model.get("merges", [])]
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        raise ModelError("to_gguf_pre_tokenizer", found="affixes of words")
+    if is_sentencepiece:
+        _check_sentencepiece(file)
+    tokens, types = _tokens(file, size, is_sentencepiece)
+    pairs = [_pair(each) for each in model["merges"]]
+    template = _template(folder, settings)
+    for words in (*tokens, template or ""):
+        words.encode()  # half a character is none: it cannot be written
     by_name = {token: index for index, token in enumerate(tokens)}
     return Vocabulary(
         model="llama" if is_sentencepiece else "gpt2",
         pre="default" if is_sentencepiece else _pre(file),
         tokens=tokens,
         types=types,
-        merges=merges,
-        scores=_scores(tokens, types, model.get("merges", [])) if is_sentencepiece else None,
+        merges=[" ".join(pair) for pair in pairs],
+        scores=_scores(tokens, types, pairs) if is_sentencepiece else None,
         ids=_special(settings, config, folder, by_name),
         adds_bos=_adds(file, settings, "bos"),
         adds_eos=bool(settings.get("add_eos_token", False)),
         adds_space=is_sentencepiece and _adds_space(file, settings),
-        template=_template(folder, settings),
+        template=template,
     )
 
 
-def _tokens(
-    file: Mapping[str, Any], vocab: Mapping[str, int], size: int, has_bytes: bool
-) -> tuple[list[str], list[int]]:
+def _pair(merge: Any) -> tuple[str, str]:
+    first, second = merge if isinstance(merge, list) else merge.split(" ")
+    return first, second
+
+
+def _tokens(file: Mapping[str, Any], size: int, has_bytes: bool) -> tuple[list[str], list[int]]:
+    """Return every token and its type. Raises ValueError for a text that stands for two: llama.cpp would end there."""
     kind = gguf.TokenType
-    added = {each["id"]: each for each in file.get("added_tokens") or [] if type(each.get("id")) is int}
+    vocab: dict[str, int] = file["model"]["vocab"]
+    added = {each["id"]: each for each in file.get("added_tokens") or []}
     known = {index: token for token, index in vocab.items()} | {i: each["content"] for i, each in added.items()}
+    if not all(type(index) is int and index >= 0 for index in (*vocab.values(), *added)):
+        raise ValueError("a token's number is none")
+    over = [index for index in known if index >= size]
+    if over:
+        raise ModelError("to_gguf_tokens", count=len(known), size=size)
+    there = set(known.values())
+    if len(there) != len(known):
+        raise ValueError("a text stands for two tokens")
     unknown = (file.get("model") or {}).get("unk_token")
     tokens, types = [], []
     for index in range(size):
         token = known.get(index)
         if token is None:  # an embedding may have more rows than there are tokens
-            tokens.append(f"[PAD{index}]")
+            name = f"[PAD{index}]"
+            while name in there:
+                name += "_"
+            tokens.append(name)
             types.append(int(kind.UNUSED))
             continue
         each = added.get(index)
@@ -127,21 +163,18 @@ def _tokens(
             what = kind.CONTROL if each.get("special") else kind.USER_DEFINED
         else:
             what = kind.NORMAL
-        if each is not None and not each.get("special") and has_bytes:
-            token = token.replace("\u2581", " ")
+        if each is not None and not each.get("special") and has_bytes and token.replace(SPACE, " ") not in there:
+            token = token.replace(SPACE, " ")
         tokens.append(token)
         types.append(int(what))
-    over = [index for index in known if index >= size]
-    if over:
-        raise ModelError("to_gguf_tokens", count=len(known), size=size)
     return tokens, types
 
 
-def _scores(tokens: list[str], types: list[int], merges: list[Any]) -> list[float]:
+def _scores(tokens: list[str], types: list[int], merges: list[tuple[str, str]]) -> list[float]:
     """Return a score for each token, from which llama.cpp finds the merges in their order again."""
     ranks: dict[str, int] = {}
     for rank, pair in enumerate(merges):
-        ranks.setdefault("".join(pair if isinstance(pair, list) else pair.split(" ", 1)), rank)
+        ranks.setdefault("".join(pair), rank)
     last = float(len(merges))
     unranked = (gguf.TokenType.CONTROL, gguf.TokenType.BYTE, gguf.TokenType.UNKNOWN)
     pairs = zip(tokens, types, strict=True)
@@ -151,25 +184,58 @@ def _scores(tokens: list[str], types: list[int], merges: list[Any]) -> list[floa
 def _pre(file: Mapping[str, Any]) -> str:
     """Return llama.cpp's name of how a byte-level tokenizer splits words."""
     if file.get("normalizer") not in (None, {"type": "NFC"}):
-        raise ModelError("to_gguf_pre_tokenizer", found=str((file["normalizer"] or {}).get("type"))[:60])
-    steps = file.get("pre_tokenizer") or {}
-    parts = steps.get("pretokenizers", [steps])
+        raise ModelError("to_gguf_pre_tokenizer", found=str(file["normalizer"].get("type"))[:60])
+    parts = _steps(file, "pre_tokenizer", "pretokenizers")
     ways: list[str] = []
     for part in parts:
         kind = part.get("type")
         if kind == "ByteLevel":
-            if part.get("add_prefix_space"):
+            if part.get("add_prefix_space", True):
                 raise ModelError("to_gguf_pre_tokenizer", found="add_prefix_space")
+            if part.get("use_regex", True):
+                ways.append("bytes")
         elif kind == "Digits" and part.get("individual_digits"):
             ways.append("digits")
-        elif kind == "Split" and isinstance((part.get("pattern") or {}).get("Regex"), str):
+        elif kind == "Split" and "Regex" in part["pattern"] and _keeps_all(part):
             ways.append(part["pattern"]["Regex"])
         else:
             raise ModelError("to_gguf_pre_tokenizer", found=str(kind)[:60])
     name = SPLITS.get(tuple(ways))
-    if name is None:
+    if name is None or not any(part.get("type") == "ByteLevel" for part in parts):
         raise ModelError("to_gguf_pre_tokenizer", found=" ".join(ways)[:60])
+    if file["model"].get("ignore_merges") and name != "llama-bpe":
+        raise ModelError("to_gguf_pre_tokenizer", found="ignore_merges")
     return name
+
+
+def _keeps_all(split: Mapping[str, Any]) -> bool:
+    """Return whether a split leaves each match a word of its own; what it would remove of the rest is nothing."""
+    behavior, inverted = split.get("behavior"), bool(split.get("invert"))
+    return (behavior, inverted) in (("Isolated", False), ("Removed", True))
+
+
+def _steps(file: Mapping[str, Any], name: str, plural: str) -> list[Mapping[str, Any]]:
+    """Return what is done one after another."""
+    steps = file.get(name)
+    return [] if steps is None else list(steps.get(plural, [steps]))
+
+
+def _check_sentencepiece(file: Mapping[str, Any]) -> None:
+    """Raise ModelError where a text is changed or split otherwise than by writing its spaces as signs."""
+    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    parts = [
+        *(each for each in _steps(file, "normalizer", "normalizers") if each not in (spaces, PREPENDED)),
+        *(each for each in _steps(file, "pre_tokenizer", "pretokenizers") if not _is_by_spaces(each)),
+    ]
+    for each in parts:
+        raise ModelError("to_gguf_pre_tokenizer", found=str(each.get("type"))[:60])
+
+
+def _is_by_spaces(step: Mapping[str, Any]) -> bool:
+    """Return whether words are split where their first sign is a space, as scores alone would have it."""
+    if step.get("type") == "Metaspace":
+        return bool(step.get("replacement", SPACE) == SPACE)
+    return step.get("type") == "Split" and step.get("pattern") == {"String": " "}
 
 
 def _special(settings: Mapping[str, Any], config: Any, folder: Path, by_name: Mapping[str, int]) -> dict[str, int]:
@@ -210,19 +276,17 @@ def _adds(file: Mapping[str, Any], settings: Mapping[str, Any], name: str) -> bo
     said = settings.get(f"add_{name}_token")
     if isinstance(said, bool):
         return said
-    steps = file.get("post_processor") or {}
-    parts = steps.get("processors", [steps])
+    parts = _steps(file, "post_processor", "processors")
     token = _content(settings.get(f"{name}_token"))
     singles = [part.get("single", []) for part in parts if part.get("type") == "TemplateProcessing"]
     return any((each.get("SpecialToken") or {}).get("id") == token for single in singles for each in single[:1])
 
 
 def _adds_space(file: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    steps = file.get("normalizer") or {}
-    parts = steps.get("normalizers", [steps])
+    parts = _steps(file, "normalizer", "normalizers")
     if any(part.get("type") == "Prepend" for part in parts):
         return True
-    pre = file.get("pre_tokenizer") or {}
-    if pre.get("type") == "Metaspace":
-        return bool(pre.get("prepend_scheme", "always") != "never")
+    for step in _steps(file, "pre_tokenizer", "pretokenizers"):
+        if step.get("type") == "Metaspace":
+            return bool(step.get("prepend_scheme", "always") != "never")
     return bool(settings.get("add_prefix_space", False)) and not parts

@@ -25,6 +25,7 @@ TINY = 2.0**-24
 """Below it a scale is none: half the smallest fp16 number."""
 HALVES = 256
 """Half steps on each side of zero within which uneven levels lie."""
+FP16_MAX = 65504.0
 PIECE = 1 << 18
 """Weights worked on at once: 1 MB of fp32, which fits a core's cache."""
 
@@ -47,8 +48,8 @@ def fit(
     step = max(1, PIECE // width)
     pieces = []
     for row in range(0, rows, step):
-        w = weight[row : row + step].float()
-        e = torch.ones_like(w) if importance is None else importance[row : row + step].float()
+        w = weight[row : row + step].float().contiguous()  # sums of a view would be taken in another order
+        e = torch.ones_like(w) if importance is None else importance[row : row + step].float().contiguous()
         groups = (len(w), -1, form.sub_block)
         pieces.append(_Fit(form, w.reshape(groups), e.reshape(groups), ratios, rounds).blocks())
     return _joined(pieces)
@@ -128,8 +129,8 @@ class _Fit:
         form, rows = self.form, len(self.w)
         best = self._free()
         if form.scale_range is None:
-            d = best.scale.squeeze(2).half()
-            found = Blocks(torch.empty(0), d, None if best.offset is None else best.offset.squeeze(2).half())
+            offset = None if best.offset is None else _halves(best.offset.squeeze(2))
+            found = Blocks(torch.empty(0), _halves(best.scale.squeeze(2)), offset)
         else:
             found = self._two_levels(best)
         codes = self._codes(found)
@@ -187,14 +188,17 @@ class _Fit:
         one, v1, x1 = self.e.sum(2, keepdim=True), ev.sum(2, keepdim=True), self.ew.sum(2, keepdim=True)
         det = one * vv - v1 * v1
         s, o = (one * xv - x1 * v1) / det, (vv * x1 - v1 * xv) / det
-        is_sound = (det > 1e-6 * one * vv) & (s >= TINY)
+        flat = x1 / one  # an offset alone: what weights that are all one number have
+        is_sound, is_flat = (det > 1e-6 * one * vv) & (s >= TINY), one > 0
         if self.form.min_range is not None:
-            is_sound &= o <= 0
-        both = torch.where(is_sound, self.eww - s * xv - o * x1, torch.inf)
+            is_sound, is_flat = is_sound & (o <= 0), is_flat & (flat <= 0)
+        flat_left = torch.where(is_flat, self.eww - flat * x1, torch.inf)
+        is_flat = ~is_sound & (flat_left < left)
+        both = torch.where(is_sound, self.eww - s * xv - o * x1, left)
         return (
-            torch.where(is_sound, s, alone),
-            torch.where(is_sound, o, torch.zeros_like(o)),
-            torch.where(is_sound, both, left),
+            torch.where(is_flat, 0.0, torch.where(is_sound, s, alone)),
+            torch.where(is_flat, flat, torch.where(is_sound, o, 0.0)),
+            torch.where(is_flat, flat_left, both),
         )
 
     # two levels
@@ -293,10 +297,15 @@ def _split(numbers: Tensor, span: tuple[int, int], count: int) -> tuple[Tensor, 
         extreme = blocks.gather(2, blocks.abs().argmax(2, keepdim=True)) / span[0]
     else:
         extreme = blocks.amax(2, keepdim=True) / span[1]
-    d = extreme.half()
+    d = _halves(extreme)
     wide = d.float()
     integers = torch.where(wide.abs() > 0, blocks / torch.where(wide.abs() > 0, wide, 1.0), 0.0)
     return d.squeeze(2), integers.round_().clamp_(*span).to(torch.int16).flatten(1)
+
+
+def _halves(numbers: Tensor) -> Tensor:
+    """Return numbers in fp16, the largest that there is for larger ones."""
+    return numbers.nan_to_num(0.0).clamp(-FP16_MAX, FP16_MAX).half()
 
 
 def _sound(numbers: Tensor, other: Tensor) -> Tensor:

@@ -1,29 +1,16 @@
 """A disk that fills up, or is too small to begin with: one sentence, and nothing is left behind."""
 
-import resource
 import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from studio.base.errors import ResourceError
 from studio.session.session import Session
+from tests.full_disk import largest_file
 from tests.steps import finish
 from tests.visits import files, until
-
-
-@contextmanager
-def largest_file(nbytes: int) -> Iterator[None]:
-    """Let no file grow beyond ``nbytes``: what a full disk is to a program that writes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.usefixtures("here")

@@ -22,7 +22,7 @@ from studio.quantization.scheme import Mode, Scheme
 from tests.conftest import ROOT
 from tests.small import random
 
-WEIGHT = random(70, 64)
+WEIGHT = random(70, 256)
 SCHEMES = [Scheme.of(mode, 32) for mode in Mode]
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="no compiler")
 

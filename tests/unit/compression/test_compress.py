@@ -348,6 +348,7 @@ def test_a_source_cut_short_meanwhile_is_a_damaged_file(checkpoint: Checkpoint, 
 
 
 def test_a_digest_is_the_same_on_any_day(checkpoint: Checkpoint) -> None:
+    """One for each plan: modes whose blocks do not fit give way to others, some to the same."""
     digests: set[Any] = {job_digest(checkpoint, plan_of(checkpoint, mode)) for mode in Mode}
-    assert len(digests) == len(Mode)
+    assert len(digests) == len({tuple(a.scheme for a in plan_of(checkpoint, mode).assignments) for mode in Mode})
     assert digests == {job_digest(checkpoint, plan_of(checkpoint, mode)) for mode in Mode}

@@ -26,31 +26,44 @@ from tests.conftest import ARCHITECTURES
 from tests.steps import finish
 
 CHOICE = Choice(Mode.INT4_ASYM, 32, pins=(Pin("*.1.*", None), Pin("*.0.*o_proj*", Scheme(Mode.INT8_SYM))))
+CHOICES = (CHOICE, Choice(Mode.Q8_0, 32, backup=Mode.Q8_0, pins=(Pin("*.1.*", None),)))
 every_target = pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
 
 
 @pytest.fixture(scope="module")
-def session_of(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Session]:
-    """A session that compressed a tiny model, by architecture."""
-    made: dict[str, Session] = {}
+def session_of(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Session]:
+    """A session that compressed a tiny model, by architecture and choice."""
+    made: dict[tuple[str, Choice], Session] = {}
 
-    def make(architecture: str) -> Session:
-        if architecture not in made:
+    def make(architecture: str, choice: Choice = CHOICE) -> Session:
+        if (architecture, choice) not in made:
             session = Session(paths=True, workspace=tmp_path_factory.mktemp("sessions") / "s")
             finish(session.open(str(tiny_model(architecture))))
-            session.planner.choose(CHOICE)
+            session.planner.choose(choice)
             finish(session.compress())
-            made[architecture] = session
-        return made[architecture]
+            made[architecture, choice] = session
+        return made[architecture, choice]
 
     return make
 
 
 @pytest.fixture
-def folder(session_of: Callable[[str], Session]) -> Path:
+def folder(session_of: Callable[..., Session]) -> Path:
     made = session_of("llama").copy.folder
     assert made is not None
     return made
+
+
+@pytest.fixture
+def held_by(session_of: Callable[..., Session]) -> Callable[[Target], Path]:
+    """A compressed folder that a target can hold."""
+
+    def find(target: Target) -> Path:
+        folders = [folder for choice in CHOICES if (folder := session_of("llama", choice).copy.folder) is not None]
+        models = {folder: opened(folder) for folder in folders}
+        return next(folder for folder, m in models.items() if target.refusal(m.plan, m.checkpoint) is None)
+
+    return find
 
 
 def files(folder: Path) -> set[str]:
@@ -58,9 +71,7 @@ def files(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_folder_opened_again_has_the_plan_that_made_it(
-    architecture: str, session_of: Callable[[str], Session]
-) -> None:
+def test_a_folder_opened_again_has_the_plan_that_made_it(architecture: str, session_of: Callable[..., Session]) -> None:
     session = session_of(architecture)
     assert session.copy.folder is not None
     assert session.copy.compressed is not None
@@ -98,7 +109,8 @@ def test_the_catalogues_hold_the_targets_and_no_other(language: str) -> None:
 
 
 @every_target
-def test_a_target_is_written_whole(target: Target, folder: Path, tmp_path: Path) -> None:
+def test_a_target_is_written_whole(target: Target, held_by: Callable[[Target], Path], tmp_path: Path) -> None:
+    folder = held_by(target)
     out = tmp_path / f"deep/er/small{target.suffix}"
     steps = list(export(target, folder, out))
     assert files(out.parent) == {out.name}
@@ -109,7 +121,8 @@ def test_a_target_is_written_whole(target: Target, folder: Path, tmp_path: Path)
 
 
 @every_target
-def test_one_that_is_stopped_leaves_nothing(target: Target, folder: Path, tmp_path: Path) -> None:
+def test_one_that_is_stopped_leaves_nothing(target: Target, held_by: Callable[[Target], Path], tmp_path: Path) -> None:
+    folder = held_by(target)
     out = tmp_path / "small"
     steps = export(target, folder, out)
     next(steps)
@@ -173,7 +186,7 @@ def test_a_target_that_is_a_folder_is_one_file_for_a_browser(folder: Path, tmp_p
 
 
 def test_a_plan_that_a_target_cannot_hold_is_refused_by_its_reason(
-    session_of: Callable[[str], Session], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session_of: Callable[..., Session], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = replace(TARGETS["studio"], refusal=_only_int8)
     with pytest.raises(SchemeError) as caught:

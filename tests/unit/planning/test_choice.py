@@ -243,7 +243,7 @@ def test_all_layers_changes_nothing_for_8_bit_integers(mode: Mode, tied: bool) -
 @pytest.mark.parametrize("backup", backup_modes().values(), ids=str)
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_the_breakdown_adds_up_in_every_mode(mode: Mode, backup: Mode | None, tied: bool) -> None:
-    layers = a_model(tied=tied)
+    layers = a_model(tied=tied, width=256)  # which every block divides
     plan = make_plan(layers, Choice(mode, 64, 0.6, backup), scores(layers))
     parts = plan.breakdown
     assert sum(parts.values()) == plan.compressed_bytes == sum(a.nbytes for a in plan.assignments)

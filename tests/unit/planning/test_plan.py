@@ -20,13 +20,13 @@ def a_layer(name: str, kind: Kind, shape: tuple[int, ...], tied: tuple[str, ...]
     return Layer(name, (name,), kind, shape, tied=tied)
 
 
-def a_model(blocks: int = 3, tied: bool = False) -> list[Layer]:
+def a_model(blocks: int = 3, tied: bool = False, width: int = WIDTH) -> list[Layer]:
     """Return the layers of a small model: an embedding, blocks of four weights and a norm, a head unless it is tied."""
-    layers = [a_layer("embed.weight", Kind.EMBEDDING, (1000, WIDTH), ("lm_head.weight",) if tied else ())]
+    layers = [a_layer("embed.weight", Kind.EMBEDDING, (1000, width), ("lm_head.weight",) if tied else ())]
     for block in range(blocks):
-        layers += [a_layer(f"b.{block}.{name}.weight", Kind.LINEAR, (rows, WIDTH)) for name, rows in ROWS.items()]
-        layers.append(a_layer(f"b.{block}.norm.weight", Kind.OTHER, (WIDTH,)))
-    return layers if tied else [*layers, a_layer("lm_head.weight", Kind.HEAD, (1000, WIDTH))]
+        layers += [a_layer(f"b.{block}.{name}.weight", Kind.LINEAR, (rows, width)) for name, rows in ROWS.items()]
+        layers.append(a_layer(f"b.{block}.norm.weight", Kind.OTHER, (width,)))
+    return layers if tied else [*layers, a_layer("lm_head.weight", Kind.HEAD, (1000, width))]
 
 
 def scores(layers: list[Layer]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme
 from tests.small import random
 from tests.steps import finish
 
-ROWS, WIDTH = 150, 128
+ROWS, WIDTH = 150, 256
 WEIGHT = random(ROWS, WIDTH) * (1 + torch.arange(ROWS).unsqueeze(1) / 10)
 """Rows of different size, so that pieces by themselves would share other numbers than the whole does."""
 SCHEMES = [Scheme.of(mode, size) for mode in Mode for size in ((-1, 32, 64) if mode.is_grouped else (0,))]

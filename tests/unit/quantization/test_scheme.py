@@ -22,6 +22,7 @@ FIXED = {
     Mode.MXFP4: 32,
     Mode.NVFP4: 16,
     Mode.MXFP8_E4M3: 32,
+    **{mode: mode.block_format.sub_block for mode in Mode if mode.is_in_blocks},
 }
 """The modes whose group size nobody chooses."""
 
@@ -156,7 +157,7 @@ def test_an_unknown_mode_is_answered_with_the_valid_ones(name: str) -> None:
     assert len(str(caught.value)) < 400
 
 
-BACKUPS = ("int8_asym", "int8_sym", "fp8_e4m3", "mxfp8_e4m3", "none")
+BACKUPS = ("int8_asym", "int8_sym", "fp8_e4m3", "mxfp8_e4m3", "q8_0", "q6_k", "none")
 
 
 def test_an_unknown_backup_is_answered_with_the_valid_ones() -> None:

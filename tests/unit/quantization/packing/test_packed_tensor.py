@@ -54,7 +54,7 @@ GRID += [
     pytest.param(Scheme.of(mode, size), shape, id=f"{Scheme.of(mode, size)}-{shape[0]}x{shape[1]}")
     for mode in Mode
     if mode not in NAMED
-    for size, shape in ((32, (5, 96)), (-1, (3, 160)))
+    for size, shape in (((32, (5, 256)), (-1, (3, 512))) if mode.is_in_blocks else ((32, (5, 96)), (-1, (3, 160))))
 ]
 """Every format is packed here, also those that nobody named above."""
 

@@ -11,7 +11,7 @@ from studio.quantization.rounding.gptq import gptq
 from studio.quantization.rounding.least_squares import importance, least_squares
 from studio.quantization.scheme import Mode, Scheme
 
-ROWS, WIDTH, TOKENS = 24, 96, 400
+ROWS, WIDTH, TOKENS = 24, 256, 400
 SCHEMES = [Scheme.of(mode, 32) for mode in Mode if mode.bits < 8]
 FREE_SCALES = [scheme for scheme in SCHEMES if scheme.mode.stored_as.scale_dtype == "F16"]
 in_every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=str)
