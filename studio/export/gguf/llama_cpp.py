@@ -60,7 +60,7 @@ class LlamaCpp:
     modules: Path
 
     def ask(self, *questions: Question, patience: float = PATIENCE) -> list[Reply]:
-        """Return what llama.cpp says, in one run. Raises ProcessError for a file that it does not load or that is slow."""
+        """Return what llama.cpp says, in one run. Raises ProcessError for a file it does not load, or is slow at."""
         with tempfile.TemporaryDirectory(prefix="studio-llama-cpp-") as place:
             request = Path(place) / "request.json"
             asked = [asdict(each) | {"file": str(each.file.resolve())} for each in questions]
