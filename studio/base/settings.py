@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     """What else the C compiler is told, such as ``-fsanitize=address``: the server then runs with code that stops at
     the first access it should not make. ``tests/sanitized.py`` says what has to be loaded first."""
 
+    node_llama: Path | None = None
+    """A folder in whose ``node_modules`` node-llama-cpp lies, which ``verify`` asks; by default the cache folder."""
+
     model_memory: int | None = Field(default=None, ge=0)
     """Bytes that the models of all chats may take together; by default what the machine has free."""
 

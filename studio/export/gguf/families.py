@@ -27,6 +27,8 @@ class Family:
     """Added to the weights of norms, which llama.cpp multiplies with as they stand."""
     check: Callable[[Any], str | None] = lambda _: None
     """Returns the config's key that llama.cpp would pass by, None where there is none."""
+    context: Callable[[Any], int] = lambda config: int(config.max_position_embeddings)
+    """Returns how many tokens llama.cpp follows as the model does."""
     more: Callable[[gguf.GGUFWriter, Any], None] = lambda *_: None
     """Writes what only this family has."""
 
@@ -54,7 +56,7 @@ def head_dim(config: Any) -> int:
 def write_numbers(writer: gguf.GGUFWriter, family: Family, config: Any) -> None:
     """Write a model's numbers as metadata. Raises ModelError for rotations that llama.cpp does not have."""
     width = head_dim(config)
-    writer.add_context_length(config.max_position_embeddings)
+    writer.add_context_length(family.context(config))
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
@@ -189,6 +191,11 @@ def _gemma3_more(writer: gguf.GGUFWriter, config: Any) -> None:
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
 
 
+def _phi3_context(config: Any) -> int:
+    """Return the length of the window where there is one: llama.cpp passes this family's by."""
+    return int(min(config.max_position_embeddings, config.sliding_window or config.max_position_embeddings))
+
+
 def _phi3_more(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_sliding_window(config.sliding_window or 0)
 
@@ -199,7 +206,7 @@ FAMILIES = {
     "mistral": Family(_ARCH.LLAMA, permutes=True, check=_windowless),
     "qwen2": Family(_ARCH.QWEN2, check=_windowless),
     "qwen3": Family(_ARCH.QWEN3, check=_windowless),
-    "phi3": Family(_ARCH.PHI3, check=_llama, more=_phi3_more),
+    "phi3": Family(_ARCH.PHI3, check=_llama, context=_phi3_context, more=_phi3_more),
     "gemma2": Family(_ARCH.GEMMA2, norm_plus=1.0, check=_gemma2, more=_capped),
     "gemma3_text": Family(_ARCH.GEMMA3, norm_plus=1.0, check=_gemma3, more=_gemma3_more),
 }

@@ -5,7 +5,7 @@ Nothing is rounded here: a weight's blocks are copied, rows of q and k moved whe
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import gguf
@@ -35,6 +35,7 @@ QUANTIZATION_VERSION = 2
 HUB_ID = re.compile(r"(?P<owner>[A-Za-z0-9][\w.-]{0,95})/(?P<name>[A-Za-z0-9][\w.-]{0,95})", re.ASCII)
 MAX_NAME = 200
 """Characters of the model's name."""
+PHI3_TOKENS = ("<unk>", "<s>", "</s>", "<|endoftext|>")
 HEADROOM = 16 << 20
 """Bytes that a header may take: a vocabulary and its merges."""
 
@@ -85,9 +86,11 @@ def write(model: CompressedModel, out: Path) -> Writing:
     if free < total + HEADROOM:
         raise ResourceError("export_disk_full", path=str(out.parent))
     writer = new_writer(out, family.name)
-    _describe(writer, model)
+    vocabulary = read_vocabulary(model.folder, config)
+    title = printable(model.recipe.source.title[:MAX_NAME]) or "model"
+    _describe(writer, model, harmless(title, vocabulary.tokens))
     write_numbers(writer, family, config)
-    read_vocabulary(model.folder, config).write(writer)
+    vocabulary.write(writer)
 
     def pieces() -> Iterator[tuple[str, Iterator[Tensor]]]:
         for name, factors in extra.items():
@@ -117,11 +120,18 @@ def _bytes(a: Assignment, tensor: PackedTensor | Tensor, named: Named, norm_plus
     return rows if isinstance(tensor, PackedTensor) else kept_bytes(rows, typed(a, kept).kind)
 
 
-def _describe(writer: gguf.GGUFWriter, model: CompressedModel) -> None:
+def harmless(name: str, tokens: Sequence[str]) -> str:
+    """Return a model's name as llama.cpp can load it: one that says Phi-3 has to have that model's special tokens."""
+    if set(PHI3_TOKENS) <= set(tokens):
+        return name
+    return re.sub(r"(phi)-?(3)", r"\1 \2", name, flags=re.IGNORECASE)
+
+
+def _describe(writer: gguf.GGUFWriter, model: CompressedModel, name: str) -> None:
     """Say what the file is and where it comes from."""
     recipe = model.recipe
     writer.add_type("model")
-    writer.add_name(printable(recipe.source.title[:MAX_NAME]) or "model")
+    writer.add_name(name)
     writer.add_quantized_by("Quantization Studio")
     writer.add_quantization_version(QUANTIZATION_VERSION)
     writer.add_file_type(_file_type(model.plan))

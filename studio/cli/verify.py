@@ -1,0 +1,60 @@
+"""``verify``: whether an exported file gives the numbers of the folder that it was made from."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from studio.base.text import text
+from studio.base.typed_paths import typed_path
+from studio.cli.options import AsJson, app
+from studio.cli.terminal import language, say, terminal
+
+if TYPE_CHECKING:
+    from studio.export.gguf.verify import Verified
+
+
+@app.command(help=say("help_verify"))
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=say("help_verify_file"), show_default=False)],
+    against: Annotated[Path, typer.Option("--against", metavar="DIR", help=say("help_verify_against"))],
+    as_json: AsJson = False,
+) -> None:
+    with terminal(as_json) as here:
+        here.starting()
+        from studio.export.gguf.verify import verified
+
+        done = here.follow(verified(typed_path(file).resolve(), typed_path(against)))
+        here.answer(_facts(done), say("verified", file=file.name, tokens=done.tokens), _rows(done))
+        if done.llama_cpp is None:
+            here.note(text("terminal.verify_not_tried", language()))
+
+
+def _facts(done: "Verified") -> dict[str, Any]:
+    other = done.llama_cpp
+    return {
+        "tokens": done.tokens,
+        "reader": {"kld": {"mean": done.reader.mean, "max": done.reader.largest}, "logit_difference": done.difference},
+        "llama_cpp": None
+        if other is None
+        else {
+            "kld": {"mean": other.kld.mean, "max": other.kld.largest},
+            "same_tokens": other.has_same_tokens,
+            "answer": other.answer,
+        },
+    }
+
+
+def _rows(done: "Verified") -> list[tuple[str, str]]:
+    rows = [
+        (say("verify_reader"), say("verify_kld", mean=f"{done.reader.mean:.2g}", most=f"{done.reader.largest:.2g}")),
+        (say("verify_logits"), f"{done.difference:.2g}"),
+    ]
+    if done.llama_cpp is not None:
+        other = done.llama_cpp
+        rows += [
+            ("llama.cpp", say("verify_kld", mean=f"{other.kld.mean:.2g}", most=f"{other.kld.largest:.2g}")),
+            (say("verify_tokens"), say("verify_same" if other.has_same_tokens else "verify_other")),
+            (say("verify_answer"), other.answer),
+        ]
+    return rows
