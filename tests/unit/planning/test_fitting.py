@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_a_group_size_that_does_not_fit_gives_way_to_one_that_does(widths: list[
 
 
 @pytest.mark.parametrize("fallback", ["ignore", "adjust"])
-def test_a_group_size_with_a_fallback_stays(fallback: str) -> None:
+def test_a_group_size_with_a_fallback_stays(fallback: Literal["ignore", "adjust"]) -> None:
     choice = Choice(group_size=128, group_size_fallback=fallback)
     assert fitting(choice, model_of(96)) == choice
 
