@@ -93,7 +93,7 @@ def headline(session: Session, language: str) -> str:
 
 
 def words_that_differ(same: float, language: str) -> str:
-    """Return the share of other likeliest words as people say it: ``"about 1 word in 5 differs"``."""
+    """Return the share of other likeliest tokens as people say it: ``"… differs 1 time in 5"``."""
     differ = 1 - same
     if differ < 0.001:
         return text("drift.few_words", language)
