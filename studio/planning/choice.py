@@ -130,7 +130,7 @@ class Choice:
             is_told=lambda choice: choice.is_mixed,
         ),
     ] = "nncf"
-    """NNCF's wherever nothing goes by it."""
+    """NNCF's score wherever no ranking is needed."""
     pins: Annotated[tuple[Pin, ...], Option(_parse_pins, lambda pins: [*map(str, pins)], flags=("--pin",))] = ()
     """The first that takes a weight decides."""
     method: Annotated[
