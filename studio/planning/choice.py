@@ -206,6 +206,11 @@ class Choice:
         return None if self.backup is None else Scheme.of(self.backup, self.group_size)
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether the model reads a text first: the method wants its inputs, and takes weights of so few bits."""
+        return self.method.needs_inputs and self.mode.bits < 8
+
+    @property
     def is_mixed(self) -> bool:
         """Whether sensitivities decide which layer gets what."""
         return self.mode.is_mixable and self.ratio < 1 and self.primary != self.secondary

@@ -120,7 +120,9 @@ class CompressedCopy:
         folder.mkdir(parents=True)
         return (yield from self._jobs.relay("export", targets.one_file(into, self.folder, folder)))
 
-    def measure_drift(self, checkpoint: Checkpoint, text: Text | None) -> Generator[Progress, None, Drift]:
+    def measure_drift(
+        self, checkpoint: Checkpoint, text: Text | None, with_floor: bool = True
+    ) -> Generator[Progress, None, Drift]:
         """Compare the copy, as it answers, with the original ``checkpoint``; what is found is in ``drift`` as it comes.
 
         Raises ModelError while nothing is compressed or for a model that writes no text, TextError, ResourceError;
@@ -145,7 +147,7 @@ class CompressedCopy:
                 return drift.progress
 
             name, is_unwanted = "" if text is None else text.name, self._jobs.should_stop("drift")
-            steps = model.run(drift_of, checkpoint, ids, name, is_unwanted=is_unwanted)
+            steps = model.run(drift_of, checkpoint, ids, name, with_floor, is_unwanted=is_unwanted)
             whole = yield from relayed(steps, sharpened)
         if self.column is not make:
             raise Cancelled

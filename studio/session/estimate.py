@@ -4,6 +4,7 @@ Where the plan needs figures that are not kept, a session measures them.
 """
 
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 
 from studio.base.progress import Progress
@@ -31,11 +32,11 @@ def estimate(
     if choice.is_mixed and (scores is None or choice.sensitivity == "damage"):
         from studio.session.session import Session  # brings torch
 
-        session = Session(paths=paths, choice=choice)
-        yield from session.open(name)
-        session.planner.choose(choice)
-        yield from session.measurements.rank()
-        return checkpoint, session.planner.choose(choice)
+        with closing(Session(paths=paths, choice=choice)) as session:
+            yield from session.open(name)
+            session.planner.choose(choice)
+            yield from session.measurements.rank()
+            return checkpoint, session.planner.choose(choice)
     return checkpoint, make_plan(checkpoint.layers, choice, scores)
 
 

@@ -59,7 +59,7 @@ def offered(page: Page, session: Session, language: str) -> Updates:
             choices=method_choices.method_choices(language, session),
             info=method_choices.method_info(session, language),
         ),
-        page.plan.reading: gr.update(visible=choice.method.needs_inputs and choice.mode.bits < 8),
+        page.plan.reading: gr.update(visible=choice.is_calibrated),
     }
     return merged(in_use, offers)
 

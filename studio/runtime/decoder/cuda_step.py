@@ -71,7 +71,7 @@ class _Attention(ctypes.Structure):
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """A layer's weights: fused where their schemes allow, else one behind the other."""
+    """A layer's weights: fused where their schemes allow, else their outputs concatenated."""
 
     qkv: list[Fragments]
     output: Fragments
