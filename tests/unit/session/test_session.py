@@ -36,27 +36,27 @@ def file(tmp_path: Path) -> Path:
 def test_a_text_that_its_method_reads_makes_a_copy_stale(session: Session, file: Path, method: Method) -> None:
     choice = Choice(Mode.INT4_ASYM, 32, method=method)
     session.planner.choose(choice)
-    assert not session.is_current, "there is none"
+    assert not session.is_copy_of_choice, "there is none"
     session.texts.calibrate_on(file)
     finish(session.compress())
-    assert session.is_current
-    assert session.is_made
+    assert session.is_copy_of_choice
+    assert session.is_copy_of_plan
     session.texts.evaluate_on(file)
-    assert session.is_current, "no copy is made of it"
+    assert session.is_copy_of_choice, "no copy is made of it"
     session.texts.calibrate_on(None)
-    assert session.is_current == session.is_made == (not method.needs_inputs)
+    assert session.is_copy_of_choice == session.is_copy_of_plan == (not method.needs_inputs)
     session.texts.calibrate_on(file)
-    assert session.is_current, "it says the same as before"
+    assert session.is_copy_of_choice, "it says the same as before"
 
 
 def test_a_choice_makes_a_copy_stale_until_it_is_undone(session: Session) -> None:
     finish(session.compress())
     session.planner.pin(Q_PROJ, None)
-    assert not session.is_current
-    assert not session.is_made
+    assert not session.is_copy_of_choice
+    assert not session.is_copy_of_plan
     session.planner.undo()
-    assert session.is_current
-    assert session.is_made
+    assert session.is_copy_of_choice
+    assert session.is_copy_of_plan
 
 
 def test_the_same_model_opened_again_keeps_its_copy_and_another_does_not(
@@ -64,7 +64,7 @@ def test_the_same_model_opened_again_keeps_its_copy_and_another_does_not(
 ) -> None:
     finish(session.compress())
     finish(session.open(str(tiny_model("llama"))))
-    assert session.is_made
+    assert session.is_copy_of_plan
     finish(session.open(str(tiny_model("gpt2"))))
     assert session.copy.compressed is None
-    assert not session.is_current
+    assert not session.is_copy_of_choice
