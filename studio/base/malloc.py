@@ -8,7 +8,7 @@ import ctypes
 import platform
 
 
-def give_back() -> None:
+def release_free_memory() -> None:
     """Return what is free to the system, which takes a few milliseconds; where there is no glibc nothing happens."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))

@@ -10,7 +10,7 @@ CPU, CUDA = "cpu", "cuda"
 
 
 def address(tensor: Tensor, dtype: torch.dtype, room: int, device: str = CPU) -> int:
-    """Return where ``tensor`` lies: ``room`` numbers of ``dtype`` at least, one behind the other, on ``device``.
+    """Return where ``tensor`` lies: ``room`` contiguous numbers of ``dtype`` at least, on ``device``.
 
     Raises ValueError for any other tensor.
     """

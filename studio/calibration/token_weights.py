@@ -1,4 +1,4 @@
-"""How much the predictions hang on what each layer says of each token: a weight for every layer and token.
+"""How much each token's output of each layer affects the predictions: a weight for every layer and token.
 
 An error in a layer's output y_t moves the predictions' KL divergence by its square under the Fisher information,
 E[g g^T] of g = d log p(word) / d y_t, the mean over words of the model's own predictions p. Of it a single number is

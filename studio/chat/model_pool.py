@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from studio.base.errors import ProcessError, ResourceError
-from studio.base.malloc import give_back
+from studio.base.malloc import release_free_memory
 from studio.base.settings import settings
 from studio.base.units import format_bytes
 from studio.chat.worker_model import Prefix, WorkerModel
@@ -116,7 +116,7 @@ class Pool:
             raise
         finally:
             held.ready.set()
-            give_back()
+            release_free_memory()
 
     @contextmanager
     def borrow_alone(self, need: int, load: Callable[[], WorkerModel]) -> Iterator[WorkerModel]:

@@ -53,7 +53,7 @@ class Choices(BaseModel):
     ratio: Number
     backup: str
     group_size_fallback: str = Field("error", validation_alias=AliasChoices("group_size_fallback", "misfit"))
-    """``misfit`` in recipes of before; both are read."""
+    """Called ``misfit`` in older recipes; both are read."""
     all_layers: bool = False
     pins: tuple[str, ...] = ()
     method: str = "nearest"

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from studio.base.errors import PromptError
-from studio.cli.opened import compressed_folder, fetch
+from studio.cli.opened import fetch
 from studio.cli.options import AsJson, app
 from studio.cli.terminal import say, terminal
 
@@ -33,6 +33,7 @@ def chat(
         from studio.runtime.decoder import KV_BITS
         from studio.runtime.sampling import Sampling
         from studio.session.session import Session
+        from studio.session.whole_jobs import compressed_folder
 
         if kv_bits not in KV_BITS:
             raise PromptError("unknown_kv_bits", bits=kv_bits, choices=", ".join(map(str, KV_BITS)))

@@ -70,14 +70,15 @@ def _compressed(
         yield folder
         return
     from studio.base.errors import ResourceError
-    from studio.cli.plans import compressed
-    from studio.export.target_folder import workspace_for
+    from studio.session.whole_jobs import compressing_into, planned
 
     if place.exists():  # before a model is fetched for nothing
         raise ResourceError("already_there", path=place)
     usual: Chosen = {"method": "best"} | ({} if "mode" in chosen else dict(target.usual))
     choice = Choice.of(**usual | chosen)
-    with workspace_for(place.with_name(f"{place.name}.compressed")) as workspace:
-        session, _, _ = compressed(here, source, choice, calibrate, workspace, keep_groups="group_size" in chosen)
+    here.interrupted = "interrupted_anew" if choice.is_calibrated else "interrupted"
+    with compressing_into(place.with_name(f"{place.name}.compressed"), choice, calibrate) as session:
+        here.follow(planned(session, source, "group_size" in chosen))
+        here.follow(session.compress())
         assert session.copy.folder is not None
         yield session.copy.folder

@@ -11,6 +11,7 @@ from studio.base import startup
 from studio.cli.terminal import say
 from studio.planning.choice import OPTIONS
 from studio.planning.option import Option
+from studio.quantization.methods import Method
 
 app = typer.Typer(
     callback=startup.prepare,  # before a command imports what reads the environment once
@@ -85,5 +86,10 @@ def _parameters(name: str) -> list[Parameter]:
 
 
 def _shown(option: Option, show_default: bool) -> Any:
-    words = say(f"help_{option.key}", words=", ".join(option.among))
+    words = say(f"help_{option.key}", words=", ".join(option.among), calibrated=_calibrated())
     return typer.Option(*option.flags, help=words, show_default=show_default)
+
+
+def _calibrated() -> str:
+    """Return the methods for which the model reads a text first, as they are registered."""
+    return ", ".join(method for method in Method if method.needs_inputs)

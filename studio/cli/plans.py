@@ -1,5 +1,6 @@
 """``estimate``, ``survey`` and ``compress``: what a plan would be, why, and doing it."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,6 @@ from studio.planning.choice import Choice
 
 if TYPE_CHECKING:
     from studio.checkpoint.checkpoint import Checkpoint
-    from studio.compression.compress import Compressed
-    from studio.session.session import Session
 
 
 @app.command(help=say("help_estimate"))
@@ -43,19 +42,19 @@ def survey(
         from studio.planning.sampled_survey import draws
         from studio.session.session import Session
 
-        session = Session(paths=True)
-        checkpoint = here.follow(session.open(model))
-        if sample:
-            read = sum(draw.nbytes for draw in draws(checkpoint, runs))
-            here.note(say("sample_reads", read=format_bytes(read), all=format_bytes(checkpoint.source_bytes)))
-            found = here.follow(session.measurements.sample(runs))
-            facts = model_facts(checkpoint) | {"sample_bytes": read} | sample_facts(checkpoint, found)
-            here.answer(facts, heading(checkpoint), sample_rows(found))
-            return
-        here.follow(session.fetch())
-        here.follow(session.measurements.survey())
-        facts = survey_facts(checkpoint, session.model.known)
-        here.answer(model_facts(checkpoint) | facts, heading(checkpoint), survey_rows(session.model.known))
+        with closing(Session(paths=True)) as session:
+            checkpoint = here.follow(session.open(model))
+            if sample:
+                read = sum(draw.nbytes for draw in draws(checkpoint, runs))
+                here.note(say("sample_reads", read=format_bytes(read), all=format_bytes(checkpoint.source_bytes)))
+                found = here.follow(session.measurements.sample(runs))
+                facts = model_facts(checkpoint) | {"sample_bytes": read} | sample_facts(checkpoint, found)
+                here.answer(facts, heading(checkpoint), sample_rows(found))
+                return
+            here.follow(session.fetch())
+            here.follow(session.measurements.survey())
+            facts = survey_facts(checkpoint, session.model.known)
+            here.answer(model_facts(checkpoint) | facts, heading(checkpoint), survey_rows(session.model.known))
 
 
 @app.command(help=say("help_compress"))
@@ -70,53 +69,23 @@ def compress(
     with terminal(as_json) as here:
         here.starting()
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
-        from studio.export.target_folder import move_in, workspace_for
+        from studio.session.whole_jobs import compressed_into, compressing_into, planned
 
+        choice = Choice.of(**chosen)
+        here.interrupted = "interrupted_anew" if choice.is_calibrated else "interrupted"
         target = typed_path(out).resolve()
-        with workspace_for(target) as workspace:
-            keep_groups = "group_size" in chosen
-            session, checkpoint, done = compressed(here, model, Choice.of(**chosen), calibrate, workspace, keep_groups)
-            assert session.copy.folder is not None
-            move_in(session.copy.folder, target)
+        with compressing_into(target, choice, calibrate) as session:
+            checkpoint = here.follow(planned(session, model, "group_size" in chosen))
+            _note_part(here, checkpoint)
+            done = here.follow(compressed_into(session, target))
         facts = model_facts(checkpoint) | plan_facts(done.plan, done.relative_error)
         rows = plan_rows(done.plan) + result_rows(done.relative_error, done.seconds, target)
+        if done.unreached:
+            here.note(say("unreached", layers=", ".join(done.unreached)))
+        if done.stacks:
+            here.note(text("method.stacks", language(), count=len(done.stacks)))
         more = {"seconds": done.seconds, "path": str(target), "unreached": done.unreached, "stacks": done.stacks}
         here.answer(facts | more, heading(checkpoint), rows)
-
-
-def compressed(
-    here: Terminal, model: str, choice: Choice, calibrate: str, workspace: Path, keep_groups: bool
-) -> "tuple[Session, Checkpoint, Compressed]":
-    """Return a session in which a model is compressed, the model, and what was done."""
-    from studio.calibration.dataset import is_dataset
-    from studio.calibration.texts import BUILTIN, GENERATED
-    from studio.session.session import Session
-
-    is_calibrated = choice.method.needs_inputs and choice.mode.bits < 8
-    here.interrupted = "interrupted_anew" if is_calibrated else "interrupted"
-    session = Session(paths=True, choice=choice, workspace=workspace)
-    if calibrate != BUILTIN:  # before a model is fetched for nothing
-        is_named = calibrate == GENERATED.name or is_dataset(calibrate)
-        session.texts.calibrate_on(calibrate if is_named else typed_path(calibrate))
-    checkpoint = _open(here, session, model, keep_groups)
-    done = here.follow(session.compress())
-    if done.unreached:
-        here.note(say("unreached", layers=", ".join(done.unreached)))
-    if done.stacks:
-        here.note(text("method.stacks", language(), count=len(done.stacks)))
-    return session, checkpoint, done
-
-
-def _open(here: Terminal, session: "Session", model: str, keep_groups: bool) -> "Checkpoint":
-    """Make ``model`` the session's; a group size the user named must fit, another may give way to one that does."""
-    from studio.session.estimate import taken
-
-    choice = session.choice
-    checkpoint = here.follow(session.open(model))
-    # A model that is opened drops what does not fit it; here all but the group size was asked for by name.
-    session.planner.choose(taken(choice, checkpoint, keep_groups))
-    _note_part(here, checkpoint)
-    return checkpoint
 
 
 def _note_part(here: Terminal, checkpoint: "Checkpoint") -> None:

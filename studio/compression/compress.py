@@ -24,7 +24,7 @@ from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.row_reader import rows_of
 from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot, TensorFile
 from studio.compression.journal import Journal
-from studio.compression.sequential import LayerReplaced, guided
+from studio.compression.sequential import LayerReplaced, round_sequentially
 from studio.planning.plan import Assignment, Plan
 from studio.quantization.methods import Method
 from studio.quantization.quantize import quantize, relative
@@ -167,7 +167,7 @@ def _guide(
     errors: dict[str, float | None],
 ) -> Iterator[tuple[int, str]]:
     """Write the weights that a calibration reaches, yielding what is done of each and its name, or 0 and a block's."""
-    with closing(guided(checkpoint, schemes, method, tokens)) as events:
+    with closing(round_sequentially(checkpoint, schemes, method, tokens)) as events:
         for event in events:
             if isinstance(event, Progress):
                 yield 0, event.detail
@@ -179,7 +179,7 @@ def _guide(
                 yield event.layer.numel, name
                 continue
             write([(f"{name}.{part}", array, 0) for part, array in event.packed.arrays().items()])
-            errors[name] = relative(event.difference, event.square)
+            errors[name] = relative(event.squared_error, event.squared_norm)
             yield event.layer.numel, name
 
 

@@ -4,8 +4,8 @@ A block runs once as it is, while the second moments of its layers' inputs are s
 it runs again, so that the next one meets, and makes up for, the errors made so far. Only statistics are kept, and only
 those of one block: what a block is given depends on how those before it were rounded, so that nothing of it (but the
 first block's) is true of another plan or method, and keeping it on disk would save no visit anything. What depends on
-model and text alone is kept, by ``calibrate.inputs``, ``evaluate.Original``, ``generate`` and, for a method that counts
-some tokens more than others, ``fisher``: what each counts is found first. Knows nothing of files or plans.
+model and text alone is kept, by ``activations``, ``evaluate``, ``self_generated`` and, for a method that weights
+tokens, ``token_weights``, which are measured first. Knows nothing of files or plans.
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -43,7 +43,7 @@ WINDOWS, WINDOW = 16, 256
 
 @dataclass(frozen=True)
 class LayerReplaced:
-    """A tensor that is kept is another now: what scales of channels were folded into."""
+    """A tensor kept at 16 bits whose values changed: scales of channels were folded into it."""
 
     layer: Layer
     tensor: Tensor
@@ -56,13 +56,13 @@ class LayerRounded:
 
     layer: Layer
     packed: PackedTensor
-    difference: float
+    squared_error: float
     """‖W - Ŵ‖²."""
-    square: float
+    squared_norm: float
     """‖W‖²."""
 
 
-def guided(
+def round_sequentially(
     checkpoint: Checkpoint, schemes: Mapping[str, Scheme], method: Method, tokens: Tensor
 ) -> Generator[Progress | LayerRounded | LayerReplaced, None, None]:
     """Yield every linear weight of ``schemes`` (by name) as ``method`` rounds it, once its block has been reached.
@@ -78,58 +78,58 @@ def guided(
     ]
     weights = yield from kept_weights(checkpoint, wanted, tokens) if method.rounding.weighs_tokens else _unweighted()
     listener = ActivationListener(
-        model.model, wanted, partial(_statistics, weights), _merged, lambda name: id(weights.get(name))
+        model.model, wanted, partial(_weighted_statistics, weights), _merge, lambda name: id(weights.get(name))
     )
-    found: list[LayerRounded | LayerReplaced] = []
+    pending: list[LayerRounded | LayerReplaced] = []
     layers_by_name = {layer.name: layer for layer in checkpoint.layers}
 
     def after(call: Call, wait: Callable[[], None], output: Any) -> Any:
-        heard = {layer: listener.heard[layer.name] for layer in wanted if layer.name in listener.heard}
-        known = {layer: given for layer, given in heard.items() if _is_in(layer, call.part) and given.is_active}
-        inside = list(known)
-        starts: dict[Layer, Start] = {}
+        statistics = {layer: listener.heard[layer.name] for layer in wanted if layer.name in listener.heard}
+        known = {layer: given for layer, given in statistics.items() if _is_in(layer, call.part) and given.is_active}
+        block_layers = list(known)
+        rounded_so_far: dict[Layer, Start] = {}
         folded: dict[Layer, Tensor] = {}
         if method.rounding.scales_channels:
-            free = frozenset(layer.name for layer in inside)
-            for fold in folds(call.module, call.part, layers_by_name, free):
+            scalable = frozenset(layer.name for layer in block_layers)
+            for fold in folds(call.module, call.part, layers_by_name, scalable):
                 wait()
                 _fold(checkpoint, fold, schemes, known, folded)
             for layer, tensor in folded.items():
                 if layer.kind is Kind.OTHER:
                     model.replace(layer, tensor)
-                    found.append(LayerReplaced(layer, tensor))
-        for layers in _alike(inside, known, schemes):
+                    pending.append(LayerReplaced(layer, tensor))
+        for layers in _same_input_and_scheme(block_layers, known, schemes):
             wait()
             dense = [folded[layer] if layer in folded else _read(checkpoint, layer) for layer in layers]
-            starts |= _rounded(layers, dense, schemes[layers[0].name], method, known[layers[0]])
+            rounded_so_far |= _rounded(layers, dense, schemes[layers[0].name], method, known[layers[0]])
             if not method.rounding.is_tuned:
-                _keep(starts)
+                _accept(rounded_so_far)
         with listener.paused():
-            if starts:
-                whole = tuned_block(call, starts, weights.get(inside[-1].name), wait)
-                _keep({layer: replace(start, rounded=whole[layer]) for layer, start in starts.items()})
+            if rounded_so_far:
+                tuned = tuned_block(call, rounded_so_far, weights.get(block_layers[-1].name), wait)
+                _accept({layer: replace(start, rounded=tuned[layer]) for layer, start in rounded_so_far.items()})
             listener.forget()
-            if not inside:
+            if not block_layers:
                 return output
             wait()
             return call.again()
 
-    def _keep(starts: dict[Layer, Start]) -> None:
-        for layer, start in starts.items():
+    def _accept(rounded: dict[Layer, Start]) -> None:
+        for layer, start in rounded.items():
             packed = pack(start.rounded, start.scheme)
             dense = packed.dequantize()
             model.replace(layer, dense)
-            difference = float((dense - start.weight).square_().sum())
-            found.append(LayerRounded(layer, packed, difference, float(start.weight.square().sum())))
+            squared_error = float((dense - start.weight).square_().sum())
+            pending.append(LayerRounded(layer, packed, squared_error, float(start.weight.square().sum())))
         if not method.rounding.is_tuned:
-            starts.clear()
+            rounded.clear()
 
     run = model.run(tokens, after)
     try:
         for step in run:
-            yield from _drained(found)
+            yield from _pop_all(pending)
             yield step
-        yield from _drained(found)
+        yield from _pop_all(pending)
     finally:
         run.close()
 
@@ -157,9 +157,9 @@ def _unweighted() -> Generator[Progress, None, dict[str, Tensor]]:
     return {}
 
 
-def _drained(found: list[LayerRounded | LayerReplaced]) -> Iterable[LayerRounded | LayerReplaced]:
-    while found:
-        yield found.pop(0)
+def _pop_all(pending: list[LayerRounded | LayerReplaced]) -> Iterable[LayerRounded | LayerReplaced]:
+    while pending:
+        yield pending.pop(0)
 
 
 def _read(checkpoint: Checkpoint, layer: Layer) -> Tensor:
@@ -209,7 +209,9 @@ def _rounded(
     return results
 
 
-def _alike(layers: list[Layer], known: Mapping[Layer, Statistics], schemes: Mapping[str, Scheme]) -> list[list[Layer]]:
+def _same_input_and_scheme(
+    layers: list[Layer], known: Mapping[Layer, Statistics], schemes: Mapping[str, Scheme]
+) -> list[list[Layer]]:
     """Return the layers in lots that can be rounded as one: the same input and scheme, nothing shared by a tensor."""
     lots: dict[tuple[object, ...], list[Layer]] = {}
     for layer in layers:
@@ -219,7 +221,7 @@ def _alike(layers: list[Layer], known: Mapping[Layer, Statistics], schemes: Mapp
     return list(lots.values())
 
 
-def _statistics(weights: Mapping[str, Tensor], name: str, rows: Tensor) -> Statistics:
+def _weighted_statistics(weights: Mapping[str, Tensor], name: str, rows: Tensor) -> Statistics:
     """Return the statistics of what a layer is given, [R, K], each token with its weight where there is one."""
     flat, own = rows.float(), weights.get(name)
     weighted = flat
@@ -228,7 +230,7 @@ def _statistics(weights: Mapping[str, Tensor], name: str, rows: Tensor) -> Stati
     return Statistics((weighted.T @ flat).div_(len(flat)), len(flat))
 
 
-def _merged(before: Statistics, more: Statistics) -> Statistics:
+def _merge(before: Statistics, more: Statistics) -> Statistics:
     """Return the statistics of both: a block may run its layer more than once."""
     tokens = before.tokens + more.tokens
     return Statistics((before.hessian * before.tokens + more.hessian * more.tokens) / tokens, tokens)

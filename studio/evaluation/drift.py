@@ -42,14 +42,19 @@ class Drift:
         return Progress(stage, self.evaluation.done, self.evaluation.total, f"KLD {self.evaluation.kld.mean:.4f}")
 
 
-def drift(checkpoint: Checkpoint, other: Predict, ids: Tensor, text: str = "") -> Generator[Drift, None, Drift]:
+def drift(
+    checkpoint: Checkpoint, other: Predict, ids: Tensor, text: str = "", with_floor: bool = True
+) -> Generator[Drift, None, Drift]:
     """Yield the drift of ``other`` from the original ``checkpoint`` on ``ids`` as it sharpens, and return the whole.
 
-    Closing the generator stops the work. Raises as :func:`evaluate` does.
+    ``with_floor``: whether its floor is wanted too, which takes its own time. Closing the generator stops the work.
+    Raises as :func:`evaluate` does.
     """
     so_far = Drift(text)
     whole = yield from relayed(evaluate(checkpoint, other, ids), lambda step: replace(so_far, evaluation=step))
     so_far = replace(so_far, evaluation=whole)
+    if not with_floor:
+        return replace(so_far, is_whole=True)
     lowest = yield from relayed(floor(checkpoint, ids), lambda step: replace(so_far, floor=step))
     return replace(so_far, floor=lowest, is_whole=True)
 

@@ -131,7 +131,7 @@ class Choice:
             is_told=lambda choice: choice.is_mixed,
         ),
     ] = "nncf"
-    """NNCF's wherever nothing goes by it."""
+    """NNCF's score wherever no ranking is needed."""
     pins: Annotated[tuple[Pin, ...], Option(_parse_pins, lambda pins: [*map(str, pins)], flags=("--pin",))] = ()
     """The first that takes a weight decides."""
     method: Annotated[
@@ -214,6 +214,11 @@ class Choice:
         if not self.mode.is_mixable:
             return self.primary
         return None if self.backup is None else Scheme.of(self.backup, self.group_size)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the model reads a text first: the method wants its inputs, and takes weights of so few bits."""
+        return self.method.needs_inputs and self.mode.bits < 8
 
     @property
     def is_mixed(self) -> bool:

@@ -1,4 +1,4 @@
-"""A choice made for one model, as far as another can take it. Knows nothing of sessions."""
+"""A choice made for one model, adapted to another. Knows nothing of sessions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ def fitting(choice: Choice, layers: Sequence[Layer], can_chat: bool = True) -> C
         size = 64 if 64 in sizes else max((s for s in sizes if s <= 128), default=-1)
     found = replace(choice, pins=(), group_size=size)
     if not can_chat:
-        found = replace(found, sensitivity="nncf")  # there is no damage to go by
+        found = replace(found, sensitivity="nncf")  # damage cannot be predicted
     try:
         make_plan(layers, found)
     except SchemeError:  # a mode whose only group does not divide this model

@@ -67,7 +67,7 @@ class LayerFigure:
         return {f"figure.{self.name}.{key}" for key in texts} | stage
 
     def of_layer(self, known: Known, layer: str) -> Mapping[str, float] | None:
-        """Return a layer's number in each scheme, empty where there is none to be had, None while it is not known."""
+        """Return a layer's number in each scheme, empty where it cannot be measured, None while it is not known."""
         raise NotImplementedError
 
     def guessed(self, known: Known, layer: str) -> Mapping[str, Interval]:

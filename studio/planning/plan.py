@@ -35,8 +35,8 @@ class Assignment(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Share:
-    """A line of NNCF's table: what one mode takes of all weights and of the ratio-defining ones."""
+class DistributionRow:
+    """A row of NNCF's table: what one mode takes of all weights and of the ratio-defining ones."""
 
     scheme: str
     weights: int
@@ -111,8 +111,8 @@ class Plan:
                 sums["scales"] += (scheme.nbytes((math.prod(shape[:-1]), shape[-1])) - codes) * count
                 continue
             for part in scheme.parts((math.prod(shape[:-1]), shape[-1])):
-                held = place if part.name == "codes" else _PART_PLACES.get(part.name, "scales")
-                sums[held] += part.nbytes * count
+                category = place if part.name == "codes" else _PART_PLACES.get(part.name, "scales")
+                sums[category] += part.nbytes * count
         return sums
 
     @cached_property
@@ -123,7 +123,7 @@ class Plan:
             sums[_PLACES[kind]] += 2 * math.prod(shape) * count
         return sums
 
-    def distribution(self) -> list[Share]:
+    def distribution(self) -> list[DistributionRow]:
         """Return NNCF's table of modes over all weights and over the ratio-defining ones, most bits first."""
         follows = self.choice.all_layers and self.choice.mode.is_mixable
         defining = {layer.kind for layer in ratio_defining([a.layer for a in self.assignments], follows)}
@@ -136,7 +136,7 @@ class Plan:
             row[0], row[1] = row[0] + counts[0], row[1] + counts[1]
             if kind in defining:
                 row[2], row[3] = row[2] + counts[0], row[3] + counts[1]
-        return [Share("float16" if s is None else str(s), *shares[s]) for s in sorted(shares, key=_by_bits)]
+        return [DistributionRow("float16" if s is None else str(s), *shares[s]) for s in sorted(shares, key=_by_bits)]
 
 
 def _by_bits(scheme: Scheme | None) -> tuple[int, str, int]:
@@ -164,8 +164,9 @@ def make_plan(
 ) -> Plan:
     """Return the plan of ``choice``.
 
-    ``sensitivities``: a score by tensor name, NNCF's or that of :func:`by_damage`; high stays at backup. Without them a
-    mixed choice is planned in the model's order and marked as an estimate, as it is where they ``are_estimates``.
+    ``sensitivities``: a score by tensor name, NNCF's or that of :func:`damage_scores`; high stays at backup. Without
+    them a mixed choice is planned in the model's order and marked as an estimate, as it is where they
+    ``are_estimates``.
     Raises SchemeError when the group size fits no or not every layer, unless the choice says what to do then.
     """
     pinned = _pinned(layers, choice)
@@ -182,10 +183,10 @@ def make_plan(
     misfits = [layer for layer in defining if fitted[layer.matrix[1]] is None]
     if choice.group_size_fallback == "error":
         _check_groups(misfits, defining, choice)
-    ranked = [layer for layer in defining if fitted[layer.matrix[1]] is not None] if misfits else defining
+    candidates = [layer for layer in defining if fitted[layer.matrix[1]] is not None] if misfits else defining
     if choice.is_mixed and sensitivities is not None:
-        ranked = sorted(ranked, key=lambda layer: sensitivities[layer.name])
-    primary = _within_ratio(ranked, choice.ratio if choice.mode.is_mixable else 1.0)
+        candidates = sorted(candidates, key=lambda layer: sensitivities[layer.name])
+    primary = _within_ratio(candidates, choice.ratio if choice.mode.is_mixable else 1.0)
     kept = {layer.name for layer in misfits} if choice.group_size_fallback == "ignore" else set()
 
     def scheme(layer: Layer) -> Scheme | None:
@@ -200,10 +201,10 @@ def make_plan(
     return Plan(choice, assignments, is_exact, frozenset(pinned))
 
 
-def by_damage(
+def damage_scores(
     layers: Sequence[Layer], choice: Choice, damages: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float] | None:
-    """Return what to plan by: the damage of the primary mode, a weight, where ``damages`` has it by layer and scheme.
+    """Return a score by tensor name: damage of the primary mode per weight. ``damages``: by layer and scheme.
 
     A layer without any (an embedding, experts in one tensor, what no token comes to) counts as the median one does.
     None while a layer is not measured yet.
@@ -212,17 +213,17 @@ def by_damage(
     scores: dict[str, float] = {}
     without = []
     for layer in ratio_defining(layers, all_layers=True):
-        line, scheme = damages.get(layer.name), fitted_scheme(layer.matrix[1], choice)
-        if line is None and layer.name in linear:
+        layer_damage, scheme = damages.get(layer.name), fitted_scheme(layer.matrix[1], choice)
+        if layer_damage is None and layer.name in linear:
             return None
-        if line and scheme is not None:
-            if str(scheme) not in line:
+        if layer_damage and scheme is not None:
+            if str(scheme) not in layer_damage:
                 return None
-            scores[layer.name] = line[str(scheme)] / layer.numel
+            scores[layer.name] = layer_damage[str(scheme)] / layer.numel
         else:
             without.append(layer.name)
-    middle = median(scores.values()) if scores else 0.0
-    return scores | dict.fromkeys(without, middle)
+    median_score = median(scores.values()) if scores else 0.0
+    return scores | dict.fromkeys(without, median_score)
 
 
 def _pinned(layers: Sequence[Layer], choice: Choice) -> dict[str, Scheme | None]:

@@ -1,9 +1,9 @@
 """What rounding each layer would cost the predictions: a share of their KL divergence from the original's.
 
-Of a layer's KL divergence, half of E[(g^T Δ x)^2] with g the gradient at its output (``fisher``), it keeps the part in
-which neither output channels nor the errors of different weights go together: 1/2 sum_k E[x_k^2 |g|^2 / N] |Δ_k|^2,
-nats a token, where Δ is the error of rounding to nearest. Layers do not see each other's errors: on the built-in model
-their sum is about four fifths of what is measured, at three to five bits alike.
+Of a layer's KL divergence, half of E[(g^T Δ x)^2] with g the gradient at its output (``calibration/token_weights.py``),
+it keeps the part in which neither output channels nor the errors of different weights go together: 1/2 sum_k E[x_k^2
+|g|^2 / N] |Δ_k|^2, nats a token, where Δ is the error of rounding to nearest. Layers do not see each other's errors: on
+the built-in model their sum is about four fifths of what is measured, at three to five bits alike.
 """
 
 from collections.abc import Generator, Sequence

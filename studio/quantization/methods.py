@@ -33,7 +33,7 @@ class Rounding:
     data_free: "Callable[[], DataFree]" = NEAREST
     """Rounds a weight that was given nothing."""
     weighs_tokens: bool = False
-    """Whether its statistics count a token by how much the predictions hang on it, not all alike."""
+    """Whether its statistics weight each token by its effect on the predictions, instead of all alike."""
     scales_channels: bool = False
     """Whether input channels are scaled before, where their inputs can make up for it (``rounding/awq.py``)."""
     is_tuned: bool = False

@@ -39,13 +39,13 @@ def load_original(checkpoint: Checkpoint) -> nn.Module:
     model = empty_model(config, COMPUTE)
     untie(model, {layer.name for layer in checkpoint.layers})
     for layer in checkpoint.layers:
-        stored = whole(checkpoint, layer)
+        stored = read_weight(checkpoint, layer)
         for name in (layer.name, *layer.tied):
             _put(model, name, stored)
     return _finished(model, checkpoint.path)
 
 
-def whole(checkpoint: Checkpoint, layer: Layer, dtype: torch.dtype | None = None) -> Tensor:
+def read_weight(checkpoint: Checkpoint, layer: Layer, dtype: torch.dtype | None = None) -> Tensor:
     """Return a tensor as the model's parameter, in bf16 or ``dtype``. Raises CheckpointError for a damaged file."""
     flat = torch.empty(layer.numel, dtype=dtype or COMPUTE)
     done = 0

@@ -7,29 +7,21 @@ takes its time calls ``progress`` with each :class:`Progress`, and ends where th
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar, Unpack
 
 from studio.base.errors import ModelError
 from studio.base.progress import Progress
-from studio.base.steps import relayed
-from studio.base.typed_paths import typed_path
-from studio.checkpoint.file_names import PACKED
 from studio.checkpoint.recipe import is_compressed
 from studio.planning.choice import Choice
 from studio.planning.plan import Plan
 from studio.planning.survey_file import Survey
 from studio.session.estimate import estimate as estimated
-from studio.session.estimate import taken
 
 if TYPE_CHECKING:  # what brings torch
-    from studio.chat.columns import Column
-    from studio.checkpoint.checkpoint import Checkpoint
     from studio.compression.compress import Compressed
     from studio.evaluation.figures import Evaluation
     from studio.session.chat_model import ChatModel
-    from studio.session.session import Session
 
 Result = TypeVar("Result")
 Follow = Callable[[Progress], object]
@@ -69,9 +61,10 @@ def plan(model: str, *, progress: Follow | None = None, **choice: Unpack[Choices
     Raises as that, and ResourceError for a full disk.
     """
     from studio.session.session import Session
+    from studio.session.whole_jobs import planned
 
     with closing(Session(paths=True, choice=_choice(choice))) as session:
-        _open(session, model, "group_size" in choice, progress)
+        _finished(planned(session, model, "group_size" in choice), progress)
         _finished(session.fetch(), progress)
         if session.choice.is_mixed:
             _finished(session.measurements.rank(), progress)
@@ -107,25 +100,12 @@ def compress(
     ``"hf://datasets/…"``. ``relative_error`` of the result is ‖W - Ŵ‖ / ‖W‖ by tensor, ``file`` the packed weights in
     ``out``. Raises as :func:`plan` does, TextError for a text that is none, ResourceError for a folder with files.
     """
-    from studio.calibration.dataset import is_dataset
-    from studio.calibration.texts import BUILTIN, GENERATED
-    from studio.export.target_folder import move_in, workspace_for
-    from studio.session.session import Session
+    from studio.session.whole_jobs import compressed_into, compressing_into, planned
 
     target = Path(out).resolve()
-    with (
-        workspace_for(target) as place,
-        closing(Session(paths=True, choice=_choice(choice), workspace=place)) as session,
-    ):
-        if calibrate != BUILTIN:  # before a model is fetched for nothing
-            is_named = calibrate == GENERATED.name or is_dataset(calibrate)
-            session.texts.calibrate_on(calibrate if is_named else typed_path(calibrate))
-        _open(session, model, "group_size" in choice, progress)
-        done = _finished(session.compress(), progress)
-        if session.copy.folder is None:
-            raise ModelError("nothing_compressed")
-        move_in(session.copy.folder, target)
-    return replace(done, file=target / PACKED)
+    with compressing_into(target, _choice(choice), calibrate) as session:
+        _finished(planned(session, model, "group_size" in choice), progress)
+        return _finished(compressed_into(session, target), progress)
 
 
 def evaluate(
@@ -137,21 +117,11 @@ def evaluate(
     token, with its standard error over windows. Raises ModelError for models that write no text, TextError,
     CheckpointError, HubError or ResourceError.
     """
-    from studio.calibration.dataset import is_dataset, read_dataset
-    from studio.calibration.texts import read_text
-    from studio.evaluation.drift import Drift
-    from studio.evaluation.evaluate import evaluate as steps_of
-    from studio.evaluation.evaluate import predictor, text_windows
-    from studio.session.shared import of_this_process
+    from studio.session.whole_jobs import evaluated
 
-    read = None
-    if text is not None:  # before a model is fetched for nothing
-        read = read_dataset(text).text if is_dataset(text) else read_text(typed_path(text))
-    original, column = _fetched(against, progress), _column(model, progress)
-    ids = text_windows(original, read)
-    of_this_process().pool.make_room(column.need)
-    steps = steps_of(original, predictor(column.open().decoder), ids)
-    return _finished(relayed(steps, lambda found: Drift("", found).progress), progress)
+    _, drift = _finished(evaluated(model, against, text, with_floor=False), progress)
+    assert drift.evaluation is not None  # it is whole
+    return drift.evaluation
 
 
 def load(model: Path | str, *, progress: Follow | None = None) -> "ChatModel":
@@ -159,26 +129,37 @@ def load(model: Path | str, *, progress: Follow | None = None) -> "ChatModel":
 
     Raises ModelError for a model that writes no text, CheckpointError, HubError, or ResourceError for lack of memory.
     """
+    from studio.chat.columns import compressed_column, original_column
     from studio.session.chat_model import ChatModel
+    from studio.session.session import Session
     from studio.session.shared import of_this_process
+    from studio.session.whole_jobs import compressed_folder, fetched
 
-    column = _column(model, progress)
+    folder = compressed_folder(model)
+    if folder is not None:
+        column = compressed_column(folder)
+    else:
+        with closing(Session(paths=True)) as session:
+            column = original_column(_finished(fetched(session, str(model)), progress))
     of_this_process().pool.make_room(column.need)
     return ChatModel(column.open())
 
 
-def export_model(folder: Path | str, file: Path | str, *, progress: Follow | None = None) -> Path:
-    """Pack a folder that :func:`compress` made into one zip, and return it.
+def export_model(
+    folder: Path | str, out: Path | str, *, target: str = "studio", progress: Follow | None = None
+) -> Path:
+    """Write a folder that :func:`compress` made in the form that another program loads, and return where it is.
 
-    Raises ModelError for another folder, ResourceError for a full disk.
+    ``target`` as the terminal's ``export --to`` has them: ``"studio"`` is the folder in one zip. ``out`` is new. Raises
+    SchemeError for what is no target or what it cannot hold, ModelError for another folder, CheckpointError for one
+    that is not whole, ResourceError for a full disk or where something is in the way.
     """
-    from studio.export import archive
+    from studio.export import targets
 
-    source, target = Path(folder), Path(file)
+    into, source, place = targets.target_named(target), Path(folder), Path(out).resolve()
     if not is_compressed(source):
         raise ModelError("nothing_compressed")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return _finished(archive(source, target), progress)
+    return _finished(targets.export(into, source, place), progress)
 
 
 def _choice(choice: Choices) -> Choice:
@@ -197,35 +178,3 @@ def _finished(steps: Generator[Progress, None, Result], progress: Follow | None)
                 return result
             if progress is not None:
                 progress(step)
-
-
-def _open(session: "Session", model: str, keep_group_size: bool, progress: Follow | None) -> None:
-    """Make ``model`` the session's, with the choice that the session was made with."""
-    choice = session.choice
-    checkpoint = _finished(session.open(model), progress)
-    session.planner.choose(taken(choice, checkpoint, keep_group_size))
-
-
-def _fetched(model: str, progress: Follow | None) -> "Checkpoint":
-    """Return a model that can chat, with its files on this machine."""
-    from studio.session.session import Session
-
-    with closing(Session(paths=True)) as session:
-        checkpoint = _finished(session.open(model), progress)
-        if not checkpoint.can_chat:  # before it is fetched for nothing
-            raise ModelError("cannot_chat", architecture=checkpoint.architecture)
-        return _finished(session.fetch(), progress)
-
-
-def _column(model: Path | str, progress: Follow | None) -> "Column":
-    """Return what loads a model, or a compressed folder. Raises ModelError for one that writes no text."""
-    from studio.chat.columns import compressed_column, original_column
-    from studio.checkpoint.config import check_can_chat, load_config
-    from studio.checkpoint.file_names import CONFIG
-    from studio.checkpoint.json_file import read_json
-
-    folder = typed_path(model)
-    if not is_compressed(folder):
-        return original_column(_fetched(str(model), progress))
-    check_can_chat(load_config(read_json(folder / CONFIG)))
-    return compressed_column(folder)

@@ -79,11 +79,11 @@ class CompressedCopy:
         compressed = None
         with unfinished(job_digest(checkpoint, plan), self._workspace) as file:
             try:
-                is_unwanted = self._jobs.unwanted("compress")
+                is_unwanted = self._jobs.should_stop("compress")
                 steps = in_worker(compress, checkpoint, plan, file, tokens, is_unwanted=is_unwanted)
                 compressed = yield from self._jobs.relay("compress", steps, is_current)
                 yield Progress("finish", 1, 1)
-                self._jobs.heed("compress")
+                self._jobs.raise_if_stopped("compress")
                 folder = export.write_folder(checkpoint, compressed, place / name, read)
                 if not is_current():
                     raise Cancelled
@@ -120,7 +120,9 @@ class CompressedCopy:
         folder.mkdir(parents=True)
         return (yield from self._jobs.relay("export", targets.one_file(into, self.folder, folder)))
 
-    def measure_drift(self, checkpoint: Checkpoint, text: Text | None) -> Generator[Progress, None, Drift]:
+    def measure_drift(
+        self, checkpoint: Checkpoint, text: Text | None, with_floor: bool = True
+    ) -> Generator[Progress, None, Drift]:
         """Compare the copy, as it answers, with the original ``checkpoint``; what is found is in ``drift`` as it comes.
 
         Raises ModelError while nothing is compressed or for a model that writes no text, TextError, ResourceError;
@@ -129,7 +131,7 @@ class CompressedCopy:
         make, job = self.column, self._job
         if make is None:
             raise ModelError("nothing_to_measure")
-        self._jobs.heed("drift")
+        self._jobs.raise_if_stopped("drift")
         yield Progress("load")
         if self.column is not make:
             raise Cancelled
@@ -138,14 +140,14 @@ class CompressedCopy:
         with self._pool.borrow(column.key, column.need, column.load) as model:
 
             def sharpened(drift: Drift) -> Progress:
-                self._jobs.heed("drift")
+                self._jobs.raise_if_stopped("drift")
                 if self.column is not make:
                     raise Cancelled
                 self.drift = drift
                 return drift.progress
 
-            name, is_unwanted = "" if text is None else text.name, self._jobs.unwanted("drift")
-            steps = model.run(drift_of, checkpoint, ids, name, is_unwanted=is_unwanted)
+            name, is_unwanted = "" if text is None else text.name, self._jobs.should_stop("drift")
+            steps = model.run(drift_of, checkpoint, ids, name, with_floor, is_unwanted=is_unwanted)
             whole = yield from relayed(steps, sharpened)
         if self.column is not make:
             raise Cancelled

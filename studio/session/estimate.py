@@ -1,9 +1,10 @@
 """A model's name and a choice -> the plan, from headers and what is kept of earlier visits. Needs no torch.
 
-Where the plan goes by figures that are not kept, a session finds them out.
+Where the plan needs figures that are not kept, a session measures them.
 """
 
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
 
 from studio.base.progress import Progress
@@ -20,8 +21,10 @@ def estimate(
 ) -> Generator[Progress, None, tuple[Checkpoint, Plan]]:
     """Yield while the model called ``name`` is opened, and looked at if need be; return it with its plan.
 
-    ``keep_group_size``: whether one that does not fit is an error, or gives way to one that does. A ratio goes by what
-    is known of a model whose files are not here. Raises ModelError, HubError, CheckpointError or SchemeError.
+    ``keep_group_size``: whether one that does not fit is an error, or gives way to one that does. Layers of a model
+    whose files are not here are ranked by what is known of them.
+
+    Raises ModelError, HubError, CheckpointError or SchemeError.
     """
     checkpoint = yield from open_model(name, paths)
     choice = taken(choice, checkpoint, keep_group_size)
@@ -29,16 +32,16 @@ def estimate(
     if choice.is_mixed and (scores is None or choice.sensitivity == "damage"):
         from studio.session.session import Session  # brings torch
 
-        session = Session(paths=paths, choice=choice)
-        yield from session.open(name)
-        session.planner.choose(choice)
-        yield from session.measurements.rank()
-        return checkpoint, session.planner.choose(choice)
+        with closing(Session(paths=paths, choice=choice)) as session:
+            yield from session.open(name)
+            session.planner.choose(choice)
+            yield from session.measurements.rank()
+            return checkpoint, session.planner.choose(choice)
     return checkpoint, make_plan(checkpoint.layers, choice, scores)
 
 
 def taken(choice: Choice, checkpoint: Checkpoint, keep_group_size: bool) -> Choice:
-    """Return a choice made for this model, whole but perhaps for a group size that nobody named."""
+    """Return ``choice``, with a group size that fits this model unless ``keep_group_size``."""
     if keep_group_size:
         return choice
     return replace(choice, group_size=fitting(choice, checkpoint.layers, checkpoint.can_chat).group_size)

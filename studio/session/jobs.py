@@ -21,7 +21,7 @@ class Jobs:
     def __init__(self) -> None:
         self._stops = {job: threading.Event() for job in JOBS}
 
-    def begin(self, job: Job) -> None:
+    def clear_stop(self, job: Job) -> None:
         """Forget an earlier wish to stop this job: it was asked for anew."""
         self._stops[job].clear()
 
@@ -33,14 +33,14 @@ class Jobs:
         for job in JOBS:
             self.stop(job)
 
-    def unwanted(self, job: Job) -> Callable[[], bool]:
+    def should_stop(self, job: Job) -> Callable[[], bool]:
         """Return what says whether the job is to end, for a worker to ask while it makes a step."""
         return self._stops[job].is_set
 
-    def heed(self, job: Job) -> None:
+    def raise_if_stopped(self, job: Job) -> None:
         """Raise Cancelled, once, where the job is to end."""
         if self._stops[job].is_set():
-            self.begin(job)
+            self.clear_stop(job)
             raise Cancelled
 
     def relay(
@@ -52,10 +52,10 @@ class Jobs:
         longer the session's.
         """
 
-        def heeded(step: Item) -> Item:
-            self.heed(job)
+        def checked(step: Item) -> Item:
+            self.raise_if_stopped(job)
             if not is_current():
                 raise Cancelled
             return step
 
-        return (yield from relayed(steps, heeded))
+        return (yield from relayed(steps, checked))

@@ -40,7 +40,7 @@ class Measurements:
         return model.has_figures and any(model.missing(figure, plan) for figure in self._wanted_figures(colour))
 
     def measure(self, colour: str) -> Generator[Progress, None, None]:
-        """Measure what the map lacks: the survey, then the figures that it shows or the plan goes by."""
+        """Measure what the map lacks: the survey, then the figures that it shows or the plan is ranked by."""
         yield from self.survey()
         for figure in self._wanted_figures(colour):
             yield from self.measure_figure(figure)
@@ -53,14 +53,14 @@ class Measurements:
         model = self._planner.model
         if not model.is_here:
             return
-        self._jobs.begin("survey")
-        is_unwanted = self._jobs.unwanted("survey")
+        self._jobs.clear_stop("survey")
+        is_unwanted = self._jobs.should_stop("survey")
         steps = self._turns.shared(
             in_worker(survey, model.chosen, model.known, self._wanted_schemes(), is_unwanted=is_unwanted)
         )
         try:
             for step in steps:
-                self._jobs.heed("survey")
+                self._jobs.raise_if_stopped("survey")
                 if not self._planner.is_of(model):
                     return
                 if isinstance(step, LayerMeasured):
@@ -79,13 +79,13 @@ class Measurements:
         """
         model = self._planner.model
         checkpoint = model.chosen
-        self._jobs.begin("sample")
+        self._jobs.clear_stop("sample")
         steps = sampled_survey(checkpoint, open_model.byte_ranges(checkpoint), runs, wanted=self._wanted_schemes())
         self.is_sampling = True
         try:
             while True:
                 step = next(steps)
-                self._jobs.heed("sample")
+                self._jobs.raise_if_stopped("sample")
                 if not self._planner.is_of(model):
                     raise Cancelled
                 if isinstance(step, LayerMeasured):
@@ -101,7 +101,7 @@ class Measurements:
         return sample
 
     def rank(self) -> Generator[Progress, None, None]:
-        """Find out what the plan's ratio goes by, where it is not known yet; only where the files are here.
+        """Measure the sensitivities that rank the plan's layers, unless they are known; only where the files are here.
 
         Raises ModelError where that is predicted damage, and the model writes no text.
         """
@@ -111,33 +111,33 @@ class Measurements:
             self.check_can_predict()
             yield from self.measure_figure("damage", "compress")
         elif model.scores is None and model.is_here:
-            steps = in_worker(sensitivities, checkpoint, is_unwanted=self._jobs.unwanted("compress"))
+            steps = in_worker(sensitivities, checkpoint, is_unwanted=self._jobs.should_stop("compress"))
             model.scores = yield from self._jobs.relay("compress", steps, lambda: self._planner.is_of(model))
 
     def check_can_predict(self) -> None:
-        """Raise ModelError where the ratio goes by damage, which only what writes text has."""
+        """Raise ModelError where layers are ranked by damage and the model writes no text."""
         checkpoint = self._planner.model.chosen
-        if self._planner.goes_by_damage and not checkpoint.can_chat:
+        if self._planner.is_ranked_by_damage and not checkpoint.can_chat:
             raise ModelError("no_damage", model=checkpoint.title)
 
     def measure_figure(self, figure: Figure, job: Job = "survey") -> Generator[Progress, None, None]:
         """Measure a figure of each layer, over a short text; only where the files are here.
 
-        What is found is in the model's ``figures`` as it comes; at the end plans that go by it are exact.
+        Results are put into the model's ``figures`` as they come; at the end plans that are ranked by them are exact.
         """
         model, plan = self._planner.model, self._planner.plan
         missing = [] if plan is None or not model.has_figures else model.missing(figure, plan)
         if not missing:
             return
         if job == "survey":
-            self._jobs.begin(job)
+            self._jobs.clear_stop(job)
         steps = self._turns.shared(
-            in_worker(MEASURED[figure], model.chosen, missing, is_unwanted=self._jobs.unwanted(job))
+            in_worker(MEASURED[figure], model.chosen, missing, is_unwanted=self._jobs.should_stop(job))
         )
         try:
             while True:
                 step = next(steps)
-                self._jobs.heed(job)
+                self._jobs.raise_if_stopped(job)
                 if not self._planner.is_of(model):
                     return
                 if isinstance(step, LayerMeasured):
@@ -156,9 +156,9 @@ class Measurements:
         return replace(progress, is_shared=self._turns.jobs > 1)
 
     def _wanted_figures(self, colour: str) -> list[Figure]:
-        """Return what the map shows, or the plan goes by and has not got."""
+        """Return the figures that the map shows, and those that the plan's ranking still lacks."""
         plan = self._planner.plan
-        waits = self._planner.goes_by_damage and plan is not None and not plan.is_exact
+        waits = self._planner.is_ranked_by_damage and plan is not None and not plan.is_exact
         return [figure for figure in MEASURED if figure == colour or (figure == "damage" and waits)]
 
     def _wanted_schemes(self) -> dict[str, list[Scheme]]:

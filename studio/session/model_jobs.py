@@ -12,9 +12,11 @@ from studio.evaluation.drift import Drift, drift
 from studio.evaluation.evaluate import predictor
 
 
-def drift_of(loaded: LoadedModel, checkpoint: Checkpoint, ids: Tensor, text: str) -> Generator[Drift, None, Drift]:
+def drift_of(
+    loaded: LoadedModel, checkpoint: Checkpoint, ids: Tensor, text: str, with_floor: bool
+) -> Generator[Drift, None, Drift]:
     """Yield and return how far ``loaded`` has drifted from the original, as :func:`drift` does."""
-    return drift(checkpoint, predictor(loaded.decoder), ids, text)
+    return drift(checkpoint, predictor(loaded.decoder), ids, text, with_floor)
 
 
 def own_words(loaded: LoadedModel, checkpoint: Checkpoint, count: int) -> Generator[Progress, None, Tensor]:

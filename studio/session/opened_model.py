@@ -13,7 +13,7 @@ from studio.checkpoint.layers import Layer, ratio_defining
 from studio.planning import sampled_survey, survey_file
 from studio.planning.choice import Choice
 from studio.planning.layer_losses import Figures
-from studio.planning.plan import Plan, by_damage, fitted_scheme, make_plan
+from studio.planning.plan import Plan, damage_scores, fitted_scheme, make_plan
 from studio.planning.sampled_survey import Sample, SampledLayer
 from studio.planning.survey import candidates
 from studio.planning.survey_file import LayerSurvey, Survey
@@ -92,7 +92,7 @@ class OpenedModel:
         """
         layers = self.chosen.layers
         if choice.sensitivity == "damage":
-            return make_plan(layers, choice, by_damage(layers, choice, self.damages))
+            return make_plan(layers, choice, damage_scores(layers, choice, self.damages))
         scores, sampled = self.scores, self.sampled
         if scores is not None or not all(layer.name in sampled for layer in ratio_defining(layers, True)):
             return make_plan(layers, choice, scores)

@@ -95,8 +95,8 @@ class Planner:
             return self.plan
 
     @property
-    def goes_by_damage(self) -> bool:
-        """Whether the plan's ratio goes by predicted damage."""
+    def is_ranked_by_damage(self) -> bool:
+        """Whether the plan's layers are ranked by predicted damage."""
         return self.choice.is_mixed and self.choice.sensitivity == "damage"
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from studio.base.errors import Cancelled, ModelError, PromptError
-from studio.base.malloc import give_back
+from studio.base.malloc import release_free_memory
 from studio.base.progress import Progress
 from studio.base.workspace import own_folder, sessions_folder
 from studio.chat.answers import Answers
@@ -63,9 +63,9 @@ class Session:
         self.texts = Texts(self.planner, workspace)
         self.copy = CompressedCopy(workspace, shared.pool, self.jobs)
         self.conversation = Conversation()
-        self.colour = figures.DEFAULT
+        self.map_figure = figures.DEFAULT
         """The figure that the map shows."""
-        self.looked_at = ""
+        self.selected_layers = ""
         """The layer, or the pattern of layers, whose costs are on show beneath the map."""
         self.spoken: str | None = None
         """The language chosen on the page, in which jobs that run go on; None while it is the browser's."""
@@ -99,7 +99,7 @@ class Session:
         if self.checkpoint is not None and self.model.is_of(checkpoint):
             return self.checkpoint  # chosen again: what was made of it stays
         self.planner.take(OpenedModel.of(checkpoint))
-        self.looked_at = ""
+        self.selected_layers = ""
         self.copy.forget()
         self.conversation.forget()
         return checkpoint
@@ -118,27 +118,27 @@ class Session:
     @property
     def is_unmeasured(self) -> bool:
         """Whether :meth:`measure` has something to do: the map lacks figures that can be had here."""
-        return self.measurements.is_lacking(self.colour)
+        return self.measurements.is_lacking(self.map_figure)
 
     def measure(self) -> Generator[Progress, None, None]:
         """Measure what the map lacks."""
-        return self.measurements.measure(self.colour)
+        return self.measurements.measure(self.map_figure)
 
     # the compressed copy
 
     @property
-    def is_current(self) -> bool:
-        """Whether the compressed copy is that of the plan on show, and of its calibration."""
+    def is_copy_of_choice(self) -> bool:
+        """Whether the compressed copy was made by the choice on show, and with its calibration text."""
         compressed = self.copy.compressed
         if compressed is None or compressed.plan.choice != self.choice:
             return False
         return not self.choice.method.needs_inputs or self.copy.calibrated_on == self.texts.calibration
 
     @property
-    def is_made(self) -> bool:
-        """Whether compressing would make the copy that is here already, layer by layer."""
+    def is_copy_of_plan(self) -> bool:
+        """Whether the compressed copy is what the plan on show would make, layer by layer."""
         compressed = self.copy.compressed
-        if compressed is None or self.plan is None or not self.is_current:
+        if compressed is None or self.plan is None or not self.is_copy_of_choice:
             return False
         return self.plan.is_exact and compressed.plan.assignments == self.plan.assignments
 
@@ -161,11 +161,11 @@ class Session:
             tokens = yield from calibration_windows(checkpoint, text, self._pool, self.jobs, is_current)
         compressed = yield from self.copy.make(checkpoint, plan, text, tokens, is_current)
         self.conversation.forget()
-        give_back()
+        release_free_memory()
         return compressed
 
     def _ranked(self, model: OpenedModel) -> Generator[Progress, None, Plan]:
-        """Yield while what the ratio goes by is found out, and return the plan on show then."""
+        """Yield while the layers' sensitivities are measured; return the plan on show then."""
         while True:
             ranked = self.choice
             if ranked.is_mixed:
@@ -202,7 +202,7 @@ class Session:
             raise ModelError("cannot_chat", architecture=checkpoint.architecture)
         if checkpoint is not None and checkpoint.folder is None:
             raise ModelError("compress_first")
-        self.jobs.heed("chat")
+        self.jobs.raise_if_stopped("chat")
         try:
             yield from self.conversation.answer(
                 self._pool,
@@ -213,10 +213,10 @@ class Session:
                 kv_bits,
                 again,
                 checkpoint,
-                self.jobs.unwanted("chat"),
+                self.jobs.should_stop("chat"),
             )
         finally:
-            self.jobs.begin("chat")  # a wish to stop ends with what it stopped
+            self.jobs.clear_stop("chat")  # a wish to stop ends with what it stopped
 
     def _columns(self, checkpoint: Checkpoint | None) -> list[Callable[[], Column]]:
         """Return what makes each column; a column that cannot be made fails by itself."""

@@ -27,7 +27,7 @@ class ChatHandlers:
     @errors_shown
     def queue_talk(self, session: Session, language: str) -> Iterator[Updates]:
         """Send was pressed: say so at once, also while another visitor's job runs."""
-        session.jobs.begin("chat")
+        session.jobs.clear_stop("chat")
         chat = self.page.chat
         yield {
             **{button: gr.update(interactive=False) for button in (chat.send, chat.regenerate, chat.edit)},

@@ -72,8 +72,9 @@ def group_info(session: Session, fitting: Sequence[int], language: str) -> str:
     if session.checkpoint is None or not misfits:
         return words
     widths = sorted({layer.matrix[1] for layer in ratio_defining(session.checkpoint.layers)})
-    shown = ", ".join(str(width) for width in widths[:6])
-    return f"{words} {text('plan.group_size_misfits', language, sizes=', '.join(misfits), widths=shown)}"
+    comma = text("plan.group_size_separator", language)
+    shown = comma.join(str(width) for width in widths[:6])
+    return f"{words} {text('plan.group_size_misfits', language, sizes=comma.join(misfits), widths=shown)}"
 
 
 def target_choices(language: str, session: Session | None = None) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ class DriftHandlers:
     @errors_shown
     def queue_drift(self, session: Session, language: str) -> Iterator[Updates]:
         """Measure was pressed: say so at once, also while another visitor's runs."""
-        session.jobs.begin("drift")
+        session.jobs.clear_stop("drift")
         panel = self.page.drift
         yield {
             panel.measure: gr.update(interactive=False),

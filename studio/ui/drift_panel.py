@@ -80,7 +80,7 @@ def headline(session: Session, language: str) -> str:
     drift = session.copy.drift
     if drift is None or drift.evaluation is None:
         none, predicted = escape(text("drift.none", language)), session.planner.predicted_drift
-        if predicted is not None and session.is_current and session.choice.method is Method.NEAREST:
+        if predicted is not None and session.is_copy_of_choice and session.choice.method is Method.NEAREST:
             none = escape(text("drift.predicted", language, kld=f"{predicted:.2g}"))
         return f'<p class="drift"><b>{name}</b> <span class="hint">{none}</span></p>'
     found, about = drift.evaluation, "" if drift.is_whole else "~\u2009"
@@ -93,7 +93,7 @@ def headline(session: Session, language: str) -> str:
 
 
 def words_that_differ(same: float, language: str) -> str:
-    """Return the share of other likeliest words as people say it: ``"about 1 word in 5 differs"``."""
+    """Return the share of other likeliest tokens as people say it: ``"… differs 1 time in 5"``."""
     differ = 1 - same
     if differ < 0.001:
         return text("drift.few_words", language)

@@ -72,7 +72,7 @@ def _cancelled(session: Session, name: str) -> str:
     """Return what is true of a job that was stopped: only compressing keeps what it did, and not by every method."""
     if name != "compress":
         return "stage.stopped"
-    is_calibrated = session.choice.method.needs_inputs and session.choice.mode.bits < 8
+    is_calibrated = session.choice.is_calibrated
     return "stage.cancelled_calibrated" if is_calibrated else "stage.cancelled"
 
 

@@ -122,7 +122,7 @@ class Handlers:
     @errors_shown
     def paint(self, session: Session, language: str, colour: str) -> Iterator[Updates]:
         """Show another figure of each layer on the map."""
-        session.colour = colour if colour in FIGURES else DEFAULT
+        session.map_figure = colour if colour in FIGURES else DEFAULT
         yield updates.map_of(self.page, session, language) | updates.missing(self.page, session, language)
 
     @errors_shown
@@ -159,10 +159,10 @@ class Handlers:
     @errors_shown
     def pick(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
         """A layer of the map was clicked: show what it would cost in each scheme, ready to be pinned."""
-        session.looked_at = well_formed(str((event._data or {}).get("layer", "")))
+        session.selected_layers = well_formed(str((event._data or {}).get("layer", "")))
         yield {
             self.page.map.pinning: gr.update(open=True),
-            self.page.map.layer: gr.update(value=session.looked_at),
+            self.page.map.layer: gr.update(value=session.selected_layers),
             self.page.map.notice: "",
             **updates.card(self.page, session, language),
         }
@@ -170,7 +170,7 @@ class Handlers:
     @errors_shown
     def describe(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
         """A layer was named: show what it would cost in each scheme."""
-        session.looked_at = str(pattern or "")
+        session.selected_layers = str(pattern or "")
         yield updates.card(self.page, session, language) | {self.page.map.notice: ""}
 
     @errors_shown
@@ -180,7 +180,7 @@ class Handlers:
             yield {self.page.map.notice: html.notice(text("pin.pick_first", language), "error")}
             return
         session.planner.pin(str(pattern), None if scheme == "none" else Scheme.parse(str(scheme)))
-        session.looked_at = str(pattern)
+        session.selected_layers = str(pattern)
         card = updates.card(self.page, session, language)
         yield self._planned(session, language) | {self.page.map.notice: "", **card}
 
@@ -213,7 +213,7 @@ class Handlers:
     @errors_shown
     def queue_compress(self, session: Session, language: str) -> Iterator[Updates]:
         """Compress was pressed: say so at once, also while another visitor's job runs."""
-        session.jobs.begin("compress")
+        session.jobs.clear_stop("compress")
         yield {
             self.page.plan.compress: gr.update(interactive=False),
             self.page.plan.cancel: gr.update(interactive=True),
@@ -223,7 +223,7 @@ class Handlers:
     @errors_shown
     def compress(self, session: Session, language: str) -> Iterator[Updates]:
         """Compress, with progress; Cancel ends it between two steps."""
-        if session.is_made:  # all that was said to it and measured of it stays
+        if session.is_copy_of_plan:  # all that was said to it and measured of it stays
             said = html.notice(text("plan.unchanged", session.spoken or language), "good")
             yield updates.plan_at_rest(self.page, session) | {self.page.plan.progress: said}
             return

@@ -30,7 +30,7 @@ def is_as_nearest(session: Session, figure: LayerFigure = weight_error.FIGURE) -
     """
     if session.choice.method is Method.NEAREST or session.choice.mode.bits >= 8:
         return False
-    return not figure.follows_method or session.copy.compressed is None or not session.is_current
+    return not figure.follows_method or session.copy.compressed is None or not session.is_copy_of_choice
 
 
 def known_of(session: Session, found: Errors | None = None) -> Known | None:
@@ -47,7 +47,7 @@ def weight_errors(session: Session) -> Mapping[str, float] | None:
     """
     if session.plan is None:
         return None
-    if session.copy.compressed is not None and session.is_current:
+    if session.copy.compressed is not None and session.is_copy_of_choice:
         return session.copy.compressed.relative_error
     if not session.model.known.layers:
         return None

@@ -59,7 +59,7 @@ def offered(page: Page, session: Session, language: str) -> Updates:
             choices=method_choices.method_choices(language, session),
             info=method_choices.method_info(session, language),
         ),
-        page.plan.reading: gr.update(visible=choice.method.needs_inputs and choice.mode.bits < 8),
+        page.plan.reading: gr.update(visible=choice.is_calibrated),
     }
     return merged(in_use, offers)
 
@@ -103,7 +103,7 @@ def figures(page: Page, session: Session, language: str) -> Updates:
 def card(page: Page, session: Session, language: str) -> Updates:
     """Return what the layer that the visitor looks at costs in each scheme."""
     turn = next(_TURNS)
-    return _stamped(turn, {page.map.card: map_text.layer_card(session, session.looked_at, language)})
+    return _stamped(turn, {page.map.card: map_text.layer_card(session, session.selected_layers, language)})
 
 
 def _stamped(turn: int, pictures: Updates) -> Updates:
@@ -139,7 +139,7 @@ def map_of(page: Page, session: Session, language: str) -> Updates:
 
 
 def _map(page: Page, session: Session, found: Errors | None, language: str) -> Updates:
-    known, figure = map_text.known_of(session, found), FIGURES[session.colour]
+    known, figure = map_text.known_of(session, found), FIGURES[session.map_figure]
     if known is None:
         return {}
     errors = figure.on_map(known)
@@ -173,7 +173,7 @@ def merged(*parts: Updates) -> Updates:
 
 def staleness(session: Session, language: str) -> str:
     """Return what there is to say of a compressed copy that is not the plan's, nothing where it is."""
-    is_stale = session.copy.compressed is not None and not session.is_current
+    is_stale = session.copy.compressed is not None and not session.is_copy_of_choice
     return html.notice(text("plan.stale", language)) if is_stale else ""
 
 

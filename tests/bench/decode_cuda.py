@@ -15,7 +15,7 @@ from torch import Tensor
 from studio.quantization.packing import PackedTensor
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.decoder.cuda import CudaDecoder
-from studio.runtime.decoder.cuda_step import Read
+from studio.runtime.decoder.cuda_step import ReadWeight
 from studio.runtime.decoder.shape import DecoderShape, LayerShape, Rotation
 from studio.runtime.sampling import Picker, Sampling
 
@@ -72,7 +72,7 @@ def random_packed(name: str, blocks: Scheme = INT4) -> tuple[PackedTensor | Tens
     return PackedTensor.of(scheme, (rows, width), arrays), None
 
 
-def decoder(read: Read) -> CudaDecoder:
+def decoder(read: ReadWeight) -> CudaDecoder:
     torch.manual_seed(0)
     norms = {name: torch.ones(HIDDEN) for layer in shape().layers for name in (layer.attention_norm, layer.mlp_norm)}
     return CudaDecoder(shape(), read, norms | {"norm": torch.ones(HIDDEN)}, 131072)
@@ -156,7 +156,7 @@ def products_alone(is_packed: bool) -> float:
     return seconds(graph.replay, 20)
 
 
-def row(name: str, read: Read, rate: float) -> tuple[str, float]:
+def row(name: str, read: ReadWeight, rate: float) -> tuple[str, float]:
     """Return a line of the table, and its tokens a second."""
     begun = time.perf_counter()
     loaded = decoder(read)
@@ -186,7 +186,7 @@ COLUMNS = (
     "8B Llama, random weights", "tokens/s", "after 8,000", "65-token prompt", "limit, tokens/s", "of the limit",
     "weights", "made in",
 )  # fmt: skip
-CASES: dict[str, Read] = {
+CASES: dict[str, ReadWeight] = {
     "INT4_ASYM 64, INT8 head and embedding": random_packed,
     "NF4 64, the same": partial(random_packed, blocks=Scheme(Mode.NF4, 64)),
     "INT8_ASYM": partial(random_packed, blocks=INT8),

@@ -27,7 +27,7 @@ from studio.compression.compress import compress
 from studio.evaluation.evaluate import Original
 from studio.evaluation.figures import Evaluation, Tally
 from studio.planning.choice import SENSITIVITIES, Choice, Sensitivity
-from studio.planning.plan import by_damage, make_plan
+from studio.planning.plan import damage_scores, make_plan
 from studio.planning.predicted_damage import measure
 from studio.planning.survey import sensitivities
 from studio.quantization.methods import Method
@@ -84,7 +84,7 @@ def ours(
         scores: Mapping[str, float] | None = None
         if ratio < 1:
             scores = (
-                by_damage(checkpoint.layers, choice, finish(measure(checkpoint, [scheme])))
+                damage_scores(checkpoint.layers, choice, finish(measure(checkpoint, [scheme])))
                 if by == "damage"
                 else finish(sensitivities(checkpoint))
             )

@@ -77,5 +77,5 @@ def test_a_family_that_cannot_be_taken_is_refused_for_its_reason(family: str, tm
 
 
 def test_a_decoder_that_a_config_calls_none_is_refused() -> None:
-    with pytest.raises(ModelError, match="both directions"):
+    with pytest.raises(ModelError, match="bidirectional"):
         load_config({"model_type": "bert-generation", "is_decoder": False})

@@ -99,5 +99,7 @@ def test_what_cannot_be_is_one_sentence(tiny_model: TinyModel, own_cache: Path, 
         studio.compress(model, place / "out")
     with pytest.raises(ModelError):
         studio.export_model(place / "out", place / "out.zip")
+    with pytest.raises(SchemeError, match="studio"):  # the known ones
+        studio.export_model(place / "out", place / "out.zip", target="none")
     with pytest.raises(TypeError):
         studio.estimate(model, colour="red")  # type: ignore[call-arg]

@@ -20,7 +20,7 @@ from studio.compression.compress import compress
 from studio.compression.sequential import calibration_tokens
 from studio.evaluation.evaluate import evaluate, predictor, text_windows
 from studio.planning.choice import Choice
-from studio.planning.plan import by_damage, make_plan
+from studio.planning.plan import damage_scores, make_plan
 from studio.planning.predicted_damage import measure
 from studio.planning.survey import sensitivities
 from studio.runtime.decoder import open_compressed
@@ -59,7 +59,7 @@ def scores_of(checkpoint: Checkpoint, choice: Choice) -> Mapping[str, float] | N
         return None
     if choice.sensitivity == "nncf":
         return finish(sensitivities(checkpoint))
-    return by_damage(checkpoint.layers, choice, finish(measure(checkpoint, [choice.primary])))
+    return damage_scores(checkpoint.layers, choice, finish(measure(checkpoint, [choice.primary])))
 
 
 def divergence(checkpoint: Checkpoint, folder: Path) -> float:

@@ -11,7 +11,7 @@ from nncf.common.factory import build_graph
 from nncf.quantization.algorithms.weight_compression.algorithm import WeightCompression
 from torch import Tensor
 
-from studio.planning.plan import Share
+from studio.planning.plan import DistributionRow
 from studio.quantization.scheme import Mode, Scheme
 from tests.parity.nncf_side import listening, model
 
@@ -75,7 +75,7 @@ def _rows(printed: str) -> Iterator[Row]:
             yield label, every, defining
 
 
-def our_table(shares: Sequence[Share]) -> list[Row]:
+def our_table(shares: Sequence[DistributionRow]) -> list[Row]:
     """Return our distribution in NNCF's words."""
     weights, layers = sum(share.weights for share in shares), sum(share.layers for share in shares)
     defining, defining_layers = (

@@ -1,4 +1,4 @@
-"""Scale and zero point by weighted least squares, over clipped ranges: the best of twenty starts for each group.
+"""Scale and zero point of each group by weighted least squares: the best of several clipped ranges.
 
 What is minimised is sum_k e_k (w_k - ŵ_k)^2, each group by itself. Of a weight that meets inputs of known power, e is
 E[x^2] sqrt(mean w^2 + w^2): large weights count more, which generalises better than the power alone.
@@ -24,12 +24,12 @@ def least_squares(
     power: Tensor | None = None,
     tensor_params: Tensor | None = None,
     ratios: tuple[float, ...] = RATIOS,
-    fits: int = 1,
+    iterations: int = 1,
 ) -> QuantizedWeight:
     """Return ``weight`` [N, K] on the grids that fit it best; the scale is what a file will hold, in fp32.
 
-    ``power`` is E[x^2] [K], None for weights that all count the same; ``fits`` how often scale and codes take turns.
-    Formats whose scales are not free (powers of two, E4M3) are rounded to nearest.
+    ``power`` is E[x^2] [K], None for weights that all count the same; ``iterations``: how often codes
+    and scale are fitted in turn. Formats whose scales are not free (powers of two, E4M3) are rounded to nearest.
     """
     if scheme.mode.is_in_blocks:
         return in_blocks(fit(weight, scheme.mode.block_format, counts(weight, scheme, power), ratios))
@@ -38,7 +38,9 @@ def least_squares(
         return start
     step = max(1, PIECE // weight.shape[1])
     pieces = [
-        _best(grouped(weight[row : row + step], scheme), _rows(start, row, row + step), scheme, power, ratios, fits)
+        _best_grid_per_group(
+            grouped(weight[row : row + step], scheme), _rows(start, row, row + step), scheme, power, ratios, iterations
+        )
         for row in range(0, len(weight), step)
     ]
     codes, scale, zero = (torch.cat(parts) for parts in zip(*pieces, strict=True))
@@ -60,58 +62,61 @@ def importance(weights: Tensor, power: Tensor | None) -> Tensor:
     return powers * (square.mean(2, keepdim=True) + square).sqrt_()
 
 
-def _best(
+def _best_grid_per_group(
     weights: Tensor,
     start: QuantizedWeight,
     scheme: Scheme,
     power: Tensor | None,
     ratios: tuple[float, ...],
-    fits: int,
+    iterations: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return codes [N, G, g], scale and zero point [N, G] of the least error among ``start`` and every ratio's.
 
     Of codes v the best scale is s = <v, w> / <v, v>, which leaves <w, w> - s <v, w>; <,> is weighted by e.
     """
     grid = scheme.mode.grid
-    given = importance(weights, power)
+    importances = importance(weights, power)
     scale, zero = start.scale.unsqueeze(2).half().float(), _zero(start).unsqueeze(2)
-    known = given * weights
-    whole = (known * weights).sum(2, keepdim=True)
+    weighted = importances * weights
+    energy = (weighted * weights).sum(2, keepdim=True)
     low, high = weights.amin(2, keepdim=True), weights.amax(2, keepdim=True)
     tried = ratios if scheme.mode.has_zero_point else ratios[::2]  # with only a scale to find, half of them will do
-    found, place, least = scale, zero, torch.full_like(scale, torch.inf)
+    best_scale, best_zero, least_error = scale, zero, torch.full_like(scale, torch.inf)
     for ratio in tried:
         if scheme.mode.has_zero_point:
             top = 2**scheme.mode.bits - 1
-            s = ((high - low) * (ratio / top)).clamp_(min=EPSILON)
-            z = (top / 2 - (high + low) / (2 * s)).round_().clamp_(0, top)
+            trial_scale = ((high - low) * (ratio / top)).clamp_(min=EPSILON)
+            trial_zero = (top / 2 - (high + low) / (2 * trial_scale)).round_().clamp_(0, top)
         else:
-            s, z = start.scale.unsqueeze(2) * ratio, zero
+            trial_scale, trial_zero = start.scale.unsqueeze(2) * ratio, zero
         error = torch.full_like(scale, torch.inf)
-        for _ in range(fits):
-            values = grid.values(grid.encode(weights / s + z, start.tensor_params), start.tensor_params).sub_(z)
-            product = (known * values).sum(2, keepdim=True)
-            fitted = product / (values.square_().mul_(given)).sum(2, keepdim=True)
+        for _ in range(iterations):
+            values = grid.values(
+                grid.encode(weights / trial_scale + trial_zero, start.tensor_params), start.tensor_params
+            ).sub_(trial_zero)
+            product = (weighted * values).sum(2, keepdim=True)
+            fitted = product / (values.square_().mul_(importances)).sum(2, keepdim=True)
             is_sound = fitted.half().abs() >= EPSILON  # which NaN is not
-            s = torch.where(is_sound, fitted, s)
-            error = torch.where(is_sound, whole - fitted * product, torch.inf)
-        better = error < least
-        found, place = torch.where(better, s, found), torch.where(better, z, place)
-        least = torch.where(better, error, least)
-    found = found.half().float()
-    codes = grid.encode(weights / found + place, start.tensor_params).float()
-    before = start.codes.reshape(weights.shape).float()
-    better = _error(weights, given, grid, codes, found, place, start.tensor_params) < _error(
-        weights, given, grid, before, scale, zero, start.tensor_params
+            trial_scale = torch.where(is_sound, fitted, trial_scale)
+            error = torch.where(is_sound, energy - fitted * product, torch.inf)
+        is_better = error < least_error
+        best_scale = torch.where(is_better, trial_scale, best_scale)
+        best_zero = torch.where(is_better, trial_zero, best_zero)
+        least_error = torch.where(is_better, error, least_error)
+    best_scale = best_scale.half().float()
+    codes = grid.encode(weights / best_scale + best_zero, start.tensor_params).float()
+    nearest = start.codes.reshape(weights.shape).float()
+    is_better = _error(weights, importances, grid, codes, best_scale, best_zero, start.tensor_params) < _error(
+        weights, importances, grid, nearest, scale, zero, start.tensor_params
     )
-    codes = torch.where(better, codes, before)
-    found = torch.where(better, found, start.scale.unsqueeze(2))
-    return codes, found.squeeze(2), torch.where(better, place, zero).squeeze(2)
+    codes = torch.where(is_better, codes, nearest)
+    best_scale = torch.where(is_better, best_scale, start.scale.unsqueeze(2))
+    return codes, best_scale.squeeze(2), torch.where(is_better, best_zero, zero).squeeze(2)
 
 
 def _error(
     weights: Tensor,
-    given: Tensor,
+    importances: Tensor,
     grid: NumberFormat,
     codes: Tensor,
     scale: Tensor,
@@ -119,7 +124,7 @@ def _error(
     tensor_params: Tensor | None,
 ) -> Tensor:
     values = grid.values(codes.to(torch.uint8), tensor_params) - zero
-    return (given * (values.mul_(scale) - weights).square_()).sum(2, keepdim=True)
+    return (importances * (values.mul_(scale) - weights).square_()).sum(2, keepdim=True)
 
 
 def _zero(rounded: QuantizedWeight) -> Tensor:

@@ -20,7 +20,7 @@ Calibrated = Callable[[Tensor, Scheme, Statistics], QuantizedWeight]
 
 def scale_estimation(weight: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:
     """Return the weight on scales fitted in five turns, without clipping."""
-    return least_squares(weight, scheme, statistics.power, ratios=(1.0,), fits=5)
+    return least_squares(weight, scheme, statistics.power, ratios=(1.0,), iterations=5)
 
 
 def fitted(weight: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:

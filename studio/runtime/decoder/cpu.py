@@ -179,7 +179,7 @@ class NativeDecoder(Decoder["NativeCache"]):
         return ctypes.addressof(array)
 
     def _own(self, numbers: Tensor) -> Tensor:
-        """Keep fp32 numbers that lie one behind the other, and return them."""
+        """Keep contiguous fp32 numbers, and return them."""
         kept = numbers.to("cpu", torch.float32).contiguous()
         self._kept.append(kept)
         return kept

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from studio.base.pointers import CUDA, address
 from studio.runtime.decoder.cuda_prompt import CudaPrompt
-from studio.runtime.decoder.cuda_step import CudaStep, Read
+from studio.runtime.decoder.cuda_step import CudaStep, ReadWeight
 from studio.runtime.decoder.interface import MOST_TOKENS, Backend, Decoder
 from studio.runtime.decoder.shape import DecoderShape
 
@@ -32,7 +32,7 @@ class CudaDecoder(Decoder["CudaCache"]):
     def __init__(
         self,
         shape: DecoderShape,
-        read: Read,
+        read: ReadWeight,
         norms: Mapping[str, Tensor],
         context: int,
         stop_ids: frozenset[int] = frozenset(),

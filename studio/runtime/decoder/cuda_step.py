@@ -30,7 +30,7 @@ MOST_DIMENSIONS = 256
 OLDEST = (8, 0)
 """The first GPUs that copy behind the threads' backs and multiply bf16."""
 
-Read = Callable[[str], tuple[PackedTensor | Tensor, Tensor | None]]
+ReadWeight = Callable[[str], tuple[PackedTensor | Tensor, Tensor | None]]
 """A weight's name -> the weight [N, K] and its bias [N]."""
 _Int, _Float, _Pointer = ctypes.c_int, ctypes.c_float, ctypes.c_void_p
 
@@ -71,7 +71,7 @@ class _Attention(ctypes.Structure):
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """A layer's weights: fused where their schemes allow, else one behind the other."""
+    """A layer's weights: fused where their schemes allow, else their outputs concatenated."""
 
     qkv: list[Fragments]
     output: Fragments
@@ -94,7 +94,9 @@ class _Call:
 class CudaStep:
     """The weights on the device, what a step writes to, and the step's launches in their order."""
 
-    def __init__(self, shape: DecoderShape, read: Read, norms: Mapping[str, Tensor], device: torch.device) -> None:
+    def __init__(
+        self, shape: DecoderShape, read: ReadWeight, norms: Mapping[str, Tensor], device: torch.device
+    ) -> None:
         """Raises RuntimeError where the kernels do not compile or the device has too little memory."""
         self.shape, self.device = shape, device
         self._processors: int = torch.cuda.get_device_properties(device).multi_processor_count
@@ -135,7 +137,7 @@ class CudaStep:
 
     # ---- weights ----
 
-    def _layer(self, read: Read, layer: LayerShape) -> LayerWeights:
+    def _layer(self, read: ReadWeight, layer: LayerShape) -> LayerWeights:
         return LayerWeights(
             qkv=self._weights(read, layer.qkv),
             output=self._weights(read, [layer.output])[0],
@@ -143,7 +145,7 @@ class CudaStep:
             down=self._weights(read, [layer.down])[0],
         )
 
-    def _weights(self, read: Read, names: Sequence[str], is_paired: bool = False) -> list[Fragments]:
+    def _weights(self, read: ReadWeight, names: Sequence[str], is_paired: bool = False) -> list[Fragments]:
         """Return weights one below the other, as few as can be."""
         runs: list[list[tuple[PackedTensor | Tensor, Tensor | None]]] = []
         for each in map(read, names):

@@ -1,4 +1,4 @@
-"""Files -> a model that speaks, by the fastest way it has on this machine."""
+"""A model's files -> its decoder, on the fastest backend of this machine. Knows nothing of chats."""
 
 import logging
 from collections.abc import Callable, Collection
@@ -27,13 +27,20 @@ from studio.runtime.decoder.interface import Decoder, Reason
 from studio.runtime.decoder.llama_like import shape_of
 from studio.runtime.decoder.shape import DecoderShape
 from studio.runtime.decoder.transformers_decoder import GeneralDecoder
-from studio.runtime.model import compressed_config, kept_tensor, load_compressed, load_original, packed_weight, whole
+from studio.runtime.model import (
+    compressed_config,
+    kept_tensor,
+    load_compressed,
+    load_original,
+    packed_weight,
+    read_weight,
+)
 from studio.runtime.native import fragments, nvrtc
 from studio.runtime.native.arena import Arena
 from studio.runtime.native.tiles import Tiles, takes, tiles_of, tiles_of_floats
 
 LOG = logging.getLogger(__name__)
-Read = Callable[[str], PackedTensor | Tensor]
+ReadTensor = Callable[[str], PackedTensor | Tensor]
 """A weight's or norm's name -> what the files hold of it. Raises CheckpointError."""
 
 
@@ -50,7 +57,7 @@ def open_original(checkpoint: Checkpoint) -> Decoder[Any]:
         if name not in layers:
             raise CheckpointError("tensor_missing", tensor=name)
         layer = layers[name]
-        return whole(checkpoint, layer, checkpoint.saved_dtype(layer))
+        return read_weight(checkpoint, layer, checkpoint.saved_dtype(layer))
 
     files = _Files(checkpoint.path, model, read, layers.keys(), ())
     return _fastest(files, shape, lambda reason: GeneralDecoder(load_original(checkpoint), reason))
@@ -92,28 +99,28 @@ class _Files:
 
     folder: Path
     model: nn.Module
-    read: Read
+    read: ReadTensor
     names: Collection[str]
     """All that they hold."""
     schemes: Collection[Scheme]
 
 
-def _fastest(files: _Files, shape: DecoderShape, general: Callable[[Reason], Decoder[Any]]) -> Decoder[Any]:
-    """Return the model on the GPU's kernels where there is a GPU, else on the processor's, else the general one."""
-    missed: Reason = ""
+def _fastest(files: _Files, shape: DecoderShape, fallback: Callable[[Reason], Decoder[Any]]) -> Decoder[Any]:
+    """Return the model on the GPU's kernels where there is a GPU, else on the processor's, else the fallback."""
+    gpu_reason: Reason = ""
     if device().type == "cuda":
-        found = _on_cuda(_Sound(files), shape)
-        if not isinstance(found, str):
-            return found
-        missed = found
+        decoder = _on_cuda(_CheckedWeights(files), shape)
+        if not isinstance(decoder, str):
+            return decoder
+        gpu_reason = decoder
     if not all(map(takes, files.schemes)) or not is_available():
-        return general("compiler" if all(map(takes, files.schemes)) else "scheme")
-    decoder = _native(_Sound(files), shape)
-    decoder.reason = missed
-    return decoder
+        return fallback("compiler" if all(map(takes, files.schemes)) else "scheme")
+    on_cpu = _native(_CheckedWeights(files), shape)
+    on_cpu.reason = gpu_reason
+    return on_cpu
 
 
-class _Sound:
+class _CheckedWeights:
     """Weights, biases and norms of files that hold what the model asks for and nothing else; and what ends answers."""
 
     def __init__(self, files: _Files) -> None:
@@ -129,44 +136,44 @@ class _Sound:
     def weight(self, name: str) -> tuple[PackedTensor | Tensor, Tensor | None]:
         """Return a matrix and its bias, where it has one."""
         bias = f"{name.removesuffix('weight')}bias"
-        return self._checked(name), self._plain(bias) if bias in self._sizes else None
+        return self._checked(name), self._unquantized(bias) if bias in self._sizes else None
 
     def norms(self) -> dict[str, Tensor]:
         """Return the norms' weights by name."""
         names = (name for name, size in self._sizes.items() if len(size) == 1 and name.endswith(".weight"))
-        return {name: self._plain(name) for name in names if name not in self._tied}
+        return {name: self._unquantized(name) for name in names if name not in self._tied}
 
-    def _plain(self, name: str) -> Tensor:
-        found = self._checked(name)
-        if isinstance(found, PackedTensor):
+    def _unquantized(self, name: str) -> Tensor:
+        weight = self._checked(name)
+        if isinstance(weight, PackedTensor):
             raise CheckpointError("tensor_mismatch", tensor=name)
-        return found
+        return weight
 
     def _checked(self, name: str) -> PackedTensor | Tensor:
-        found = self.files.read(name)
-        if tuple(found.shape) != self._sizes[name]:
+        weight = self.files.read(name)
+        if tuple(weight.shape) != self._sizes[name]:
             raise CheckpointError("tensor_mismatch", tensor=name)
-        return found
+        return weight
 
 
-def _native(sound: _Sound, shape: DecoderShape) -> NativeDecoder:
+def _native(weights: _CheckedWeights, shape: DecoderShape) -> NativeDecoder:
     arena = Arena()
     tiles: dict[str, Tiles] = {}
     for name in shape.weights():
-        weight, bias = sound.weight(name)
+        weight, bias = weights.weight(name)
         made = tiles_of(weight, bias) if isinstance(weight, PackedTensor) else tiles_of_floats(weight, bias)
         tiles[name] = made.within(arena)
-    return NativeDecoder(shape, tiles, sound.norms(), sound.context, sound.stop_ids)
+    return NativeDecoder(shape, tiles, weights.norms(), weights.context, weights.stop_ids)
 
 
-def _on_cuda(sound: _Sound, shape: DecoderShape) -> CudaDecoder | Reason:
+def _on_cuda(weights: _CheckedWeights, shape: DecoderShape) -> CudaDecoder | Reason:
     """Return the decoder on the GPU, or why there is none."""
     if not nvrtc.is_available():
         return "gpu_kernels"
-    if not cuda_step.takes(shape) or not all(map(fragments.takes, sound.files.schemes)):
+    if not cuda_step.takes(shape) or not all(map(fragments.takes, weights.files.schemes)):
         return "gpu_shape"
     try:
-        return CudaDecoder(shape, sound.weight, sound.norms(), sound.context, sound.stop_ids)
+        return CudaDecoder(shape, weights.weight, weights.norms(), weights.context, weights.stop_ids)
     except torch.OutOfMemoryError as error:
         reason: Reason = "gpu_memory"
         LOG.warning("answers come from the processor, for the GPU's memory is full: %s", error)

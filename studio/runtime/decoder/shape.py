@@ -30,7 +30,7 @@ class Rotation:
 
 @dataclass(frozen=True)
 class LayerShape:
-    """One layer's weights by name. A tuple holds one fused weight or several, their outputs one behind the other."""
+    """One layer's weights by name. A tuple holds one fused weight or several, their outputs concatenated."""
 
     attention_norm: str
     qkv: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What compiled code is given, as ``decode/`` lays it out in C. Knows neither weights nor models.
+"""What compiled code is given, as ``cpu/model.h`` lays it out in C. Knows neither weights nor models.
 
 Two descriptions of one thing: :func:`is_same` compares sizes and places with the compiled ones before anything is read.
 """

@@ -81,9 +81,9 @@ def test_a_new_copy_takes_the_place_of_the_old_one(opened: Session, workspace: P
     finish(opened.compress())
     before = opened.copy.folder
     opened.planner.choose(INT4)
-    assert not opened.is_current
+    assert not opened.is_copy_of_choice
     finish(opened.compress())
-    assert opened.is_current
+    assert opened.is_copy_of_choice
     assert before is not None
     assert not before.exists()
     assert {path.parts[-2] for path in files(workspace)} == {"tiny-int4_asym-g32"}
@@ -127,14 +127,14 @@ def test_a_session_that_ends_takes_its_files_and_its_model_along(opened: Session
 def test_stop_means_one_job_and_not_another(opened: Session, tmp_path: Path) -> None:
     opened.jobs.stop("chat")
     finish(opened.compress())
-    opened.jobs.begin("chat")  # as Send does
+    opened.jobs.clear_stop("chat")  # as Send does
     opened.jobs.stop("compress")
     assert finish(opened.copy.archive(tmp_path / "download")).is_file()
     assert errors(ask(opened)) == [None, None]
 
 
 def test_stop_is_heard_by_an_answer_that_has_not_begun(opened: Session) -> None:
-    opened.jobs.begin("chat")
+    opened.jobs.clear_stop("chat")
     opened.jobs.stop("chat")
     with pytest.raises(Cancelled):
         ask(opened)

@@ -107,17 +107,17 @@ def test_a_visitors_text_is_read_and_named(session: Session, tmp_path: Path) -> 
 def test_a_calibrated_copy_is_that_of_its_text(session: Session, tmp_path: Path) -> None:
     session.planner.choose(Choice(method=Method.LEAST_SQUARES))
     finish(session.compress())
-    assert session.is_current
+    assert session.is_copy_of_choice
     session.texts.calibrate_on(text_file(tmp_path, LONG))
-    assert not session.is_current
+    assert not session.is_copy_of_choice
     finish(session.compress())
-    assert session.is_current
+    assert session.is_copy_of_choice
     assert session.copy.calibrated_on is not None
     assert session.copy.calibrated_on.name == "mine.txt"
     session.planner.choose(Choice())
     finish(session.compress())
     session.texts.calibrate_on(None)
-    assert session.is_current  # rounding to nearest reads nothing
+    assert session.is_copy_of_choice  # rounding to nearest reads nothing
 
 
 def test_a_data_set_is_read_and_named(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,9 +145,9 @@ def test_a_model_is_calibrated_on_what_it_writes_once(session: Session, monkeypa
     session.planner.choose(Choice(method=Method.LEAST_SQUARES))
     stages = [event.stage for event in session.compress()]
     assert stages.count("generate") > 100
-    assert session.is_current
+    assert session.is_copy_of_choice
     session.texts.calibrate_on(None)
-    assert not session.is_current
+    assert not session.is_copy_of_choice
     session.texts.calibrate_on("generated")
     assert "generate" not in [event.stage for event in session.compress()]
 

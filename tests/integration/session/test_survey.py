@@ -88,7 +88,7 @@ def test_what_is_missing_is_known_before_it_is_measured(session: Session) -> Non
     assert session.is_unmeasured
     finish(session.measure())
     assert not session.is_unmeasured
-    session.colour = "output"
+    session.map_figure = "output"
     assert session.is_unmeasured
     finish(session.measure())
     assert not session.is_unmeasured
@@ -176,7 +176,7 @@ def test_a_survey_that_ends_after_another_model_was_opened_leaves_that_alone(
         pass
     finish(session.open(str(models[name])))
     plan = session.plan
-    session.jobs.begin("survey")  # as the page does: it surveys the new model at once
+    session.jobs.clear_stop("survey")  # as the page does: it surveys the new model at once
     assert list(steps) == []
     assert session.model.scores is None
     assert session.plan is plan
@@ -276,7 +276,7 @@ def test_output_errors_that_end_after_another_model_was_opened_leave_that_alone(
     while next(steps).fraction != 1 or len(session.model.output_errors) < len(linear_of(session)):
         pass
     finish(session.open(str(models["other"])))
-    session.jobs.begin("survey")
+    session.jobs.clear_stop("survey")
     assert list(steps) == []
     assert session.model.output_errors == {}
 

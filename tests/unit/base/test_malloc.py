@@ -5,7 +5,7 @@ import platform
 import psutil
 import pytest
 
-from studio.base.malloc import give_back
+from studio.base.malloc import release_free_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone keeps what is freed")
@@ -15,6 +15,6 @@ def test_freed_memory_goes_back() -> None:
     pin = [bytearray(100_000) for _ in range(10)]  # above them, so that the heap cannot shrink by itself
     del kept
     before = process.memory_info().rss
-    give_back()
+    release_free_memory()
     assert before - process.memory_info().rss > 50_000_000
     assert pin

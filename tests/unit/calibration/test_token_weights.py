@@ -15,7 +15,7 @@ from studio.base.tensor_cache import DIGEST_BYTES
 from studio.calibration.token_weights import LEAST, SEED, kept_weights, rademacher_gradient, token_weights
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
 from studio.checkpoint.layers import Layer, ratio_defining
-from studio.compression.sequential import LayerRounded, guided
+from studio.compression.sequential import LayerRounded, round_sequentially
 from studio.quantization.methods import Method
 from studio.quantization.packing import pack
 from studio.quantization.rounding import Statistics
@@ -121,7 +121,11 @@ def family_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple
 def rounded(checkpoint: Checkpoint, method: Method) -> set[str]:
     """Return the names of the weights that a method rounds."""
     schemes = {x.name: Scheme(Mode.INT4_SYM, 8) for x in ratio_defining(checkpoint.layers) if x.matrix[1] % 8 == 0}
-    return {e.layer.name for e in guided(checkpoint, schemes, method, some_tokens(4)) if isinstance(e, LayerRounded)}
+    return {
+        e.layer.name
+        for e in round_sequentially(checkpoint, schemes, method, some_tokens(4))
+        if isinstance(e, LayerRounded)
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES)

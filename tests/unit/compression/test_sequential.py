@@ -12,7 +12,7 @@ from studio.calibration.texts import read_text, windows
 from studio.checkpoint.checkpoint import of_folder
 from studio.checkpoint.layers import Kind, ratio_defining
 from studio.compression.compress import compress
-from studio.compression.sequential import LayerRounded, calibration_tokens, guided
+from studio.compression.sequential import LayerRounded, calibration_tokens, round_sequentially
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
 from studio.quantization.methods import Method
@@ -39,7 +39,7 @@ def heard(
     checkpoint = of_folder(folder)
     schemes = {layer.name: SCHEME for layer in ratio_defining(checkpoint.layers)}
     names = []
-    for event in guided(checkpoint, schemes, Method.GPTQ, TOKENS):
+    for event in round_sequentially(checkpoint, schemes, Method.GPTQ, TOKENS):
         if isinstance(event, LayerRounded):
             names.append((event.layer.name, len(given) - 1))
     return {name: given[index] for name, index in names}
@@ -123,7 +123,7 @@ def test_compressing_by_a_method_moves_the_outputs_less(tiny_model: Callable[[st
     assert errors[Method.GPTQ] < 0.7 * errors[Method.NEAREST]
 
 
-def test_only_linear_weights_below_eight_bits_are_guided(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+def test_only_linear_weights_below_eight_bits_are_calibrated(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
     checkpoint = of_folder(tiny_model("llama"))
     plan = make_plan(checkpoint.layers, Choice(Mode.INT8_ASYM, method=Method.GPTQ))
     done = finish(compress(checkpoint, plan, tmp_path / "packed.safetensors", TOKENS))

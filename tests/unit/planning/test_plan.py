@@ -7,7 +7,7 @@ import pytest
 from studio.base.errors import SchemeError
 from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.planning.choice import Choice
-from studio.planning.plan import Plan, by_damage, group_sizes, make_plan
+from studio.planning.plan import Plan, damage_scores, group_sizes, make_plan
 from studio.quantization.scheme import Mode, Scheme
 
 WIDTH = 576
@@ -260,7 +260,7 @@ def test_by_damage_what_would_cost_most_a_weight_keeps_the_backup() -> None:
     damages = {layer.name: {str(PRIMARY): 0.001 * layer.numel} for layer in layers if layer.kind is Kind.LINEAR}
     damages["b.1.up_proj.weight"][str(PRIMARY)] *= 2
     damages["b.2.k_proj.weight"] = {}  # nothing came here
-    scores = by_damage(layers, choice, damages)
+    scores = damage_scores(layers, choice, damages)
     assert scores is not None
     assert scores["b.0.q_proj.weight"] == pytest.approx(0.001)
     assert scores["b.2.k_proj.weight"] == scores["embed.weight"] == pytest.approx(0.001), "the median one's"
@@ -274,7 +274,7 @@ def test_experts_without_damage_do_not_push_all_else_to_few_bits() -> None:
     choice = Choice(Mode.INT4_ASYM, 64, 0.8, sensitivity="damage")
     sizes = scores(layers)
     damages = {name: {} if "experts" in name else {str(PRIMARY): 1 + size} for name, size in sizes.items()}
-    plan = make_plan(layers, choice, by_damage(layers, choice, damages))
+    plan = make_plan(layers, choice, damage_scores(layers, choice, damages))
     kept = {name for name in names_at(plan, BACKUP) if "proj" in name}
     assert 0 < len(kept) < 12
     assert min(damages[name][str(PRIMARY)] for name in kept) > 1
@@ -304,5 +304,5 @@ def test_what_is_not_measured_yet_decides_nothing(what: str) -> None:
     if what == "a layer":
         del damages["b.0.q_proj.weight"]
     choice = Choice(Mode.INT4_ASYM, 64, 0.5, sensitivity="damage")
-    assert by_damage(layers, choice, damages) is None
-    assert not make_plan(layers, choice, by_damage(layers, choice, damages)).is_exact
+    assert damage_scores(layers, choice, damages) is None
+    assert not make_plan(layers, choice, damage_scores(layers, choice, damages)).is_exact

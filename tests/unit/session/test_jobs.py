@@ -36,24 +36,24 @@ def test_stop_ends_that_job_at_its_next_step_and_no_other(job: Job) -> None:
     relayed = jobs.relay(job, stage.steps())
     next(relayed)
     jobs.stop(job)
-    assert jobs.unwanted(job)()
+    assert jobs.should_stop(job)()
     for other in JOBS:
         if other != job:
-            jobs.heed(other)
+            jobs.raise_if_stopped(other)
     with pytest.raises(Cancelled):
         next(relayed)
     assert stage.is_closed
-    assert not jobs.unwanted(job)(), "the wish is over with what it stopped"
-    jobs.heed(job)
+    assert not jobs.should_stop(job)(), "the wish is over with what it stopped"
+    jobs.raise_if_stopped(job)
 
 
 def test_a_job_that_is_asked_for_anew_is_not_stopped_by_an_earlier_wish() -> None:
     jobs = Jobs()
     jobs.stop_all()
-    jobs.begin("drift")
+    jobs.clear_stop("drift")
     assert finish(jobs.relay("drift", Counted(2).steps())) == "whole"
     with pytest.raises(Cancelled):
-        jobs.heed("chat")
+        jobs.raise_if_stopped("chat")
 
 
 def test_a_job_ends_with_what_it_is_done_for() -> None:

@@ -6,23 +6,17 @@ from pathlib import Path
 import pytest
 
 from studio.base.errors import ModelError, SchemeError
+from studio.checkpoint.layers import ratio_defining
 from studio.planning.choice import Choice
 from studio.planning.survey import candidates
-from studio.planning.survey_file import LayerSurvey, recall
+from studio.planning.survey_file import LayerSurvey
 from studio.quantization.scheme import Mode
 from studio.session.opened_model import OpenedModel
 from studio.session.planner import MAX_UNDO, Planner
-from studio.session.session import Session
-from studio.session.shared import Shared, of_this_process
-from tests.small import a_few_weights, saved
+from tests.small import a_few_weights, random, saved
 
 UP = "b.0.up.weight"
 MIXED = Choice(Mode.INT4_ASYM, 32, 0.5)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> OpenedModel:
-    return OpenedModel(saved(tmp_path / "model", a_few_weights()))
 
 
 @pytest.fixture
@@ -91,22 +85,47 @@ def test_undo_goes_back_as_far_as_it_remembers(planner: Planner) -> None:
     assert planner.choice.ratio == 24 / 200
 
 
-def test_figures_of_two_measurements_are_joined(model: OpenedModel) -> None:
-    model.add_figures("damage", {UP: {"int4_asym-g32": 0.2}})
-    model.add_figures("damage", {UP: {"int8_asym": 0.1}})
-    assert model.damages == {UP: {"int4_asym-g32": 0.2, "int8_asym": 0.1}}
-    assert model.output_errors == {}
+def test_undo_gives_back_the_choice_before_and_its_plan(planner: Planner) -> None:
+    before = planner.choice
+    assert planner.plan is not None
+    assignments = planner.plan.assignments
+    planner.choose(replace(MIXED, mode=Mode.NF4))
+    planner.pin(UP, None)
+    planner.undo()
+    assert planner.choice == replace(MIXED, mode=Mode.NF4)
+    plan = planner.undo()
+    assert plan is not None
+    assert plan is planner.plan
+    assert (plan.choice, plan.assignments) == (before, assignments)
+    assert not planner.can_undo
+    assert planner.undo() is plan
 
 
-def test_a_model_that_is_opened_knows_what_earlier_visits_found(model: OpenedModel) -> None:
-    assert OpenedModel.of(model.chosen).known == recall(model.chosen)
-    assert OpenedModel.of(model.chosen).is_of(replace(model.chosen, folder=None))
+def test_the_choice_goes_on_with_another_model_as_far_as_it_can(planner: Planner, tmp_path: Path) -> None:
+    planner.choose(replace(MIXED, mode=Mode.NF4))
+    planner.pin(UP, None)
+    planner.take(OpenedModel(saved(tmp_path / "wide", {"b.0.up.weight": random(32, 96)})))
+    assert planner.choice == replace(MIXED, mode=Mode.NF4)
+    planner.take(OpenedModel(saved(tmp_path / "odd", {"b.0.up.weight": random(32, 100)})))
+    assert planner.choice.group_size == -1
+    assert not planner.can_undo
 
 
-def test_sessions_share_what_they_are_given(tmp_path: Path) -> None:
-    alone = Shared()
-    assert of_this_process() is of_this_process()
-    assert alone.pool is not of_this_process().pool
-    session = Session(alone, workspace=tmp_path / "workspace")
-    assert session.checkpoint is None
-    session.close()
+def test_errors_are_those_of_the_plan_as_far_as_they_are_known(planner: Planner, model: OpenedModel) -> None:
+    assert planner.errors == {}
+    model.add_survey(UP, LayerSurvey({"int4_asym-g32": 0.2, "nf4-g32": 0.1}, 1.0))
+    assert planner.errors == {UP: 0.2}
+    planner.choose(replace(planner.choice, mode=Mode.NF4))
+    assert planner.errors == {UP: 0.1}
+    assert not planner.is_surveyed
+    planner.pin(UP, None)
+    assert planner.errors == {}, "kept at 16 bits"
+
+
+def test_drift_is_predicted_once_every_linear_weight_has_its_damage(planner: Planner, model: OpenedModel) -> None:
+    assert planner.predicted_drift is None
+    first, *others = ratio_defining(model.chosen.layers)
+    model.add_figures("damage", {each.name: {"int4_asym-g32": 0.25} for each in others})
+    assert planner.predicted_drift is None
+    model.add_figures("damage", {first.name: {}})
+    assert planner.predicted_drift == 0.25 * len(others)

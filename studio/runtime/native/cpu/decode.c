@@ -1,4 +1,5 @@
-/* A whole step of a Llama-like decoder: tokens in, logits out, keys and values remembered. Knows neither files nor tokenizers.
+/* A whole step of a Llama-like decoder: tokens in, logits out, keys and values appended to the cache. Knows neither
+   files nor tokenizers.
 
    Every member of the team runs `step`; between two barriers each does its share. For one token the norms are done by every
    member for itself, which is quicker than waiting for another's. */
@@ -17,7 +18,7 @@ typedef struct {
     float *states;             /* [count][hidden] behind the final norm, or none */
     /* scratch, all of the step's life */
     float *x, *qkv, *heads, *inner, *branch, *rotation;
-    Inputs shared, own[MAX_MEMBERS];
+    Inputs shared_inputs, own_inputs[MAX_MEMBERS];
     float *scores[MAX_MEMBERS];
 } Step;
 
@@ -69,35 +70,35 @@ static void rotate(float *x, const float *rotation, int rotary) {
 
 /* ---- the step ---- */
 
-/* The tokens whose rows this member makes ready, and where: for one token everyone makes its own. */
-typedef struct { Inputs in; int start, stop; } Ready;
+/* The tokens whose rows of a product's inputs this member writes, and where: for one token everyone writes its own. */
+typedef struct { Inputs inputs; int start, stop; } InputRows;
 
-static Ready ready(const Step *s, Inputs own, Member me) {
-    Ready r = {s->count == 1 ? own : s->shared, 0, 1};
-    if (s->count > 1) share(me, s->count, &r.start, &r.stop);
-    return r;
+static InputRows input_rows(const Step *s, Inputs own_inputs, Member me) {
+    InputRows mine = {s->count == 1 ? own_inputs : s->shared_inputs, 0, 1};
+    if (s->count > 1) share(me, s->count, &mine.start, &mine.stop);
+    return mine;
 }
 
-static float *row_of(Ready *r, int token, int width) {
-    float *x = r->in.x + (size_t)token * r->in.stride;
+static float *row_of(InputRows *mine, int token, int width) {
+    float *x = mine->inputs.x + (size_t)token * mine->inputs.stride;
     for (int i = width; i < padded(width); i++) x[i] = 0;
     return x;
 }
 
-/* Multiply what is ready with several weights, their outputs one behind the other in `out`. */
-static void project(const Step *s, Ready *r, const Weight *weights, int count, int width, float *out, int stride, int adds,
-                    Member me) {
+/* Multiply the inputs with several weights, their outputs concatenated in `out`. */
+static void project(const Step *s, InputRows *mine, const Weight *weights, int count, int width, float *out, int stride,
+                    int adds, Member me) {
     if (s->count > 1) barrier(me);  /* all rows of x are there */
     int block = 0;
     for (int i = 0; i < count; i++) {
         const Weight *w = weights + i;
         if (is_integer(w) && w->block != block) {
             if (block && s->count > 1) barrier(me);  /* others still read the integers of the other block */
-            r->in.block = block = w->block;
-            for (int t = r->start; t < r->stop; t++) to_integers(&r->in, t, padded(width));
+            mine->inputs.block = block = w->block;
+            for (int t = mine->start; t < mine->stop; t++) quantize_activations(&mine->inputs, t, padded(width));
             if (s->count > 1) barrier(me);
         }
-        multiply(w, &r->in, s->count, out, stride, adds, me);
+        multiply(w, &mine->inputs, s->count, out, stride, adds, me);
         out += w->rows;
     }
     barrier(me);
@@ -118,15 +119,15 @@ static void add_residual(const Step *s, const float *norm, Member me) {
 }
 
 /* Scores of one query: of every position, and of what fills up its first and last sixteen. */
-static size_t scores_room(const Step *s) { return ((size_t)s->position + s->count + 3 * LANES) / LANES * LANES; }
+static size_t scores_size(const Step *s) { return ((size_t)s->position + s->count + 3 * LANES) / LANES * LANES; }
 
-static void attention(const Step *s, const Layer *l, int layer, Ready *r, float *scores, Member me) {
+static void attention(const Step *s, const Layer *l, int layer, InputRows *mine, float *scores, Member me) {
     const Model *m = s->model;
     const int D = m->head_dim, q_rows = m->heads * D, kv_rows = m->kv_heads * D, rows = q_rows + 2 * kv_rows;
     int start, stop;
-    for (int t = r->start; t < r->stop; t++)
-        rms_norm(s->x + (size_t)t * m->hidden, l->attention_norm, m->hidden, m->epsilon, row_of(r, t, m->hidden));
-    project(s, r, l->qkv, l->qkv_count, m->hidden, s->qkv, rows, 0, me);
+    for (int t = mine->start; t < mine->stop; t++)
+        rms_norm(s->x + (size_t)t * m->hidden, l->attention_norm, m->hidden, m->epsilon, row_of(mine, t, m->hidden));
+    project(s, mine, l->qkv, l->qkv_count, m->hidden, s->qkv, rows, 0, me);
 
     const int heads = m->heads + m->kv_heads;
     share(me, s->count * heads, &start, &stop);
@@ -144,7 +145,7 @@ static void attention(const Step *s, const Layer *l, int layer, Ready *r, float 
     barrier(me);
 
     const int fours = (s->count + 3) / 4;
-    const size_t room = scores_room(s);
+    const size_t room = scores_size(s);
     share(me, fours * m->heads, &start, &stop);
     for (int unit = start; unit < stop; unit++) {  /* one head after the other: its keys stay near */
         int t = unit % fours * 4, head = unit / fours, count = s->count - t < 4 ? s->count - t : 4;
@@ -154,54 +155,54 @@ static void attention(const Step *s, const Layer *l, int layer, Ready *r, float 
     }
     barrier(me);
 
-    for (int t = r->start; t < r->stop; t++)
-        memcpy(row_of(r, t, q_rows), s->heads + (size_t)t * q_rows, (size_t)q_rows * 4);
-    project(s, r, l->output, 1, q_rows, l->attention_after ? s->branch : s->x, m->hidden, !l->attention_after, me);
+    for (int t = mine->start; t < mine->stop; t++)
+        memcpy(row_of(mine, t, q_rows), s->heads + (size_t)t * q_rows, (size_t)q_rows * 4);
+    project(s, mine, l->output, 1, q_rows, l->attention_after ? s->branch : s->x, m->hidden, !l->attention_after, me);
     add_residual(s, l->attention_after, me);
 }
 
-static void mlp(const Step *s, const Layer *l, Ready *r, Member me) {
+static void mlp(const Step *s, const Layer *l, InputRows *mine, Member me) {
     const Model *m = s->model;
-    for (int t = r->start; t < r->stop; t++)
-        rms_norm(s->x + (size_t)t * m->hidden, l->mlp_norm, m->hidden, m->epsilon, row_of(r, t, m->hidden));
-    project(s, r, l->gate_up, l->gate_up_count, m->hidden, s->inner, 2 * m->intermediate_size, 0, me);
-    for (int t = r->start; t < r->stop; t++) {
+    for (int t = mine->start; t < mine->stop; t++)
+        rms_norm(s->x + (size_t)t * m->hidden, l->mlp_norm, m->hidden, m->epsilon, row_of(mine, t, m->hidden));
+    project(s, mine, l->gate_up, l->gate_up_count, m->hidden, s->inner, 2 * m->intermediate_size, 0, me);
+    for (int t = mine->start; t < mine->stop; t++) {
         const float *gate = s->inner + (size_t)t * 2 * m->intermediate_size;
-        gated(gate, gate + m->intermediate_size, m->intermediate_size, m->activation, row_of(r, t, m->intermediate_size));
+        gated(gate, gate + m->intermediate_size, m->intermediate_size, m->activation, row_of(mine, t, m->intermediate_size));
     }
-    project(s, r, l->down, 1, m->intermediate_size, l->mlp_after ? s->branch : s->x, m->hidden, !l->mlp_after, me);
+    project(s, mine, l->down, 1, m->intermediate_size, l->mlp_after ? s->branch : s->x, m->hidden, !l->mlp_after, me);
     add_residual(s, l->mlp_after, me);
 }
 
 static void step(void *job, Member me) {
     const Step *s = job;
     const Model *m = s->model;
-    Inputs own = s->own[me.index];
+    Inputs own_inputs = s->own_inputs[me.index];
     float *scores = s->scores[me.index];
-    Ready r = ready(s, own, me);
+    InputRows mine = input_rows(s, own_inputs, me);
     int start, stop;
     share(me, s->count, &start, &stop);
     for (int t = start; t < stop; t++) {
         float *x = s->x + (size_t)t * m->hidden;
-        row(m->embedding, s->tokens[t], own.x);
-        for (int i = 0; i < m->hidden; i++) x[i] = own.x[i] * m->embedding_scale;
-        for (int table = 0; table < TABLES; table++) {
-            if (!m->frequencies[table]) continue;
-            float *rotation = s->rotation + ((size_t)table * s->count + t) * m->rotary;
+        row(m->embedding, s->tokens[t], own_inputs.x);
+        for (int i = 0; i < m->hidden; i++) x[i] = own_inputs.x[i] * m->embedding_scale;
+        for (int rope_index = 0; rope_index < TABLES; rope_index++) {
+            if (!m->frequencies[rope_index]) continue;
+            float *rotation = s->rotation + ((size_t)rope_index * s->count + t) * m->rotary;
             for (int i = 0; i < m->rotary / 2; i++) {
-                float angle = (float)(s->position + t) * m->frequencies[table][i];
-                rotation[2 * i] = cosf(angle) * m->rotation_scale[table];
-                rotation[2 * i + 1] = sinf(angle) * m->rotation_scale[table];
+                float angle = (float)(s->position + t) * m->frequencies[rope_index][i];
+                rotation[2 * i] = cosf(angle) * m->rotation_scale[rope_index];
+                rotation[2 * i + 1] = sinf(angle) * m->rotation_scale[rope_index];
             }
         }
     }
     barrier(me);
     for (int i = 0; i < m->layers; i++) {
-        attention(s, m->layer + i, i, &r, scores, me);
-        mlp(s, m->layer + i, &r, me);
+        attention(s, m->layer + i, i, &mine, scores, me);
+        mlp(s, m->layer + i, &mine, me);
     }
-    for (int t = r.start; t < r.stop; t++) {
-        float *x = row_of(&r, t, m->hidden);
+    for (int t = mine.start; t < mine.stop; t++) {
+        float *x = row_of(&mine, t, m->hidden);
         rms_norm(s->x + (size_t)t * m->hidden, m->final_norm, m->hidden, m->epsilon, x);
         if (s->states && (s->count > 1 || me.index == 0))
             memcpy(s->states + (size_t)t * m->hidden, x, (size_t)m->hidden * 4);
@@ -209,13 +210,13 @@ static void step(void *job, Member me) {
     if (s->logits) {
         if (s->count > 1 && !s->all_logits) {  /* the last token's alone */
             barrier(me);
-            memcpy(own.x, r.in.x + (size_t)(s->count - 1) * r.in.stride, (size_t)r.in.stride * 4);
+            memcpy(own_inputs.x, mine.inputs.x + (size_t)(s->count - 1) * mine.inputs.stride, (size_t)mine.inputs.stride * 4);
             Step last = *s;
             last.count = 1;
-            Ready only = {own, 0, 1};
+            InputRows only = {own_inputs, 0, 1};
             project(&last, &only, m->head, 1, m->hidden, s->logits, m->vocabulary, 0, me);
         } else {
-            project(s, &r, m->head, 1, m->hidden, s->logits, m->vocabulary, 0, me);
+            project(s, &mine, m->head, 1, m->hidden, s->logits, m->vocabulary, 0, me);
         }
         if (m->logit_cap > 0) {
             const int rows = s->all_logits ? s->count : 1;
@@ -233,7 +234,7 @@ static void step(void *job, Member me) {
 static struct { void *memory; size_t size; } scratch;
 
 /* Return whether there is room for so many bytes, taking more where there is not. */
-static int grown(size_t size) {
+static int reserve(size_t size) {
     if (size > scratch.size) {
         free(scratch.memory);
         scratch.memory = aligned_alloc(64, size);
@@ -244,7 +245,7 @@ static int grown(size_t size) {
 }
 
 static void begin_alone(void) {
-    disband();
+    reset_team();
     scratch.memory = 0, scratch.size = 0;  /* the parent may have been at changing it */
 }
 
@@ -256,7 +257,7 @@ static void *allot(size_t *used, size_t bytes) {
     return scratch.memory ? place : 0;
 }
 
-static Inputs carve_inputs(size_t *used, int tokens, int stride) {
+static Inputs allot_inputs(size_t *used, int tokens, int stride) {
     const size_t numbers = (size_t)((tokens + 3) / 4 * 4) * stride;
     return (Inputs){allot(used, numbers * 4), allot(used, numbers * 2), allot(used, numbers / 8), allot(used, numbers / 8),
                     stride, 64};
@@ -273,10 +274,10 @@ static size_t lay_out(Step *s, int members) {
     s->inner = allot(&used, T * 2 * m->intermediate_size * 4);
     s->branch = allot(&used, T * m->hidden * 4);
     s->rotation = allot(&used, TABLES * T * m->rotary * 4);
-    s->shared = carve_inputs(&used, s->count, widest(m));
+    s->shared_inputs = allot_inputs(&used, s->count, widest(m));
     for (int i = 0; i < members; i++) {
-        s->own[i] = carve_inputs(&used, 1, widest(m));
-        s->scores[i] = allot(&used, scores_room(s) * 4 * (s->count < 4 ? 1 : 4));
+        s->own_inputs[i] = allot_inputs(&used, 1, widest(m));
+        s->scores[i] = allot(&used, scores_size(s) * 4 * (s->count < 4 ? 1 : 4));
     }
     return used;
 }
@@ -284,9 +285,9 @@ static size_t lay_out(Step *s, int members) {
 /* A single product: out[T][N] = x[T][K] @ W.T + bias, x rows K apart. */
 typedef struct { const Weight *weight; const float *x; float *out; int count, width; Inputs in; } Product;
 
-static size_t furnish_product(Product *p) {
+static size_t lay_out_product(Product *p) {
     size_t used = 0;
-    p->in = carve_inputs(&used, p->count, padded(p->width > p->weight->width ? p->width : p->weight->width));
+    p->in = allot_inputs(&used, p->count, padded(p->width > p->weight->width ? p->width : p->weight->width));
     return used;
 }
 
@@ -300,7 +301,7 @@ static void do_product(void *job, Member me) {
         float *x = in.x + (size_t)t * in.stride;
         memcpy(x, p->x + (size_t)t * p->width, (size_t)p->width * 4);
         for (int i = p->width; i < in.stride; i++) x[i] = 0;
-        if (p->weight->block) to_integers(&in, t, in.stride);
+        if (p->weight->block) quantize_activations(&in, t, in.stride);
     }
     barrier(me);
     multiply(p->weight, &in, p->count, p->out, p->weight->rows, 0, me);
@@ -311,10 +312,10 @@ int product(const Weight *weight, const float *x, int32_t count, int32_t width, 
     pthread_mutex_t *turn = take_turn();
     members = start_threads(members);
     Product p = {.weight = weight, .x = x, .out = out, .count = count, .width = width};
-    const int fits = grown(furnish_product(&p));
+    const int fits = reserve(lay_out_product(&p));
     if (fits) {
-        furnish_product(&p);
-        together(do_product, &p, members);
+        lay_out_product(&p);
+        run_on_team(do_product, &p, members);
     }
     give_turn(turn);
     return fits ? 0 : 1;
@@ -328,10 +329,10 @@ int decode(const Model *m, const Cache *cache, const int32_t *tokens, int32_t co
     members = start_threads(members);
     Step s = {.model = m, .cache = cache, .tokens = tokens, .count = count, .position = position, .logits = logits,
               .all_logits = all_logits, .states = states};
-    const int fits = grown(lay_out(&s, members));
+    const int fits = reserve(lay_out(&s, members));
     if (fits) {
         lay_out(&s, members);
-        together(step, &s, members);
+        run_on_team(step, &s, members);
     }
     give_turn(turn);
     return fits ? 0 : 1;

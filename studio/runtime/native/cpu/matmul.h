@@ -38,8 +38,8 @@ typedef struct {
 
 INLINE int is_integer(const Weight *w) { return w->kind == INTEGER4 || w->kind == INTEGER5 || w->kind == INTEGER8; }
 
-/* Fill the integers of one token from its x[0..width). */
-static void to_integers(const Inputs *in, int token, int width) {
+/* Fill the integers of one token from its x[0..width): the activations quantized, a step size a block. */
+static void quantize_activations(const Inputs *in, int token, int width) {
     const float *x = in->x + (size_t)token * in->stride;
     int16_t *to = in->n + (size_t)token * in->stride;
     float *step = in->step + (size_t)token * (in->stride / 32), *sum = in->sum + (size_t)token * (in->stride / 32);
@@ -103,7 +103,7 @@ INLINE Ints block_1x1(const Ints *codes, const int16_t *n, int eights, const int
 #define BEGIN(t)                                              \
     Ints a##t = {0}, b##t = {0}, c##t = {0}, d##t = {0};      \
     const int16_t *n##t = n + (t) * stride;
-#define MEET(t)                           \
+#define MULTIPLY_ADD(t)                   \
     {                                     \
         const int32_t x = pair(n##t + k); \
         a##t = dot(a##t, p, x);           \
@@ -111,12 +111,12 @@ INLINE Ints block_1x1(const Ints *codes, const int16_t *n, int eights, const int
         c##t = dot(c##t, r, x);           \
         d##t = dot(d##t, s, x);           \
     }
-#define MEETING(j, TOKENS)                                                                                         \
-    {                                                                                                              \
-        const Ints p = pairs(a, i, j, bits), q = pairs(b, i, j, bits);                                             \
-        const Ints r = pairs(c, i, j, bits), s = pairs(d, i, j, bits);                                             \
-        const int k = 8 * i + 2 * (j);                                                                             \
-        TOKENS(MEET)                                                                                               \
+#define MULTIPLY_ADD_PAIRS(j, TOKENS)                                  \
+    {                                                                  \
+        const Ints p = pairs(a, i, j, bits), q = pairs(b, i, j, bits); \
+        const Ints r = pairs(c, i, j, bits), s = pairs(d, i, j, bits); \
+        const int k = 8 * i + 2 * (j);                                 \
+        TOKENS(MULTIPLY_ADD)                                           \
     }
 #define ADD_ONE(r, t, v) y[(r) * T + (t)] = fused(scale[r] * step, fused(zero[r], sum, floats(v)), y[(r) * T + (t)]);
 #define ADD(t)                                                                          \
@@ -124,22 +124,23 @@ INLINE Ints block_1x1(const Ints *codes, const int16_t *n, int eights, const int
         const Floats step = all(steps[(t) * blocks]), sum = all(sums[(t) * blocks]);    \
         ADD_ONE(0, t, a##t) ADD_ONE(1, t, b##t) ADD_ONE(2, t, c##t) ADD_ONE(3, t, d##t) \
     }
-#define BLOCK(name, TOKENS, TOKEN_COUNT)                                                                                     \
-    INLINE void name(const Ints *a, const Ints *b, const Ints *c, const Ints *d, const int16_t *n, int stride, int eights,   \
-                     const int bits, const Floats *scale, const Floats *zero, const float *steps, const float *sums,         \
-                     int blocks, Floats *y) {                                                                                \
-        enum { T = TOKEN_COUNT };                                                                                            \
-        TOKENS(BEGIN)                                                                                                        \
-        for (int i = 0; i < eights; i++) {                                                                                   \
-            MEETING(0, TOKENS) MEETING(1, TOKENS) MEETING(2, TOKENS) MEETING(3, TOKENS)                                      \
-        }                                                                                                                    \
-        TOKENS(ADD)                                                                                                          \
+#define BLOCK(name, TOKENS, TOKEN_COUNT)                                                                                   \
+    INLINE void name(const Ints *a, const Ints *b, const Ints *c, const Ints *d, const int16_t *n, int stride, int eights, \
+                     const int bits, const Floats *scale, const Floats *zero, const float *steps, const float *sums,       \
+                     int blocks, Floats *y) {                                                                              \
+        enum { T = TOKEN_COUNT };                                                                                          \
+        TOKENS(BEGIN)                                                                                                      \
+        for (int i = 0; i < eights; i++) {                                                                                 \
+            MULTIPLY_ADD_PAIRS(0, TOKENS) MULTIPLY_ADD_PAIRS(1, TOKENS)                                                    \
+            MULTIPLY_ADD_PAIRS(2, TOKENS) MULTIPLY_ADD_PAIRS(3, TOKENS)                                                    \
+        }                                                                                                                  \
+        TOKENS(ADD)                                                                                                        \
     }
 BLOCK(block_4x4, FOUR, 4)
 BLOCK(block_4x6, SIX, 6)
 #undef BEGIN
-#undef MEET
-#undef MEETING
+#undef MULTIPLY_ADD
+#undef MULTIPLY_ADD_PAIRS
 
 /* y[R][T] = the products of integer codes: R tiles with T tokens, one with one or four with four or six. `bits` 4, 5 or 8. Where
    there are no four tiles any more the last one is done again. */
@@ -185,10 +186,10 @@ INLINE void integer_tiles(const Weight *w, int tile, int last, const Inputs *in,
 /* Sums of four chains for each of up to four tokens, and a weight vector's products with inputs k of all of them. */
 #define CHAINS Floats a0 = all(0), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0, \
                       c0 = a0, c1 = a0, c2 = a0, c3 = a0, d0 = a0, d1 = a0, d2 = a0, d3 = a0;
-#define MEET(weights, k, chain)                                                                       \
-    {                                                                                                 \
-        Floats v = weights;                                                                           \
-        a##chain += v * x[k];                                                                         \
+#define MULTIPLY_ADD(weights, k, chain)                                                                                  \
+    {                                                                                                                    \
+        Floats v = weights;                                                                                              \
+        a##chain += v * x[k];                                                                                            \
         if (T == 4) b##chain += v * x[stride + k], c##chain += v * x[2 * stride + k], d##chain += v * x[3 * stride + k]; \
     }
 #define SUM_UP(y, scale)                                                                              \
@@ -210,7 +211,7 @@ INLINE void level_tile(const Weight *w, int tile, const Inputs *in, int token, F
         CHAINS
         for (int i = 0; i < w->group / each; i++, codes++, x += each) {
             const Words c = (Words)*codes;
-#define CODE(k, chain) MEET(look_up(w->levels, table, (Ints)(c >> (bits * (k)))), k, chain)
+#define CODE(k, chain) MULTIPLY_ADD(look_up(w->levels, table, (Ints)(c >> (bits * (k)))), k, chain)
             CODE(0, 0) CODE(1, 1) CODE(2, 2) CODE(3, 3) CODE(4, 0) CODE(5, 1) CODE(6, 2) CODE(7, 3)
             if (bits == 2) {
                 CODE(8, 0) CODE(9, 1) CODE(10, 2) CODE(11, 3) CODE(12, 0) CODE(13, 1) CODE(14, 2) CODE(15, 3)
@@ -237,10 +238,10 @@ INLINE void float_tile(const Weight *w, int tile, const Inputs *in, int token, F
     for (int g = 0; g < groups; g++) {
         CHAINS
         for (int k = 0; k < w->group; k += 4, at += 4 * LANES, x += 4) {
-            MEET(weights_at(w, at, kind), 0, 0)
-            MEET(weights_at(w, at + LANES, kind), 1, 1)
-            MEET(weights_at(w, at + 2 * LANES, kind), 2, 2)
-            MEET(weights_at(w, at + 3 * LANES, kind), 3, 3)
+            MULTIPLY_ADD(weights_at(w, at, kind), 0, 0)
+            MULTIPLY_ADD(weights_at(w, at + LANES, kind), 1, 1)
+            MULTIPLY_ADD(weights_at(w, at + 2 * LANES, kind), 2, 2)
+            MULTIPLY_ADD(weights_at(w, at + 3 * LANES, kind), 3, 3)
         }
         Floats scale = kind == FLOAT8 ? scale_of(w, ((size_t)tile * groups + g) * LANES) * 256.0f : all(1);
         SUM_UP(y, scale)
@@ -290,7 +291,7 @@ static int sixes_of(const Weight *w, int T) {
 }
 
 /* Write one tile's outputs of a token. */
-INLINE void put(const Weight *w, int tile, Floats found, float *out, int adds) {
+INLINE void store_tile(const Weight *w, int tile, Floats found, float *out, int adds) {
     const int from = tile * LANES;
     if (from + LANES <= w->rows) {
         if (w->bias) found += load(w->bias + from);
@@ -314,7 +315,7 @@ static void multiply(const Weight *w, const Inputs *in, int T, float *out, int s
         share(me, tiles, &start, &stop);
         for (int tile = start; tile < stop; tile++) {
             tile_1x1(w, tile, in, y);
-            put(w, tile, y[0], out, adds);
+            store_tile(w, tile, y[0], out, adds);
         }
         return;
     }
@@ -327,7 +328,7 @@ static void multiply(const Weight *w, const Inputs *in, int T, float *out, int s
         else tiles_4x4(w, tile, tiles - 1, in, token, y);
         for (int r = 0; r < 4 && tile + r < tiles; r++)
             for (int t = 0; t < at_once && token + t < T; t++)
-                put(w, tile + r, y[at_once * r + t], out + (size_t)(token + t) * stride, adds);
+                store_tile(w, tile + r, y[at_once * r + t], out + (size_t)(token + t) * stride, adds);
     }
 }
 

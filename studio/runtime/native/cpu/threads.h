@@ -31,7 +31,7 @@ static void barrier(Member me) {
     }
 }
 
-static void *serve(void *start) {
+static void *worker_loop(void *start) {
     const int index = (int)((uintptr_t)start & ((1 << MEMBER_BITS) - 1));
     unsigned call = (unsigned)((uintptr_t)start >> MEMBER_BITS);
     for (;;) {
@@ -51,14 +51,14 @@ static int start_threads(int members) {
     for (; team.started < members - 1; team.started++) {
         pthread_t thread;
         const uintptr_t call = atomic_load_explicit(&team.call.now, memory_order_relaxed);
-        if (pthread_create(&thread, 0, serve, (void *)(call << MEMBER_BITS | (unsigned)(team.started + 1)))) break;
+        if (pthread_create(&thread, 0, worker_loop, (void *)(call << MEMBER_BITS | (unsigned)(team.started + 1)))) break;
         pthread_detach(thread);
     }
     return members > team.started + 1 ? team.started + 1 : members < 1 ? 1 : members;
 }
 
-/* Let so many recruited members do the work; return when all are done. In one's turn. */
-static void together(Work work, void *job, int members) {
+/* Let so many of the started members do the work; return when all are done. In one's turn. */
+static void run_on_team(Work work, void *job, int members) {
     const Member me = {0, members};
     if (members > 1) {
         team.work = work;
@@ -77,7 +77,7 @@ static inline void share(Member me, int count, int *start, int *stop) {
 }
 
 /* A process that was forked has none of its parent's threads, whatever they were at. */
-static void disband(void) {
+static void reset_team(void) {
     team.started = 0;
     team.call = team.barrier = (Signal)SIGNAL;
     atomic_store_explicit(&team.arrived, 0, memory_order_relaxed);

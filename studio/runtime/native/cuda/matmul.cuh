@@ -89,8 +89,8 @@ template <bool IS_BF16> __device__ inline void split(const float *v, uint4 *high
     unsigned h[4], l[4];
     for (int i = 0; i < 4; i++) {
         const float a = v[2 * i], b = v[2 * i + 1];
-        h[i] = IS_BF16 ? brains(a, b) : halves(a, b);
-        l[i] = IS_BF16 ? brains(a - brain_low(h[i]), b - brain_high(h[i])) : halves(a - half_low(h[i]), b - half_high(h[i]));
+        h[i] = IS_BF16 ? bf16s(a, b) : halves(a, b);
+        l[i] = IS_BF16 ? bf16s(a - bf16_low(h[i]), b - bf16_high(h[i])) : halves(a - half_low(h[i]), b - half_high(h[i]));
     }
     *high = make_uint4(h[0], h[1], h[2], h[3]);
     *low = make_uint4(l[0], l[1], l[2], l[3]);
@@ -180,7 +180,7 @@ __device__ inline void finish(const Weight &w, const Input &in, const Shared &s,
         if (S::IS_PACKED && S::WHOLE) {
             const float excess = is_low ? S::EXCESS : S::EXCESS_BELOW, zero = is_low ? half_low(row_zero) : half_high(row_zero);
             if (S::HAS_ZERO || S::HAS_EXCESS) y -= (S::HAS_ZERO ? zero : excess) * total;
-            y *= is_low ? low_of<S::IS_BRAIN_SCALE>(row_scale) : high_of<S::IS_BRAIN_SCALE>(row_scale);
+            y *= is_low ? low_of<S::IS_BF16_SCALE>(row_scale) : high_of<S::IS_BF16_SCALE>(row_scale);
         }
         y = y * w.factor * root + bias;
         if (OUTPUT == GATED) {
@@ -272,7 +272,7 @@ __global__ void __launch_bounds__(THREADS, 1) product(Weight w, Input in, float 
                     const uint2 both = S::HAS_ZERO ? *(const uint2 *)record : make_uint2(*(const unsigned *)record, 0);
                     if (S::HAS_ZERO) above -= half_low(both.y) * span.y, below -= half_high(both.y) * span.y;
                     else if (S::HAS_EXCESS) above -= S::EXCESS * span.y, below -= S::EXCESS_BELOW * span.y;
-                    more *= low_of<S::IS_BRAIN_SCALE>(both.x), less *= high_of<S::IS_BRAIN_SCALE>(both.x);
+                    more *= low_of<S::IS_BF16_SCALE>(both.x), less *= high_of<S::IS_BF16_SCALE>(both.x);
                 }
                 upper += above * more, lower += below * less;
             }

@@ -13,7 +13,7 @@ template <class S> __device__ inline void numbers(const Weight &w, int tile, int
         if (S::IS_PACKED) {
             const size_t span = S::WHOLE ? tile : ((size_t)tile * w.blocks + block) * S::SPANS + j / S::PER, at = span * 8 + (lane >> 2);
             const unsigned *record = (const unsigned *)w.scale + at * (S::HAS_ZERO ? 2 : 1);
-            scale[0] *= low_of<S::IS_BRAIN_SCALE>(record[0]), scale[1] *= high_of<S::IS_BRAIN_SCALE>(record[0]);
+            scale[0] *= low_of<S::IS_BF16_SCALE>(record[0]), scale[1] *= high_of<S::IS_BF16_SCALE>(record[0]);
             if (S::HAS_ZERO) zero[0] = half_low(record[1]), zero[1] = half_high(record[1]);
         }
         for (int i = 0; i < 4; i++) {
@@ -40,9 +40,9 @@ __global__ void embed(Weight w, const State *state, float *x, int width, float s
         }
     }
     for (int i = threadIdx.x; i < tables * half; i += blockDim.x) {
-        const int table = i / half;
-        const float angle = (float)(state->position + blockIdx.x) * frequencies[i], by = table ? scale1 : scale0;
-        float *at = rotation + 2 * (((size_t)table * gridDim.x + blockIdx.x) * half + i % half);
+        const int rope_index = i / half;
+        const float angle = (float)(state->position + blockIdx.x) * frequencies[i], by = rope_index ? scale1 : scale0;
+        float *at = rotation + 2 * (((size_t)rope_index * gridDim.x + blockIdx.x) * half + i % half);
         at[0] = cosf(angle) * by, at[1] = sinf(angle) * by;
     }
 }
@@ -59,10 +59,10 @@ template <class S> __global__ void dequantize(Weight w, int start, int width, un
 #pragma unroll
             for (int i = 0; i < 4 * S::STEPS; i += 4) {  /* widths are multiples of 8, four inputs lie side by side */
                 const int k = input_at<S::STEPS, S::PER>(block, i / 4, lane & 3);
-                const uint2 four = make_uint2(brains(found[r][i], found[r][i + 1]), brains(found[r][i + 2], found[r][i + 3]));
+                const uint2 four = make_uint2(bf16s(found[r][i], found[r][i + 1]), bf16s(found[r][i + 2], found[r][i + 3]));
                 if (S::PER == 1 || i % 8 == 4) {
                     if (S::PER > 1 && k < width) {
-                        const uint2 before = make_uint2(brains(found[r][i - 4], found[r][i - 3]), brains(found[r][i - 2], found[r][i - 1]));
+                        const uint2 before = make_uint2(bf16s(found[r][i - 4], found[r][i - 3]), bf16s(found[r][i - 2], found[r][i - 1]));
                         *(uint4 *)(row + k - 4) = make_uint4(before.x, before.y, four.x, four.y);
                     } else if (k < width) *(uint2 *)(row + k) = four;
                 }

@@ -39,9 +39,9 @@ struct Weight {
 };
 
 /* The sort of a weight, which kernels are compiled for. PER steps share a scale; WHOLE: all of a row do. */
-template <int KIND_, int PER_, bool WHOLE_, bool HAS_ZERO_, bool IS_BRAIN_SCALE_> struct Sort {
+template <int KIND_, int PER_, bool WHOLE_, bool HAS_ZERO_, bool IS_BF16_SCALE_> struct Sort {
     static constexpr int KIND = KIND_, PER = PER_, STEPS = steps_of(KIND), SPANS = STEPS / PER, SPAN = 16 * PER;
-    static constexpr bool WHOLE = WHOLE_, HAS_ZERO = HAS_ZERO_, IS_BRAIN_SCALE = IS_BRAIN_SCALE_;
+    static constexpr bool WHOLE = WHOLE_, HAS_ZERO = HAS_ZERO_, IS_BF16_SCALE = IS_BF16_SCALE_;
     static constexpr bool IS_BF16 = KIND == BF16, IS_PACKED = KIND > BF16, IS_GROUPED = IS_PACKED && !WHOLE;
     static constexpr float EXCESS = excess_of(KIND, 0), EXCESS_BELOW = excess_of(KIND, 1);
     static constexpr bool HAS_EXCESS = excess_of(KIND, 0) != 0;
@@ -67,7 +67,7 @@ __device__ inline unsigned halves(float low, float high) {
     return d;
 }
 
-__device__ inline unsigned brains(float low, float high) {
+__device__ inline unsigned bf16s(float low, float high) {
     unsigned d;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
     return d;
@@ -85,14 +85,14 @@ __device__ inline float half_high(unsigned pair) {
     return f;
 }
 
-__device__ inline float brain_low(unsigned pair) { return __uint_as_float(pair << 16); }
-__device__ inline float brain_high(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
+__device__ inline float bf16_low(unsigned pair) { return __uint_as_float(pair << 16); }
+__device__ inline float bf16_high(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
 
 template <bool IS_BF16> __device__ inline float low_of(unsigned pair) {
-    return IS_BF16 ? brain_low(pair) : half_low(pair);
+    return IS_BF16 ? bf16_low(pair) : half_low(pair);
 }
 template <bool IS_BF16> __device__ inline float high_of(unsigned pair) {
-    return IS_BF16 ? brain_high(pair) : half_high(pair);
+    return IS_BF16 ? bf16_high(pair) : half_high(pair);
 }
 
 /* Weights are read once a token: past the first cache. */
