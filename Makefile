@@ -62,8 +62,9 @@ bench-quality: $(VENV)/bench ## What compressing loses, by method, into tests/be
 pictures: $(VENV)/developed browser ## Take the README's pictures anew
 	@$(BIN)/python -m tests.pictures
 
-reference: $(VENV)/developed ## Write docs/reference.md, the tables of what is registered
+reference: $(VENV)/developed ## Write docs/reference.md and docs/formats.md, the tables of what is registered
 	@$(BIN)/python -m tests.reference
+	@$(BIN)/python -m tests.formats_table
 
 lint: $(VENV)/developed ## Style, format and types
 	@$(BIN)/ruff check .

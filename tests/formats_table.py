@@ -1,4 +1,4 @@
-"""The table of number formats, ``python -m tests.formats_table``: every registered one. Writes docs/formats.md."""
+"""The table of number formats, ``make reference``: every registered one. Writes docs/formats.md."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ FILE = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
 HEAD = """# Number formats
 
 What a compressed weight can be stored as, in the order of the page's menu. Made from what is registered in
-`studio/quantization/formats.py` by `python -m tests.formats_table`; a test says when it is old.
+`studio/quantization/formats.py` by `make reference`; a test says when it is old.
 *Bits per weight* is of a weight [4096, 4096] in groups of 64, or in the groups that the format prescribes, with scales,
 zero points and what the tensor shares.
 

@@ -1,11 +1,10 @@
 """The header of a safetensors file: what tensors it holds and where. Knows nothing of models.
 
 Anyone may have written a header, so every claim is checked before it is believed: shape x dtype against the offsets,
-offsets against the file's size, no gaps, no overlaps (the rules of the safetensors format). As JSON it is held to what
-the safetensors library takes and a little less: whatever that refuses is refused here.
+offsets against the file's size, no gaps, no overlaps (the rules of the safetensors format). Its JSON is read by
+``header_json.py``.
 """
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from studio.base.dtypes import DTYPE_BYTES
 from studio.base.errors import CheckpointError
+from studio.checkpoint.header_json import claims_of
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Dtypes whose values are weights as they stand."""
@@ -75,7 +75,7 @@ def parse_header(file: str, raw: bytes, data_bytes: int) -> dict[str, TensorEntr
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > CLAIM_MARKS * MAX_TENSORS:
         raise CheckpointError("too_many_values", file=file, limit=CLAIM_MARKS * MAX_TENSORS)
     try:
-        claims = _parsed(raw)
+        claims = claims_of(raw)
         begin = PREFIX_BYTES + len(raw)
         entries = {name: _claimed(file, claim, begin) for name, claim in claims.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -89,38 +89,6 @@ def check_count(file: str, tensors: int) -> None:
     """Raise CheckpointError for more tensors than a model has: to match them with its parameters takes minutes."""
     if tensors > MAX_TENSORS:
         raise CheckpointError("too_many_tensors", file=file, limit=MAX_TENSORS)
-
-
-def _parsed(raw: bytes) -> dict[str, Any]:
-    """Return a header's claims by name. Raises ValueError for what is no header to the safetensors library.
-
-    Python's parser takes UTF-16, halves of surrogate pairs, NaN, keys that are there twice, and -0 as a whole number.
-    """
-    claims = json.loads(raw.decode("utf-8"), object_pairs_hook=_distinct, parse_int=_count, parse_constant=_no_number)
-    metadata = claims.pop("__metadata__", None)
-    said = [] if metadata is None else [*metadata.keys(), *metadata.values()]
-    if not all(isinstance(each, str) for each in said):
-        raise ValueError("metadata are words")
-    if b"\\u" in raw:  # the only way to write half a pair in UTF-8
-        "".join((*claims, *said)).encode()
-    return dict(claims)
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands for two things")
-    return found
-
-
-def _count(digits: str) -> int:
-    if digits.startswith("-"):
-        raise ValueError("no size or place is negative, -0 included")
-    return int(digits)
-
-
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _claimed(file: str, claim: dict[str, Any], begin: int) -> TensorEntry:

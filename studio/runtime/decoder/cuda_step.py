@@ -15,8 +15,9 @@ from studio.base.pointers import CUDA, address, optional
 from studio.quantization.packing import PackedTensor
 from studio.runtime.decoder.interface import MOST_TOKENS
 from studio.runtime.decoder.shape import DecoderShape, LayerShape
-from studio.runtime.native.fragments import ROWS, Fragments, Kind, can_join, fragments_of, steps_of
+from studio.runtime.native.fragments import ROWS, Fragments, Kind, WeightPointers, can_join, fragments_of, steps_of
 from studio.runtime.native.nvrtc import Dim, Launch, Module, shared_memory
+from studio.runtime.native.structures import assertions
 
 SOURCE = Path(__file__).parents[1] / "native" / "cuda" / "step.cu"
 STORED, ADDED, GATED = range(3)
@@ -67,6 +68,10 @@ class _Attention(ctypes.Structure):
         *((name, _Int) for name in ("layer", "heads", "kv_heads", "rotary", "window")),
         *((name, _Float) for name in ("epsilon", "scale", "cap")),
     ]
+
+
+GIVEN: dict[str, type[ctypes.Structure]] = {"Weight": WeightPointers, "Input": _Input, "Attention": _Attention}
+"""What kernels are given by value, by its name in the sources: it does not compile where it is laid out differently."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,8 @@ class CudaStep:
         slabs = [f"dequantize<{weight.sort}>" for weight in self.fragments()]
         names = dict.fromkeys([*(call.name for call in calls), self._attend_name(False), self._append_name, *slabs])
         numbers = {"WARPS": tuning.warps, "BATCH": tuning.batch, "ACTIVATION": self.shape.activation}
-        self._module = Module(SOURCE, list(names), [f"{name}={number}" for name, number in numbers.items()])
+        defines = [f"{name}={number}" for name, number in numbers.items()]
+        self._module = Module(SOURCE, list(names), defines, assertions(GIVEN))
         self.launches = [self._launch(call, overlaps=index > 0) for index, call in enumerate(calls)]
 
     @property

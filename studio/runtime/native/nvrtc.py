@@ -64,14 +64,15 @@ class Launch:
 class Module:
     """The kernels of one source, for the current device."""
 
-    def __init__(self, source: Path, names: Sequence[str], defines: Sequence[str] = ()) -> None:
-        """``names``: kernels, also template instances such as ``"product<4, true>"``.
+    def __init__(self, source: Path, names: Sequence[str], defines: Sequence[str] = (), checks: str = "") -> None:
+        """``names``: kernels, also template instances such as ``"product<4, true>"``. ``checks``: what has to compile
+        behind the source.
 
         Raises RuntimeError when the source does not compile, OSError where there is no NVRTC.
         """
         torch.cuda.synchronize()  # there is a context from here on
         self._driver = _driver()
-        image, lowered = _image(source, names, defines)
+        image, lowered = _image(source, names, defines, checks)
         self._module = ctypes.c_void_p()
         _check(self._driver.cuModuleLoadData(ctypes.byref(self._module), image), self._driver)
         self._shared: dict[str, int] = {}
@@ -116,11 +117,12 @@ def is_available() -> bool:
     return True
 
 
-def _image(source: Path, names: Sequence[str], defines: Sequence[str]) -> tuple[bytes, list[str]]:
+def _image(source: Path, names: Sequence[str], defines: Sequence[str], checks: str) -> tuple[bytes, list[str]]:
     """Return the machine code and the kernels' names in it, from the cache folder where they are."""
     major, minor = torch.cuda.get_device_capability()
     options = [f"--gpu-architecture=sm_{major}{minor}", f"-I{source.parent}", *(f"-D{define}" for define in defines)]
     texts = [file.read_text() for file in (source, *sorted(source.parent.glob("*.cuh")))]
+    texts[0] += f"\n{checks}"
     key = hashlib.sha256(repr((texts, list(names), options[0], defines, torch.version.cuda)).encode()).hexdigest()[:16]
     folder = settings().cache_dir / "native"
     file = folder / f"{source.stem}-{key}.cubin"

@@ -1,9 +1,11 @@
 """What compiled code is given, as ``cpu/model.h`` lays it out in C. Knows neither weights nor models.
 
 Two descriptions of one thing: :func:`is_same` compares sizes and places with the compiled ones before anything is read.
+What is compiled at run time, for CUDA, is compiled with :func:`assertions` of the same.
 """
 
 import ctypes
+from collections.abc import Mapping
 
 Int, Float, Pointer = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
 
@@ -73,3 +75,20 @@ def is_same(lib: ctypes.CDLL) -> bool:
     mine = layout()
     theirs = (Int * len(mine))()
     return bool(lib.layout(theirs, len(mine)) == len(mine)) and list(theirs) == mine
+
+
+def assertions(structures: Mapping[str, type[ctypes.Structure]]) -> str:
+    """Return lines for NVRTC that compile where its structures of these names have these sizes and places alone."""
+    # __INTADDR__ is what stands behind offsetof in that compiler's own header, and the runtime compiler has no header.
+    facts = [
+        fact
+        for name, structure in structures.items()
+        for fact in (
+            f"sizeof({name}) == {ctypes.sizeof(structure)}",
+            *(
+                f"__INTADDR__(&(({name} *)0)->{member}) == {getattr(structure, member).offset}"
+                for member, *_ in structure._fields_
+            ),
+        )
+    ]
+    return "".join(f'static_assert({fact}, "laid out differently in Python");\n' for fact in facts)

@@ -56,7 +56,7 @@ def test_a_made_up_format_is_offered_everywhere() -> None:
 
 
 def test_the_table_in_the_documents_is_that_of_what_is_registered() -> None:
-    """``python -m tests.formats_table`` writes it."""
+    """``make reference`` writes it."""
     assert formats_table.FILE.read_text(encoding="utf-8") == formats_table.table()
 
 

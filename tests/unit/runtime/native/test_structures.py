@@ -8,7 +8,7 @@ import pytest
 
 from studio.runtime.native import structures as module
 from studio.runtime.native.products import decoding
-from studio.runtime.native.structures import STRUCTURES, Cache, Int, is_same, layout
+from studio.runtime.native.structures import STRUCTURES, Cache, Int, assertions, is_same, layout
 
 pytestmark = pytest.mark.skipif(decoding() is None, reason="needs a C compiler")
 
@@ -57,3 +57,10 @@ def test_a_structure_that_is_another_is_refused(
     with caplog.at_level(logging.ERROR):
         assert decoding.__wrapped__() is None
     assert "was compiled into something else" in caplog.text
+
+
+def test_kernels_that_are_compiled_at_run_time_assert_each_size_and_place() -> None:
+    said = assertions({"Cache": Cache})
+    assert said.count("static_assert(") == 1 + len(Cache._fields_)
+    assert f"sizeof(Cache) == {ctypes.sizeof(Cache)}," in said
+    assert f"->keys) == {Cache.keys.offset}," in said
