@@ -11,7 +11,7 @@ from studio.base import startup
 from studio.cli.terminal import say
 from studio.planning.choice import OPTIONS
 from studio.planning.option import Option
-from studio.quantization.methods import Method
+from studio.quantization.methods import parse_method
 
 app = typer.Typer(
     callback=startup.prepare,  # before a command imports what reads the environment once
@@ -92,4 +92,4 @@ def _shown(option: Option, show_default: bool) -> Any:
 
 def _calibrated() -> str:
     """Return the methods for which the model reads a text first, as they are registered."""
-    return ", ".join(method for method in Method if method.needs_inputs)
+    return ", ".join(word for word in OPTIONS["method"].among if parse_method(word).needs_inputs)
