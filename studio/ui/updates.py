@@ -297,7 +297,7 @@ def moving(page: Page) -> list[Block]:
     sizes = (page.sizes.chart, page.sizes.distribution)
     return [
         page.missing, page.model.strip, page.model.notice, page.plan.progress, *controls, *plan, *map_, *sample,
-        *sizes,
+        *sizes, page.export.target,
     ]  # fmt: skip
 
 

@@ -80,8 +80,9 @@ def test_compressing(checkpoint: Checkpoint, on: Callable[[str], None], tmp_path
         on(name)
         found.append(compressed(checkpoint, mode, tmp_path / f"{name}.safetensors", Method.NEAREST))
     here, there = found
-    assert there.file.read_bytes() == here.file.read_bytes()
-    assert there.relative_error == pytest.approx(here.relative_error, rel=SUMS)
+    if not mode.is_in_blocks:  # which are fitted by sums
+        assert there.file.read_bytes() == here.file.read_bytes()
+    assert there.relative_error == pytest.approx(here.relative_error, rel=1e-3 if mode.is_in_blocks else SUMS)
 
 
 @pytest.mark.parametrize("method", [Method.HALF_QUADRATIC, Method.LEAST_SQUARES])

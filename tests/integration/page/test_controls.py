@@ -11,6 +11,7 @@ from studio.planning.choice import Choice
 from studio.quantization.methods import Method
 from studio.quantization.scheme import Mode
 from studio.session.session import Session
+from studio.ui import updates
 from studio.ui.events import wire
 from studio.ui.page import build
 from tests.page_visitor import LAYERS, Visitor, choose
@@ -64,3 +65,9 @@ def test_undo_sets_every_control_back(visitor: Visitor) -> None:
     assert {name: visitor.shown[each]["value"] for name, each in controls.items()} == {
         name: before.words()[name] for name in controls
     }
+
+
+def test_a_moved_control_is_answered_by_what_it_may_change_and_nothing_else(visitor: Visitor) -> None:
+    """Gradio answers with an error for any other component."""
+    changed = updates.planned(visitor.page, visitor.session, "en")
+    assert changed.keys() <= set(updates.moving(visitor.page))
