@@ -42,6 +42,7 @@ class Choices(TypedDict, total=False):
     """``"PATTERN=SCHEME"``, or ``"PATTERN=none"`` for 16 bits."""
     method: str
     sensitivity: str
+    mix: str
 
 
 def estimate(model: str, *, progress: Follow | None = None, **choice: Unpack[Choices]) -> Plan:

@@ -87,5 +87,5 @@ def kld(logits: Tensor, other: Tensor) -> Kld:
 
 @torch.inference_mode()
 def _logits(model: torch.nn.Module, ids: Sequence[int]) -> Tensor:
-    found: Tensor = model(torch.tensor([list(ids)])).logits
+    found: Tensor = model(torch.tensor([list(ids)], dtype=torch.int64)).logits
     return found[0].float()

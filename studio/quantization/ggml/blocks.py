@@ -74,9 +74,11 @@ class BlockFormat:
     min_range: tuple[int, int] | None = None
     """The same of the offset, which is ``-dmin * min``."""
     has_offset: bool = False
-    pack: Callable[[Blocks], Tensor] = lambda _: torch.empty(0)
+    pack: Callable[[Blocks], Tensor] = lambda _: torch.empty(0, dtype=torch.float32)
     """-> uint8 [N, S * block_bytes]."""
-    unpack: Callable[[Tensor], Blocks] = lambda _: Blocks(torch.empty(0), torch.empty(0))
+    unpack: Callable[[Tensor], Blocks] = lambda _: Blocks(
+        torch.empty(0, dtype=torch.float32), torch.empty(0, dtype=torch.float32)
+    )
 
     @property
     def bits(self) -> int:

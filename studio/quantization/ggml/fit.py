@@ -130,7 +130,7 @@ class _Fit:
         best = self._free()
         if form.scale_range is None:
             offset = None if best.offset is None else _halves(best.offset.squeeze(2))
-            found = Blocks(torch.empty(0), _halves(best.scale.squeeze(2)), offset)
+            found = Blocks(torch.empty(0, dtype=torch.float32), _halves(best.scale.squeeze(2)), offset)
         else:
             found = self._two_levels(best)
         codes = self._codes(found)
@@ -219,9 +219,9 @@ class _Fit:
         assert form.scale_range is not None  # asked of formats of two levels only
         d, scales = _split(free.scale.squeeze(2), form.scale_range, form.block // form.sub_block)
         if form.min_range is None or free.offset is None:
-            return Blocks(torch.empty(0), d, None, scales)
+            return Blocks(torch.empty(0, dtype=torch.float32), d, None, scales)
         dmin, mins = _split(-free.offset.squeeze(2), form.min_range, form.block // form.sub_block)
-        return Blocks(torch.empty(0), d, dmin, scales, mins)
+        return Blocks(torch.empty(0, dtype=torch.float32), d, dmin, scales, mins)
 
     def _searched(self, found: Blocks) -> Blocks:
         """Return the integers of least error among each one's neighbours, the super-blocks' numbers as they are."""
@@ -330,4 +330,4 @@ def _chosen(is_better: Tensor, new: Blocks, old: Blocks) -> Blocks:
 
     d = pick("d")
     assert d is not None
-    return Blocks(torch.empty(0), d, pick("dmin"), pick("scales"), pick("mins"))
+    return Blocks(torch.empty(0, dtype=torch.float32), d, pick("dmin"), pick("scales"), pick("mins"))
