@@ -35,6 +35,8 @@ class Written:
         vocabulary = len(TOKENIZER)
         others = {"qwen3_moe": _moe, "starcoder2": _starcoder}
         config = others[kind](vocabulary) if kind in others else tiny_config(kind, vocabulary, **settings)
+        if hasattr(config, "query_pre_attn_scalar"):  # no file says it: a head's width, as llama.cpp has it
+            config.query_pre_attn_scalar = config.head_dim
         self.model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
         with torch.no_grad():
             for name, values in self.model.named_parameters():
