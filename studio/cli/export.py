@@ -12,7 +12,7 @@ from studio.base.text import catalogue
 from studio.base.typed_paths import typed_path
 from studio.cli.options import AsJson, Calibrate, Chosen, app, with_choice
 from studio.cli.terminal import Terminal, language, say, terminal
-from studio.planning.choice import OPTIONS, Choice
+from studio.planning.choice import Choice
 
 if TYPE_CHECKING:
     from studio.export.target import Target
@@ -22,11 +22,6 @@ def _targets() -> str:
     """Return the targets as the catalogue names them, which are those registered: help does not wait for torch."""
     titles = [(key.split("."), title) for key, title in catalogue(language()).items()]
     return ", ".join(f"{key[1]} ({title})" for key, title in titles if key[0] == "target" and key[2] == "title")
-
-
-def said(chosen: Chosen) -> Chosen:
-    """Return what differs from what a terminal has where nobody says anything."""
-    return {name: word for name, word in chosen.items() if word not in (OPTIONS[name].default_word, [])}
 
 
 @app.command(help=say("help_export"))
@@ -69,7 +64,7 @@ def _compressed(
 
     folder = typed_path(source)
     if is_compressed(folder):
-        if said(chosen):
+        if chosen:
             raise SchemeError("export_chosen", folder=source[:80])
         check_files(read_recipe(folder), folder)
         yield folder
@@ -79,8 +74,8 @@ def _compressed(
 
     if place.exists():  # before a model is fetched for nothing
         raise ResourceError("already_there", path=place)
-    usual: Chosen = {"method": "best"} | ({} if "mode" in said(chosen) else dict(target.usual))
-    choice = Choice.of(**chosen | usual | said(chosen))
+    usual: Chosen = {"method": "best"} | ({} if "mode" in chosen else dict(target.usual))
+    choice = Choice.of(**usual | chosen)
     here.interrupted = "interrupted_anew" if choice.is_calibrated else "interrupted"
     with compressing_into(place.with_name(f"{place.name}.compressed"), choice, calibrate) as session:
         here.follow(planned(session, source, "group_size" in chosen))

@@ -51,12 +51,13 @@ def with_choice(*without: str) -> Callable[[Command], Command]:
         own = signature(command)
 
         @functools.wraps(command)
-        def run(**values: Any) -> None:
+        def run(*, context: typer.Context, **values: Any) -> None:
             rest = {name: value for name, value in values.items() if name in own.parameters}
-            command(**rest, chosen=chosen(values))
+            command(**rest, chosen=chosen({name: value for name, value in values.items() if _is_said(context, name)}))
 
         places = ((offered if name == "chosen" else [each]) for name, each in own.parameters.items())
         parameters = [each for place in places for each in place]
+        parameters.append(Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context))
         run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
         return run
@@ -68,7 +69,14 @@ def chosen(values: Mapping[str, Any]) -> Chosen:
     """Return what the values of a command's options say of a choice; of what was left open, nothing."""
     said = {name: value for name, value in values.items() if name in OPTIONS and value is not None}
     kept = [f"{pattern}=none" for pattern in values.get(IGNORE.name) or ()]
-    return said | {"pins": [*said.get("pins", ()), *kept]}
+    pins = [*said.get("pins", ()), *kept]
+    return said | ({"pins": pins} if pins else {})
+
+
+def _is_said(context: typer.Context, name: str) -> bool:
+    """Return whether an option was given: one that was not, and has a default, is nobody's choice."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _parameters(name: str) -> list[Parameter]:

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from studio.base.errors import SchemeError
 from studio.base.text import LANGUAGES, catalogue
 from studio.cli.commands import app
-from studio.cli.options import chosen
+from studio.cli.options import Chosen, chosen, with_choice
 from studio.planning.choice import OPTIONS, Choice, Pin
 
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -90,3 +91,25 @@ def test_ignored_layers_are_pins_after_the_others() -> None:
 def test_a_word_that_is_none_is_left_to_the_choice_to_refuse() -> None:
     with pytest.raises(SchemeError):
         Choice.of(**chosen(values("--sensitivity", "luck")))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), {}),
+        (("--mode", "int4_asym", "--method", "nearest"), {"mode": "int4_asym", "method": "nearest"}),
+        (("--all-layers",), {"all_layers": True}),
+        (("--ignore", "a"), {"pins": ["a=none"]}),
+    ],
+    ids=["nothing", "defaults", "a box", "a pattern"],
+)
+def test_a_command_is_told_what_was_said_and_no_default(words: tuple[str, ...], said: dict[str, Any]) -> None:
+    program, heard = typer.Typer(), list[Chosen]()
+
+    @program.command()
+    @with_choice()
+    def command(chosen: Chosen) -> None:
+        heard.append(chosen)
+
+    assert CliRunner().invoke(program, words).exit_code == 0
+    assert heard == [said]
