@@ -10,9 +10,9 @@ import typer
 from studio.base.errors import SchemeError
 from studio.base.text import catalogue
 from studio.base.typed_paths import typed_path
+from studio.cli.opened import compressing, note_uncalibrated
 from studio.cli.options import AsJson, Calibrate, Chosen, app, with_choice
 from studio.cli.terminal import Terminal, language, say, terminal
-from studio.planning.choice import Choice
 
 if TYPE_CHECKING:
     from studio.export.target import Target
@@ -70,15 +70,12 @@ def _compressed(
         yield folder
         return
     from studio.base.errors import ResourceError
-    from studio.session.whole_jobs import compressing_into, planned
 
     if place.exists():  # before a model is fetched for nothing
         raise ResourceError("already_there", path=place)
     usual: Chosen = {"method": "best"} | ({} if "mode" in chosen else dict(target.usual))
-    choice = Choice.of(**usual | chosen)
-    here.interrupted = "interrupted_anew" if choice.is_calibrated else "interrupted"
-    with compressing_into(place.with_name(f"{place.name}.compressed"), choice, calibrate) as session:
-        here.follow(planned(session, source, "group_size" in chosen))
-        here.follow(session.compress())
+    beside = place.with_name(f"{place.name}.compressed")
+    with compressing(here, source, usual | chosen, calibrate, beside) as (session, _):
+        note_uncalibrated(here, here.follow(session.compress()))
         assert session.copy.folder is not None
         yield session.copy.folder

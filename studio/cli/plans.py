@@ -2,18 +2,15 @@
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from studio.base.text import text
 from studio.base.typed_paths import typed_path
+from studio.cli.opened import compressing, note_part, note_uncalibrated
 from studio.cli.options import AsJson, Calibrate, Chosen, ModelName, app, with_choice
-from studio.cli.terminal import Terminal, language, say, terminal
+from studio.cli.terminal import say, terminal
 from studio.planning.choice import Choice
-
-if TYPE_CHECKING:
-    from studio.checkpoint.checkpoint import Checkpoint
 
 
 @app.command(help=say("help_estimate"))
@@ -25,7 +22,7 @@ def estimate(model: ModelName, chosen: Chosen, as_json: AsJson = False) -> None:
 
         group_size_said = "group_size" in chosen
         checkpoint, plan = here.follow(estimate(model, Choice.of(**chosen), keep_group_size=group_size_said))
-        _note_part(here, checkpoint)
+        note_part(here, checkpoint)
         here.answer(model_facts(checkpoint) | plan_facts(plan), heading(checkpoint), plan_rows(plan))
 
 
@@ -69,26 +66,13 @@ def compress(
     with terminal(as_json) as here:
         here.starting()
         from studio.cli.report import heading, model_facts, plan_facts, plan_rows, result_rows
-        from studio.session.whole_jobs import compressed_into, compressing_into, planned
+        from studio.session.whole_jobs import compressed_into
 
-        choice = Choice.of(**chosen)
-        here.interrupted = "interrupted_anew" if choice.is_calibrated else "interrupted"
         target = typed_path(out).resolve()
-        with compressing_into(target, choice, calibrate) as session:
-            checkpoint = here.follow(planned(session, model, "group_size" in chosen))
-            _note_part(here, checkpoint)
+        with compressing(here, model, chosen, calibrate, target) as (session, checkpoint):
             done = here.follow(compressed_into(session, target))
         facts = model_facts(checkpoint) | plan_facts(done.plan, done.relative_error)
         rows = plan_rows(done.plan) + result_rows(done.relative_error, done.seconds, target)
-        if done.unreached:
-            here.note(say("unreached", layers=", ".join(done.unreached)))
-        if done.stacks:
-            here.note(text("method.stacks", language(), count=len(done.stacks)))
+        note_uncalibrated(here, done)
         more = {"seconds": done.seconds, "path": str(target), "unreached": done.unreached, "stacks": done.stacks}
         here.answer(facts | more, heading(checkpoint), rows)
-
-
-def _note_part(here: Terminal, checkpoint: "Checkpoint") -> None:
-    """Say where a model is only part of what its files hold."""
-    if checkpoint.part:
-        here.note(text(f"model.note_part_{checkpoint.part}", language()))
