@@ -6,6 +6,7 @@ Nothing is rounded here: a weight's blocks are copied, rows of q and k moved whe
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import gguf
@@ -22,9 +23,9 @@ from studio.checkpoint.license import License
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.gguf.families import family_of, rope_tensors, write_numbers
 from studio.export.gguf.file import Slot, new_writer, tensor_bytes, write_tensors
-from studio.export.gguf.tensors import Named, named_tensors, row_order
-from studio.export.gguf.types import block_bytes, kept_bytes, mode_of, slot, typed
-from studio.export.gguf.vocabulary import read_vocabulary
+from studio.export.gguf.tensors import Named, named_tensors, permuted
+from studio.export.gguf.types import block_bytes, kept_bytes, mode_of, slot
+from studio.export.gguf.vocabulary import TOKENIZER_FILES, read_vocabulary
 from studio.export.target import Target
 from studio.planning.plan import Assignment, Plan
 from studio.quantization.packing import PackedTensor
@@ -53,7 +54,23 @@ def refusal(plan: Plan, checkpoint: Checkpoint) -> UserError | None:
     try:
         config = load_config(read_json(checkpoint.folder / CONFIG))
         named_tensors([a.layer for a in plan.assignments], family_of(config), config)
-        read_vocabulary(checkpoint.folder, config)
+    except UserError as error:
+        return error
+    return _vocabulary_fault(
+        checkpoint.folder, *(_stamp(checkpoint.folder / name) for name in (CONFIG, *TOKENIZER_FILES))
+    )
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """Return what changes with a file: its size and time, zeros where there is none."""
+    return (file.stat().st_size, file.stat().st_mtime_ns) if file.is_file() else (0, 0)
+
+
+@lru_cache(maxsize=16)
+def _vocabulary_fault(folder: Path, *stamps: tuple[int, int]) -> UserError | None:
+    """Return why a model's tokens cannot be in a GGUF file; found out once, for it is asked at every change of plan."""
+    try:
+        read_vocabulary(folder, load_config(read_json(folder / CONFIG)))
     except UserError as error:
         return error
     return None
@@ -95,9 +112,8 @@ def write(model: CompressedModel, out: Path) -> Writing:
     def pieces() -> Iterator[tuple[str, Iterator[Tensor]]]:
         for name, factors in extra.items():
             yield name, iter([kept_bytes(factors, gguf.GGMLQuantizationType.F32)])
-        for (a, tensor), place in zip(model.tensors(), named, strict=True):
-            dtype = kept.get(a.layer.name, torch.bfloat16)
-            yield place.name, iter([_bytes(a, tensor, place, family.norm_plus, dtype)])
+        for (_, tensor), place in zip(model.tensors(), named, strict=True):
+            yield place.name, iter([_bytes(tensor, place, slots[place.name].kind, family.norm_plus)])
 
     try:
         for done in write_tensors(writer, slots, pieces()):
@@ -107,17 +123,12 @@ def write(model: CompressedModel, out: Path) -> Writing:
     return out
 
 
-def _bytes(a: Assignment, tensor: PackedTensor | Tensor, named: Named, norm_plus: float, kept: torch.dtype) -> Tensor:
+def _bytes(tensor: PackedTensor | Tensor, named: Named, kind: gguf.GGMLQuantizationType, norm_plus: float) -> Tensor:
     """Return a tensor as the file holds it, uint8."""
     if isinstance(tensor, PackedTensor):
-        rows = block_bytes(tensor)
-    elif a.layer.kind is Kind.OTHER and len(a.layer.shape) == 1 and named.name.endswith("norm.weight"):
-        return kept_bytes(tensor.float() + norm_plus, typed(a, kept).kind)
-    else:
-        rows = tensor
-    if named.heads:
-        rows = rows[row_order(len(rows), named.heads)]
-    return rows if isinstance(tensor, PackedTensor) else kept_bytes(rows, typed(a, kept).kind)
+        return permuted(block_bytes(tensor), named.heads)
+    is_norm = named.layer.kind is Kind.OTHER and tensor.ndim == 1 and named.name.endswith("norm.weight")
+    return kept_bytes(tensor.float() + norm_plus if is_norm else permuted(tensor, named.heads), kind)
 
 
 def harmless(name: str, tokens: Sequence[str]) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import gguf
-import torch
 from torch import Tensor
 
 from studio.base.errors import ModelError
@@ -54,8 +53,3 @@ def permuted(rows: Tensor, heads: int) -> Tensor:
     if not heads:
         return rows
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape).contiguous()
-
-
-def row_order(count: int, heads: int) -> Tensor:
-    """Return which of ``count`` rows stands where in ggml's order, int64 [N]."""
-    return permuted(torch.arange(count, dtype=torch.int64), heads)

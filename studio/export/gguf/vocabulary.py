@@ -13,10 +13,13 @@ from typing import Any
 import gguf
 
 from studio.base.errors import CheckpointError, ModelError
+from studio.checkpoint.file_names import GENERATION
 from studio.checkpoint.json_file import read_json
 from studio.checkpoint.stop_tokens import stop_ids
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, SETTINGS, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+TOKENIZER_FILES = (TOKENIZER, SETTINGS, TEMPLATE, GENERATION)
+"""All that is read beside the config."""
 ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
 GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -86,7 +89,7 @@ def read_vocabulary(folder: Path, config: Any) -> Vocabulary:
     Raises ModelError for a tokenizer that llama.cpp has not, CheckpointError for files that are damaged.
     """
     file = read_json(folder / TOKENIZER, MAX_VALUES)
-    settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+    settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     try:
         return _vocabulary(file, settings, folder, config)
     except DAMAGE as error:
@@ -256,7 +259,7 @@ def _special(settings: Mapping[str, Any], config: Any, folder: Path, by_name: Ma
 
 def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """Return the text of the chat template, which nobody renders here."""
-    alone = folder / "chat_template.jinja"
+    alone = folder / TEMPLATE
     if alone.is_file():
         return alone.read_text(encoding="utf-8")
     found = settings.get("chat_template")

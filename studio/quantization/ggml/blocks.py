@@ -128,3 +128,8 @@ def nibbles(low: Tensor, high: Tensor) -> Tensor:
 def parted(nibbles_: Tensor) -> tuple[Tensor, Tensor]:
     """Return the low and the high nibbles of bytes."""
     return nibbles_ & 15, nibbles_ >> 4
+
+
+def steps(low: int, count: int) -> tuple[float, ...]:
+    """Return ``count`` whole levels from ``low`` on."""
+    return tuple(float(low + i) for i in range(count))

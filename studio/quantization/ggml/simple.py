@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from studio.quantization.ggml.blocks import BlockFormat, Blocks, as_bytes, halves, nibbles, parted
+from studio.quantization.ggml.blocks import BlockFormat, Blocks, as_bytes, halves, nibbles, parted, steps
 
 BLOCK = 32
 IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
@@ -59,13 +59,9 @@ def _format(name: str, bits: int, size: int, levels: tuple[float, ...], has_offs
     )  # fmt: skip
 
 
-def _steps(low: int, count: int) -> tuple[float, ...]:
-    return tuple(float(low + i) for i in range(count))
-
-
-Q4_0 = _format("q4_0", 4, 18, _steps(-8, 16))
-Q4_1 = _format("q4_1", 4, 20, _steps(0, 16), has_offset=True)
-Q5_0 = _format("q5_0", 5, 22, _steps(-16, 32))
-Q5_1 = _format("q5_1", 5, 24, _steps(0, 32), has_offset=True)
-Q8_0 = _format("q8_0", 8, 34, _steps(-128, 256))
+Q4_0 = _format("q4_0", 4, 18, steps(-8, 16))
+Q4_1 = _format("q4_1", 4, 20, steps(0, 16), has_offset=True)
+Q5_0 = _format("q5_0", 5, 22, steps(-16, 32))
+Q5_1 = _format("q5_1", 5, 24, steps(0, 32), has_offset=True)
+Q8_0 = _format("q8_0", 8, 34, steps(-128, 256))
 IQ4_NL = _format("iq4_nl", 4, 18, tuple(map(float, IQ4_LEVELS)))
