@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 
 from studio.base.errors import ResourceError
 from studio.base.workers.channel import Channel
@@ -28,6 +29,10 @@ def pid() -> int:
 
 def environment(name: str) -> str | None:
     return os.environ.get(name)
+
+
+def folder() -> Path:
+    return Path.cwd()
 
 
 def raised(counter: Counter, by: int) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from studio.base.workers.ending import Ending
-from studio.base.workers.environment import environment
+from studio.base.workers.environment import environment, working_folder
 from studio.base.workers.forking import ZYGOTE, started
 
 DYING = 10.0
@@ -71,12 +71,13 @@ class Child:
 def start(target: str, *args: Any, limits: Limits = Limits()) -> Child:
     """Start a child that calls ``"module:function"`` with its end of a socket and JSON-able ``args``.
 
-    The child has of the server's environment what it needs, and ends with the server. Raises OSError where the system
-    has no process left.
+    The child has of the server's environment what it needs, works in the same folder, and ends with the server. Raises
+    OSError where the system has no process left.
     """
     ours, theirs = socket.socketpair()
     with theirs:
-        request = {"op": "fork", "target": target, "args": args, "memory": limits.memory, "env": environment()}
+        request: dict[str, Any] = {"op": "fork", "target": target, "args": args, "memory": limits.memory}
+        request |= {"env": environment(), "folder": working_folder()}
         try:
             if sys.platform == "linux":
                 return Child(_Forked(*ZYGOTE.fork(request, theirs)), ours)

@@ -46,3 +46,14 @@ def environment() -> dict[str, str]:
     here = str(Path(studio.__file__).parent.parent)
     paths = [path for path in kept.get("PYTHONPATH", "").split(os.pathsep) if path and path != here]
     return {**kept, "PYTHONPATH": os.pathsep.join([here, *paths]), "STUDIO_HOST": settings().host}
+
+
+def working_folder() -> str | None:
+    """Return the folder that names of files are relative to, None where it was removed.
+
+    Children come from a process that began in whatever folder the server was in then.
+    """
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        return None

@@ -164,6 +164,9 @@ def become(request: dict[str, Any], fd: int) -> NoReturn:
         from studio.base.settings import settings
 
         settings.cache_clear()  # they were read from another environment
+        if request["folder"] is not None:
+            with contextlib.suppress(OSError):  # removed just now
+                os.chdir(request["folder"])
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(LIKELY_VICTIM)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

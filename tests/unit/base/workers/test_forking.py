@@ -50,7 +50,7 @@ def asked(place: socket.socket, message: bytes, *fds: int) -> dict[str, Any]:
 
 
 def fork_request(memory: int | None = None) -> bytes:
-    return json.dumps({"op": "fork", "target": "", "args": [], "memory": memory, "env": {}}).encode()
+    return json.dumps({"op": "fork", "target": "", "args": [], "memory": memory, "env": {}, "folder": None}).encode()
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])

@@ -219,6 +219,22 @@ def test_children_see_the_environment_of_now_without_secrets(monkeypatch: pytest
     worker.close()
 
 
+def test_a_worker_reads_the_same_file_by_a_relative_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is forked from began elsewhere, and stays there."""
+    ZYGOTE.warm_up()
+    monkeypatch.chdir(tmp_path)
+    worker = ProcessWorker()
+    assert worker.call(jobs.folder) == tmp_path
+    worker.close()
+    removed = tmp_path / "removed"
+    removed.mkdir()
+    monkeypatch.chdir(removed)
+    removed.rmdir()
+    worker = ProcessWorker()
+    assert worker.call(jobs.pid) != os.getpid()
+    worker.close()
+
+
 @pytest.mark.parametrize(
     "name",
     [
