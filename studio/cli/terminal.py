@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import typer
-from pydantic import ValidationError
 
 from studio.base.errors import ResourceError, UserError, is_out_of_memory, printable
 from studio.base.interrupts import interruptible
@@ -140,6 +139,8 @@ def terminal(as_json: bool) -> Iterator[Terminal]:
 
 def _check_settings() -> None:
     """Raise UserError for an environment variable that cannot be used."""
+    from pydantic import ValidationError
+
     try:
         settings()
     except ValidationError as error:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STUDIO, UNIT = ROOT / "studio", ROOT / "tests" / "unit"
 
 WITHOUT_LOGIC = {
+    "base/settings": "reads the variables once",
     "__main__": "calls the terminal",
     "chat/answers": "a dataclass, two of whose properties only pick a field",
     "cli/commands": "gathers the commands, and sets up a process",

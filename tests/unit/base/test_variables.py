@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from studio.base.settings import Settings
+from studio.base.variables import Settings
 
 
 @pytest.mark.parametrize(
