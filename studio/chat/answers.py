@@ -18,7 +18,7 @@ class Answers:
     """Where the two part, as soon as they do."""
     is_compared: bool = False
     """Whether both were asked the same: the message and all that was said before it."""
-    is_alone: bool = False
+    is_compressed_only: bool = False
     """Whether the compressed model answers alone, for the original does not fit beside it."""
     reference_score: ReferenceScore | None = None
     """What the original, run afterwards, says of that answer."""

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from studio.base.errors import ProcessError, UserError
-from studio.base.workers import Unwanted, never, new_worker
+from studio.base.workers import IsUnwanted, always_wanted, new_worker
 from studio.chat.answer import LoadedModel, Reply, failure
 from studio.chat.model_pool import Pool
 from studio.chat.worker_model import Prefix, WorkerModel, replies
@@ -100,8 +100,8 @@ def steady_replies(
     sampling: Sampling,
     kv_bits: int,
     prefix: Prefix,
-    is_unwanted: Unwanted = never,
-    is_alone: bool = False,
+    is_unwanted: IsUnwanted = always_wanted,
+    is_only_column: bool = False,
 ) -> Generator[Reply, None, Reply]:
     """Yield and return the reply of ``model``; where its worker ends by a fault, that of another that is lent to nobody
     else: the fault may have been in a job of another visitor's.
@@ -110,7 +110,7 @@ def steady_replies(
     ProcessError where the other worker ends too.
     """
     last = Reply()
-    steps = replies(model, messages, sampling, kv_bits, prefix, is_unwanted, is_alone)
+    steps = replies(model, messages, sampling, kv_bits, prefix, is_unwanted, is_only_column)
     try:
         while True:
             last = next(steps)
@@ -126,7 +126,7 @@ def steady_replies(
     alone = column()
     with pool.borrow_alone(alone.need, alone.load) as other:
         try:
-            for reply in replies(other, messages, sampling, kv_bits, prefix, is_unwanted, is_alone):
+            for reply in replies(other, messages, sampling, kv_bits, prefix, is_unwanted, is_only_column):
                 if reply.tokens > last.tokens or reply.ended:
                     last = reply
                 yield last

@@ -39,13 +39,13 @@ class Conversation:
 
     def __init__(self) -> None:
         self.turns: tuple[Turn, ...] = ()
-        self.epoch = 0
+        self.reset_count = 0
         """How often the conversation was forgotten."""
         self.is_editing = False
         """Whether the next message takes the place of the last one."""
         self.accepted: str | None = None
         """The message that the conversation took last, as long as it stands in the box that it came from."""
-        self._reads: dict[int, Prefix] = {}
+        self._prefixes: dict[int, Prefix] = {}
 
     @property
     def last(self) -> Turn | None:
@@ -64,10 +64,10 @@ class Conversation:
         """Begin anew; an answer that is being given ends, and is not remembered."""
         self.turns = ()
         self.is_editing = False
-        self.epoch += 1
-        for read in self._reads.values():
-            read.forget()
-        self._reads = {}
+        self.reset_count += 1
+        for prefix in self._prefixes.values():
+            prefix.forget()
+        self._prefixes = {}
 
     def answer(
         self,
@@ -86,45 +86,45 @@ class Conversation:
         ``again``: the turn takes the place of the last one. ``checkpoint``: the original, to be run over an answer that
         it did not fit beside.
         """
-        history, epoch, attempt = self.turns, self.epoch, 0
+        history, reset_count, attempt = self.turns, self.reset_count, 0
         if again and history:
             attempt = history[-1].attempt + 1 if history[-1].prompt == prompt else 0
             history = history[:-1]
         seeded = replace(sampling, seed=sampling.seed + attempt)
-        before: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
-        asked: Message = {"role": "user", "content": prompt}
+        system_messages: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
+        user_message: Message = {"role": "user", "content": prompt}
         yield Progress("load")
         with borrowed(pool, columns) as (models, failures):
-            turns = [[*before, *_messages(history, i), asked] for i in range(len(models))]
-            awake = {i: model for i, model in enumerate(models) if model is not None}
-            reads = {i: self._resumed(pool, i) for i in awake}
-            answers = self._begun(models, failures, turns, checkpoint is not None)
+            prompts = [[*system_messages, *_messages(history, i), user_message] for i in range(len(models))]
+            loaded = {i: model for i, model in enumerate(models) if model is not None}
+            prefixes = {i: self._resume(pool, i) for i in loaded}
+            answers = self._first_answers(models, failures, prompts, checkpoint is not None)
             comparison = None
             if answers.is_compared:
-                comparison = Comparison([partial(_look, reads[i]) for i in awake])
-            said: list[int] = []
+                comparison = Comparison([partial(_look_again, prefixes[i]) for i in loaded])
+            answer_tokens: list[int] = []
             yield answers
-            speaking = [
+            streams = [
                 steady_replies(
-                    pool, columns[i], model, turns[i], seeded, kv_bits, reads[i], is_stopped, len(awake) == 1
+                    pool, columns[i], model, prompts[i], seeded, kv_bits, prefixes[i], is_stopped, len(loaded) == 1
                 )
-                for i, model in awake.items()
+                for i, model in loaded.items()
             ]
             try:
-                for step in side_by_side(speaking):
-                    answers = _grown(answers, dict(zip(awake, step, strict=True)), comparison)
-                    newest = answers.replies[-1].newest
-                    if answers.is_alone and newest is not None and answers.replies[-1].tokens > len(said):
-                        said.append(newest.token)
+                for step in side_by_side(streams):
+                    answers = _with_replies(answers, dict(zip(loaded, step, strict=True)), comparison)
+                    last = answers.replies[-1]
+                    if answers.is_compressed_only and last.newest is not None and last.tokens > len(answer_tokens):
+                        answer_tokens.append(last.newest.token)
                     yield answers
-                    if is_stopped() or epoch != self.epoch:
+                    if is_stopped() or reset_count != self.reset_count:
                         return
-                if said and checkpoint is not None:
-                    judging = _judged(pool, checkpoint, columns[1], turns[1], said, reads[1], kv_bits)
+                if answer_tokens and checkpoint is not None:
+                    judging = _judged(pool, checkpoint, columns[1], prompts[1], answer_tokens, prefixes[1], kv_bits)
                     try:
                         while True:
                             yield next(judging)
-                            if is_stopped() or epoch != self.epoch:
+                            if is_stopped() or reset_count != self.reset_count:
                                 return
                     except StopIteration as finished:
                         answers = replace(answers, reference_score=finished.value)
@@ -135,60 +135,60 @@ class Conversation:
                         judging.close()
                     yield answers
             finally:
-                for steps in speaking:
+                for steps in streams:
                     steps.close()
-                if epoch != self.epoch:
-                    for read in reads.values():
-                        read.forget()
+                if reset_count != self.reset_count:
+                    for prefix in prefixes.values():
+                        prefix.forget()
                 else:
                     if any(reply.tokens for reply in answers.replies):
                         kept = replace(answers, replies=tuple(replace(r, newest=None) for r in answers.replies))
                         self.turns = (*history, Turn(prompt, kept, attempt))
-                    self._keep(pool, reads)
+                    self._keep(pool, prefixes)
 
-    def _begun(
+    def _first_answers(
         self,
         models: Sequence[WorkerModel | None],
         failures: Sequence[UserError | None],
-        turns: Sequence[Sequence[Message]],
+        prompts: Sequence[Sequence[Message]],
         can_judge: bool,
     ) -> Answers:
         """Return the columns before their first token."""
         replies = [Reply() if error is None else Reply(ended="error", error=error) for error in failures]
         both = len(models) == COLUMNS
-        is_alone = can_judge and both and models[1] is not None and _is_short_of_memory(failures[0])
-        if is_alone:
+        is_compressed_only = can_judge and both and models[1] is not None and _is_short_of_memory(failures[0])
+        if is_compressed_only:
             replies[0] = Reply()
         infos = tuple(None if model is None else model.info for model in models)
-        is_compared = both and None not in infos and turns[0] == turns[1]
-        return Answers(tuple(replies), infos, is_compared=is_compared, is_alone=is_alone)
+        is_compared = both and None not in infos and prompts[0] == prompts[1]
+        return Answers(tuple(replies), infos, is_compared=is_compared, is_compressed_only=is_compressed_only)
 
-    def _resumed(self, pool: Pool, column: int) -> Prefix:
-        read = self._reads.pop(column, None) or Prefix()
-        pool.resume(read)
-        return read
+    def _resume(self, pool: Pool, column: int) -> Prefix:
+        prefix = self._prefixes.pop(column, None) or Prefix()
+        pool.resume(prefix)
+        return prefix
 
-    def _keep(self, pool: Pool, reads: dict[int, Prefix]) -> None:
-        self._reads |= reads
-        for read in reads.values():
-            pool.keep(read)
+    def _keep(self, pool: Pool, prefixes: dict[int, Prefix]) -> None:
+        self._prefixes |= prefixes
+        for prefix in prefixes.values():
+            pool.keep(prefix)
 
 
 def _messages(turns: Sequence[Turn], column: int) -> list[Message]:
-    said: list[Message] = []
+    messages: list[Message] = []
     for turn in turns:
         replies = turn.answers.replies
         if column < len(replies) and replies[column].tokens:
-            said.append({"role": "user", "content": turn.prompt})
-            said.append({"role": "assistant", "content": replies[column].text})
-    return said
+            messages.append({"role": "user", "content": turn.prompt})
+            messages.append({"role": "assistant", "content": replies[column].text})
+    return messages
 
 
 def _is_short_of_memory(error: UserError | None) -> bool:
     return error is not None and error.key == "memory"
 
 
-def _grown(answers: Answers, replies: dict[int, Reply], comparison: Comparison | None) -> Answers:
+def _with_replies(answers: Answers, replies: dict[int, Reply], comparison: Comparison | None) -> Answers:
     """Return the answers with the newest reply of each column that speaks."""
     if comparison is not None:
         for column, reply in replies.items():
@@ -197,23 +197,23 @@ def _grown(answers: Answers, replies: dict[int, Reply], comparison: Comparison |
     return replace(answers, replies=whole, divergence=None if comparison is None else comparison.divergence)
 
 
-def _look(prefix: Prefix, index: int, tokens: Sequence[int]) -> Look:
+def _look_again(prefix: Prefix, index: int, tokens: Sequence[int]) -> Look:
     """Look again at a token of the answer that is being given."""
-    model, read = prefix.place
-    return model.call(look, read, index, tokens)
+    model, prefix_cache = prefix.place
+    return model.call(look, prefix_cache, index, tokens)
 
 
 def _judged(
     pool: Pool,
     checkpoint: Checkpoint,
     make: Callable[[], Column],
-    turn: Sequence[Message],
-    said: Sequence[int],
+    prompt: Sequence[Message],
+    answer_tokens: Sequence[int],
     prefix: Prefix,
     kv_bits: int,
 ) -> Generator[Progress, None, ReferenceScore]:
     """Let the original read the compressed model's answer, where that one is; another, where that was lost."""
     column = make()
     with pool.borrow(column.key, column.need, column.load) as model:
-        steps = model.run(judged_answer, checkpoint, turn, said, prefix.of(model), kv_bits, pool.free())
+        steps = model.run(judged_answer, checkpoint, prompt, answer_tokens, prefix.of(model), kv_bits, pool.free())
         return (yield from relayed(steps, lambda step: step.within("judge")))

@@ -60,7 +60,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._models: OrderedDict[str, _Held] = OrderedDict()
-        self._reads: OrderedDict[int, Prefix] = OrderedDict()
+        self._prefixes: OrderedDict[int, Prefix] = OrderedDict()
         """Keys and values of conversations that rest, the longest first."""
         self._lock = threading.RLock()
 
@@ -134,17 +134,17 @@ class Pool:
             if key in self._models:
                 self._give_up(key)
 
-    def keep(self, read: Prefix) -> None:
+    def keep(self, prefix: Prefix) -> None:
         """Hold what a conversation has read until it goes on; it is forgotten when its memory is wanted."""
         with self._lock:
-            self._reads[id(read)] = read
-            while sum(each.nbytes for each in self._reads.values()) > available_memory() * READS:
-                self._forget_read()
+            self._prefixes[id(prefix)] = prefix
+            while sum(each.nbytes for each in self._prefixes.values()) > available_memory() * READS:
+                self._forget_oldest_prefix()
 
-    def resume(self, read: Prefix) -> None:
+    def resume(self, prefix: Prefix) -> None:
         """Hold it no more: the conversation goes on with it, or has ended."""
         with self._lock:
-            self._reads.pop(id(read), None)
+            self._prefixes.pop(id(prefix), None)
 
     def free(self) -> int:
         """Return the bytes that models and conversations may still take."""
@@ -164,16 +164,16 @@ class Pool:
     def _make_room(self, need: int) -> None:
         while need > (free := self.free()):
             idle = self._idle()
-            if self._reads:
-                self._forget_read()
+            if self._prefixes:
+                self._forget_oldest_prefix()
             elif idle:
                 self._give_up(idle[0])
             else:
                 raise ResourceError("memory", need=format_bytes(need), free=format_bytes(free))
 
-    def _forget_read(self) -> None:
-        _, read = self._reads.popitem(last=False)
-        read.forget()
+    def _forget_oldest_prefix(self) -> None:
+        _, prefix = self._prefixes.popitem(last=False)
+        prefix.forget()
 
     def _give_up(self, key: str) -> None:
         self._models.pop(key).give_up()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from studio.base.workers import Handle, Unwanted, Worker, never
+from studio.base.workers import Handle, IsUnwanted, Worker, always_wanted
 from studio.chat.answer import LoadedModel, ModelInfo, Reply, answer
 from studio.checkpoint.tokenizer.template import Message
 from studio.runtime.decoder import PrefixCache
@@ -27,7 +27,11 @@ class WorkerModel:
 
     @classmethod
     def opened(
-        cls, worker: Worker, open_speaker: Callable[..., LoadedModel], *args: Any, is_unwanted: Unwanted = never
+        cls,
+        worker: Worker,
+        open_speaker: Callable[..., LoadedModel],
+        *args: Any,
+        is_unwanted: IsUnwanted = always_wanted,
     ) -> "WorkerModel":
         """Let a new worker load what ``open_speaker(*args)`` returns, and own it. Raises what that raises."""
         try:
@@ -50,13 +54,13 @@ class WorkerModel:
         self,
         job: Callable[..., Generator[Item, None, Result]],
         *args: Any,
-        is_unwanted: Unwanted = never,
+        is_unwanted: IsUnwanted = always_wanted,
         is_ahead: bool = False,
     ) -> Generator[Item, None, Result]:
         """Yield what ``job(speaker, *args)`` yields, return its result. Raises ProcessError where the worker ends."""
         return self.worker.run(job, self.loaded, *args, is_unwanted=is_unwanted, is_ahead=is_ahead)
 
-    def call(self, job: Callable[..., Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
+    def call(self, job: Callable[..., Result], *args: Any, is_unwanted: IsUnwanted = always_wanted) -> Result:
         """Return ``job(speaker, *args)``. Raises ProcessError where the worker ends."""
         return self.worker.call(job, self.loaded, *args, is_unwanted=is_unwanted)
 
@@ -101,14 +105,16 @@ def replies(
     sampling: Sampling,
     kv_bits: int,
     prefix: Prefix,
-    is_unwanted: Unwanted = never,
-    is_alone: bool = False,
+    is_unwanted: IsUnwanted = always_wanted,
+    is_only_column: bool = False,
 ) -> Generator[Reply, None, Reply]:
     """Yield and return a model's reply as :func:`answer` does, where the model is.
 
-    One that ``is_alone`` computes its next token while this one is on its way; of two that step by turns, neither may.
+    One that ``is_only_column`` computes its next token while this one is on its way; of two that step by turns, neither
+    may.
     """
-    steps = model.run(answer, messages, sampling, kv_bits, prefix.of(model), is_unwanted=is_unwanted, is_ahead=is_alone)
+    asked = messages, sampling, kv_bits, prefix.of(model)
+    steps = model.run(answer, *asked, is_unwanted=is_unwanted, is_ahead=is_only_column)
     try:
         while True:
             reply = next(steps)

@@ -20,20 +20,20 @@ LOTS = 4
 
 
 def tuned_block(
-    call: Call, starts: Mapping[Layer, Start], weights: Tensor | None, wait: Callable[[], None]
+    call: Call, starts: Mapping[Layer, Start], weights: Tensor | None, pause: Callable[[], None]
 ) -> dict[Layer, QuantizedWeight]:
     """Return the weights of the block that was called as ``call``, rounded with its output in view.
 
-    ``weights`` [B * T] say how much each token of the output counts, None all alike; ``wait`` is called after each.
+    ``weights`` [B * T] say how much each token of the output counts, None all alike; ``pause`` is called after each.
     """
-    names = {layer.name.removeprefix(f"{call.part}."): layer for layer in starts}
+    names = {layer.name.removeprefix(f"{call.unit}."): layer for layer in starts}
     others = {name: _wide(tensor) for name, tensor in call.module.state_dict().items() if name not in names}
     windows = next(arg.shape[0] for arg in _tensors((call.args, call.kwargs)) if arg.ndim == 3)
     unhooked = _Unhooked(call.module)
     lots = [torch.arange(first, windows, LOTS, dtype=torch.int64) for first in range(min(LOTS, windows))]
 
     def said(dense: Mapping[str, Tensor], lot: Tensor) -> Tensor:
-        args, kwargs = (_taken(given, lot, windows) for given in (call.args, call.kwargs))
+        args, kwargs = (_of_lot(given, lot, windows) for given in (call.args, call.kwargs))
         shaped = {name: w.mT if names[name].transposed else w for name, w in dense.items()}
         tensors = {f"module.{name}": tensor for name, tensor in {**others, **shaped}.items()}
         output = functional_call(unhooked, tensors, args, kwargs)
@@ -55,7 +55,7 @@ def tuned_block(
     try:
         while True:
             next(steps)
-            wait()
+            pause()
     except StopIteration as finished:
         found: dict[str, QuantizedWeight] = finished.value
     return {layer: found[name] for name, layer in names.items()}
@@ -83,8 +83,8 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.detach().float() if tensor.is_floating_point() else tensor
 
 
-def _taken(given: Any, lot: Tensor, windows: int) -> Any:
-    """Return what a part is given of the windows of a lot, in fp32."""
+def _of_lot(given: Any, lot: Tensor, windows: int) -> Any:
+    """Return what a block is given of the windows of a lot, in fp32."""
     if isinstance(given, Tensor):
         if given.ndim == 3 and given.shape[1] == 1 and given.shape[0] % windows == 0:  # a bias for each head
             given = given.reshape(windows, -1, *given.shape[1:])[lot].flatten(0, 1)
@@ -92,7 +92,7 @@ def _taken(given: Any, lot: Tensor, windows: int) -> Any:
             given = given[lot]
         return _wide(given)
     if isinstance(given, Mapping):
-        return {name: _taken(part, lot, windows) for name, part in given.items()}
+        return {name: _of_lot(part, lot, windows) for name, part in given.items()}
     if isinstance(given, tuple | list):
-        return tuple(_taken(part, lot, windows) for part in given)
+        return tuple(_of_lot(part, lot, windows) for part in given)
     return given

@@ -56,15 +56,15 @@ class Journal:
         self._waiting.append(json.dumps([name, error]))
         if self._out.written - self._seen >= SYNC_BYTES:
             self._settle()
-            self._syncing = self._thread.submit(self._flush, self._taken())
+            self._syncing = self._thread.submit(self._flush, self._drain())
 
     def flush(self) -> None:
         """Wait for the disk, then write what waits."""
         self._settle()
-        self._flush(self._taken())
+        self._flush(self._drain())
 
-    def _taken(self) -> list[str]:
-        """Return what waits: tensors that are written as far as the system, before anything else is."""
+    def _drain(self) -> list[str]:
+        """Empty and return what waits: tensors that are written as far as the system, before anything else is."""
         noted, self._waiting, self._seen = self._waiting, [], self._out.written
         return noted
 

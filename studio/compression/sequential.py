@@ -83,35 +83,35 @@ def round_sequentially(
     pending: list[LayerRounded | LayerReplaced] = []
     layers_by_name = {layer.name: layer for layer in checkpoint.layers}
 
-    def after(call: Call, wait: Callable[[], None], output: Any) -> Any:
+    def round_block(call: Call, pause: Callable[[], None], output: Any) -> Any:
         statistics = {layer: listener.heard[layer.name] for layer in wanted if layer.name in listener.heard}
-        known = {layer: given for layer, given in statistics.items() if _is_in(layer, call.part) and given.is_active}
+        known = {layer: given for layer, given in statistics.items() if _is_in(layer, call.unit) and given.is_active}
         block_layers = list(known)
         rounded_so_far: dict[Layer, Start] = {}
         folded: dict[Layer, Tensor] = {}
         if method.rounding.scales_channels:
             scalable = frozenset(layer.name for layer in block_layers)
-            for fold in folds(call.module, call.part, layers_by_name, scalable):
-                wait()
+            for fold in folds(call.module, call.unit, layers_by_name, scalable):
+                pause()
                 _fold(checkpoint, fold, schemes, known, folded)
             for layer, tensor in folded.items():
                 if layer.kind is Kind.OTHER:
                     model.replace(layer, tensor)
                     pending.append(LayerReplaced(layer, tensor))
         for layers in _same_input_and_scheme(block_layers, known, schemes):
-            wait()
+            pause()
             dense = [folded[layer] if layer in folded else _read(checkpoint, layer) for layer in layers]
             rounded_so_far |= _rounded(layers, dense, schemes[layers[0].name], method, known[layers[0]])
             if not method.rounding.is_tuned:
                 _accept(rounded_so_far)
         with listener.paused():
             if rounded_so_far:
-                tuned = tuned_block(call, rounded_so_far, weights.get(block_layers[-1].name), wait)
+                tuned = tuned_block(call, rounded_so_far, weights.get(block_layers[-1].name), pause)
                 _accept({layer: replace(start, rounded=tuned[layer]) for layer, start in rounded_so_far.items()})
             listener.forget()
             if not block_layers:
                 return output
-            wait()
+            pause()
             return call.again()
 
     def _accept(rounded: dict[Layer, Start]) -> None:
@@ -124,7 +124,7 @@ def round_sequentially(
         if not method.rounding.is_tuned:
             rounded.clear()
 
-    run = model.run(tokens, after)
+    run = model.run(tokens, round_block)
     try:
         for step in run:
             yield from _pop_all(pending)
@@ -148,8 +148,8 @@ def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tenso
     return windows(ids, WINDOWS, positions(checkpoint, WINDOW))
 
 
-def _is_in(layer: Layer, part: str) -> bool:
-    return f"{layer.name}.".startswith(f"{part}.")
+def _is_in(layer: Layer, unit: str) -> bool:
+    return f"{layer.name}.".startswith(f"{unit}.")
 
 
 def _unweighted() -> Generator[Progress, None, dict[str, Tensor]]:

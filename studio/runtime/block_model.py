@@ -1,9 +1,10 @@
 """A model run from disk, one block's weights in memory at a time. Knows nothing of architectures or schemes.
 
-The model's own code runs, on weights that are not there: hooks load what a module needs just before it runs and drop
-it just after. Nothing is guessed of how the blocks are wired (which mask, which rope, which state of an earlier block
-one is handed differs between blocks and architectures), so the result is the whole model's, bit for bit. A forward
-pass cannot yield from within its hooks; it runs in a thread that moves only while the reader waits for it.
+The model's own code runs, on weights that are not there: hooks load a unit (the modules whose weights are in memory
+together: a block, the embedding, the head) just before it runs and drop it just after. Nothing is guessed of how the
+blocks are wired (which mask, which rope, which state of an earlier block one is handed differs between blocks and
+architectures), so the result is the whole model's, bit for bit. A forward pass cannot yield from within its hooks; it
+runs in a thread that moves only while the reader waits for it.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -20,13 +21,13 @@ from studio.checkpoint.architecture import empty_model, load_config, untie
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.file_names import CONFIG
 from studio.checkpoint.layers import Layer
-from studio.runtime.module_hooks import Call, DecoderEnded, ended_by, module_parts, put_parameter, standing_in
+from studio.runtime.module_hooks import Call, DecoderEnded, ended_by, module_units, put_parameter, standing_in
 
 Transform = Callable[[Layer, Tensor], Tensor]
 """A layer and its tensor as :meth:`Checkpoint.read` gives it -> the one to compute with, of the same shape."""
 
-After = Callable[["Call", Callable[[], None], Any], Any]
-"""A part that has run, with its weights still there -> what goes on in place of its output. Given are its call, which
+OutputHook = Callable[["Call", Callable[[], None], Any], Any]
+"""A unit that has run, with its weights still there -> what goes on in place of its output. Given are its call, which
 can run again, a function to be called between pieces of work (the reader may stop there), and its output."""
 
 LogitGradient = Callable[[Tensor], Tensor]
@@ -43,7 +44,7 @@ LOSS_TOKENS = 256
 class BlockModel:
     """A checkpoint that runs in ``dtype`` without being loaded.
 
-    ``model`` is its module tree, with weights on the meta device but for the part that runs: a caller's own hooks go
+    ``model`` is its module tree, with weights on the meta device but for the unit that runs: a caller's own hooks go
     there. One run at a time.
     """
 
@@ -59,34 +60,34 @@ class BlockModel:
         for parameter in self.model.parameters():
             parameter.data = parameter.data.to(dtype)
         self._empty: dict[str, Tensor] = self.model.state_dict(keep_vars=True)
-        self._stand_in_first()
+        self._set_placeholder_parameter()
         self._layers = {name: layer for layer in checkpoint.layers for name in (layer.name, *layer.tied)}
-        self.module_parts = module_parts(self.model, self._empty)
+        self.module_units = module_units(self.model, self._empty)
         paths = {module: path for path, module in self.model.named_modules()}
-        self._inner = [part for part in self.module_parts if f"{part}.".startswith(f"{paths[self._decoder]}.")]
+        self._inner = [unit for unit in self.module_units if f"{unit}.".startswith(f"{paths[self._decoder]}.")]
 
-    def run(self, token_ids: Tensor, after: After | None = None) -> Generator[Progress, None, Tensor]:
-        """Yield while parts are read and when they have run; return what the head is given, [B, T, D] in the dtype.
+    def run(self, token_ids: Tensor, on_output: OutputHook | None = None) -> Generator[Progress, None, Tensor]:
+        """Yield while units are read and when they have run; return what the head is given, [B, T, D] in the dtype.
 
         ``token_ids`` is [B, T] of int64, without padding. Closing the generator stops the run and gives everything
         back. Raises CheckpointError when a file is damaged.
         """
         total = sum(map(self._size, self._inner))
 
-        def forward(say: Callable[[Progress], None]) -> Tensor:
+        def forward(report: Callable[[Progress], None]) -> Tensor:
             done = 0
 
-            def read(part: str) -> None:
-                self._load(part, lambda: say(Progress(STAGE, done, total, part)))
+            def read(unit: str) -> None:
+                self._load(unit, lambda: report(Progress(STAGE, done, total, unit)))
 
             def ran(call: Call, output: Any) -> Any:
                 nonlocal done
-                part = call.part
-                if after is not None:
-                    output = after(call, lambda: say(Progress(STAGE, done, total, part)), output)
-                self._drop(part)
-                done = min(done + self._size(part), total)  # some architectures run a block more than once
-                say(Progress(STAGE, done, total, part))
+                unit = call.unit
+                if on_output is not None:
+                    output = on_output(call, lambda: report(Progress(STAGE, done, total, unit)), output)
+                self._drop(unit)
+                done = min(done + self._size(unit), total)  # some architectures run a block more than once
+                report(Progress(STAGE, done, total, unit))
                 return output
 
             try:
@@ -99,30 +100,30 @@ class BlockModel:
         return (yield from threaded(forward))
 
     def run_backward(self, token_ids: Tensor, loss: LogitGradient) -> Generator[Progress, None, None]:
-        """Run the model on ``token_ids`` [B, T], then its parts in turn from the last, each with gradients.
+        """Run the model on ``token_ids`` [B, T], then its units in turn from the last, each with gradients.
 
-        ``loss`` says what comes back into the logits. A caller's own hooks, on modules within the parts, meet outputs
-        that require a gradient the second time. What a part was given is kept until then: [B, T, D] for each. A path
-        between parts other than their hidden states is left out. Yields and raises as :meth:`run` does.
+        ``loss`` says what comes back into the logits. A caller's own hooks, on modules within the units, meet outputs
+        that require a gradient the second time. What a unit was given is kept until then: [B, T, D] for each. A path
+        between units other than their hidden states is left out. Yields and raises as :meth:`run` does.
         """
         total = 2 * sum(map(self._size, self._inner))
 
-        def there_and_back(say: Callable[[Progress], None]) -> None:
+        def forward_and_backward(report: Callable[[Progress], None]) -> None:
             calls: list[Call] = []
             done = 0
 
-            def went(part: str, size: int) -> None:
+            def finish_unit(unit: str, size: int) -> None:
                 nonlocal done
-                self._drop(part)
+                self._drop(unit)
                 done = min(done + size, total)
-                say(Progress(STAGE, done, total, part))
+                report(Progress(STAGE, done, total, unit))
 
-            def read(part: str) -> None:
-                self._load(part, lambda: say(Progress(STAGE, done, total, part)))
+            def read(unit: str) -> None:
+                self._load(unit, lambda: report(Progress(STAGE, done, total, unit)))
 
             def ran(call: Call, output: Any) -> Any:
                 calls.append(call)
-                went(call.part, self._size(call.part))
+                finish_unit(call.unit, self._size(call.unit))
                 return output
 
             hidden = torch.empty(0, dtype=torch.float32)
@@ -132,40 +133,40 @@ class BlockModel:
             except DecoderEnded as ended:
                 hidden = ended.hidden
             gradient: Tensor | None = self._head_gradient(
-                hidden, loss, lambda: say(Progress(STAGE, done, total, calls[-1].part))
+                hidden, loss, lambda: report(Progress(STAGE, done, total, calls[-1].unit))
             )
             while calls and gradient is not None:
                 call = calls.pop()
                 try:
-                    read(call.part)
-                    gradient = call.pulled(gradient)
+                    read(call.unit)
+                    gradient = call.input_gradient(gradient)
                 finally:  # nothing may be said any more where the reader has gone
-                    self._drop(call.part)
-                went(call.part, self._size(call.part))
+                    self._drop(call.unit)
+                finish_unit(call.unit, self._size(call.unit))
 
-        yield from threaded(there_and_back)
+        yield from threaded(forward_and_backward)
 
-    def _head_gradient(self, hidden: Tensor, loss: LogitGradient, wait: Callable[[], None]) -> Tensor:
+    def _head_gradient(self, hidden: Tensor, loss: LogitGradient, pause: Callable[[], None]) -> Tensor:
         """Return the gradient [B, T, D] with respect to what the head is given, [B, T, D]."""
-        outer = [part for part in self.module_parts if part not in self._inner]
+        outer = [unit for unit in self.module_units if unit not in self._inner]
         rows = hidden.reshape(1, -1, hidden.shape[-1])
-        found = torch.empty_like(rows)
+        gradient = torch.empty_like(rows)
         try:
-            for part in outer:
-                self._load(part)
+            for unit in outer:
+                self._load(unit)
             for start in range(0, rows.shape[1], LOSS_TOKENS):
-                wait()
+                pause()
                 given = rows[:, start : start + LOSS_TOKENS].detach().requires_grad_()
                 ids = torch.zeros(given.shape[:2], dtype=torch.long)
                 with torch.enable_grad(), standing_in(self._decoder, given):
                     logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
                     logits.backward(loss(logits.detach()))
                 assert given.grad is not None
-                found[:, start : start + LOSS_TOKENS] = given.grad
+                gradient[:, start : start + LOSS_TOKENS] = given.grad
         finally:
-            for part in outer:
-                self._drop(part)
-        return found.reshape(hidden.shape)
+            for unit in outer:
+                self._drop(unit)
+        return gradient.reshape(hidden.shape)
 
     def logits(self, hidden: Tensor, tokens: int = HEAD_TOKENS) -> Generator[Tensor, None, None]:
         """Yield the logits [B, up to ``tokens``, V] of successive positions of :meth:`run`'s result [B, T, D].
@@ -173,10 +174,10 @@ class BlockModel:
         The head is in memory until the generator ends. What the model's own code does to logits (a cap, a factor) is
         done. Raises CheckpointError when a file is damaged.
         """
-        outer = [part for part in self.module_parts if part not in self._inner]
+        outer = [unit for unit in self.module_units if unit not in self._inner]
         try:
-            for part in outer:
-                self._load(part)
+            for unit in outer:
+                self._load(unit)
             for start in range(0, hidden.shape[1], tokens):
                 given = hidden[:, start : start + tokens]
                 ids = torch.zeros(given.shape[:2], dtype=torch.long)
@@ -184,62 +185,62 @@ class BlockModel:
                     logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
                 yield logits
         finally:
-            for part in outer:
-                self._drop(part)
+            for unit in outer:
+                self._drop(unit)
 
     @property
     def _decoder(self) -> nn.Module:
-        """The part of the model that ends with the hidden states the head is given."""
+        """The module of the model that ends with the hidden states the head is given."""
         embedding = self.model.get_input_embeddings()  # type: ignore[operator]
         base: Any = next(child for child in self.model.children() if embedding in child.modules())
         decoder: nn.Module = base.get_decoder()  # asked of it, not of the model: ModernBERT calls its head "decoder"
         return decoder
 
-    def _stand_in_first(self) -> None:
+    def _set_placeholder_parameter(self) -> None:
         """Make the first parameter one NaN that claims its shape: some code asks it for the model's device."""
         name, empty = next((name, empty) for name, empty in self._empty.items() if isinstance(empty, nn.Parameter))
         nothing = torch.full((), torch.nan, dtype=empty.dtype).expand(empty.shape)
         self._empty[name] = nn.Parameter(nothing, requires_grad=False)
         put_parameter(self.model, name, self._empty[name])
 
-    def _size(self, part: str) -> int:
-        return sum(self._layers[name].numel for name in self.module_parts[part])
+    def _size(self, unit: str) -> int:
+        return sum(self._layers[name].numel for name in self.module_units[unit])
 
     @contextmanager
     def _hooked(self, read: Callable[[str], None], ran: Callable[[Call, Any], Any]) -> Iterator[None]:
-        """Call ``read`` before and ``ran`` after every part of the decoder; in the end, drop what is still there.
+        """Call ``read`` before and ``ran`` after every unit of the decoder; in the end, drop what is still there.
 
-        ``ran`` is given the part's call and its output, which it may replace.
+        ``ran`` is given the unit's call and its output, which it may replace.
         """
 
-        def hook(part: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            return ran(Call(part, module, args, kwargs), output)
+        def hook(unit: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return ran(Call(unit, module, args, kwargs), output)
 
         handles = []
-        for part in self._inner:
-            module = self.model.get_submodule(part)
-            handles.append(module.register_forward_pre_hook(lambda *_, part=part: read(part), prepend=True))
-            handles.append(module.register_forward_hook(partial(hook, part), with_kwargs=True))
+        for unit in self._inner:
+            module = self.model.get_submodule(unit)
+            handles.append(module.register_forward_pre_hook(lambda *_, unit=unit: read(unit), prepend=True))
+            handles.append(module.register_forward_hook(partial(hook, unit), with_kwargs=True))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-            for part in self._inner:
-                self._drop(part)
+            for unit in self._inner:
+                self._drop(unit)
 
-    def _load(self, part: str, say: Callable[[], None] = lambda: None) -> None:
-        """Read the tensors of a part; ``say`` is called before each, so that a reader may stop there."""
+    def _load(self, unit: str, pause: Callable[[], None] = lambda: None) -> None:
+        """Read the tensors of a unit; ``pause`` is called before each, so that a reader may stop there."""
         read: dict[str, Tensor] = {}
-        for name in self.module_parts[part]:
+        for name in self.module_units[unit]:
             layer = self._layers[name]
             if layer.name not in read:
-                say()
+                pause()
                 read[layer.name] = self._tensor(layer)
             put_parameter(self.model, name, read[layer.name])
 
     def replace(self, layer: Layer, tensor: Tensor) -> None:
-        """Let the model go on with ``tensor`` [N, K] (of experts [E, N, K]) as this weight, until its part has run."""
+        """Let the model go on with ``tensor`` [N, K] (of experts [E, N, K]) as this weight, until its unit has run."""
         shaped = tensor.reshape(layer.shape).to(self._dtype)
         value = nn.Parameter((shaped.mT if layer.transposed else shaped).contiguous(), requires_grad=False)
         for name in (layer.name, *layer.tied):
@@ -253,6 +254,6 @@ class BlockModel:
         tensor = tensor.reshape(layer.shape).to(self._dtype)
         return nn.Parameter((tensor.mT if layer.transposed else tensor).contiguous(), requires_grad=False)
 
-    def _drop(self, part: str) -> None:
-        for name in self.module_parts[part]:
+    def _drop(self, unit: str) -> None:
+        for name in self.module_units[unit]:
             put_parameter(self.model, name, self._empty[name])

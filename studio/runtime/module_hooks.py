@@ -1,4 +1,4 @@
-"""Parts of transformers' modules, put in place, stood in for and stopped. Knows nothing of what is computed."""
+"""Units of transformers' modules, put in place, stood in for and stopped. Knows nothing of what is computed."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Call:
-    """What a part was called with: what lets it run again."""
+    """What a unit was called with: what lets it run again."""
 
-    part: str
+    unit: str
     module: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -23,10 +23,10 @@ class Call:
         """Run it on the same, without any hook of its own. Its weights have to be there."""
         return self.module.forward(*self.args, **self.kwargs)
 
-    def pulled(self, gradient: Tensor) -> Tensor | None:
+    def input_gradient(self, gradient: Tensor) -> Tensor | None:
         """Return the gradient with respect to the hidden states it was given, from that with respect to its output.
 
-        It runs again for that. None for a part that is given no such states: an embedding.
+        It runs again for that. None for a unit that is given no such states: an embedding.
         """
         floats = (i for i, arg in enumerate(self.args) if isinstance(arg, Tensor) and arg.is_floating_point())
         place = next(floats, None)
@@ -41,27 +41,27 @@ class Call:
             args[place] = given
         with torch.enable_grad():
             output = self.module.forward(*args, **kwargs)
-            said = output if isinstance(output, Tensor) else output[0]
-            if said.shape != gradient.shape or not said.requires_grad:
+            output_states = output if isinstance(output, Tensor) else output[0]
+            if output_states.shape != gradient.shape or not output_states.requires_grad:
                 return None
-            said.backward(gradient)
+            output_states.backward(gradient)
         return given.grad
 
 
-def module_parts(model: nn.Module, tensors: dict[str, Any]) -> dict[str, list[str]]:
+def module_units(model: nn.Module, tensors: dict[str, Any]) -> dict[str, list[str]]:
     """Return the modules that are loaded as one -> the tensors each needs.
 
     They are the elements of outermost lists of modules, whole: within a block, code reads weights of modules that it
     never calls. Outside, every module that owns tensors stands for itself.
     """
-    parts: dict[str, list[str]] = defaultdict(list)
+    units: dict[str, list[str]] = defaultdict(list)
     for name in tensors:
         steps = name.split(".")
         paths = [".".join(steps[:length]) for length in range(1, len(steps))]
         is_list = [isinstance(model.get_submodule(path), nn.ModuleList) for path in paths]
         elements = (path for path, parent, own in zip(paths[1:], is_list, is_list[1:], strict=False) if parent > own)
-        parts[next(elements, paths[-1] if paths else "")].append(name)
-    return dict(parts)
+        units[next(elements, paths[-1] if paths else "")].append(name)
+    return dict(units)
 
 
 def put_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:

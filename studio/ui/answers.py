@@ -35,7 +35,7 @@ def bubbles(turns: Sequence[Turn], column: int, language: str) -> list[Bubble]:
     said: list[Bubble] = []
     for turn in turns:
         answers = turn.answers
-        if column < len(answers.replies) and (answers.replies[column].tokens or answers.is_alone):
+        if column < len(answers.replies) and (answers.replies[column].tokens or answers.is_compressed_only):
             said += turn_bubbles(turn.prompt, answers, column, language)
     return said
 
@@ -113,7 +113,7 @@ def figures(answers: Answers, column: int, language: str) -> str:
     reply, info = answers.replies[column], answers.infos[column]
     if reply.error is not None:
         return notice(reply.error.sentence(language), "error")
-    if column == 0 and answers.is_alone:
+    if column == 0 and answers.is_compressed_only:
         return _opinion(answers.reference_score, language)
     held = "–" if info is None else format_bytes(info.weight_bytes)
     if not reply.tokens or info is None:

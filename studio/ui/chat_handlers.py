@@ -70,9 +70,9 @@ class ChatHandlers:
 
         One that no column could answer is not kept, so it leaves the columns again, but for what they say of it.
         """
-        sampling, epoch, last = (
+        sampling, reset_count, last = (
             self._sampling(system, kv_bits, *settings),
-            session.conversation.epoch,
+            session.conversation.reset_count,
             session.conversation.last,
         )
         before = session.conversation.turns[:-1] if again else session.conversation.turns
@@ -81,11 +81,11 @@ class ChatHandlers:
             spoken = session.spoken or language
             if isinstance(item, Progress):
                 yield {self.page.chat.notice: html.progress(item, spoken)}
-            elif session.conversation.epoch == epoch:  # not cleared meanwhile
+            elif session.conversation.reset_count == reset_count:  # not cleared meanwhile
                 shown = updates.answers(self.page, session, before, Turn(prompt, item), spoken)
                 yield shown | {self.page.chat.notice: ""}
         spoken, resting = session.spoken or language, updates.chat_at_rest(self.page, session)
-        if session.conversation.epoch == epoch and session.conversation.last is last:
+        if session.conversation.reset_count == reset_count and session.conversation.last is last:
             said: Updates = {line: shown[line] for line in self.page.chat.lines if line in shown}
             yield updates.merged(updates.conversation(self.page, session, spoken), said, resting)
             return False

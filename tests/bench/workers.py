@@ -81,7 +81,7 @@ def main() -> int:
             "one process": lambda: answer(alone, MESSAGES, SAMPLING),
             "tokenizer apart": lambda: answer(guarded, MESSAGES, SAMPLING),
             "side by side, by turns": lambda: replies(loaded, MESSAGES, SAMPLING, 16, Prefix()),
-            "alone, a step ahead": lambda: replies(loaded, MESSAGES, SAMPLING, 16, Prefix(), is_alone=True),
+            "alone, a step ahead": lambda: replies(loaded, MESSAGES, SAMPLING, 16, Prefix(), is_only_column=True),
         }
         texts = {[reply.text for reply in begin()][-1] for begin in ways.values()}
         if len(texts) != 1:

@@ -7,24 +7,33 @@ The zygote has torch and transformers imported and runs no thread, so that a chi
 serves jobs (:class:`Worker`), or whatever function it was started with (:func:`start`). Knows no model.
 """
 
-from studio.base.workers.child import LAST_BREATH, Child, Limits, start, warm_up
+from studio.base.workers.child import EXIT_GRACE_SECONDS, Child, Limits, start, warm_up
 from studio.base.workers.ending import Ending, no_process
 from studio.base.workers.pulse import Watch
-from studio.base.workers.worker import Handle, Here, ProcessWorker, Unwanted, Worker, in_worker, never, new_worker
+from studio.base.workers.worker import (
+    Handle,
+    Here,
+    IsUnwanted,
+    ProcessWorker,
+    Worker,
+    always_wanted,
+    in_worker,
+    new_worker,
+)
 
 __all__ = [
-    "LAST_BREATH",
+    "EXIT_GRACE_SECONDS",
     "Child",
     "Ending",
     "Handle",
     "Here",
+    "IsUnwanted",
     "Limits",
     "ProcessWorker",
-    "Unwanted",
     "Watch",
     "Worker",
+    "always_wanted",
     "in_worker",
-    "never",
     "new_worker",
     "no_process",
     "start",

@@ -17,11 +17,11 @@ from studio.base.workers.ending import Ending
 from studio.base.workers.environment import environment, working_folder
 from studio.base.workers.forking import ZYGOTE, started
 
-DYING = 10.0
-"""Seconds that a killed process may take to be gone; the system gives memory back, or waits for a disk, meanwhile."""
+KILL_SECONDS = 10.0
+"""That a killed process may take to be gone; the system gives memory back, or waits for a disk, meanwhile."""
 
-LAST_BREATH = 5.0
-"""Seconds from a socket's end to that of its process, which closes the one before it is the other."""
+EXIT_GRACE_SECONDS = 5.0
+"""From a socket's end to that of its process, which closes the one before it is the other."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Child:
                 self._finalize.detach()
                 by_itself = self._process.has_ended(patience)
                 self._process.kill()
-                is_gone = by_itself or self._process.has_ended(DYING)
+                is_gone = by_itself or self._process.has_ended(KILL_SECONDS)
                 code = self._process.code() if is_gone else None
                 self._process.forget(is_known=is_gone)
                 self.socket.close()

@@ -21,22 +21,22 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from studio.base.errors import Cancelled, ProcessError
 from studio.base.settings import settings
 from studio.base.workers.channel import Channel, Gone
-from studio.base.workers.child import LAST_BREATH, Child, start
+from studio.base.workers.child import EXIT_GRACE_SECONDS, Child, start
 from studio.base.workers.ending import no_process
 from studio.base.workers.pulse import Watch
 from studio.base.workers.serving import Answer, Ask
 
 LOG = logging.getLogger(__name__)
-TICK = 0.5
-"""Seconds between looks at whether an answer is still wanted, and whether the worker works on it."""
-PATIENCE = 10.0
-"""Seconds without an answer that nobody wants any more, after which a worker that does nothing is ended."""
-LONGEST = 30.0
+POLL_SECONDS = 0.5
+"""Between looks at whether an answer is still wanted, and whether the worker works on it."""
+UNWANTED_IDLE_SECONDS = 10.0
+"""Without an answer that nobody wants any more, after which a worker that does nothing is ended."""
+UNWANTED_BUSY_SECONDS = 30.0
 """The same for one that computes: a step of a sound one may be long."""
-STALLED = 60
-"""Seconds that a message which has begun may stand still."""
-Unwanted = Callable[[], bool]
-"""Whether the answer that is waited for is wanted no more: asked every ``TICK`` by the thread that waits for it."""
+STALLED_SECONDS = 60
+"""That a message which has begun may stand still."""
+IsUnwanted = Callable[[], bool]
+"""Whether the answer that is waited for is wanted no more: asked every ``POLL_SECONDS`` by the thread that waits."""
 Kept = TypeVar("Kept")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,7 +52,7 @@ class Handle(Generic[Kept]):
         self.number, self.here = number, here
 
 
-def never() -> bool:
+def always_wanted() -> bool:
     """Return False: the answer is wanted, whatever happens."""
     return False
 
@@ -60,8 +60,9 @@ def never() -> bool:
 class Worker(ABC):
     """What runs jobs. Functions are of a module's top level, arguments and results what can be pickled.
 
-    Each job may be given up on while it makes a step: see :data:`Unwanted`. Cancelled is raised then, and the worker is
-    ended with all that it keeps, if it goes on: after ``PATIENCE`` where it does nothing, after ``LONGEST`` else.
+    Each job may be given up on while it makes a step: see :data:`IsUnwanted`. Cancelled is raised then, and the worker
+    is ended with all that it keeps, if it goes on: after ``UNWANTED_IDLE_SECONDS`` where it does nothing, after
+    ``UNWANTED_BUSY_SECONDS`` else.
     """
 
     @property
@@ -70,19 +71,19 @@ class Worker(ABC):
         """Whether it takes jobs."""
 
     @abstractmethod
-    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
+    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: IsUnwanted = always_wanted) -> Result:
         """Return ``function(*args)``. Raises what that raises, ProcessError where the process ends meanwhile or is
         ended because it hangs, Cancelled."""
 
     @abstractmethod
-    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: Unwanted = never) -> Handle[Kept]:
+    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: IsUnwanted = always_wanted) -> Handle[Kept]:
         """Call ``function(*args)`` and let the worker keep the result for as long as its handle. Raises likewise."""
 
     def run(
         self,
         function: GeneratorFunction[Item, Result],
         *args: Any,
-        is_unwanted: Unwanted = never,
+        is_unwanted: IsUnwanted = always_wanted,
         is_ahead: bool = False,
     ) -> Generator[Item, None, Result]:
         """Yield what ``function(*args)`` yields, made when it is asked for, and return its result; closing this closes
@@ -91,7 +92,7 @@ class Worker(ABC):
 
     @abstractmethod
     def _run(
-        self, function: GeneratorFunction[Item, Result], args: Args, is_unwanted: Unwanted, is_ahead: bool
+        self, function: GeneratorFunction[Item, Result], args: Args, is_unwanted: IsUnwanted, is_ahead: bool
     ) -> Generator[Item, None, Result]: ...
 
     @abstractmethod
@@ -112,7 +113,7 @@ class ProcessWorker(Worker):
             self._child: Child = start("studio.base.workers.serving:serve")
         except OSError as error:
             raise no_process(error) from error
-        self._child.socket.settimeout(STALLED)
+        self._child.socket.settimeout(STALLED_SECONDS)
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._released: deque[int] = deque()
@@ -124,40 +125,40 @@ class ProcessWorker(Worker):
     def is_alive(self) -> bool:
         return not self._is_closed and self._died is None and not self._child.has_ended
 
-    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
-        channel, _ = self._asked(Ask.CALL, function, args)
+    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: IsUnwanted = always_wanted) -> Result:
+        channel, _ = self._begin_job(Ask.CALL, function, args)
         with contextlib.closing(channel):
-            result: Result = self._heard(channel, is_unwanted)[1]
+            result: Result = self._receive(channel, is_unwanted)[1]
         return result
 
-    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: Unwanted = never) -> Handle[Kept]:
-        channel, number = self._asked(Ask.MAKE, function, args)
+    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: IsUnwanted = always_wanted) -> Handle[Kept]:
+        channel, number = self._begin_job(Ask.MAKE, function, args)
         with contextlib.closing(channel):
-            self._heard(channel, is_unwanted)
+            self._receive(channel, is_unwanted)
         handle: Handle[Kept] = Handle(number)
         weakref.finalize(handle, self._released.append, number)
         return handle
 
     def _run(
-        self, function: GeneratorFunction[Item, Result], args: Args, is_unwanted: Unwanted, is_ahead: bool
+        self, function: GeneratorFunction[Item, Result], args: Args, is_unwanted: IsUnwanted, is_ahead: bool
     ) -> Generator[Item, None, Result]:
-        channel, _ = self._asked(Ask.RUN_AHEAD if is_ahead else Ask.RUN, function, args)
+        channel, _ = self._begin_job(Ask.RUN_AHEAD if is_ahead else Ask.RUN, function, args)
         has_ended = False
         try:
             while True:
-                kind, value = self._heard(channel, is_unwanted)
+                kind, value = self._receive(channel, is_unwanted)
                 if kind is Answer.RESULT:
                     has_ended = True
                     result: Result = value
                     return result
                 yield value
-                self._say(channel, Ask.NEXT)
+                self._send(channel, Ask.NEXT)
         except Exception:
             has_ended = True
             raise
         finally:
             if not has_ended:
-                self._closed_job(channel)
+                self._close_job(channel)
             channel.close()
 
     def close(self) -> None:
@@ -172,18 +173,18 @@ class ProcessWorker(Worker):
         while self._released:
             self._child.socket.sendall(self._released.popleft().to_bytes(8, "little"))
 
-    def _closed_job(self, channel: Channel) -> None:
+    def _close_job(self, channel: Channel) -> None:
         """Let a job close what it holds; one that does not answer takes the worker with it."""
         with contextlib.suppress(Gone, ProcessError):
             channel.send(Ask.CLOSE)
             if self._has_answer(channel, lambda: True):
                 channel.receive()
 
-    def _asked(self, ask: Ask, function: Callable[..., Any], args: Args) -> tuple[Channel, int]:
+    def _begin_job(self, ask: Ask, function: Callable[..., Any], args: Args) -> tuple[Channel, int]:
         """Begin a job; return where it answers, and its number."""
         ours, theirs = socket.socketpair()
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED, 0))
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", STALLED_SECONDS, 0))
         channel = Channel(ours, name_of=_number_of)
         number = next(self._numbers)
         try:
@@ -193,56 +194,56 @@ class ProcessWorker(Worker):
             channel.send((ask, function, args))
         except (Gone, OSError) as error:
             channel.close()
-            raise self._ending() from error
+            raise self._end_with_reason() from error
         except BaseException:
             channel.close()
             raise
         return channel, number
 
-    def _say(self, channel: Channel, ask: Ask) -> None:
+    def _send(self, channel: Channel, ask: Ask) -> None:
         try:
             channel.send(ask)
         except Gone as error:
-            raise self._ending() from error
+            raise self._end_with_reason() from error
 
-    def _heard(self, channel: Channel, is_unwanted: Unwanted) -> tuple[Answer, Any]:
+    def _receive(self, channel: Channel, is_unwanted: IsUnwanted) -> tuple[Answer, Any]:
         """Return the next answer. Raises the job's error, ProcessError, or Cancelled."""
         if not self._has_answer(channel, is_unwanted):
             raise Cancelled
         try:
             kind, value = channel.receive()
         except Gone as error:
-            raise self._ending() from error
+            raise self._end_with_reason() from error
         if kind is Answer.ERROR:
             raise value
         return kind, value
 
-    def _has_answer(self, channel: Channel, is_unwanted: Unwanted) -> bool:
+    def _has_answer(self, channel: Channel, is_unwanted: IsUnwanted) -> bool:
         """Wait for an answer, or the channel's end; return False where nobody wants it, and the worker was ended over
         it. Raises ProcessError where it was ended because it hangs."""
-        if channel.is_ready(TICK):
+        if channel.is_ready(POLL_SECONDS):
             return True
         watch, since = Watch(self._child.pid), 0.0
-        while not channel.is_ready(TICK):
+        while not channel.is_ready(POLL_SECONDS):
             watch.look()
             if watch.is_hung:
                 LOG.error("a worker process hangs")
                 self._died = self._died or ProcessError("worker_hung")
-                raise self._ending()
+                raise self._end_with_reason()
             if not is_unwanted():
                 since = 0.0
                 continue
             since = since or time.monotonic()
             waited = time.monotonic() - since
-            if waited > LONGEST or min(waited, watch.quiet) > PATIENCE:
+            if waited > UNWANTED_BUSY_SECONDS or min(waited, watch.quiet) > UNWANTED_IDLE_SECONDS:
                 LOG.warning("a worker that would not stop is ended")
                 self.close()
                 return False
         return True
 
-    def _ending(self) -> ProcessError:
+    def _end_with_reason(self) -> ProcessError:
         """Return why there is no answer, with the worker ended."""
-        ending = self._child.ended(0 if self._died or self._is_closed else LAST_BREATH)
+        ending = self._child.ended(0 if self._died or self._is_closed else EXIT_GRACE_SECONDS)
         if self._died is None:
             is_closed = ending.was_ended and self._is_closed
             self._died = ProcessError("worker_closed") if is_closed else ending.error()
@@ -256,15 +257,15 @@ class Here(Worker):
 
     is_alive = True
 
-    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: Unwanted = never) -> Result:
+    def call(self, function: Callable[P, Result], *args: Any, is_unwanted: IsUnwanted = always_wanted) -> Result:
         result: Result = function(*map(_itself, args))  # type: ignore[call-arg]
         return result
 
-    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: Unwanted = never) -> Handle[Kept]:
+    def make(self, function: Callable[P, Kept], *args: Any, is_unwanted: IsUnwanted = always_wanted) -> Handle[Kept]:
         return Handle(0, self.call(function, *args))
 
     def _run(
-        self, function: GeneratorFunction[Item, Result], args: Args, is_unwanted: Unwanted, is_ahead: bool
+        self, function: GeneratorFunction[Item, Result], args: Args, is_unwanted: IsUnwanted, is_ahead: bool
     ) -> Generator[Item, None, Result]:
         return (yield from self.call(function, *args))
 
@@ -281,7 +282,7 @@ def new_worker() -> Worker:
 
 
 def in_worker(
-    function: GeneratorFunction[Item, Result], *args: Any, is_unwanted: Unwanted = never
+    function: GeneratorFunction[Item, Result], *args: Any, is_unwanted: IsUnwanted = always_wanted
 ) -> Generator[Item, None, Result]:
     """Run a generator function in a worker of its own, which ends with it: its memory is then the system's again."""
     worker = new_worker()

@@ -18,7 +18,7 @@ from studio.base.errors import CheckpointError, ResourceError, UserError, disk_e
 from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.units import format_bytes
-from studio.base.workers import LAST_BREATH, Ending, Watch, no_process, start
+from studio.base.workers import EXIT_GRACE_SECONDS, Ending, Watch, no_process, start
 from studio.base.workspace import partial_in, sweep_partials
 from studio.checkpoint.checkpoint import Checkpoint, fingerprint, of_folder, read_json
 from studio.checkpoint.gguf.model import GgufModel, parts_beside, read_gguf_model
@@ -121,7 +121,7 @@ def _converted(model: GgufModel, folder: Path) -> Generator[Progress, None, None
             except OSError:
                 piece = b""
             if not piece:
-                raise _ended(child.ended(LAST_BREATH), model.file, model.tokenizer_seconds)
+                raise _ended(child.ended(EXIT_GRACE_SECONDS), model.file, model.tokenizer_seconds)
             *lines, heard = (heard + piece).split(b"\n")
             for said in map(json.loads, lines):
                 if "error" in said:

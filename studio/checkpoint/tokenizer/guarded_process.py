@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from studio.base.errors import ProcessError
-from studio.base.workers import LAST_BREATH, Child, Limits, start
+from studio.base.workers import EXIT_GRACE_SECONDS, Child, Limits, start
 
 REQUEST = struct.Struct("<IIB")
 """Bytes that follow, milliseconds of processor time, and what is asked."""
@@ -120,7 +120,7 @@ class Guarded:
 
     def _ending(self) -> EndedError:
         """Return why the child has ended by itself."""
-        ending = self._child.ended(LAST_BREATH)
+        ending = self._child.ended(EXIT_GRACE_SECONDS)
         words = b"" if self._words is None else os.pread(self._words, READ, 0)
         self.end()
         said = words.decode(errors="replace").strip().splitlines()

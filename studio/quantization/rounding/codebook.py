@@ -7,7 +7,7 @@ weight counts with the square of its scale, which makes the sum minimised that o
 import torch
 from torch import Tensor
 
-from studio.quantization.rounding.levels import NF4_LEVELS, nearest, taken
+from studio.quantization.rounding.levels import NF4_LEVELS, look_up, nearest
 from studio.quantization.rounding.quantized_weight import EPSILON, Codes, NumberFormat, largest
 
 BINS = 4096
@@ -53,7 +53,7 @@ def encode(normal: Tensor, codebook: Tensor | None) -> Tensor:
 
 def values(codes: Tensor, codebook: Tensor | None) -> Tensor:
     assert codebook is not None
-    return taken(codebook.to(codes.device, torch.float32), codes)
+    return look_up(codebook.to(codes.device, torch.float32), codes)
 
 
 LEARNED = NumberFormat(round_, values, encode, Levels, Codes.LEVELS, bits=4)

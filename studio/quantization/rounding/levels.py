@@ -33,7 +33,7 @@ def fixed(levels: tuple[float, ...]) -> NumberFormat:
         return nearest(normal, tables(levels, normal.device)[1])
 
     def values(codes: Tensor, _: Tensor | None) -> Tensor:
-        return taken(tables(levels, codes.device)[0], codes)
+        return look_up(tables(levels, codes.device)[0], codes)
 
     return NumberFormat(round_, values, encode, codes=Codes.LEVELS, bits=4)
 
@@ -57,10 +57,10 @@ def nearest(normal: Tensor, midpoints: Tensor) -> Tensor:
     below[0] = 0
     coming = torch.cat((midpoints, midpoints.new_full((1,), torch.inf)))[below]
     places = ((normal - low) / width).add_(1).clamp_(0, BINS - 1).int().clamp_(0, BINS - 1)  # NaN is no place
-    return taken(below, places).add_(normal > taken(coming, places))
+    return look_up(below, places).add_(normal > look_up(coming, places))
 
 
-def taken(levels: Tensor, codes: Tensor) -> Tensor:
+def look_up(levels: Tensor, codes: Tensor) -> Tensor:
     """Return the ``levels`` [L] that ``codes`` [...] stand for, [...]."""
     return levels.index_select(0, codes.flatten().int()).reshape(codes.shape)
 

@@ -84,7 +84,7 @@ def test_where_only_the_compressed_model_fits_it_answers_alone(
     assert plan.compressed_bytes < need < plan.original_bytes
     free_memory((need + plan.original_bytes) / 2 / pool_module.HEADROOM, monkeypatch)
     answers = ask(opened)
-    assert answers.is_alone
+    assert answers.is_compressed_only
     assert errors(answers) == [None, None]
     assert [reply.tokens for reply in answers.replies] == [0, SHORT.max_new_tokens]
     assert answers.reference_score is not None

@@ -50,7 +50,7 @@ def test_a_conversation_that_is_forgotten_gives_its_caches_back(folder: Path) ->
     talk, checkpoint, pool = Conversation(), of_folder(folder), Pool()
     columns = [lambda: original_column(checkpoint)]
     list(talk.answer(pool, columns, "one two", LONG))
-    [read] = talk._reads.values()
+    [read] = talk._prefixes.values()
     assert read.nbytes > 0
     assert talk.messages(0)[0]["content"] == "one two"
     talk.forget()

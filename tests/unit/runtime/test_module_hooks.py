@@ -1,10 +1,10 @@
-"""Parts of modules: what is loaded as one, put in place, stood in for, and run again for its gradient."""
+"""Units of modules: what is loaded as one, put in place, stood in for, and run again for its gradient."""
 
 import pytest
 import torch
 from torch import nn
 
-from studio.runtime.module_hooks import Call, DecoderEnded, ended_by, module_parts, put_parameter, standing_in
+from studio.runtime.module_hooks import Call, DecoderEnded, ended_by, module_units, put_parameter, standing_in
 
 
 class Block(nn.Module):
@@ -32,9 +32,9 @@ class Whole(nn.Module):
 
 def test_a_block_is_loaded_whole_and_all_else_by_itself() -> None:
     model = Whole()
-    parts = module_parts(model, dict(model.named_parameters()))
-    assert parts.keys() == {"embed", "layers.0", "layers.1"}
-    assert set(parts["layers.0"]) == {
+    units = module_units(model, dict(model.named_parameters()))
+    assert units.keys() == {"embed", "layers.0", "layers.1"}
+    assert set(units["layers.0"]) == {
         f"layers.0.{name}" for name in ("up.weight", "up.bias", "norm.weight", "norm.bias")
     }
 
@@ -67,21 +67,21 @@ def test_what_stands_in_is_told_instead_and_only_within() -> None:
 
 
 @pytest.mark.parametrize("by_name", [False, True], ids=["by-place", "by-name"])
-def test_a_part_runs_again_for_its_gradient(by_name: bool) -> None:
+def test_a_unit_runs_again_for_its_gradient(by_name: bool) -> None:
     block = Block()
     given = torch.randn(1, 2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     call = Call("layers.0", block, () if by_name else (given,), {"hidden_states": given} if by_name else {})
     leaf = given.clone().requires_grad_()
     gradient = torch.ones(1, 2, 4)
     block(leaf).backward(gradient)
-    pulled = call.pulled(gradient)
-    assert pulled is not None
+    gradient_in = call.input_gradient(gradient)
+    assert gradient_in is not None
     assert leaf.grad is not None
-    assert torch.allclose(pulled, leaf.grad)
+    assert torch.allclose(gradient_in, leaf.grad)
     assert not given.requires_grad
     assert torch.equal(call.again(), block(given))
 
 
 def test_what_is_given_no_states_has_no_gradient() -> None:
     embed = nn.Embedding(8, 4)
-    assert Call("embed", embed, (torch.tensor([1]),), {}).pulled(torch.ones(1, 4)) is None
+    assert Call("embed", embed, (torch.tensor([1]),), {}).input_gradient(torch.ones(1, 4)) is None

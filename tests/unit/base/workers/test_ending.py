@@ -29,7 +29,7 @@ def test_a_worker_that_was_ended_while_idle_is_seen_as_gone(process: ProcessWork
 def test_a_sound_worker_whose_answer_is_lost_was_not_short_of_memory(
     process: ProcessWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "LAST_BREATH", 0.1)
+    monkeypatch.setattr(worker, "EXIT_GRACE_SECONDS", 0.1)
     with pytest.raises(ProcessError) as caught:
         process.call(jobs.unanswered)
     assert caught.value.key == "worker_hung"

@@ -133,7 +133,7 @@ def test_children_that_nobody_waits_for_are_waited_for_later() -> None:
 
 def test_one_that_is_slow_to_die_makes_nobody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     child = start("tests.worker_jobs:echoed", "")
-    monkeypatch.setattr(child_module, "DYING", 0.01)
+    monkeypatch.setattr(child_module, "KILL_SECONDS", 0.01)
     monkeypatch.setattr(child._process, "kill", lambda: None)
     ending = child.ended()
     assert ending == Ending(None, was_ended=True)

@@ -17,10 +17,10 @@ from tests.worker_jobs import PATIENCE
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "TICK", 0.05)
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(pulse, "EVERY", 0.04)
     monkeypatch.setattr(pulse, "HUNG", 0.5)
-    monkeypatch.setattr(worker, "PATIENCE", 0.3)
+    monkeypatch.setattr(worker, "UNWANTED_IDLE_SECONDS", 0.3)
 
 
 @pytest.mark.parametrize("job", [jobs.stopped, jobs.locked], ids=["stopped", "locked"])
@@ -36,7 +36,7 @@ def test_an_answer_that_nobody_wants_ends_its_worker(
     process: ProcessWorker, impatient: None, monkeypatch: pytest.MonkeyPatch, job: tuple[Any, ...]
 ) -> None:
     monkeypatch.setattr(pulse, "HUNG", PATIENCE)
-    monkeypatch.setattr(worker, "LONGEST", 1.0)
+    monkeypatch.setattr(worker, "UNWANTED_BUSY_SECONDS", 1.0)
     unwanted = threading.Event()
     threading.Timer(0.2, unwanted.set).start()
     with pytest.raises(Cancelled):

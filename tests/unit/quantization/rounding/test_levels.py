@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from studio.quantization.rounding.levels import BINS, CB4_LEVELS, NF4_LEVELS, fixed, nearest, tables, taken
+from studio.quantization.rounding.levels import BINS, CB4_LEVELS, NF4_LEVELS, fixed, look_up, nearest, tables
 
 both = pytest.mark.parametrize("levels", [NF4_LEVELS, CB4_LEVELS], ids=["nf4", "cb4"])
 CPU = torch.device("cpu")
@@ -34,7 +34,7 @@ def test_every_level_stands_for_itself(levels: tuple[float, ...]) -> None:
     values = grid.values(codes, None)
     assert values.tolist() == pytest.approx(levels)
     assert torch.equal(grid.encode(values, None).to(torch.uint8), codes)
-    assert torch.equal(taken(values, codes.reshape(4, 4)), values.reshape(4, 4))
+    assert torch.equal(look_up(values, codes.reshape(4, 4)), values.reshape(4, 4))
 
 
 @both
