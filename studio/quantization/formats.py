@@ -1,11 +1,12 @@
 """Every number format, registered: menus, options, checks, backups, what is surveyed and ``docs/formats.md`` follow.
 
-Knows what a format is called and how it is stored; how it rounds stands in ``rounding/``.
+Knows what a format is called and how it is stored, not how it rounds: that stands in ``rounding/``.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from studio.quantization.ggml.layouts import LAYOUTS
 from studio.quantization.mode import WHOLE_CHANNEL, Format, Mode
 from studio.quantization.registry import later
 
@@ -54,25 +55,10 @@ Mode.register("cb4_learned", Format(
 Mode.register("int5_sym", Format(5, _grid("integer", "symmetric", 5), rank=30))
 
 
-# llama.cpp's, each as its file holds it (``ggml/``); the mode that rows take which a block does not divide is its too.
-
-
-def _blocks(name: str, bits: int, weights: int, sub_block: int, nbytes: int, rank: int, **more: Any) -> None:
-    grid = later("studio.quantization.ggml.formats", "grid", name)
-    Mode.register(name, Format(
-        bits, grid, (sub_block,), block=(weights, nbytes), scale_dtype="F32", rank=rank, backup="q8_0", **more
+# llama.cpp's, each as its file holds it (``ggml/layouts.py``); they stand behind all others, in that file's order.
+for _place, (_name, _layout) in enumerate(LAYOUTS.items()):
+    Mode.register(_name, Format(
+        _layout.bits, later("studio.quantization.ggml.formats", "grid", _name), (_layout.sub_block,),
+        block=(_layout.block, _layout.block_bytes), misfit=_layout.misfit, scale_dtype="F32", rank=200 + _place,
+        is_backup=_layout.is_backup, backup="q8_0",
     ))  # fmt: skip
-
-
-_blocks("q4_0", 4, 32, 32, 18, 200)
-_blocks("q4_1", 4, 32, 32, 20, 201)
-_blocks("q5_0", 5, 32, 32, 22, 202)
-_blocks("q5_1", 5, 32, 32, 24, 203)
-_blocks("q8_0", 8, 32, 32, 34, 204, is_backup=True)
-_blocks("iq4_nl", 4, 32, 32, 18, 205)
-_blocks("q2_k", 2, 256, 16, 84, 210, misfit="iq4_nl")
-_blocks("q3_k", 3, 256, 16, 110, 211, misfit="iq4_nl")
-_blocks("q4_k", 4, 256, 32, 144, 212, misfit="q5_0")
-_blocks("q5_k", 5, 256, 32, 176, 213, misfit="q5_1")
-_blocks("q6_k", 6, 256, 16, 210, 214, misfit="q8_0", is_backup=True)
-_blocks("iq4_xs", 4, 256, 32, 136, 215, misfit="iq4_nl")

@@ -28,6 +28,7 @@ from studio.export.gguf.types import block_bytes, kept_bytes, mode_of, slot
 from studio.export.gguf.vocabulary import TOKENIZER_FILES, read_vocabulary
 from studio.export.target import Target
 from studio.planning.plan import Assignment, Plan
+from studio.quantization.ggml.layouts import LAYOUTS
 from studio.quantization.packing import PackedTensor
 from studio.quantization.scheme import Mode
 
@@ -89,7 +90,10 @@ def _slot(a: Assignment) -> Slot:
 
 
 def write(model: CompressedModel, out: Path) -> Writing:
-    """Write the file, yielding bytes of all."""
+    """Write the file, yielding bytes of all.
+
+    Raises ResourceError for a disk that has no room for it, and what :func:`refusal` would have returned.
+    """
     config = load_config(read_json(model.folder / CONFIG))
     family = family_of(config)
     named = named_tensors([a.layer for a in model.plan.assignments], family, config)
@@ -157,20 +161,13 @@ def _describe(writer: gguf.GGUFWriter, model: CompressedModel, name: str) -> Non
         writer.add_base_model_repo_url(0, f"https://huggingface.co/{original[0]}")
 
 
-FILE_TYPES = {
-    "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k": 12, "q4_k": 15, "q5_k": 17, "q6_k": 18,
-    "iq4_nl": 25, "iq4_xs": 30,
-}  # fmt: skip
-"""llama.cpp's numbers for "mostly this type" (``llama_ftype``); they are shown, and nothing follows from them."""
-
-
 def _file_type(plan: Plan) -> int:
     weights: dict[str, int] = {}
     for a in plan.assignments:
         mode = None if a.scheme is None else mode_of(a.scheme)
         if mode is not None:
             weights[mode.value] = weights.get(mode.value, 0) + a.layer.numel
-    return FILE_TYPES[max(weights, key=weights.__getitem__)] if weights else 1
+    return LAYOUTS[max(weights, key=weights.__getitem__)].file_type if weights else 1  # 1: mostly F16
 
 
 TARGET = Target("gguf", suffix=".gguf", refusal=refusal, size=size, write=write, usual={"mix": "q4_k_m"})

@@ -3,18 +3,15 @@
 import torch
 from torch import Tensor
 
-from studio.quantization.ggml import k_quants, simple
 from studio.quantization.ggml.blocks import BlockFormat
 from studio.quantization.ggml.fit import fit, nearest
+from studio.quantization.ggml.layouts import LAYOUTS
+from studio.quantization.registry import later
 from studio.quantization.rounding.quantized_weight import NumberFormat
 
 BLOCK_FORMATS: dict[str, BlockFormat] = {
-    form.name: form
-    for form in (
-        simple.Q4_0, simple.Q4_1, simple.Q5_0, simple.Q5_1, simple.Q8_0, simple.IQ4_NL,
-        k_quants.Q2_K, k_quants.Q3_K, k_quants.Q4_K, k_quants.Q5_K, k_quants.Q6_K, k_quants.IQ4_XS,
-    )
-}  # fmt: skip
+    name: later(f"{__package__}.{layout.module}", name.upper())() for name, layout in LAYOUTS.items()
+}
 
 
 def grid(name: str) -> NumberFormat:

@@ -10,12 +10,15 @@ Fields of a block in the order of the file; d and dmin are fp16, sub-blocks hold
 | Q5_K | 176 | d, dmin, scales and mins[12], fifth bits[32], codes[128] |
 | Q6_K | 210 | low nibbles[128], upper bits[64], scales[16] (signed bytes), d |
 | IQ4_XS | 136 | d, upper bits of scales[2], low nibbles of scales[4] (6 bits, plus 32), codes[128] |
+
+Knows not how scales and codes are found.
 """
 
 import torch
 from torch import Tensor
 
 from studio.quantization.ggml.blocks import BlockFormat, Blocks, as_bytes, halves, nibbles, parted, steps
+from studio.quantization.ggml.layouts import sizes_of
 from studio.quantization.ggml.simple import IQ4_LEVELS
 
 BLOCK = 256
@@ -180,11 +183,11 @@ def _unpack_iq4_xs(packed: Tensor) -> Blocks:
     return Blocks(codes.flatten(1), halves(blocks, 0), None, scales.flatten(1).to(torch.int16) - 32)
 
 
-Q2_K = BlockFormat("q2_k", BLOCK, 16, 84, steps(0, 4), (0, 15), (0, 15), True, _pack_q2_k, _unpack_q2_k)
-Q3_K = BlockFormat("q3_k", BLOCK, 16, 110, steps(-4, 8), (-32, 31), None, False, _pack_q3_k, _unpack_q3_k)
-Q4_K = BlockFormat("q4_k", BLOCK, 32, 144, steps(0, 16), (0, 63), (0, 63), True, _pack_q4_k, _unpack_q4_k)
-Q5_K = BlockFormat("q5_k", BLOCK, 32, 176, steps(0, 32), (0, 63), (0, 63), True, _pack_q5_k, _unpack_q5_k)
-Q6_K = BlockFormat("q6_k", BLOCK, 16, 210, steps(-32, 64), (-128, 127), None, False, _pack_q6_k, _unpack_q6_k)
+Q2_K = BlockFormat(*sizes_of("q2_k"), steps(0, 4), (0, 15), (0, 15), True, _pack_q2_k, _unpack_q2_k)
+Q3_K = BlockFormat(*sizes_of("q3_k"), steps(-4, 8), (-32, 31), None, False, _pack_q3_k, _unpack_q3_k)
+Q4_K = BlockFormat(*sizes_of("q4_k"), steps(0, 16), (0, 63), (0, 63), True, _pack_q4_k, _unpack_q4_k)
+Q5_K = BlockFormat(*sizes_of("q5_k"), steps(0, 32), (0, 63), (0, 63), True, _pack_q5_k, _unpack_q5_k)
+Q6_K = BlockFormat(*sizes_of("q6_k"), steps(-32, 64), (-128, 127), None, False, _pack_q6_k, _unpack_q6_k)
 IQ4_XS = BlockFormat(
-    "iq4_xs", BLOCK, 32, 136, tuple(map(float, IQ4_LEVELS)), (-32, 31), None, False, _pack_iq4_xs, _unpack_iq4_xs
+    *sizes_of("iq4_xs"), tuple(map(float, IQ4_LEVELS)), (-32, 31), None, False, _pack_iq4_xs, _unpack_iq4_xs
 )

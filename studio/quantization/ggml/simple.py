@@ -1,9 +1,13 @@
-"""Blocks of 32 with one scale each: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, and IQ4_NL, whose sixteen levels are uneven."""
+"""Blocks of 32 with one scale each: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, and IQ4_NL, whose sixteen levels are uneven.
+
+Knows not how scales and codes are found.
+"""
 
 import torch
 from torch import Tensor
 
 from studio.quantization.ggml.blocks import BlockFormat, Blocks, as_bytes, halves, nibbles, parted, steps
+from studio.quantization.ggml.layouts import LAYOUTS, sizes_of
 
 BLOCK = 32
 IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
@@ -51,17 +55,18 @@ def _unpack(packed: Tensor, size: int, bits: int, has_offset: bool) -> Blocks:
     return Blocks(codes.flatten(1), d, dmin)
 
 
-def _format(name: str, bits: int, size: int, levels: tuple[float, ...], has_offset: bool = False) -> BlockFormat:
+def _format(name: str, levels: tuple[float, ...], has_offset: bool = False) -> BlockFormat:
+    bits, size = LAYOUTS[name].bits, LAYOUTS[name].block_bytes
     pack = {4: _pack4, 5: _pack5, 8: _pack8}[bits]
     return BlockFormat(
-        name, BLOCK, BLOCK, size, levels, has_offset=has_offset, pack=pack,
+        *sizes_of(name), levels, has_offset=has_offset, pack=pack,
         unpack=lambda packed: _unpack(packed, size, bits, has_offset),
     )  # fmt: skip
 
 
-Q4_0 = _format("q4_0", 4, 18, steps(-8, 16))
-Q4_1 = _format("q4_1", 4, 20, steps(0, 16), has_offset=True)
-Q5_0 = _format("q5_0", 5, 22, steps(-16, 32))
-Q5_1 = _format("q5_1", 5, 24, steps(0, 32), has_offset=True)
-Q8_0 = _format("q8_0", 8, 34, steps(-128, 256))
-IQ4_NL = _format("iq4_nl", 4, 18, tuple(map(float, IQ4_LEVELS)))
+Q4_0 = _format("q4_0", steps(-8, 16))
+Q4_1 = _format("q4_1", steps(0, 16), has_offset=True)
+Q5_0 = _format("q5_0", steps(-16, 32))
+Q5_1 = _format("q5_1", steps(0, 32), has_offset=True)
+Q8_0 = _format("q8_0", steps(-128, 256))
+IQ4_NL = _format("iq4_nl", tuple(map(float, IQ4_LEVELS)))
