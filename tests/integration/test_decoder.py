@@ -17,8 +17,10 @@ from studio.compression.compress import compress
 from studio.export import write_folder
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
+from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.decoder import Backend, GeneralDecoder, open_compressed, open_original
 from studio.runtime.decoder.cpu import NativeDecoder, is_available
+from studio.runtime.native import tiles
 from tests.conftest import tiny_tokenizer
 from tests.steps import finish
 
@@ -32,8 +34,7 @@ SHAPE: dict[str, Any] = {
 }  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64}  # fmt: skip
-MODES = ("int8_sym", "int5_sym", "int4_sym", "int3_sym", "int2_sym", "nf4", "fp4", "mxfp4", "nvfp4", "fp8_e4m3",
-         "mxfp8_e4m3", "cb4", "cb4_learned")  # fmt: skip
+MODES = tuple(mode.value for mode in Mode if tiles.takes(Scheme.of(mode, 32)))
 SHAPE_BY_DEFAULT = {name: value for name, value in SHAPE.items() if name != "head_dim"}
 SLIDING = ["sliding_attention", "sliding_attention", "full_attention"]
 CONFIGS: dict[str, Callable[[], Any]] = {

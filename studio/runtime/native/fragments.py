@@ -2,11 +2,11 @@
 
 A tile holds sixteen rows, a block of a tile as many inputs as a warp reads in one go; codes are neither changed nor
 widened, except that 3-bit ones take four bits and 5-bit ones eight. Rows are filled up to a multiple of 16, inputs to
-one of a block.
+one of a block. Knows nothing of what they are multiplied with.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from math import gcd
@@ -53,12 +53,34 @@ TAKEN = {
     (Codes.E4M3, 8): Kind.FLOAT8,
 }  # fmt: skip
 """What is laid out how, by codes and bits. Weights in any other format are not multiplied here."""
+READ_AS: dict[Kind, Mapping[Codes, Collection[int]]] = {
+    Kind.INTEGER2: {Codes.SYMMETRIC: (2,)}, Kind.INTEGER3: {Codes.SYMMETRIC: (3,)},
+    Kind.INTEGER4: {Codes.SYMMETRIC: (4,), Codes.ASYMMETRIC: (4,)},
+    Kind.INTEGER8: {Codes.SYMMETRIC: range(2, 9), Codes.ASYMMETRIC: (8,)},  # codes are widened, zero points are not
+    Kind.LEVELS4: dict.fromkeys((Codes.LEVELS, Codes.E2M1, Codes.SYMMETRIC), (4,)),
+    Kind.FLOAT4: {Codes.E2M1: (4,)}, Kind.FLOAT8: {Codes.E4M3: (8,)},
+}  # fmt: skip
+"""The codes, and of how many bits, that ``weight.cuh`` and :func:`fragments_of` give a kind the right numbers for."""
 SCALES = {"F16": torch.float16, "F8_E4M3": torch.float16, "F8_E8M0": torch.bfloat16}
 """What the kernels are given of stored scales, exactly: fp16 cannot hold all powers of two."""
 EXCESS = {Kind.INTEGER4: (16, 256), Kind.INTEGER8: (-128, -128)}
 """How far unpacked numbers are above codes that can have a zero point, in the upper and the lower rows of a tile."""
 FACTORS = {Kind.FLOAT4: 2.0**14, Kind.FLOAT8: 2.0**8}
 """Their bits, put into fp16, are too small by this."""
+
+
+def check(taken: Mapping[tuple[Codes, int], Kind]) -> None:
+    """Raise ValueError, with what is valid, for codes that would be read as other numbers than they stand for."""
+    for (codes, bits), kind in taken.items():
+        readable = READ_AS.get(kind, {})
+        if bits not in readable.get(codes, ()):
+            valid = ", ".join(f"{each.name} of {', '.join(map(str, some))} bits" for each, some in readable.items())
+            raise ValueError(f"{kind.name} cannot be {codes.name} of {bits} bits; it can be {valid or 'no codes'}")
+        if codes is Codes.ASYMMETRIC and kind not in EXCESS:
+            raise ValueError(f"{kind.name} has zero points, and EXCESS does not say what is above them")
+
+
+check(TAKEN)
 
 
 class WeightPointers(ctypes.Structure):
@@ -112,7 +134,7 @@ class Fragments:
 
     @property
     def pointers(self) -> WeightPointers:
-        """What the kernels are given; this object has to outlive them."""
+        """What the kernels are given; this object has to outlive them. Raises ValueError for arrays of other sizes."""
 
         tiles, blocks = self.codes.shape[:2]
         steps = steps_of(self.kind)
@@ -174,7 +196,8 @@ def fragments_of(
 ) -> Fragments:
     """Return weights that :func:`can_join`, one below the other, on a device; ``biases`` [N] of each.
 
-    ``is_paired``: row i of the first half and row i of the second come into the same tile.
+    ``is_paired``: row i of the first half and row i of the second come into the same tile. Raises ValueError for a
+    scheme that :func:`takes` refuses.
     """
     first = weights[0]
     rows, width = sum(weight.shape[0] for weight in weights), first.shape[1]
@@ -266,7 +289,7 @@ def _laid_out(
 
 
 def _picked_codes(weights: Sequence[PackedTensor] | Sequence[Tensor], wanted: Tensor) -> Tensor:
-    """Return the codes [len(wanted), K] of these rows of weights one below the other."""
+    """Return the codes [len(wanted), K] of these rows of weights one below the other; ValueError for none of them."""
     found: Tensor | None = None
     start = 0
     for weight in weights:

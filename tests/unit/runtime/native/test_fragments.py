@@ -6,8 +6,20 @@ from torch import Tensor
 
 from studio.quantization.packing import pack
 from studio.quantization.rounding import round_to_nearest
+from studio.quantization.rounding.quantized_weight import Codes
 from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
-from studio.runtime.native.fragments import ROWS, STEP, Fragments, Kind, can_join, fragments_of, steps_of, takes
+from studio.runtime.native.fragments import (
+    ROWS,
+    STEP,
+    TAKEN,
+    Fragments,
+    Kind,
+    can_join,
+    check,
+    fragments_of,
+    steps_of,
+    takes,
+)  # fmt: skip
 
 CPU = torch.device("cpu")
 EXCESS = {Kind.INTEGER4: (24.0, 264.0), Kind.INTEGER3: (20.0, 260.0)}
@@ -109,3 +121,24 @@ def test_floats_stay_as_they_are(dtype: torch.dtype) -> None:
     assert torch.equal(rows_of(fragments), weight.double())
     assert fragments.bias is not None
     assert fragments.bias.tolist() == [*range(8), *range(12, 20), *range(8, 12), *[0] * 4, *range(20, 24), *[0] * 4]
+
+
+@pytest.mark.parametrize(
+    ("codes", "bits", "kind"),
+    [
+        (Codes.ASYMMETRIC, 3, Kind.INTEGER3),  # nothing says how far unpacked numbers are above zero points
+        (Codes.ASYMMETRIC, 5, Kind.INTEGER8),  # codes would be widened, zero points would not
+        (Codes.SYMMETRIC, 3, Kind.INTEGER4),
+        (Codes.SYMMETRIC, 6, Kind.INTEGER4),
+        (Codes.OTHER, 4, Kind.LEVELS4),
+        (Codes.E2M1, 4, Kind.FLOAT8),
+        (Codes.SYMMETRIC, 8, Kind.HALF),
+    ],
+)
+def test_what_would_be_read_as_other_numbers_is_not_taken(codes: Codes, bits: int, kind: Kind) -> None:
+    with pytest.raises(ValueError, match=f"{kind.name} cannot be {codes.name} of {bits} bits"):
+        check({**TAKEN, (codes, bits): kind})
+
+
+def test_every_sort_that_is_taken_has_a_format_that_is_tried() -> None:
+    assert {(scheme.mode.grid.codes, scheme.mode.bits) for scheme in SCHEMES} == TAKEN.keys()

@@ -10,7 +10,8 @@ from torch import Tensor
 from studio.base.compiler import FUSED_FLAGS, library
 from studio.quantization.packing import PackedTensor, pack
 from studio.quantization.rounding import round_to_nearest
-from studio.quantization.scheme import Mode, Scheme
+from studio.quantization.rounding.quantized_weight import Codes
+from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
 from studio.runtime.kernels import PackedLinear, product_for
 from studio.runtime.kernels.compiled import CompiledProduct
 from studio.runtime.native import products
@@ -19,15 +20,9 @@ from studio.runtime.native.tiles import Kind, Tiles, takes, tiles_of, tiles_of_f
 
 pytestmark = pytest.mark.skipif(decoding() is None, reason="needs a C compiler")
 
+SIZES = (16, 32, 64, 96, 192, WHOLE_CHANNEL)
 SCHEMES = [
-    *(
-        f"{mode}-g{size}"
-        for mode in ("int5_sym", "int4_sym", "int4_asym", "int3_sym")
-        for size in ("32", "64", "96", "192", "all")
-    ),
-    *(f"{mode}-g{size}" for mode in ("int2_sym", "nf4", "fp4", "cb4", "cb4_learned") for size in ("32", "64", "all")),
-    *("int4_sym-g16", "nf4-g16", "int8_sym", "int8_asym", "mxfp4", "nvfp4", "mxfp8_e4m3"),
-    *("fp8_e4m3-g64", "fp8_e4m3-gall"),
+    str(scheme) for mode in Mode for scheme in (dict.fromkeys(Scheme.of(mode, size) for size in SIZES)) if takes(scheme)
 ]
 SHAPES = [(576, 192), (50, 384), (1, 192), (17, 576)]
 """Rows that fill tiles and fours of them, and rows that do not."""
@@ -68,9 +63,9 @@ def bound(tiles: Tiles, exact: Tensor, magnitudes: Tensor, x: Tensor) -> Tensor:
 
 def magnitudes_of(packed_: PackedTensor, exact: Tensor) -> Tensor:
     """Return |value| + |zero point| times the scale, the middle of symmetric codes counted as their zero point."""
-    zeros = {Mode.INT8_SYM: 128, Mode.INT5_SYM: 16, Mode.INT4_SYM: 8, Mode.INT3_SYM: 4}
-    zeros |= {Mode.INT8_ASYM: 255, Mode.INT4_ASYM: 15}
-    zero = zeros.get(packed_.scheme.mode, 0)
+    bits = packed_.scheme.mode.bits
+    zeros = {Codes.SYMMETRIC: 2 ** (bits - 1), Codes.ASYMMETRIC: 2**bits - 1}
+    zero = zeros.get(packed_.scheme.mode.grid.codes, 0) if tiles_of(packed_).block else 0  # what is looked up has none
     scale = packed_.scale.double().abs()
     scale = scale.repeat_interleave(exact.shape[1] // scale.shape[1], 1)
     return exact.abs() + 2 * zero * scale
