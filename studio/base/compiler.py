@@ -1,4 +1,7 @@
-"""C source -> a library in memory, compiled once a machine and kept in the cache folder."""
+"""C source -> a library in memory, compiled once a machine and kept in the cache folder.
+
+Knows nothing of what is compiled.
+"""
 
 import ctypes
 import hashlib

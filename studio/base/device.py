@@ -1,4 +1,7 @@
-"""Where weights are rounded and measured and models answer: a CUDA device where there is one, else the processor."""
+"""Where weights are rounded and measured and models answer: a CUDA device where there is one, else the processor.
+
+Knows no model.
+"""
 
 from functools import cache
 

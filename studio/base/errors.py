@@ -6,14 +6,15 @@
         ├── ModelError         the model's name, repository or architecture
         ├── HubError           the Hub did not answer, or answered no
         ├── CheckpointError    a file is missing, cut short or not what it claims to be
-        ├── SchemeError        a mode, group size, ratio or backup that cannot be
+        ├── SchemeError        a choice that cannot be: a word that names none, or one that does not go with the rest
         ├── PromptError        nothing to answer, or too much of it
         ├── TextError          a text to read that is none, or too short
         ├── ProcessError       a process of our own that computed this has ended
         └── ResourceError      memory or disk that this machine does not have
 
 An error carries a key of the text catalogue and the values for its places, so that readers get it in their language.
-What a sentence shows of a file is escaped and cut: whoever wrote the file writes nothing on the reader's screen.
+What a sentence shows of a file is escaped and cut: whoever wrote the file writes nothing on the reader's screen. Knows
+no model and no screen.
 """
 
 import errno
@@ -74,7 +75,8 @@ class CheckpointError(UserError):
 
 
 class SchemeError(UserError):
-    """A mode, group size, ratio or backup mode that cannot be."""
+    """A choice that cannot be: a word that names no mode, method, mix, target or pattern of layers, or one that does
+    not go with the rest (a group that divides no row, a scheme that a target has no type for)."""
 
 
 class PromptError(UserError):

@@ -33,17 +33,17 @@ class Turns:
             self.jobs += 1
         try:
             while True:
-                found: list[Item] = []
+                items: list[Item] = []
                 ended: StopIteration | None = None
                 with self._turn():
                     until = time.monotonic() + TURN
                     try:
-                        found.append(next(steps))
+                        items.append(next(steps))
                         while time.monotonic() < until:
-                            found.append(next(steps))
+                            items.append(next(steps))
                     except StopIteration as finished:
                         ended = finished
-                yield from found
+                yield from items
                 if ended is not None:
                     result: Result = ended.value
                     return result

@@ -14,9 +14,9 @@ def address(tensor: Tensor, dtype: torch.dtype, room: int, device: str = CPU) ->
 
     Raises ValueError for any other tensor.
     """
-    found = tensor.dtype, tensor.device.type, tensor.is_contiguous()
-    if found != (dtype, device, True) or tensor.numel() < room or room < 0:
-        said = f"{tensor.dtype}{list(tensor.shape)} on {tensor.device}{'' if found[2] else ', with gaps'}"
+    actual = tensor.dtype, tensor.device.type, tensor.is_contiguous()
+    if actual != (dtype, device, True) or tensor.numel() < room or room < 0:
+        said = f"{tensor.dtype}{list(tensor.shape)} on {tensor.device}{'' if actual[2] else ', with gaps'}"
         raise ValueError(f"compiled code needs {room} of {dtype} on {device}, not {said}")
     return tensor.data_ptr()
 

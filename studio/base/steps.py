@@ -1,4 +1,7 @@
-"""Work that is done step by step: a generator that yields where it stands and returns what came of it."""
+"""Work that is done step by step: a generator that yields where it stands and returns what came of it.
+
+Knows nothing of the work.
+"""
 
 import threading
 from collections.abc import Callable, Generator

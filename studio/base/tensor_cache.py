@@ -62,12 +62,12 @@ class Shelf:
                 digest, content = stream.read(DIGEST_BYTES), stream.read()
             if digest != hashlib.sha256(content).digest():
                 return None
-            found = load(content)
+            kept = load(content)
         except (OSError, SafetensorError):
             return None
         with suppress(OSError):
             os.utime(file)  # it was of use
-        return found
+        return kept
 
     def _make_room(self) -> None:
         """Remove the files unused for longest until the others fit."""

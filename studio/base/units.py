@@ -1,4 +1,4 @@
-"""Numbers as people read them. Decimal units, as disks and the Hub use them."""
+"""Numbers as people read them. Decimal units, as disks and the Hub use them. Knows no language."""
 
 
 def format_bytes(count: float) -> str:

@@ -1,7 +1,8 @@
 """What each linear weight is given while the model reads a short text: a sample of rows, and the power of its channels.
 
 Weights of experts held in one tensor are left out: each expert is given tokens of its own, by code that has no module
-to listen at. What is found depends on model and text alone, so it is kept on disk by both.
+to listen at. What is found depends on model and text alone, so it is kept on disk by both. Knows no scheme and no
+method.
 """
 
 import json
@@ -59,9 +60,9 @@ def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[Pr
     before = _unpacked(checkpoint, shelf.recall(name) or {})
     if before is not None:
         return before
-    found = yield from calibrate(checkpoint, tokens)
-    shelf.keep(name, _packed(found))
-    return found
+    by_layer = yield from calibrate(checkpoint, tokens)
+    shelf.keep(name, _packed(by_layer))
+    return by_layer
 
 
 def calibrate(
@@ -101,11 +102,11 @@ def _sampled(_: str, rows: Tensor) -> Inputs:
     return Inputs(rows[sampled_rows(len(rows))].clone(), rows.float().square().mean(0))
 
 
-def _packed(found: dict[str, Inputs]) -> dict[str, Tensor]:
+def _packed(by_layer: dict[str, Inputs]) -> dict[str, Tensor]:
     """Return inputs as tensors with names, each once; ``layers`` says, in JSON, which layer was given which."""
-    shared = list({id(given): given for given in found.values()}.values())
+    shared = list({id(given): given for given in by_layer.values()}.values())
     places = {id(given): place for place, given in enumerate(shared)}
-    layers = json.dumps({name: places[id(given)] for name, given in found.items()}).encode()
+    layers = json.dumps({name: places[id(given)] for name, given in by_layer.items()}).encode()
     packed = {"layers": torch.frombuffer(bytearray(layers), dtype=torch.uint8)}
     for place, given in enumerate(shared):
         packed |= {f"{place}.rows": given.rows, f"{place}.power": given.power}
@@ -118,11 +119,11 @@ def _unpacked(checkpoint: Checkpoint, packed: dict[str, Tensor]) -> dict[str, In
     try:
         layers = json.loads(packed["layers"].numpy().tobytes())
         shared = {place: Inputs(packed[f"{place}.rows"], packed[f"{place}.power"]) for place in set(layers.values())}
-        found = {name: shared[place] for name, place in layers.items()}
+        by_layer = {name: shared[place] for name, place in layers.items()}
         is_sound = all(
             given.rows.ndim == 2 and given.rows.shape[1:] == given.power.shape == (widths[name],)
-            for name, given in found.items()
+            for name, given in by_layer.items()
         )
     except (KeyError, ValueError, AttributeError, TypeError):
         return None
-    return found if is_sound else None
+    return by_layer if is_sound else None

@@ -80,13 +80,13 @@ def _file(repo: str, wished: str, sizes: dict[str, int]) -> str:
         if PurePosixPath(wished).suffix.lower() not in SUFFIXES:
             raise TextError("dataset_format", file=wished[:120], formats=", ".join(SUFFIXES))
         return wished
-    found = [
+    candidates = [
         name
         for name in sorted(sizes)
         if PurePosixPath(name).name not in NOT_DATA and not any(part.startswith(".") for part in name.split("/"))
     ]
     for suffix in SUFFIXES:
-        for name in found:
+        for name in candidates:
             if PurePosixPath(name).suffix.lower() == suffix:
                 return name
     raise TextError("dataset_no_text", dataset=repo, formats=", ".join(SUFFIXES))

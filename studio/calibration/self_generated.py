@@ -64,14 +64,15 @@ def write(
 
 def recall(checkpoint: Checkpoint) -> Tensor | None:
     """Return what the model wrote on an earlier visit, int64 [W, T], None where it has not, or not this."""
-    found = json_cache.recall(_file(checkpoint))
+    written = json_cache.recall(_file(checkpoint))
     known = words(checkpoint)
-    is_sound = isinstance(found, list) and len(found) == WINDOWS and all(isinstance(row, list) and row for row in found)
-    if not is_sound or len({len(row) for row in found}) > 1 or len(found[0]) > WINDOW:
+    if not isinstance(written, list) or len(written) != WINDOWS or not all(isinstance(row, list) for row in written):
         return None
-    if not all(type(token) is int and 0 <= token < known for row in found for token in row):
+    if not all(written) or len({len(row) for row in written}) > 1 or len(written[0]) > WINDOW:
         return None
-    return torch.tensor(found, dtype=torch.int64)
+    if not all(type(token) is int and 0 <= token < known for row in written for token in row):
+        return None
+    return torch.tensor(written, dtype=torch.int64)
 
 
 def keep(checkpoint: Checkpoint, ids: Tensor) -> None:

@@ -60,7 +60,8 @@ def check_has_head(checkpoint: Checkpoint) -> None:
 
 
 def token_ids(checkpoint: Checkpoint, text: str, tokenizer: GuardedTokenizer | None = None) -> Tensor:
-    """Return the tokens of a text, int64 [T]. Raises CheckpointError when tokenizer and model are not of each other."""
+    """Return the tokens of a text, int64 [T]. Raises TextError for a text of none, CheckpointError when tokenizer and
+    model are not of each other."""
     tokenizer = tokenizer or load_tokenizer(checkpoint.path)
     ids = tokenizer.encode(text)
     tokenizer.check(ids, words(checkpoint))

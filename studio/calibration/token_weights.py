@@ -50,9 +50,9 @@ def kept_weights(
     before = _unpacked(names, tokens, shelf.recall(file) or {})
     if before is not None:
         return before
-    found = yield from token_weights(checkpoint, layers, tokens)
-    shelf.keep(file, _packed(names, found))
-    return found
+    weights = yield from token_weights(checkpoint, layers, tokens)
+    shelf.keep(file, _packed(names, weights))
+    return weights
 
 
 def token_weights(
@@ -73,11 +73,11 @@ def token_weights(
     return sums.weights(tokens.numel())
 
 
-def _packed(names: Sequence[str], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _packed(names: Sequence[str], by_layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights, each once, fp32 [O, W * T], and which of them each layer has, -1 for none."""
-    shared = list({id(weights): weights for weights in found.values()}.values())
+    shared = list({id(weights): weights for weights in by_layer.values()}.values())
     places = {id(weights): place for place, weights in enumerate(shared)}
-    of = torch.tensor([places[id(found[name])] if name in found else -1 for name in names], dtype=torch.int64)
+    of = torch.tensor([places[id(by_layer[name])] if name in by_layer else -1 for name in names], dtype=torch.int64)
     return {"of": of, "weights": torch.stack(shared) if shared else torch.zeros(0, 0, dtype=torch.float32)}
 
 
@@ -116,22 +116,22 @@ class _Sums:
     """The squared gradient at each output, token by token, summed over the layers that are given the same."""
 
     def __init__(self) -> None:
-        self._found: dict[str, list[Tensor]] = {}
+        self._squares: dict[str, list[Tensor]] = {}
         self._owners: dict[str, str] = {}
         self._last: tuple[Tensor, str] | None = None
 
     def begin(self) -> None:
         """Begin with other tokens."""
-        for parts in self._found.values():
+        for parts in self._squares.values():
             parts.append(torch.zeros((), dtype=torch.float32))
 
     def weights(self, tokens: int) -> dict[str, Tensor]:
         """Return what was found of as many tokens, in mean weights: the same tensor for layers given the same."""
-        whole = {owner: torch.cat([part.reshape(-1) for part in parts]) for owner, parts in self._found.items()}
+        whole = {owner: torch.cat([part.reshape(-1) for part in parts]) for owner, parts in self._squares.items()}
         sound = {
-            owner: found / found.mean() + LEAST
-            for owner, found in whole.items()
-            if len(found) == tokens and bool(found.isfinite().all()) and bool(found.mean() > 0)
+            owner: squares / squares.mean() + LEAST
+            for owner, squares in whole.items()
+            if len(squares) == tokens and bool(squares.isfinite().all()) and bool(squares.mean() > 0)
         }
         return {name: sound[owner] for name, owner in self._owners.items() if owner in sound}
 
@@ -140,9 +140,9 @@ class _Sums:
         owner = self._last[1] if self._last is not None and self._last[0] is given else name
         self._last = given, owner
         self._owners[name] = owner
-        self._found.setdefault(owner, [torch.zeros((), dtype=torch.float32)])
+        self._squares.setdefault(owner, [torch.zeros((), dtype=torch.float32)])
         return partial(self._add, owner)
 
     def _add(self, owner: str, gradient: Tensor) -> None:
-        parts = self._found[owner]
+        parts = self._squares[owner]
         parts[-1] = parts[-1] + gradient.float().square().sum(-1).flatten()

@@ -56,16 +56,16 @@ def decode_limit(info: ModelInfo, reply: Reply, machine: Machine) -> float:
 
 def phases(column: int, info: ModelInfo, reply: Reply, weights: int, machine: Machine) -> list[Phase]:
     """Return the phases of an answer that have been measured, ``weights`` being those that a token meets."""
-    found = []
+    timed = []
     read = reply.prompt_tokens - reply.kept_tokens
     if reply.prompt_tokens_per_second and read >= MIN_TOKENS:
         pieces = -(-read // MOST_TOKENS)
         intensity = 2 * weights * read / (pieces * info.step_bytes + reply.kv_bytes)
-        found.append(_phase("prompt", column, 2 * weights * reply.prompt_tokens_per_second, intensity, machine))
+        timed.append(_phase("prompt", column, 2 * weights * reply.prompt_tokens_per_second, intensity, machine))
     if reply.tokens >= MIN_TOKENS:
         intensity = 2 * weights / bytes_of_a_token(info, reply)
-        found.append(_phase("decode", column, 2 * weights * reply.tokens_per_second, intensity, machine))
-    return found
+        timed.append(_phase("decode", column, 2 * weights * reply.tokens_per_second, intensity, machine))
+    return timed
 
 
 def _phase(

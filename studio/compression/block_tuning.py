@@ -57,8 +57,8 @@ def tuned_block(
             next(steps)
             pause()
     except StopIteration as finished:
-        found: dict[str, QuantizedWeight] = finished.value
-    return {layer: found[name] for name, layer in names.items()}
+        rounded: dict[str, QuantizedWeight] = finished.value
+    return {layer: rounded[name] for name, layer in names.items()}
 
 
 class _Unhooked(nn.Module):

@@ -28,17 +28,17 @@ class Fold:
     readers: tuple[Layer, ...]
 
 
-def folds(module: nn.Module, part: str, layers: Mapping[str, Layer], free: frozenset[str]) -> list[Fold]:
-    """Return what can be folded in the block ``module`` called ``part``, whose weights named ``free`` may change."""
+def folds(module: nn.Module, path: str, layers: Mapping[str, Layer], free: frozenset[str]) -> list[Fold]:
+    """Return what can be folded in the block ``module`` at ``path``, whose weights named ``free`` may change."""
     if type(module).__name__ not in BLOCKS:
         return []
-    found = []
+    foldable = []
     for source, readers in READERS.items():
-        names = [f"{part}.{name}.weight" for name in (source, *readers)]
+        names = [f"{path}.{name}.weight" for name in (source, *readers)]
         own = module.get_submodule(source)
         is_linear = isinstance(own, nn.Linear)
         if getattr(own, "bias", None) is not None or not all(name in layers for name in names):
             continue
         if free.issuperset(names if is_linear else names[1:]):
-            found.append(Fold(layers[names[0]], tuple(layers[name] for name in names[1:])))
-    return found
+            foldable.append(Fold(layers[names[0]], tuple(layers[name] for name in names[1:])))
+    return foldable

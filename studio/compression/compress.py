@@ -117,8 +117,8 @@ def compress(
             journal.forget()
         raise
     journal.forget()
-    found = {a.layer.name: errors[a.layer.name] or 0.0 for a in plan.assignments if a.scheme is not None}
-    return Compressed(plan, file, found, time.perf_counter() - began, resumed, unreached, stacks)
+    relative_error = {a.layer.name: errors[a.layer.name] or 0.0 for a in plan.assignments if a.scheme is not None}
+    return Compressed(plan, file, relative_error, time.perf_counter() - began, resumed, unreached, stacks)
 
 
 def job_digest(checkpoint: Checkpoint, plan: Plan) -> str:
@@ -203,15 +203,15 @@ def _write(
     seen = layer.numel if tensor_params else 0
     how = method if scheme.mode.bits < 8 else Method.NEAREST
     for weight in pieces:
-        found = quantize(weight, scheme, tensor_params.get(scheme), how)
+        rounded = quantize(weight, scheme, tensor_params.get(scheme), how)
         places = []
-        for name, array in found.packed.arrays().items():
-            if array is not found.packed.tensor_params or not written[name]:  # what the tensor shares is written once
+        for name, array in rounded.packed.arrays().items():
+            if array is not rounded.packed.tensor_params or not written[name]:  # what the tensor shares is written once
                 places.append((f"{layer.name}.{name}", array, written[name]))
                 written[name] += array.numel()
         write(places)
-        square += found.square
-        difference += found.difference
+        square += rounded.square
+        difference += rounded.difference
         if not math.isfinite(square + difference):
             raise CheckpointError("not_finite", tensor=layer.source)
         seen += weight.numel()

@@ -31,9 +31,9 @@ class Journal:
         schemes = {a.layer.name: a.scheme for a in plan.assignments}
         try:
             head, *lines = self.path.read_text(encoding="utf-8").splitlines()
-            found = dict(whole_lines(lines))
-            if head == self._head and self._file.stat().st_size == size and is_sound(found, schemes):
-                return found
+            errors = dict(whole_lines(lines))
+            if head == self._head and self._file.stat().st_size == size and is_sound(errors, schemes):
+                return errors
         except (OSError, ValueError, TypeError, KeyError, RecursionError):  # no journal, or one cut short
             pass
         self.forget()
@@ -85,12 +85,12 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
-def is_sound(found: Mapping[str, object], schemes: Mapping[str, Scheme | None]) -> bool:
+def is_sound(errors: Mapping[str, object], schemes: Mapping[str, Scheme | None]) -> bool:
     """Return whether a journal speaks of the plan's tensors: with an error those that are compressed, without it those
     that are kept. Raises KeyError for any other."""
     return all(
         error is None if schemes[name] is None else type(error) is float and 0 <= error < math.inf
-        for name, error in found.items()
+        for name, error in errors.items()
     )
 
 

@@ -96,7 +96,7 @@ def text_windows(checkpoint: Checkpoint, text: str | None = None) -> Tensor:
     length = positions(checkpoint, WINDOW)
     texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
     each = [windows(token_ids(checkpoint, one), WINDOWS // len(texts), length) for one in texts]
-    turns = [(place / len(found), window) for found in each for place, window in enumerate(found)]
+    turns = [(place / len(own_windows), window) for own_windows in each for place, window in enumerate(own_windows)]
     return torch.stack([window for _, window in sorted(turns, key=lambda turn: turn[0])])
 
 
@@ -123,13 +123,13 @@ class Original:
                 try:
                     next(run)
                 except StopIteration as finished:
-                    found: Tensor = finished.value
+                    states: Tensor = finished.value
                     break
                 yield
         finally:
             run.close()
-        self._shelf.keep(name, {"hidden": found})
-        return found
+        self._shelf.keep(name, {"hidden": states})
+        return states
 
     def logits(self, hidden: Tensor) -> Pieces:
         """Yield the logits of hidden states [T, D]."""
@@ -148,10 +148,10 @@ def _flips(
         states = torch.cat([row[: len(option.ids)] for row, option in zip(hidden, batch, strict=True)])
         coming = torch.cat([option.ids.roll(-1) for option in batch])
         both = original.logits(states), chain.from_iterable(other(option.ids) for option in batch)
-        for found, pieces in zip(answers, both, strict=True):
+        for likelihoods, pieces in zip(answers, both, strict=True):
             logs = yield from tally.during(_logs(pieces, coming))
             parts = torch.split(logs, [len(option.ids) for option in batch])
-            found += [option.likelihood(part) for option, part in zip(batch, parts, strict=True)]
+            likelihoods += [option.likelihood(part) for option, part in zip(batch, parts, strict=True)]
         tally.questions += 1
         yield tally.result()
     return tried.flips(*answers) if tried.count else None
@@ -159,14 +159,14 @@ def _flips(
 
 def _logs(pieces: Pieces, coming: Tensor) -> Generator[None, None, Tensor]:
     """Yield after each piece and return the log-likelihoods [T] of the tokens that come after each, int64 [T]."""
-    found: list[Tensor] = []
+    log_likelihoods: list[Tensor] = []
     start = 0
     for logits in pieces:
         log = log_softmax(logits.float(), -1)
-        found.append(log.gather(1, coming[start : start + len(log), None]).squeeze(1))
+        log_likelihoods.append(log.gather(1, coming[start : start + len(log), None]).squeeze(1))
         start += len(log)
         yield
-    return torch.cat(found)
+    return torch.cat(log_likelihoods)
 
 
 def _batches(ids: Tensor) -> Iterator[Tensor]:

@@ -49,14 +49,14 @@ class Flips:
 @cache
 def questions() -> tuple[Question, ...]:
     """Return the built-in questions, English and Chinese."""
-    found = []
+    built_in = []
     for language in LANGUAGES:
         entries = tomllib.loads(asset(f"questions-{language}.toml").read_text(encoding="utf-8"))["questions"]
         for text, right, *wrong in entries:
             # The right option stands at a place that the question's own length gives, not always first.
             place = len(text) % (len(wrong) + 1)
-            found.append(Question(text, (*wrong[:place], right, *wrong[place:]), place, language))
-    return tuple(found)
+            built_in.append(Question(text, (*wrong[:place], right, *wrong[place:]), place, language))
+    return tuple(built_in)
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class Option:
 class Options:
     """Every option of every question, in the order of the questions."""
 
-    def __init__(self, asked: tuple[Question, ...], found: list[Option]) -> None:
+    def __init__(self, asked: tuple[Question, ...], choices: list[Option]) -> None:
         self._asked = asked
-        self.batches = [found[start : start + BATCH] for start in range(0, len(found), BATCH)]
+        self.batches = [choices[start : start + BATCH] for start in range(0, len(choices), BATCH)]
 
     @property
     def count(self) -> int:
@@ -85,8 +85,8 @@ class Options:
     def flips(self, original: Sequence[float], other: Sequence[float]) -> Flips:
         """Return how the answers compare, from the likelihoods of all options of both."""
         answers: tuple[list[int], list[int]] = ([], [])
-        for chosen, found in zip(answers, (original, other), strict=True):
-            left = iter(found)
+        for chosen, own_likelihoods in zip(answers, (original, other), strict=True):
+            left = iter(own_likelihoods)
             for question in self._asked:
                 own = list(islice(left, len(question.options)))
                 chosen.append(own.index(max(own)))
@@ -108,7 +108,7 @@ def options(checkpoint: Checkpoint, asked: tuple[Question, ...]) -> Options:
     if not asked:
         return Options((), [])
     tokenizer, most = load_tokenizer(checkpoint.path), positions(checkpoint, MOST_TOKENS)
-    found: list[Option] = []
+    choices: list[Option] = []
     kept: list[Question] = []
     for question in asked:
         whole: list[Option] = []
@@ -121,5 +121,5 @@ def options(checkpoint: Checkpoint, asked: tuple[Question, ...]) -> Options:
             whole.append(Option(ids, max(1, min(same, len(ids) - 1))))
         if all(len(option.ids) <= most for option in whole):
             kept.append(question)
-            found += whole
-    return Options(tuple(kept), found)
+            choices += whole
+    return Options(tuple(kept), choices)

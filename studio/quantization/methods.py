@@ -1,6 +1,7 @@
 """Every way to round a weight, registered: menus, options, what needs a text and how long it takes follow from here.
 
-Knows what a method is called, what it costs and what it needs; how it rounds stands in ``rounding/``, a file each.
+Knows what a method is called, what it costs and what it needs, not how it rounds: that stands in ``rounding/``, a
+file each.
 """
 
 from collections.abc import Callable

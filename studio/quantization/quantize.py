@@ -1,4 +1,7 @@
-"""A weight -> its packed form and how far that is from it: compiled where it can be, in torch where it cannot."""
+"""A weight -> its packed form and how far that is from it: compiled where it can be, in torch where it cannot.
+
+Knows no model and no plan.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -24,10 +24,10 @@ class Registry(type):
         return len(cls._known)
 
     def __getattr__(cls: type[T], name: str) -> T:  # type: ignore[misc]
-        found = cls._known.get(name.lower()) if name.isupper() else None
-        if found is None:
+        word = cls._known.get(name.lower()) if name.isupper() else None
+        if word is None:
             raise AttributeError(f"no {cls.__name__} is registered as {name}; there are {', '.join(cls._known)}")
-        return found  # type: ignore[no-any-return]
+        return word  # type: ignore[no-any-return]
 
 
 class Word(str, metaclass=Registry):
@@ -35,10 +35,10 @@ class Word(str, metaclass=Registry):
 
     def __new__(cls, name: str) -> Self:
         """Return the word of this name. Raises ValueError with the known ones."""
-        found = cls._known.get(name)
-        if found is None:
+        registered = cls._known.get(name)
+        if registered is None:
             raise ValueError(f"there is no {cls.__name__} {name!r:.60}; there are {', '.join(cls._known)}")
-        return found  # type: ignore[no-any-return]
+        return registered  # type: ignore[no-any-return]
 
     @property
     def value(self) -> str:
@@ -72,8 +72,8 @@ def later(module: str, name: str, *given: object) -> Callable[[], Any]:
     So that what is registered can be listed without torch.
     """
 
-    def found() -> Any:
+    def imported() -> Any:
         thing = getattr(import_module(module), name)
         return thing(*given) if given else thing
 
-    return found
+    return imported

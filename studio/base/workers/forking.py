@@ -163,7 +163,7 @@ def _prepared(control: socket.socket) -> socket.socket:
 
 
 def _understood(answer: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(answer)
-    if "error" in found:
-        raise OSError(found["error"], os.strerror(found["error"]))
-    return found
+    reply: dict[str, Any] = json.loads(answer)
+    if "error" in reply:
+        raise OSError(reply["error"], os.strerror(reply["error"]))
+    return reply

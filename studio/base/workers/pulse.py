@@ -87,24 +87,24 @@ class Watch:
 
 
 def _tree(pid: int) -> Tree:
-    found: Tree = {}
+    pulses: Tree = {}
     unseen = [pid]
     while unseen:
         now = unseen.pop()
-        if now not in found:
-            found[now] = pulse(now)
+        if now not in pulses:
+            pulses[now] = pulse(now)
             unseen += _children(now)
-    return found
+    return pulses
 
 
 def _children(pid: int) -> list[int]:
     """Return those that any thread of a process has started."""
-    found: list[int] = []
+    pids: list[int] = []
     with contextlib.suppress(OSError):
         for task in (PROC / str(pid) / "task").iterdir():
             with contextlib.suppress(OSError):
-                found += map(int, (task / "children").read_text().split())
-    return found
+                pids += map(int, (task / "children").read_text().split())
+    return pids
 
 
 def _waits_for_disk(pid: int) -> bool:

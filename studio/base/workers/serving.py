@@ -111,9 +111,9 @@ def _steps(channel: Channel, steps: Generator[Any, None, Any], is_ahead: bool) -
             if not is_ahead and not is_wanted():
                 return None
             try:
-                found: tuple[bool, Any] = False, next(steps)
+                step: tuple[bool, Any] = False, next(steps)
             except StopIteration as finished:
-                found = True, finished.value
+                step = True, finished.value
             except Exception:
                 if is_ahead:
                     is_wanted()
@@ -121,7 +121,7 @@ def _steps(channel: Channel, steps: Generator[Any, None, Any], is_ahead: bool) -
             if is_ahead and not is_wanted():
                 return None
             is_first = False
-            has_ended, value = found
+            has_ended, value = step
             if has_ended:
                 return value
             channel.send((Answer.ITEM, value))

@@ -1,4 +1,7 @@
-"""Weights measured on a CUDA device: every scheme of one group size in one launch. Imported only where Triton is."""
+"""Weights measured on a CUDA device: every scheme of one group size in one launch. Imported only where Triton is.
+
+Knows no model.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -40,8 +43,8 @@ def squared_errors(weight: Tensor, schemes: Sequence[Scheme]) -> tuple[dict[Sche
 
 def channel_error(weight: Tensor) -> float | None:
     """Return the largest channel's mean squared int8_asym error of ``weight`` [N, K], NaN where one is."""
-    found = squared_errors(weight, ())
-    return None if found is None else found[2]
+    measured = squared_errors(weight, ())
+    return None if measured is None else measured[2]
 
 
 def _takes(weight: Tensor) -> bool:
@@ -77,10 +80,10 @@ def _measured(weight: Tensor, schemes: Sequence[Scheme]) -> tuple[dict[Scheme, f
         for size, members in by_size.items():
             _launch(weight, size, members, sums[line:], means)
             line += len(members) + (size == width)
-    *found, worst = torch.cat((sums.sum(1, dtype=torch.float64), means.max().double().unsqueeze(0))).tolist()
-    square = found.pop(len(by_size[width]))
+    *errors, worst = torch.cat((sums.sum(1, dtype=torch.float64), means.max().double().unsqueeze(0))).tolist()
+    square = errors.pop(len(by_size[width]))
     order = (scheme for members in by_size.values() for scheme in members)
-    return dict(zip(order, found, strict=True)), square, worst
+    return dict(zip(order, errors, strict=True)), square, worst
 
 
 def _launch(weight: Tensor, size: int, schemes: list[Scheme], sums: Tensor, means: Tensor) -> None:

@@ -1,4 +1,7 @@
-"""Round to nearest, compiled: rounding, packing and measuring in one pass over the rows (``rounding.c``)."""
+"""Round to nearest, compiled: rounding, packing and measuring in one pass over the rows (``rounding.c``).
+
+Knows no model, and of formats only those it names.
+"""
 
 import ctypes
 import os
@@ -114,8 +117,8 @@ def squared_errors(weight: Tensor, schemes: Sequence[Scheme]) -> tuple[dict[Sche
 
     def work(start: int, stop: int) -> tuple[list[float], float, float]:
         sums, square, worst = (ctypes.c_double * max(1, len(measured)))(), ctypes.c_double(0), ctypes.c_float(0)
-        found = sums, ctypes.byref(square), ctypes.byref(worst)
-        _checked(lib.survey_rows(*_rows(weight, start, stop), candidates, ctypes.c_long(len(measured)), *found))
+        results = sums, ctypes.byref(square), ctypes.byref(worst)
+        _checked(lib.survey_rows(*_rows(weight, start, stop), candidates, ctypes.c_long(len(measured)), *results))
         return list(sums), square.value, worst.value
 
     done = _over_rows(work, (rows, width))

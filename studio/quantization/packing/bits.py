@@ -1,4 +1,7 @@
-"""Codes of 2 to 7 bits packed along a row, low bits first: those of 3 and 5 to 7 bits run over the ends of bytes."""
+"""Codes of 2 to 7 bits packed along a row, low bits first: those of 3 and 5 to 7 bits run over the ends of bytes.
+
+Knows nothing of what they stand for.
+"""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,7 @@
-"""A packed weight as the file holds it: the arrays that ``Scheme.parts`` names."""
+"""A packed weight as the file holds it: the arrays that ``Scheme.parts`` names.
+
+Knows not how its numbers were found.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """Sixteen levels found for each tensor: the one-dimensional k-means of its weights, each over its group's maximum.
 
 Lloyd's algorithm on a histogram, so that a tensor of any size costs one pass and a fixed number of small steps; a
-weight counts with the square of its scale, which makes the sum minimised that of the weight's own squared error.
+weight counts with the square of its scale, which makes the sum minimised that of the weight's own squared error. Knows
+no model, and not what a weight is given.
 """
 
 import torch
@@ -28,7 +29,7 @@ class Levels:
         weight = scale.square().expand_as(grouped).double()
         self._mass += torch.bincount(bins.flatten(), weight.flatten(), BINS).cpu()
 
-    def found(self) -> Tensor:
+    def result(self) -> Tensor:
         centres = (torch.arange(BINS, dtype=torch.float64) + 0.5) * (2 / BINS) - 1
         levels = torch.tensor(NF4_LEVELS, dtype=torch.float64)
         for _ in range(STEPS):

@@ -1,7 +1,7 @@
 """E2M1, the 4-bit float: FP4 (fp16 scales), MXFP4 (powers of two) and NVFP4 (E4M3 scales under one fp32 number).
 
 Sources: OCP Microscaling Formats 1.0; ``weight_lowering.py`` of NNCF 3.4. A code is sign, two bits of exponent and one
-of mantissa: its low three bits index the magnitudes below.
+of mantissa: its low three bits index the magnitudes below. Knows nothing of how codes are packed.
 """
 
 from functools import cache
@@ -55,7 +55,7 @@ class WidestScale:
     def add(self, grouped: Tensor) -> None:
         self._top = max(self._top, float(scale_to(MAX, grouped).max()))
 
-    def found(self) -> Tensor:
+    def result(self) -> Tensor:
         return torch.tensor([self._top], dtype=torch.float32) / E4M3_MAX
 
 

@@ -1,6 +1,7 @@
 """E4M3, the 8-bit float: FP8 (fp16 scales) and MXFP8 (powers of two). A code is the number's eight bits.
 
-Sources: OCP Microscaling Formats 1.0; ``weight_lowering.py`` and ``fp8_conversion.py`` of NNCF 3.4.
+Sources: OCP Microscaling Formats 1.0; ``weight_lowering.py`` and ``fp8_conversion.py`` of NNCF 3.4. Knows nothing of
+how codes are packed.
 """
 
 import torch

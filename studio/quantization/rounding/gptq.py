@@ -1,7 +1,7 @@
 """GPTQ: columns are rounded one by one, and those still to come make up for the error of each.
 
 Source: GPTQ (Frantar et al. 2022), with static groups and activation order: scales and zero points stay as they are
-given, from whatever method; only the codes change.
+given, from whatever method; only the codes change. Knows no format but by its grid.
 """
 
 from dataclasses import replace
@@ -41,9 +41,9 @@ def gptq(weight: Tensor, scheme: Scheme, start: QuantizedWeight, statistics: Sta
             errors[j] = (row - value).div_(factors[j, j])
             rows[j + 1 :].addr_(factors[j, j + 1 :], errors[j], alpha=-1)
         left[last:].addmm_(upper[first:last, last:].T, errors, alpha=-1)
-    found = torch.empty_like(codes)
-    found[order] = codes
-    return replace(start, codes=found.T.contiguous())
+    in_column_order = torch.empty_like(codes)
+    in_column_order[order] = codes
+    return replace(start, codes=in_column_order.T.contiguous())
 
 
 def _columns(start: QuantizedWeight, scheme: Scheme) -> tuple[Tensor, Tensor]:

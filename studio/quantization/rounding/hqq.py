@@ -2,7 +2,7 @@
 
 Source: Half-Quadratic Quantization (Badri and Shaji 2023). The weights' outliers are let err (an l_p norm of the error
 with p < 1, split by a shrinkage step), the rest is fitted. Theirs keeps the scale and moves a float zero point; with
-integer zero points the scale is fitted as well, in turn with the zero point.
+integer zero points the scale is fitted as well, in turn with the zero point. Knows nothing of what a weight is given.
 """
 
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """Integers of 2 to 8 bits, with and without a zero point, on NNCF's grids.
 
-Source: ``nncf/quantization/algorithms/weight_compression/weight_lowering.py``, 3.4.
+Source: ``nncf/quantization/algorithms/weight_compression/weight_lowering.py``, 3.4. Knows nothing of how codes are
+packed.
 """
 
 from functools import cache

@@ -1,7 +1,8 @@
 """Scale and zero point of each group by weighted least squares: the best of several clipped ranges.
 
 What is minimised is sum_k e_k (w_k - ŵ_k)^2, each group by itself. Of a weight that meets inputs of known power, e is
-E[x^2] sqrt(mean w^2 + w^2): large weights count more, which generalises better than the power alone.
+E[x^2] sqrt(mean w^2 + w^2): large weights count more, which generalises better than the power alone. Knows no model,
+and not where the statistics come from.
 """
 
 import torch

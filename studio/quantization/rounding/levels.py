@@ -1,6 +1,7 @@
 """Sixteen fixed levels under one scale a group: NF4, and NNCF's CB4.
 
 Sources: QLoRA (Dettmers et al. 2023, appendix E) for NF4; ``constants.py`` of NNCF 3.4's weight compression for CB4.
+Knows nothing of how codes are packed.
 """
 
 from functools import cache

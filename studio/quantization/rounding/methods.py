@@ -1,5 +1,6 @@
 """The calibrated methods that are made of others: weight [N, K], scheme and what is known of its inputs in, a
-QuantizedWeight out. ``quantization/methods.py`` says what each is called.
+QuantizedWeight out. ``quantization/methods.py`` says what each is called. Knows no model, and not where the statistics
+come from.
 """
 
 from collections.abc import Callable

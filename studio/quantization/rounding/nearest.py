@@ -1,6 +1,7 @@
 """Round to nearest, in every format. Everything is fp32.
 
-Codes are found with the fp32 scale, the scale is stored in the format's own dtype afterwards, as NNCF does.
+Codes are found with the fp32 scale, the scale is stored in the format's own dtype afterwards, as NNCF does. Knows
+nothing of what a weight is given.
 """
 
 from collections.abc import Generator, Iterable
@@ -20,14 +21,14 @@ def tensor_params_of(pieces: Iterable[Tensor], schemes: Iterable[Scheme]) -> Gen
     Returns what the weight shares in those of ``schemes`` in which it does, to be given to :func:`round_to_nearest` for
     each piece of a weight that is not rounded at once. Without such a scheme no piece is asked for.
     """
-    fits = {scheme: found() for scheme in schemes if (found := scheme.mode.grid.fit) is not None}
+    fits = {scheme: make_fit() for scheme in schemes if (make_fit := scheme.mode.grid.fit) is not None}
     seen = 0
     for piece in pieces if fits else ():
         for scheme, fit_ in fits.items():
             fit_.add(grouped(piece, scheme))
         seen += piece.numel()
         yield seen
-    return {scheme: fit_.found() for scheme, fit_ in fits.items()}
+    return {scheme: fit_.result() for scheme, fit_ in fits.items()}
 
 
 def round_to_nearest(weight: Tensor, scheme: Scheme, tensor_params: Tensor | None = None) -> QuantizedWeight:
@@ -42,7 +43,7 @@ def round_to_nearest(weight: Tensor, scheme: Scheme, tensor_params: Tensor | Non
     if tensor_params is None and grid.fit is not None:
         shared = grid.fit()
         shared.add(groups)
-        tensor_params = shared.found()
+        tensor_params = shared.result()
     codes, scale, zero_point = grid.round(groups, tensor_params)
     zeros = None if zero_point is None else zero_point.to(torch.uint8)
     return QuantizedWeight(codes.to(torch.uint8).reshape(weight.shape), scale, zeros, tensor_params)

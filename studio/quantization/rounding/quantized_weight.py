@@ -62,7 +62,7 @@ class Fit(Protocol):
         """Look at the groups [N, G, g], fp32, of some rows more."""
         ...
 
-    def found(self) -> Tensor:
+    def result(self) -> Tensor:
         """Return what the tensor shares [C], of the groups seen."""
         ...
 

@@ -2,7 +2,8 @@
 
 Source: SignRound (Cheng et al. 2023). Before a weight is rounded an offset is added to it, at most half a step of the
 grid, which the gradient of the block's error moves by equal amounts, only its sign being used; the scales move with
-them. A step of rounding lets the gradient through as it is. Begins at a rounding that is good already.
+them. A step of rounding lets the gradient through as it is. Begins at a rounding that is good already. Knows no model:
+the block is a function it is handed.
 """
 
 from collections.abc import Callable, Generator, Mapping
@@ -94,7 +95,7 @@ def tuned(
         for weight in weights.values():
             weight.move((1 - step / steps) / steps)
         yield
-    found = {name: weight.result() for name, weight in weights.items()}
+    moved = {name: weight.result() for name, weight in weights.items()}
     with torch.no_grad():
         after = loss({name: weight.dense() for name, weight in weights.items()}, -1)
-    return found if bool(after < before) else {name: start.rounded for name, start in starts.items()}
+    return moved if bool(after < before) else {name: start.rounded for name, start in starts.items()}

@@ -36,7 +36,8 @@ class Statistics:
 
         From H = R R^T with R upper, a Cholesky decomposition from the last channel to the first, U is R^-1. H is
         ``hessian`` with its diagonal damped, more where it is still singular; a channel that is always zero stands
-        alone. Source: GPTQ (Frantar et al. 2022), section 4, with activation order.
+        alone. Source: GPTQ (Frantar et al. 2022), section 4, with activation order. Raises ValueError where no damping
+        makes it positive: no second moments are so.
         """
         order = self.power.argsort(descending=True, stable=True)
         matrix = self.hessian[order][:, order]

@@ -1,4 +1,7 @@
-"""Models that speak: the same steps for every column of a chat, by the fastest way that a model has on this machine."""
+"""Models that speak: the same steps for every column of a chat, by the fastest way that a model has on this machine.
+
+Knows no conversation.
+"""
 
 from studio.runtime.decoder.interface import KV_BITS, MOST_TOKENS, Backend, Cache, Decoder, Reason
 from studio.runtime.decoder.kv_size import KeyValues, key_values

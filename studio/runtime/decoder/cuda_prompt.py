@@ -54,8 +54,8 @@ class CudaPrompt:
     def _product(self, weights: Sequence[Fragments], x: Tensor) -> Tensor:
         """Return x [T, K] times weights one below the other, fp32 [T, N]; both factors are rounded to bf16."""
         rounded = x.bfloat16()
-        found = [self._times(weight, rounded) for weight in weights]
-        return found[0] if len(found) == 1 else torch.cat(found, 1)
+        products = [self._times(weight, rounded) for weight in weights]
+        return products[0] if len(products) == 1 else torch.cat(products, 1)
 
     def _times(self, weight: Fragments, x: Tensor) -> Tensor:
         rows = weight.codes.shape[0] * ROWS

@@ -115,7 +115,10 @@ class CudaStep:
         self.record(Tuning())
 
     def record(self, tuning: Tuning) -> None:
-        """Compile what the step needs and make its launches."""
+        """Compile what the step needs and make its launches.
+
+        Raises RuntimeError where a weight needs more shared memory than there is even for one block of codes at a time.
+        """
         while any(tuning.depth_of(weight, self._shared) == 0 for weight in self.fragments()):
             if tuning.batch == 1:
                 raise RuntimeError(f"a step needs more than the {self._shared} bytes of shared memory there are")
@@ -319,7 +322,10 @@ class CudaStep:
         self.launches[-1]()
 
     def dequantizing(self, weight: Fragments, start: int, tiles: int, out: Tensor) -> Launch:
-        """Return the launch that writes some tiles of a weight, bf16 [tiles * 16, K], into ``out``."""
+        """Return the launch that writes some tiles of a weight, bf16 [tiles * 16, K], into ``out``.
+
+        Raises ValueError for tiles that the weight does not have.
+        """
         across = max(1, min(weight.codes.shape[1] // 4, 8 * self._processors // tiles))
         if not 0 <= start < start + tiles <= weight.codes.shape[0]:
             raise ValueError(f"a weight has no tiles from {start} to {start + tiles}")

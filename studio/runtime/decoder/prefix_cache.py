@@ -68,7 +68,7 @@ class PrefixCache:
 
     def _joined(self, tokens: Sequence[int], read: Any) -> Tensor:
         cache, self.cache = self.cache, None  # a step that fails leaves a cache that nobody should go on from
-        found: Tensor = read(cache, tokens)
+        logits: Tensor = read(cache, tokens)
         self.cache = cache
         self.ids += tokens
-        return found
+        return logits

@@ -1,5 +1,6 @@
 """A model whose steps are transformers' own modules: any architecture, at the price of dispatching hundreds of small
-operations a token."""
+operations a token. Knows no family.
+"""
 
 from collections.abc import Sequence
 from threading import Lock
@@ -67,10 +68,10 @@ class GeneralDecoder(Decoder["GeneralCache"]):
             cache.kept, cache.states, cache.length = self._empty(), [], 0
         ones = self._memory.one_by_one and cache.length
         pieces = [[token] for token in given] if ones else [given]
-        found = torch.cat([self._piece(cache, piece, keep) for piece in pieces])
+        rows = torch.cat([self._piece(cache, piece, keep) for piece in pieces])
         cache.ids += tokens
         cache.is_rewound = False
-        return found[-len(tokens) :]
+        return rows[-len(tokens) :]
 
     def _is_outdated(self, cache: "GeneralCache", count: int) -> bool:
         """Return whether what is carried was rotated for another length than transformers would have it.
@@ -98,12 +99,12 @@ class GeneralDecoder(Decoder["GeneralCache"]):
             if self._lengths:
                 forget_lengths(self.model)
             self._places.put(cache.states)
-            found = self.model(ids, **more)
+            output = self.model(ids, **more)
             cache.states = self._places.take()
         if memory.is_own and memory.name is not None:
-            cache.kept = getattr(found, memory.name)
+            cache.kept = getattr(output, memory.name)
         cache.length = cache.rotated = end
-        return found.logits[0].float()  # type: ignore[no-any-return]
+        return output.logits[0].float()  # type: ignore[no-any-return]
 
 
 class GeneralCache:

@@ -1,5 +1,6 @@
 """Which product a packed weight gets: compiled code where there is a compiler, torch's packed operators where they
-apply, dequantizing part by part where nothing else does."""
+apply, dequantizing part by part where nothing else does. Knows no model.
+"""
 
 from studio.quantization.packing import PackedTensor
 from studio.runtime.kernels.compiled import CompiledProduct

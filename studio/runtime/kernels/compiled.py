@@ -1,4 +1,7 @@
-"""Any scheme, through compiled code on the processor: nothing is dequantized but what is in a register."""
+"""Any scheme, through compiled code on the processor: nothing is dequantized but what is in a register.
+
+Knows no model.
+"""
 
 from torch import Tensor
 

@@ -1,4 +1,7 @@
-"""INT4 in groups, through torch's ``_weight_int4pack_mm_for_cpu``: w = (q - 8) * s + z with a float z."""
+"""INT4 in groups, through torch's ``_weight_int4pack_mm_for_cpu``: w = (q - 8) * s + z with a float z.
+
+Knows no other format.
+"""
 
 import torch
 from torch import Tensor

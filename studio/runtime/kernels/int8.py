@@ -1,4 +1,7 @@
-"""INT8 per output channel, through torch's ``_weight_int8pack_mm``; one array serves embedding and head alike."""
+"""INT8 per output channel, through torch's ``_weight_int8pack_mm``; one array serves embedding and head alike.
+
+Knows no other format.
+"""
 
 import torch
 from torch import Tensor

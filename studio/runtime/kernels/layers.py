@@ -1,4 +1,7 @@
-"""What takes the place of ``nn.Linear``, GPT-2's ``Conv1D``, ``nn.Embedding`` and experts in a compressed model."""
+"""What takes the place of ``nn.Linear``, GPT-2's ``Conv1D``, ``nn.Embedding`` and experts in a compressed model.
+
+Knows nothing of how they multiply.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""What a product with a packed weight is, whichever way it is computed."""
+"""What a product with a packed weight is, whichever way it is computed. Knows no way."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar

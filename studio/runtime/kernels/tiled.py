@@ -1,4 +1,7 @@
-"""Any packed weight, dequantized a tile of rows at a time: right everywhere, slow, and labelled so."""
+"""Any packed weight, dequantized a tile of rows at a time: right everywhere, slow, and labelled so.
+
+Knows no format but by its grid.
+"""
 
 import torch
 from torch import Tensor

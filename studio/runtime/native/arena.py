@@ -1,5 +1,6 @@
 """Memory for weights that are read from end to end at every token: huge pages, for which the processor looks up far
-fewer addresses. On a virtual machine that alone can double the speed of reading."""
+fewer addresses. On a virtual machine that alone can double the speed of reading. Knows nothing of what lies in it.
+"""
 
 import mmap
 

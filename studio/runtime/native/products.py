@@ -1,4 +1,7 @@
-"""x @ packed weight, compiled: every scheme whose codes lie in tiles, 16-bit floats too (``cpu/matmul.h``)."""
+"""x @ packed weight, compiled: every scheme whose codes lie in tiles, 16-bit floats too (``cpu/matmul.h``).
+
+Knows no model.
+"""
 
 import ctypes
 import logging
@@ -72,7 +75,8 @@ def multiply(tiles: Tiles, x: Tensor) -> Tensor:
     """Return ``x @ W.T + bias``, fp32 [T, N], of x fp32 [T, K].
 
     Where W's codes are integers, x counts as 16-bit integers: in each block of 32 or 64 inputs, whose largest magnitude
-    is m, each errs by m / 65534 at most. Raises MemoryError when there is none, RuntimeError without compiled code.
+    is m, each errs by m / 65534 at most. Raises MemoryError when there is none, RuntimeError without compiled code,
+    ValueError for x of another width.
     """
     lib = decoding()
     if lib is None:
@@ -94,7 +98,7 @@ def multiply(tiles: Tiles, x: Tensor) -> Tensor:
 
 
 def checked(failed: int) -> None:
-    """Raise what the compiled code says went wrong."""
+    """Raise what the compiled code says went wrong: MemoryError, or ValueError for what it does not take."""
     if failed == NO_MEMORY:
         raise MemoryError("no memory for compiled code")
     if failed:

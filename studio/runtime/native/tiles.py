@@ -2,7 +2,7 @@
 
 A tile holds sixteen rows, one a lane: for each run of inputs the sixteen rows' codes lie side by side. Rows are filled
 up to a multiple of 16, inputs of weights with one scale a row to a multiple of 64; codes are neither changed nor
-widened, except that 3-bit ones take four bits.
+widened, except that 3-bit ones take four bits. Knows nothing of what they are multiplied with.
 """
 
 from dataclasses import dataclass, replace

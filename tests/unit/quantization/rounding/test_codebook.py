@@ -15,7 +15,7 @@ def learned(*pieces: torch.Tensor) -> torch.Tensor:
     levels = Levels()
     for piece in pieces:
         levels.add(piece)
-    return levels.found()
+    return levels.result()
 
 
 def error(weights: torch.Tensor, levels: torch.Tensor) -> float:

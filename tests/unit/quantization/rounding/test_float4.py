@@ -33,6 +33,6 @@ def test_scales_of_nvfp4_are_e4m3s_share_of_one_number() -> None:
     assert NVFP4.fit is not None
     fit = NVFP4.fit()
     fit.add(grouped)
-    _, share, _ = NVFP4.round(grouped, fit.found())
+    _, share, _ = NVFP4.round(grouped, fit.result())
     assert torch.equal(share.to(torch.float8_e4m3fn).float(), share)
     assert float(share.max()) == 448
