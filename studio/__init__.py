@@ -5,7 +5,7 @@
     studio.estimate("builtin", ratio=0.9).compressed_bytes
 
 Importing it imports nothing of weight, sets no environment variable and starts no thread; each function brings what it
-needs when it is first asked for. ``docs/library.md`` shows them all.
+needs when it is first asked for. ``docs/library.md`` shows them all. Knows no page and no terminal.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""``python -m studio``: the terminal's commands."""
+"""``python -m studio``: the terminal's commands. Decides nothing."""
 
 from studio.cli.commands import main
 

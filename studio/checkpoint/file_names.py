@@ -1,4 +1,4 @@
-"""What a model's files are called: on the Hub, in a folder, and in an export."""
+"""What a model's files are called: on the Hub, in a folder, and in an export. Knows nothing of what is in them."""
 
 CONFIG = "config.json"
 CARD = "README.md"

@@ -1,6 +1,7 @@
 """A model's name -> its checkpoint: ``builtin``, a Hub id, or, where that is allowed, a local path.
 
-The Hub's client is imported where it is asked: models of this machine need none.
+The Hub's client is imported where it is asked: models of this machine need none. Knows no visitor, and nothing of what
+is made of a model.
 """
 
 import importlib.metadata

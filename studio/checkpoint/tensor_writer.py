@@ -1,7 +1,7 @@
 """A safetensors file written in pieces, in any order, so that no tensor need be whole in memory.
 
 All sizes are known before the first byte: the header is written first, the disk space is taken at once, so that a full
-disk is found before the work, not after it.
+disk is found before the work, not after it. Knows no scheme.
 """
 
 import json

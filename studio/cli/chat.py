@@ -1,4 +1,4 @@
-"""``chat``: one answer of one model."""
+"""``chat``: one answer of one model. Knows nothing of how it is made."""
 
 from contextlib import closing
 from typing import Annotated

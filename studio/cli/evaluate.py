@@ -1,4 +1,4 @@
-"""``evaluate``: how far a model is from another."""
+"""``evaluate``: how far a model is from another. Knows nothing of how that is measured."""
 
 from typing import Annotated
 

@@ -1,4 +1,7 @@
-"""``export``: a compressed folder, or a model compressed for it, in the form that another program loads."""
+"""``export``: a compressed folder, or a model compressed for it, in the form that another program loads.
+
+Knows no target.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

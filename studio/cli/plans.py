@@ -1,4 +1,4 @@
-"""``estimate``, ``survey`` and ``compress``: what a plan would be, why, and doing it."""
+"""``estimate``, ``survey`` and ``compress``: what a plan would be, why, and doing it. Knows not how."""
 
 from contextlib import closing
 from pathlib import Path

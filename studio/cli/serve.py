@@ -1,4 +1,4 @@
-"""``serve`` and ``prepare``: the page, and the built-in model made ready for it."""
+"""``serve`` and ``prepare``: the page, and the built-in model made ready for it. Knows not what is on it."""
 
 from contextlib import redirect_stdout
 from importlib.util import find_spec

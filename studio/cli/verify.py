@@ -1,4 +1,7 @@
-"""``verify``: whether an exported file gives the numbers of the folder that it was made from."""
+"""``verify``: whether an exported file gives the numbers of the folder that it was made from.
+
+Knows nothing of how a file is read.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

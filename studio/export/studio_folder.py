@@ -1,4 +1,7 @@
-"""The studio's own folder: packed safetensors, config, tokenizer, card and recipe; and the one file to download."""
+"""The studio's own folder: packed safetensors, config, tokenizer, card and recipe; and the one file to download.
+
+Knows no other target.
+"""
 
 import importlib.metadata
 import json

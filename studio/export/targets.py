@@ -1,6 +1,7 @@
 """The export targets, in the order of their menus, and writing one. A new one is a line here.
 
 The page's menu, the terminal's ``export --to``, the check of the catalogues and the table of the docs follow from it.
+Knows nothing of how one is written.
 """
 
 import shutil

@@ -177,7 +177,7 @@ class Choice:
 
         What is left out, or None, is as a terminal has it: without a backup it is NNCF's for the mode, without a
         sensitivity predicted damage where the model reads a text anyway, else NNCF's score. Raises SchemeError with the
-        valid ones for an unknown word.
+        valid ones for an unknown word, TypeError for a name that is no field's.
         """
         said = {"mode": mode, "group_size": group_size, "ratio": ratio, "backup": backup, **more}
         if unknown := said.keys() - OPTIONS.keys():

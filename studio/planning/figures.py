@@ -1,4 +1,7 @@
-"""The figures of the map, in the order of its menu. A new one is a line here; docs/adding.md says what else."""
+"""The figures of the map, in the order of its menu. A new one is a line here; docs/adding.md says what else.
+
+Knows nothing of how one is found.
+"""
 
 from studio.planning import output_error, planned_bits, predicted_damage, weight_error
 from studio.planning.layer_figure import LayerFigure, Measure

@@ -1,4 +1,7 @@
-"""What each layer becomes, as a figure of the map: its bits have no number to look up, the plan says them."""
+"""What each layer becomes, as a figure of the map: its bits have no number to look up, the plan says them.
+
+Knows no error.
+"""
 
 from collections.abc import Mapping
 from typing import ClassVar

@@ -3,7 +3,8 @@
 Of a layer's KL divergence, half of E[(g^T Δ x)^2] with g the gradient at its output (``calibration/token_weights.py``),
 it keeps the part in which neither output channels nor the errors of different weights go together: 1/2 sum_k E[x_k^2
 |g|^2 / N] |Δ_k|^2, nats a token, where Δ is the error of rounding to nearest. Layers do not see each other's errors: on
-the built-in model their sum is about four fifths of what is measured, at three to five bits alike.
+the built-in model their sum is about four fifths of what is measured, at three to five bits alike. Knows no plan, and
+nothing of how weights are rounded.
 """
 
 from collections.abc import Generator, Sequence

@@ -2,7 +2,7 @@
 
 Each relative error comes with a confidence interval from the variance between runs. NNCF's sensitivity is a maximum
 over channels, which a sample only bounds from one side: a plan made from it is an estimate. Modes in which a whole
-tensor shares numbers are left out: some rows do not tell them.
+tensor shares numbers are left out: some rows do not tell them. Knows no plan, and not how rows are fetched.
 """
 
 import hashlib

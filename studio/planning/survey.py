@@ -1,8 +1,8 @@
 """For each layer and each scheme it could take: how far the weight moves. Measured once per model, then looked up.
 
 With it comes NNCF's WEIGHT_QUANTIZATION_ERROR (``mixed_precision.py``, 3.4), the data-free default of its ratio rule:
-one over the largest channel's mean squared error at int8_asym. It says which layers keep 8 bits; it is no error to
-look at.
+one over the largest channel's mean squared error at int8_asym. It says which layers keep 8 bits; it is no error to look
+at. Knows no plan, and nothing of what an error does to the answers.
 """
 
 import math

@@ -190,7 +190,7 @@ class Session:
         Without a compressed copy the original answers alone, and without an original the copy; where both do not fit in
         memory the compressed model answers, and the original reads its answer afterwards. The turn joins the
         conversation when it ends, also when it was stopped; ``again``: in the place of the last one. Raises PromptError
-        for an empty or endless prompt.
+        for an empty or endless prompt, ModelError for a model that has no head to answer with or is not fetched yet.
         """
         checkpoint = self.checkpoint if self.copy.column is not None else self.model.chosen
         if not prompt.strip():

@@ -70,7 +70,10 @@ def compressing_into(target: Path, choice: Choice, calibrate: str) -> Iterator[S
 
 
 def compressed_into(session: Session, target: Path) -> Generator[Progress, None, Compressed]:
-    """Carry the session's plan out, put the folder in the place of ``target``, and return what was done there."""
+    """Carry the session's plan out, put the folder in the place of ``target``, and return what was done there.
+
+    Raises ModelError where nothing was compressed, and what :meth:`Session.compress` raises.
+    """
     done = yield from session.compress()
     if session.copy.folder is None:
         raise ModelError("nothing_compressed")

@@ -11,6 +11,8 @@ from studio.ui.localized import Words, heading
 
 @dataclass(frozen=True)
 class ChatPanel:
+    """Components of the conversation."""
+
     original: gr.Chatbot
     original_stats: gr.HTML
     compressed: gr.Chatbot

@@ -18,6 +18,8 @@ from studio.ui.text_picker import EVALUATION, text_choice
 
 @dataclass(frozen=True)
 class DriftPanel:
+    """Components of what the copy loses."""
+
     box: gr.Column
     headline: gr.HTML
     measure: gr.Button

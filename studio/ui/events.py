@@ -1,4 +1,4 @@
-"""The wiring of all events, in one place."""
+"""The wiring of all events, in one place. Decides nothing."""
 
 import functools
 from collections.abc import Callable, Iterable

@@ -1,4 +1,7 @@
-"""The server: one call that prepares the built-in model, builds the page and serves it."""
+"""The server: one call that prepares the built-in model, builds the page and serves it.
+
+Knows nothing of what is on the page.
+"""
 
 import contextlib
 import gc

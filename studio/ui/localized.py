@@ -1,4 +1,4 @@
-"""Which component shows which text, so that a change of language can relabel the whole page at once."""
+"""Which component shows which text, so that a change of language can relabel the whole page at once. Knows no text."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

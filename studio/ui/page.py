@@ -1,4 +1,4 @@
-"""The page as a whole: where each panel stands. On a phone the style sheet reorders them."""
+"""The page as a whole: where each panel stands. On a phone the style sheet reorders them. Decides nothing else."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -56,6 +56,8 @@ watch('value', () => {
 
 @dataclass(frozen=True)
 class Header:
+    """Components above all panels."""
+
     language: gr.Radio
     theme: gr.Button
 
@@ -82,6 +84,8 @@ def header(words: Words) -> Header:
 
 @dataclass(frozen=True)
 class ModelPanel:
+    """Components that pick a model and say what it is."""
+
     name: gr.Dropdown
     facts: gr.HTML
     notice: gr.HTML
@@ -109,6 +113,8 @@ def model_panel(words: Words) -> ModelPanel:
 
 @dataclass(frozen=True)
 class MapPanel:
+    """Components of the map, of pins and of the table."""
+
     colour: gr.Radio
     estimate: gr.Button
     halt: gr.Button
@@ -175,6 +181,8 @@ def map_panel(words: Words) -> MapPanel:
 
 @dataclass(frozen=True)
 class SizePanel:
+    """Components that show what the bytes hold."""
+
     chart: gr.HTML
     distribution: gr.HTML
 
@@ -191,6 +199,8 @@ def size_panel(words: Words) -> SizePanel:
 
 @dataclass(frozen=True)
 class ExportPanel:
+    """Components of the file to take away."""
+
     summary: gr.HTML
     target: gr.Radio
     button: gr.Button

@@ -19,6 +19,8 @@ ROWS = (("mode", "group_size"), ("ratio", "backup"), ("method",))
 
 @dataclass(frozen=True)
 class PlanPanel:
+    """Components of the plan."""
+
     controls: Controls
     """By the name of the field of a choice that each sets."""
     reading: gr.Column

@@ -1,6 +1,7 @@
 """A GGUF file, written tensor by tensor: nothing of it is held in memory but the piece that is being written.
 
-The official ``gguf`` package lays out header and metadata; it takes each tensor's bytes as they come.
+The official ``gguf`` package lays out header and metadata; it takes each tensor's bytes as they come. Knows no model
+and no mode.
 """
 
 import math
@@ -34,6 +35,7 @@ def write_tensors(
     """Write header, metadata and tensors, yielding the bytes of tensors written so far.
 
     ``pieces`` gives every tensor of ``slots``, in their order, as uint8 pieces that follow one another.
+    Raises RuntimeError where a tensor's pieces are not as many bytes as its slot.
     """
     for name, slot in slots.items():
         writer.add_tensor_info(name, slot.shape, np.dtype(np.float32), slot.nbytes, raw_dtype=slot.kind)

@@ -1,6 +1,7 @@
 """Whether a GGUF file gives the numbers of the folder it was made from: read back here, and asked of llama.cpp.
 
-Divergences are of the distribution of the next token, folder || file, in nats, over one built-in text.
+Divergences are of the distribution of the next token, folder || file, in nats, over one built-in text. Knows nothing of
+how the file was written.
 """
 
 from collections.abc import Generator, Sequence
