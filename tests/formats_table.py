@@ -1,4 +1,4 @@
-"""The table of number formats, ``make reference``: every registered one. Writes docs/formats.md."""
+"""The table of formats, ``make reference``: every registered one. Writes docs/formats.md."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from studio.quantization.mode import WHOLE_CHANNEL, Mode
 from studio.quantization.scheme import Scheme
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "formats.md"
-HEAD = """# Number formats
+HEAD = """# Formats
 
 What a compressed weight can be stored as, in the order of the page's menu. Made from what is registered in
 `studio/quantization/formats.py` by `make reference`; a test says when it is old.

@@ -1,4 +1,4 @@
-"""Number formats that nobody has: what no layout, no compiled twin and no table can know, registered for a while."""
+"""Formats that nobody has: what no layout, no compiled twin and no table can know, registered for a while."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from studio.base.text import text
 from studio.export.targets import TARGETS
 from studio.planning.figures import FIGURES
+from studio.quantization.methods import Method
 from studio.runtime.decoder.families import FAMILIES
 from tests.conftest import ROOT
 
@@ -22,6 +23,21 @@ def tables() -> str:
     """Return the whole file."""
     parts = [
         HEAD,
+        "## Methods of rounding\n",
+        "In the order of the menu; *ns a weight* is about what one costs on two cores, with the calibration it takes.\n",
+        _table(
+            ("name", "in the menu", "what it does", "reads a text", "ns a weight"),
+            (
+                (
+                    f"`{method}`",
+                    text(f"method.{method}").removeprefix(f"{method}: "),
+                    text(f"method.info_{method}"),
+                    _yes(method.needs_inputs),
+                    f"{method.rounding.nanoseconds:,.0f}",
+                )
+                for method in Method
+            ),
+        ),
         "## Figures of the map\n",
         _table(
             ("name", "in the menu", "what the map says", "measured over a short text", "adds up"),

@@ -1,3 +1,3 @@
-"""Number formats and rounding: a weight -> codes and scales -> bytes, and back. Pure tensor maths; knows no model
+"""Formats and rounding: a weight -> codes and scales -> bytes, and back. Pure tensor maths; knows no model
 and no file.
 """

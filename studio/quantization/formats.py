@@ -1,4 +1,4 @@
-"""Every number format, registered: menus, options, checks, backups, what is surveyed and ``docs/formats.md`` follow.
+"""Every format, registered: menus, options, checks, backups, what is surveyed and ``docs/formats.md`` follow.
 
 Knows what a format is called and how it is stored, not how it rounds: that stands in ``rounding/``.
 """

@@ -1,4 +1,4 @@
-"""What a number format says of itself when it is registered. Knows neither the formats nor, until it is asked, torch.
+"""What a format says of itself when it is registered. Knows neither the formats nor, until it is asked, torch.
 
 A format is checked when it is made. What is compiled (``native/``, ``runtime/native/``) names what it takes by these
 properties and refuses the rest, so a new format is right everywhere before it is fast anywhere.
@@ -96,7 +96,7 @@ def _check(what: str, given: object, is_valid: bool, valid: str) -> None:
 
 
 class Mode(Word):
-    """The number format of a compressed weight, named as NNCF names it; ``formats.py`` says which there are."""
+    """How a compressed weight is stored, by the name that NNCF or ggml gives it; ``formats.py`` says which there are."""
 
     stored_as: Format
 

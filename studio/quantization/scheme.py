@@ -1,4 +1,4 @@
-"""The vocabulary of number formats: Mode, Scheme, and the exact bytes of a tensor. Knows nothing of tensors' values.
+"""The vocabulary of formats: Mode, Scheme, and the exact bytes of a tensor. Knows nothing of tensors' values.
 
 A weight is a matrix [N, K]: N output channels, K input channels. Groups run along K. Names and formats are those of
 NNCF 3.4 (``nncf.CompressWeightsMode``); scales are stored as OpenVINO does, mostly as fp16.

@@ -12,6 +12,7 @@ import typer.main
 from studio.base.text import text
 from studio.cli.commands import app
 from studio.planning.choice import OPTIONS
+from studio.quantization.scheme import Mode
 from studio.ui.controls import CONTROLLED
 from tests import reference
 
@@ -113,11 +114,27 @@ def test_files_that_are_named_are_there(page: str) -> None:
             assert (ROOT / words).exists(), words
 
 
+def row_of(command: str) -> str:
+    """Return the guide's row of a command; that of the plan's options stands for them."""
+    [row] = re.findall(rf"^\| `{command}`:? .*$", DOCS["docs/guide.md"], re.MULTILINE)
+    _, _, below = DOCS["docs/guide.md"].partition("| the plan's options | what")
+    return f"{row}{below.partition(chr(10) * 2)[0]}" if "the plan's options" in row else row
+
+
 @pytest.mark.parametrize(("command", "option"), options())
-def test_the_guide_has_every_option_of_the_terminal(command: str, option: str) -> None:
-    guide = DOCS["docs/guide.md"]
-    assert f"`{option}`" in guide
-    assert f"`{command}`" in guide or f"`{command}`:" in guide
+def test_the_guide_has_every_option_in_its_command_s_row(command: str, option: str) -> None:
+    assert f"`{option}`" in row_of(command)
+
+
+@pytest.mark.parametrize("mode", Mode, ids=str)
+def test_the_guide_has_every_mode(mode: Mode) -> None:
+    [row] = re.findall(r"^\| Mode \| .*$", DOCS["docs/guide.md"], re.MULTILINE)
+    assert f"`{mode}`" in row
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_library_s_page_has_every_field_of_a_choice(name: str) -> None:
+    assert f"`{name}`" in DOCS["docs/library.md"]
 
 
 @pytest.mark.parametrize("key", sorted(controls()))

@@ -1,4 +1,4 @@
-"""Which tensors a GGUF file has, by llama.cpp's names and in its order of rows. Knows no number format.
+"""Which tensors a GGUF file has, by llama.cpp's names and in its order of rows. Knows no format.
 
 Rows of q and k of Llama-type models are permuted: transformers turns the first half of a head against the second,
 llama.cpp one dimension against the next. Whole rows move, so whatever is packed by rows moves with them.
