@@ -162,7 +162,7 @@ def test_an_unknown_mode_is_answered_with_the_valid_ones(name: str) -> None:
     assert len(str(caught.value)) < 400
 
 
-BACKUPS = ("int8_asym", "int8_sym", "fp8_e4m3", "mxfp8_e4m3", "q8_0", "q6_k", "none")
+BACKUPS = tuple(backup_modes())
 
 
 def test_an_unknown_backup_is_answered_with_the_valid_ones() -> None:
@@ -172,6 +172,8 @@ def test_an_unknown_backup_is_answered_with_the_valid_ones() -> None:
 
 
 def test_every_backup_has_a_name() -> None:
+    assert {"int8_asym", "int8_sym", "fp8_e4m3", "q8_0", "q6_k"} < set(BACKUPS)
+    assert BACKUPS[-1] == "none"
     assert [parse_backup(name) for name in BACKUPS] == list(backup_modes().values())
 
 
