@@ -24,7 +24,7 @@ def tables() -> str:
     parts = [
         HEAD,
         "## Methods of rounding\n",
-        "In the order of the menu; *ns a weight* is about what one costs on two cores, with the calibration it takes.\n",
+        "In the order of the menu; *ns a weight* is about what one costs on two cores, calibration included.\n",
         _table(
             ("name", "in the menu", "what it does", "reads a text", "ns a weight"),
             (

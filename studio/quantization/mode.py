@@ -96,7 +96,7 @@ def _check(what: str, given: object, is_valid: bool, valid: str) -> None:
 
 
 class Mode(Word):
-    """How a compressed weight is stored, by the name that NNCF or ggml gives it; ``formats.py`` says which there are."""
+    """How a compressed weight is stored, by the name of NNCF or ggml; ``formats.py`` says which there are."""
 
     stored_as: Format
 
