@@ -1,8 +1,9 @@
 """A model's files: its layer map from headers, its tensors a few rows at a time. Knows nothing of schemes or plans."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from studio.checkpoint.headers import TensorEntry, read_header
 from studio.checkpoint.json_file import read_json as read_json
 from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.license import UNKNOWN, License, of_card
+from studio.checkpoint.packed.formats import with_packed
 from studio.checkpoint.weight_files import joined, listed, no_weights, weight_files
 
 if TYPE_CHECKING:  # what brings torch, or the Hub's client
@@ -121,6 +123,7 @@ def of_repository(repository: "Repository", folder: Path | None = None) -> Check
         source_format=None,
         source_bytes=sum(entry.nbytes for entry in repository.entries.values()),
         folder=folder,
+        ranges=None if folder is not None else _ranges(repository),
         base_model=repository.repo,
         license=repository.license,
     )
@@ -171,7 +174,9 @@ def _checkpoint(
     folder: Path | None,
     license: License,
     base_model: str = "",
+    ranges: "Callable[[TensorEntry], bytes] | None" = None,
 ) -> Checkpoint:
+    entries = with_packed(config, entries, ranges or partial(_bytes_in, folder), folder is not None)
     kept = model_facts.file_of(config, entries, revision, folder is not None)
     facts = model_facts.recall(kept, entries)
     if facts is None:
@@ -193,6 +198,25 @@ def _checkpoint(
         base_model=base_model,
         license=license,
     )
+
+
+def _ranges(repository: "Repository") -> "Callable[[TensorEntry], bytes]":
+    """Return what reads a tensor of a repository that is not on this machine."""
+
+    def read(entry: TensorEntry) -> bytes:
+        from studio.checkpoint.hub_client import HubRanges
+
+        return HubRanges(repository.repo, repository.sha).read_bytes(entry.file, entry.start, entry.nbytes)
+
+    return read
+
+
+def _bytes_in(folder: Path | None, entry: TensorEntry) -> bytes:
+    """Return a tensor of a folder's files, a small one."""
+    assert folder is not None
+    with (folder / entry.file).open("rb") as file:
+        file.seek(entry.start)
+        return file.read(entry.nbytes)
 
 
 def fingerprint(files: list[Path]) -> str:
