@@ -22,11 +22,8 @@ from studio.checkpoint.byte_ranges import ByteRanges
 from studio.checkpoint.headers import FLOATS, TensorEntry
 from studio.checkpoint.packed.formats import FORMATS, format_of
 from studio.checkpoint.packed.packing import Index
+from studio.checkpoint.scale_names import BLOCKS, FP8, FP8_SCALES, SCALES
 
-FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
-FP8_SCALES = ("_scale_inv", "_scale")
-"""What follows the weight's name in its scales', the name DeepSeek gave them first."""
-BLOCKS, SCALES = "_blocks", "_scales"
 MXFP4_GROUP = 32
 """Weights that share an exponent: 16 bytes."""
 MXFP4_LEVELS = torch.tensor((0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6), dtype=torch.bfloat16)
