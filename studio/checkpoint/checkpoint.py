@@ -72,10 +72,11 @@ class Checkpoint:
         """How all tensors came, by type, that of most bytes first."""
         return stored_as.by_type(map(self.stored_as, self.layers))
 
-    @property
-    def came_quantized(self) -> bool:
-        """Whether its weights come as anything but 16 or 32 bits each."""
-        return any(found.bits < 16 for found in self.came_as)
+    @cached_property
+    def came_quantized(self) -> dict[str, StoredAs]:
+        """Parameter -> how it came; nothing where all came at 16 bits or more, so that there is nothing to tell."""
+        found = {layer.name: self.stored_as(layer) for layer in self.layers}
+        return found if any(each.bits < 16 for each in found.values() if each.numel) else {}
 
     @property
     def title(self) -> str:

@@ -88,10 +88,10 @@ def of_entry(name: str, entries: Mapping[str, TensorEntry]) -> StoredAs:
 def joined(name: str, parts: Iterable[StoredAs]) -> StoredAs:
     """Return the one parameter ``name`` that several of a file's tensors became, or one under another name."""
     found = list(parts)
+    if len(found) == 1:
+        return replace(found[0], name=name)
     types = "/".join(dict.fromkeys(each.type for each in found))
-    return replace(
-        found[0], name=name, type=types, shape=(sum(e.numel for e in found),), nbytes=sum(e.nbytes for e in found)
-    )
+    return StoredAs(name, types, (sum(each.numel for each in found),), sum(each.nbytes for each in found))
 
 
 def _is_mxfp4(name: str, entries: Mapping[str, TensorEntry]) -> bool:

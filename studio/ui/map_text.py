@@ -6,6 +6,7 @@ from html import escape
 from studio.base.text import text
 from studio.base.units import format_bytes
 from studio.checkpoint.layers import Kind
+from studio.checkpoint.stored_as import StoredAs
 from studio.planning import planned_bits, weight_error
 from studio.planning.choice import MAX_PATTERN, Pin
 from studio.planning.figures import FIGURES
@@ -14,7 +15,7 @@ from studio.planning.plan import Plan
 from studio.quantization.methods import Method
 from studio.quantization.scheme import Scheme
 from studio.session.session import Session
-from studio.ui.heatmap import NONE_GUESSED, Errors, about, number, scheme_name, shape_name
+from studio.ui.heatmap import NONE_GUESSED, NOTHING_CAME, Errors, about, number, scheme_name, shape_name
 from studio.ui.html import table
 from studio.ui.sampled_map import Estimates
 
@@ -150,9 +151,16 @@ def _costs(known: Known, layers: list[str], language: str) -> dict[str, dict[str
 
 
 def layer_table(
-    plan: Plan, errors: Mapping[str, float] | None, language: str, guessed: Estimates = NONE_GUESSED
+    plan: Plan,
+    errors: Mapping[str, float] | None,
+    language: str,
+    guessed: Estimates = NONE_GUESSED,
+    came: Mapping[str, StoredAs] = NOTHING_CAME,
 ) -> str:
-    """Return every weight as a row: the map for people who would rather read, or cannot see it."""
+    """Return every weight as a row: the map for people who would rather read, or cannot see it.
+
+    ``came``: how each lies in the model's own file, where that is worth telling.
+    """
     weights = [a for a in plan.assignments if a.layer.is_weight]
     rows = [
         (
@@ -161,11 +169,13 @@ def layer_table(
             scheme_name(a.scheme, language),
             f"{a.nbytes:,}",
             number(a.layer.name, errors, guessed, ".3%") or "–",
+            *([f"{came[a.layer.name].type}, {came[a.layer.name].nbytes:,}"] if a.layer.name in came else []),
         )
         for a in weights[:MAX_TABLE_ROWS]
     ]
     columns = [text(f"map.column_{name}", language) for name in ("layer", "shape", "scheme", "bytes")]
     columns.append(text(f"figure.{weight_error.FIGURE.name}.column", language))
+    columns += [text("map.column_came", language)] if came else []
     note = f'<p class="hint">{escape(text("map.rest", language))}</p>'
     if len(weights) > MAX_TABLE_ROWS:
         cut = text("map.table_cut", language, shown=MAX_TABLE_ROWS, all=len(weights))

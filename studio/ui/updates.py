@@ -90,11 +90,12 @@ def figures(page: Page, session: Session, language: str) -> Updates:
     found = map_text.weight_errors(session)
     shown: Updates = {page.model.strip: present.strip(session, found, language)}
     if plan is not None:
+        came = session.model.chosen.came_quantized
         shown |= {
             **_map(page, session, found, language),
-            page.map.table: map_text.layer_table(plan, found, language, sampled_map.estimates(session, found)),
+            page.map.table: map_text.layer_table(plan, found, language, sampled_map.estimates(session, found), came),
             page.map.pins: map_text.pins(plan, language),
-            page.sizes.chart: size_chart(plan, language),
+            page.sizes.chart: size_chart(plan, language, session.model.chosen.came_as if came else ()),
             page.sizes.distribution: map_text.distribution_table(plan, language),
         }
     return _stamped(turn, shown)
@@ -154,7 +155,7 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
     )
     return {
         page.map.legend: legend,
-        page.map.grid: heatmap(known.plan, errors, language, guessed, figure),
+        page.map.grid: heatmap(known.plan, errors, language, guessed, figure, session.model.chosen.came_quantized),
         page.map.estimate: offer,
         page.map.halt: gr.update(visible=session.measurements.is_sampling),
     }
