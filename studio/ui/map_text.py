@@ -40,6 +40,11 @@ def known_of(session: Session, found: Errors | None = None) -> Known | None:
     return None if session.plan is None else Known(session.plan, model.known, model.sampled, model.figures, found)
 
 
+def came_of(session: Session) -> Mapping[str, StoredAs]:
+    """Return how each tensor lies in the model's own files, where that is worth telling: it came quantized."""
+    return NOTHING_CAME if session.checkpoint is None else session.checkpoint.came_quantized
+
+
 def weight_errors(session: Session) -> Mapping[str, float] | None:
     """Return the weight error of each layer in the plan's scheme as far as it is known, None before a survey begins.
 
@@ -169,7 +174,7 @@ def layer_table(
             scheme_name(a.scheme, language),
             f"{a.nbytes:,}",
             number(a.layer.name, errors, guessed, ".3%") or "–",
-            *([f"{came[a.layer.name].type}, {came[a.layer.name].nbytes:,}"] if a.layer.name in came else []),
+            *_came(a.layer.name, came),
         )
         for a in weights[:MAX_TABLE_ROWS]
     ]
@@ -181,6 +186,13 @@ def layer_table(
         cut = text("map.table_cut", language, shown=MAX_TABLE_ROWS, all=len(weights))
         note += f'<p class="hint">{escape(cut)}</p>'
     return note + table(columns, rows)
+
+
+def _came(layer: str, came: Mapping[str, StoredAs]) -> list[str]:
+    """Return the last cell of a layer's row, where there is such a column."""
+    if layer not in came:
+        return ["–"] if came else []
+    return [f"{came[layer].type}, {came[layer].nbytes:,}"]
 
 
 def distribution_table(plan: Plan, language: str) -> str:
