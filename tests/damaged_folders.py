@@ -102,7 +102,7 @@ def architecture_with_code(folder: Path) -> None:
 
 
 def quantized_already(folder: Path) -> None:
-    change_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    change_config(folder, quantization_config={"quant_method": "bitsandbytes", "bits": 4})
 
 
 DAMAGES: dict[Callable[[Path], object], str] = {

@@ -93,11 +93,11 @@ def write_gguf(
     path: Path,
     architecture: str,
     metadata: Mapping[str, Any],
-    arrays: Mapping[str, NDArray[np.float32]],
+    arrays: Mapping[str, NDArray[Any]],
     kind: Callable[[str], str] = lambda name: "F16",
 ) -> Path:
-    """Write a file; what is not a matrix is kept in fp32, a matrix in the type that ``kind`` names. None leaves a key
-    out."""
+    """Write a file; what is not a matrix is kept in fp32, a matrix in the type that ``kind`` names, or as its blocks
+    where it is given as bytes. None leaves a key out."""
     writer = GGUFWriter(path, architecture)
     for key, value in metadata.items():
         name = f"{architecture}{key}" if key.startswith(".") else key
@@ -108,7 +108,8 @@ def write_gguf(
             writer.add_key_value(name, value, GGUFValueType[kinds[type(value)]])
     for name, values in arrays.items():
         stored = GGMLQuantizationType[kind(name) if values.ndim > 1 else "F32"]
-        data = quants.quantize(np.ascontiguousarray(values, np.float32), stored)
+        is_raw = values.dtype == np.uint8  # blocks as they stand, of a type that nobody quantizes to
+        data = values if is_raw else quants.quantize(np.ascontiguousarray(values, np.float32), stored)
         writer.add_tensor(name, data, raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

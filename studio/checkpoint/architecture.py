@@ -82,7 +82,7 @@ def layer_map(config: Any, entries: Mapping[str, TensorEntry], differ: Differ | 
         path, _, leaf = name.rpartition(".")
         kind, transposed = _kind(modules[path], leaf, tensor, head)
         parts = [StoredTensor(each, entries) for each in made_of]
-        if not _fit(tuple(tensor.shape), parts, kind) or (transposed and len(parts) > 1):
+        if not _fit(tuple(tensor.shape), parts, kind, transposed) or (transposed and len(parts) > 1):
             raise CheckpointError("tensor_mismatch", tensor=name)
         shape = (*tensor.shape[:-2], *reversed(tensor.shape[-2:])) if transposed else tuple(tensor.shape)
         layers.append(Layer(name, made_of, kind, shape, transposed, same, _side(config, name)))
@@ -100,13 +100,15 @@ def untie(model: nn.Module, held: Collection[str]) -> None:
         module.register_parameter(leaf, nn.Parameter(empty, requires_grad=False))
 
 
-def _fit(shape: tuple[int, ...], parts: Sequence[StoredTensor], kind: Kind) -> bool:
+def _fit(shape: tuple[int, ...], parts: Sequence[StoredTensor], kind: Kind, is_transposed: bool) -> bool:
     """Return whether the file's tensors, stacked along their rows, make a parameter of this shape."""
     if not all(part.check() for part in parts):
         return False
     shapes = [part.shape for part in parts]
     if len(parts) == 1:
         swapped = (*shape[:-2], *reversed(shape[-2:]))
+        if parts[0].is_packed:
+            return kind is not Kind.OTHER and shapes[0] == (swapped if is_transposed else shape)
         return shapes[0] == shape or (kind is Kind.LINEAR and len(shape) == 3 and shapes[0] == swapped)
     if any(not each or each[1:] != shapes[0][1:] for each in shapes):
         return False

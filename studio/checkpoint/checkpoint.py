@@ -1,18 +1,21 @@
 """A model's files: its layer map from headers, its tensors a few rows at a time. Knows nothing of schemes or plans."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.base.errors import CheckpointError
-from studio.checkpoint import model_facts
+from studio.checkpoint import model_facts, stored_as
 from studio.checkpoint.file_names import CARD, CONFIG
 from studio.checkpoint.headers import TensorEntry, read_header
 from studio.checkpoint.json_file import read_json as read_json
 from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.license import UNKNOWN, License, of_card
+from studio.checkpoint.packed.formats import with_packed
+from studio.checkpoint.stored_as import OfType, StoredAs
 from studio.checkpoint.weight_files import joined, listed, no_weights, weight_files
 
 if TYPE_CHECKING:  # what brings torch, or the Hub's client
@@ -50,10 +53,30 @@ class Checkpoint:
     base_model: str = ""
     """Its id on the Hub, where it has one: what an export is said to be made from."""
     license: License = UNKNOWN
+    was_stored: Mapping[str, StoredAs] = field(default_factory=dict)
+    """Parameter -> how it lay in the file that was converted, where one was and says so; else the files are as they
+    came."""
 
     @property
     def weights(self) -> int:
         return sum(layer.numel for layer in self.layers)
+
+    def stored_as(self, layer: Layer) -> StoredAs:
+        """Return how a tensor came: the type or scheme that it has in the model's own files, and its bytes there."""
+        if layer.name in self.was_stored:
+            return self.was_stored[layer.name]
+        return stored_as.joined(layer.name, [stored_as.of_entry(name, self.entries) for name in layer.sources])
+
+    @cached_property
+    def came_as(self) -> list[OfType]:
+        """How all tensors came, by type, that of most bytes first."""
+        return stored_as.by_type(map(self.stored_as, self.layers))
+
+    @cached_property
+    def came_quantized(self) -> dict[str, StoredAs]:
+        """Parameter -> how it came; nothing where all came at 16 bits or more, so that there is nothing to tell."""
+        found = {layer.name: self.stored_as(layer) for layer in self.layers}
+        return found if any(each.bits < 16 for each in found.values() if each.numel) else {}
 
     @property
     def title(self) -> str:
@@ -121,6 +144,7 @@ def of_repository(repository: "Repository", folder: Path | None = None) -> Check
         source_format=None,
         source_bytes=sum(entry.nbytes for entry in repository.entries.values()),
         folder=folder,
+        ranges=None if folder is not None else _ranges(repository),
         base_model=repository.repo,
         license=repository.license,
     )
@@ -132,11 +156,12 @@ def of_folder(
     revision: str | None = None,
     source_format: str | None = None,
     source_bytes: int | None = None,
+    was_stored: Mapping[str, StoredAs] | None = None,
 ) -> Checkpoint:
     """Return the checkpoint of a local folder with config.json and safetensors, from its headers.
 
-    ``revision`` is the commit they are of, where it is known; ``source_format`` and ``source_bytes`` say what the files
-    were made from, if they were. Raises ModelError for a
+    ``revision`` is the commit they are of, where it is known; ``source_format``, ``source_bytes``
+    and ``was_stored`` say what the files were made from, if they were. Raises ModelError for a
     folder without safetensors, CheckpointError for files that are missing, cut short or not what they claim.
     """
     names = listed(folder)
@@ -157,6 +182,7 @@ def of_folder(
         source_bytes=source_bytes or sum(file.stat().st_size for file in files),
         folder=folder,
         license=of_card(folder / CARD),
+        was_stored=was_stored,
     )
 
 
@@ -171,7 +197,10 @@ def _checkpoint(
     folder: Path | None,
     license: License,
     base_model: str = "",
+    ranges: "Callable[[TensorEntry], bytes] | None" = None,
+    was_stored: Mapping[str, StoredAs] | None = None,
 ) -> Checkpoint:
+    entries = with_packed(config, entries, ranges or partial(bytes_in, folder), folder is not None)
     kept = model_facts.file_of(config, entries, revision, folder is not None)
     facts = model_facts.recall(kept, entries)
     if facts is None:
@@ -192,7 +221,27 @@ def _checkpoint(
         part=facts.part,
         base_model=base_model,
         license=license,
+        was_stored=was_stored or {},
     )
+
+
+def _ranges(repository: "Repository") -> "Callable[[TensorEntry], bytes]":
+    """Return what reads a tensor of a repository that is not on this machine."""
+
+    def read(entry: TensorEntry) -> bytes:
+        from studio.checkpoint.hub_client import HubRanges
+
+        return HubRanges(repository.repo, repository.sha).read_bytes(entry.file, entry.start, entry.nbytes)
+
+    return read
+
+
+def bytes_in(folder: Path | None, entry: TensorEntry) -> bytes:
+    """Return a tensor of a folder's files, a small one."""
+    assert folder is not None
+    with (folder / entry.file).open("rb") as file:
+        file.seek(entry.start)
+        return file.read(entry.nbytes)
 
 
 def fingerprint(files: list[Path]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from studio.base.dtypes import DTYPE_BYTES
 from studio.base.errors import CheckpointError
 from studio.checkpoint.header_json import claims_of
+from studio.checkpoint.packed.packing import Packing
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Dtypes whose values are weights as they stand."""
@@ -41,10 +42,18 @@ class TensorEntry:
     """First byte, counted from the beginning of the file."""
     end: int
     """One past the last byte."""
+    packing: Packing | None = None
+    """Where the tensor is a weight that several of the file's are packed into: how. Shape and dtype are then those of
+    its values, and the bytes those of its codes."""
 
     @property
     def nbytes(self) -> int:
         return self.end - self.start
+
+    @property
+    def stored_bytes(self) -> int:
+        """All bytes that the values take in the file: of a packed weight, its scales and zero points too."""
+        return self.nbytes if self.packing is None else self.packing.nbytes
 
     @property
     def numel(self) -> int:

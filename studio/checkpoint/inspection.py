@@ -55,5 +55,5 @@ def _dtypes(entries: Mapping[str, TensorEntry], layers: tuple[Layer, ...]) -> st
     sums: dict[str, int] = defaultdict(int)
     for layer in layers:
         for name in layer.sources:
-            sums[StoredTensor(name, entries).format] += entries[name].nbytes
+            sums[StoredTensor(name, entries).format] += entries[name].stored_bytes
     return "/".join(sorted(sums, key=lambda name: -sums[name]))

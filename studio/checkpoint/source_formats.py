@@ -1,7 +1,7 @@
-"""Weights as repositories hold them: 16 or 32 bits as they stand, FP8 and MXFP4 with scales beside them.
+"""Weights as repositories hold them: 16 or 32 bits as they stand, FP8 and MXFP4 with scales beside them, and packed.
 
-Reads a few rows at a time, wherever the files lie; knows nothing of models. Every other kind of quantization is refused
-before anything is read.
+Reads a few rows at a time, wherever the files lie; knows nothing of models, nor of how the formats in ``packed/`` are
+laid out. Every other kind of quantization is refused before anything is read.
 
 FP8 (``fp8``, ``fbgemm_fp8``, ``compressed-tensors`` with floats): ``X.weight`` [N, K] in 8-bit floats and
 ``X.weight_scale_inv`` or ``X.weight_scale``, one number per block, per row, or for all; the weight is their product.
@@ -20,11 +20,10 @@ from studio.base.dtypes import DTYPE_BYTES
 from studio.base.errors import CheckpointError
 from studio.checkpoint.byte_ranges import ByteRanges
 from studio.checkpoint.headers import FLOATS, TensorEntry
+from studio.checkpoint.packed.formats import FORMATS, format_of
+from studio.checkpoint.packed.packing import Index
+from studio.checkpoint.scale_names import BLOCKS, FP8, FP8_SCALES, SCALES
 
-FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
-FP8_SCALES = ("_scale_inv", "_scale")
-"""What follows the weight's name in its scales', the name DeepSeek gave them first."""
-BLOCKS, SCALES = "_blocks", "_scales"
 MXFP4_GROUP = 32
 """Weights that share an exponent: 16 bytes."""
 MXFP4_LEVELS = torch.tensor((0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6), dtype=torch.bfloat16)
@@ -37,15 +36,19 @@ DTYPES = {
 }  # fmt: skip
 SPAN_WEIGHTS = 1 << 21
 """Weights read at once where only some columns of them are wanted."""
-Index = tuple[int | slice, ...]
-"""Part of a tensor as it is stored: rows of ``(slice,)`` or ``(expert, slice)``, or, with a slice more, columns of
-them; ``()`` for all of it."""
 
 
 def is_readable(quantization: Any) -> bool:
-    """Return whether weights that a ``quantization_config`` describes can be read here."""
+    """Return whether weights that a ``quantization_config`` describes can be read here.
+
+    Raises ModelError for a packed format with settings that are not read: it says which.
+    """
     if not isinstance(quantization, Mapping):
         return False
+    packed = format_of(quantization)
+    if packed is not None:
+        packed.settings(quantization)
+        return True
     method = quantization.get("quant_method")
     if method == "compressed-tensors":
         return quantization.get("format") == "float-quantized"
@@ -105,8 +108,25 @@ class StoredTensor:
         return self.name.endswith(BLOCKS) and self.entry.dtype == "U8" and len(self.entry.shape) > 2
 
     @property
+    def is_packed(self) -> bool:
+        """Whether several of the file's tensors hold it, in one of the formats of ``packed/``."""
+        return self.entry.packing is not None
+
+    @property
+    def is_output_first(self) -> bool:
+        """Whether it is [N, K], or [E, N, K], whatever the model's parameter is."""
+        return self.is_mxfp4 or self.is_packed
+
+    @property
+    def is_read_whole(self) -> bool:
+        """Whether a few rows cost as much to read as all."""
+        return self.entry.packing is not None and FORMATS[self.entry.packing.format].is_by_columns
+
+    @property
     def format(self) -> str:
-        """What to call it: a dtype of the header, or ``MXFP4``."""
+        """What to call it: a dtype of the header, ``MXFP4``, or ``GPTQ int4_asym-g128``."""
+        if self.entry.packing is not None:
+            return self.entry.packing.name
         return "MXFP4" if self.is_mxfp4 else self.entry.dtype
 
     @property
@@ -148,6 +168,11 @@ class StoredTensor:
 
     def rows(self, files: "Files", expert: int, start: int, stop: int) -> Tensor:
         """Return rows ``start:stop`` of matrix ``expert`` of a [N, K] (then 0) or [E, N, K] tensor, [rows, K]."""
+        packing = self.entry.packing
+        if packing is not None:
+            roles, kind = dict(packing.parts), FORMATS[packing.format]
+            places = kind.places(packing, start, stop).items()
+            return kind.values(packing, {role: files.part(roles[role], at) for role, at in places}, start, stop)
         values, *scales = (files.part(name, index) for name, index in self._parts(expert, start, stop))
         if not scales:
             return values
@@ -157,7 +182,7 @@ class StoredTensor:
 
     def columns(self, files: "Files", expert: int, start: int, stop: int) -> Tensor:
         """Return columns ``start:stop`` of a matrix as rows: [columns, N] of a [N, K] or [E, N, K] tensor."""
-        if self.scale is None:
+        if self.scale is None and not self.is_packed:
             return files.part(self.name, (*self._before(expert), slice(None), slice(start, stop))).T.contiguous()
         return self.rows(files, expert, 0, self.shape[-2]).T[start:stop]
 
@@ -167,6 +192,10 @@ class StoredTensor:
 
     def _parts(self, expert: int, start: int, stop: int) -> list[tuple[str, Index]]:
         """Return what rows are made of: those of the tensor, and their scales."""
+        packing = self.entry.packing
+        if packing is not None:
+            roles, places = dict(packing.parts), FORMATS[packing.format].places(packing, start, stop)
+            return [(roles[role], at) for role, at in places.items()]
         before = self._before(expert)
         own: tuple[str, Index] = (self.name, (*before, slice(start, stop)))
         if self.scale is None:
@@ -200,7 +229,7 @@ class StoredTensor:
 
     def whole(self, files: "Files") -> Tensor:
         """Return all of it in its own shape."""
-        if self.scale is None:
+        if self.scale is None and not self.is_packed:
             return files.part(self.name, ())
         experts = math.prod(self.shape[:-2])
         return torch.cat([self.rows(files, i, 0, self.shape[-2]) for i in range(experts)]).reshape(self.shape)
@@ -250,9 +279,10 @@ class Files:
 
 
 def _part_bytes(entry: TensorEntry, index: Index) -> int:
-    """Return how many bytes :meth:`Files.part` reads for rows, or all, of a tensor."""
+    """Return how many bytes :meth:`Files.part` reads for part of a tensor; for some columns it reads all of them."""
     taken = list(entry.shape)
-    for axis, at in enumerate(index):
+    rows = next((axis for axis, at in enumerate(index) if isinstance(at, slice)), -1)
+    for axis, at in enumerate(index[: rows + 1]):
         taken[axis] = 1 if isinstance(at, int) else len(range(*at.indices(taken[axis])))
     return math.prod(taken) * DTYPE_BYTES[entry.dtype]
 

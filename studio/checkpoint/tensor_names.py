@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from studio.base.errors import ModelError
-from studio.checkpoint.source_formats import BLOCKS
+from studio.checkpoint.scale_names import BLOCKS
 
 TEXT_PARTS = frozenset({"language_model", "text_model"})
 """What a model that also sees or hears calls its text part."""

@@ -48,8 +48,8 @@ class TensorReader:
     def rows_at_once(self, layer: Layer) -> int:
         """Return how many rows of a weight are read for as many bytes as one: more than one where the file has them as
         columns, which it takes all rows of a matrix to read."""
-        _, _, rows, across = next(self._matrices(layer))
-        return rows if across else 1
+        tensor, _, rows, across = next(self._matrices(layer))
+        return rows if across or tensor.is_read_whole else 1
 
     def saved_dtype(self, layer: Layer) -> torch.dtype:
         """Return the 16-bit dtype a tensor is stored in when it is not compressed."""
@@ -71,9 +71,9 @@ class TensorReader:
         gives, and whether these are its columns there."""
         for name in layer.sources:
             tensor = StoredTensor(name, self.entries)
-            # MXFP4 is output channels first whatever the model wants; some files have experts the other way round.
+            # What is packed is output channels first whatever the model wants; some files have experts the other way.
             is_swapped = len(layer.sources) == 1 and tensor.shape != layer.stored_shape
-            across = not tensor.is_mxfp4 and layer.transposed != is_swapped
+            across = not tensor.is_output_first and layer.transposed != is_swapped
             high, wide = tensor.shape[-2:]
             for expert in range(math.prod(tensor.shape[:-2])):
                 yield tensor, expert, wide if across else high, across

@@ -14,6 +14,7 @@ from html import escape
 from studio.base.text import text
 from studio.base.units import format_bytes
 from studio.checkpoint.layers import EXPERT
+from studio.checkpoint.stored_as import StoredAs
 from studio.planning import weight_error
 from studio.planning.layer_figure import LayerFigure
 from studio.planning.plan import Assignment, Plan
@@ -99,6 +100,9 @@ def scheme_name(scheme: Scheme | None, language: str) -> str:
     return text("map.kept", language) if scheme is None else scheme.name
 
 
+NOTHING_CAME: Mapping[str, StoredAs] = {}
+
+
 def cells(plan: Plan) -> tuple[list[str], list[int], dict[tuple[str, int], Cell]]:
     """Return the map's rows (projections), columns (blocks) and what stands where."""
     members: dict[tuple[str, int], list[Assignment]] = {}
@@ -117,11 +121,12 @@ def heatmap(
     language: str,
     guessed: Mapping[str, Interval] = NONE_GUESSED,
     figure: LayerFigure = weight_error.FIGURE,
+    came: Mapping[str, StoredAs] = NOTHING_CAME,
 ) -> str:
     """Return the map: every cell with its bits, coloured by its ``figure`` or, without ``errors``, by bits.
 
     A cell kept at 8 bits or more beside ones of fewer has an outline, a pinned one a corner; one that is not measured
-    yet is hatched, and one whose error is only ``guessed`` is hollow.
+    yet is hatched, and one whose error is only ``guessed`` is hollow. ``came`` says of each layer how its file has it.
     """
     rows, columns, places = cells(plan)
     if not rows:
@@ -151,7 +156,7 @@ def heatmap(
                 " light" if light and interval is None else "",
             ))  # fmt: skip
             digits = cell.bits if len(columns) <= DIGITS_UP_TO else ""
-            words = escape(_words(cell, error, interval, language, figure))
+            words = escape(_words(cell, error, interval, language, figure, came))
             style = f"background:{colour}" if interval is None else f"border-color:{colour}"
             line.append(
                 f'<td><button type="button" tabindex="-1" class="cell{classes}" style="{style}" '
@@ -193,7 +198,14 @@ def number(name: str, errors: Errors | None, guessed: Mapping[str, Interval], sp
     return f"{before}{errors[name]:{spec}}" if errors and name in errors else ""
 
 
-def _words(cell: Cell, error: float | None, interval: Interval | None, language: str, figure: LayerFigure) -> str:
+def _words(
+    cell: Cell,
+    error: float | None,
+    interval: Interval | None,
+    language: str,
+    figure: LayerFigure,
+    came: Mapping[str, StoredAs],
+) -> str:
     shape = cell.members[0].layer.shape
     count = len(cell.members)
     words = text(
@@ -205,6 +217,9 @@ def _words(cell: Cell, error: float | None, interval: Interval | None, language:
         shape=(f"{count} × " if count > 1 else "") + shape_name(shape),
         bytes=format_bytes(cell.nbytes),
     )
+    types = dict.fromkeys(came[a.layer.name].type for a in cell.members if a.layer.name in came)
+    if types:
+        words += text("map.hover_came", language, type=", ".join(types))
     if error is None:
         return words
     if error != error:

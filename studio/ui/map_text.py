@@ -6,6 +6,7 @@ from html import escape
 from studio.base.text import text
 from studio.base.units import format_bytes
 from studio.checkpoint.layers import Kind
+from studio.checkpoint.stored_as import StoredAs
 from studio.planning import planned_bits, weight_error
 from studio.planning.choice import MAX_PATTERN, Pin
 from studio.planning.figures import FIGURES
@@ -14,7 +15,7 @@ from studio.planning.plan import Plan
 from studio.quantization.methods import Method
 from studio.quantization.scheme import Scheme
 from studio.session.session import Session
-from studio.ui.heatmap import NONE_GUESSED, Errors, about, number, scheme_name, shape_name
+from studio.ui.heatmap import NONE_GUESSED, NOTHING_CAME, Errors, about, number, scheme_name, shape_name
 from studio.ui.html import table
 from studio.ui.sampled_map import Estimates
 
@@ -37,6 +38,11 @@ def known_of(session: Session, found: Errors | None = None) -> Known | None:
     """Return what the session knows of its layers, ``found`` being the plan's weight errors; None without a plan."""
     model = session.model
     return None if session.plan is None else Known(session.plan, model.known, model.sampled, model.figures, found)
+
+
+def came_of(session: Session) -> Mapping[str, StoredAs]:
+    """Return how each tensor lies in the model's own files, where that is worth telling: it came quantized."""
+    return NOTHING_CAME if session.checkpoint is None else session.checkpoint.came_quantized
 
 
 def weight_errors(session: Session) -> Mapping[str, float] | None:
@@ -150,9 +156,16 @@ def _costs(known: Known, layers: list[str], language: str) -> dict[str, dict[str
 
 
 def layer_table(
-    plan: Plan, errors: Mapping[str, float] | None, language: str, guessed: Estimates = NONE_GUESSED
+    plan: Plan,
+    errors: Mapping[str, float] | None,
+    language: str,
+    guessed: Estimates = NONE_GUESSED,
+    came: Mapping[str, StoredAs] = NOTHING_CAME,
 ) -> str:
-    """Return every weight as a row: the map for people who would rather read, or cannot see it."""
+    """Return every weight as a row: the map for people who would rather read, or cannot see it.
+
+    ``came``: how each lies in the model's own file, where that is worth telling.
+    """
     weights = [a for a in plan.assignments if a.layer.is_weight]
     rows = [
         (
@@ -161,16 +174,25 @@ def layer_table(
             scheme_name(a.scheme, language),
             f"{a.nbytes:,}",
             number(a.layer.name, errors, guessed, ".3%") or "–",
+            *_came(a.layer.name, came),
         )
         for a in weights[:MAX_TABLE_ROWS]
     ]
     columns = [text(f"map.column_{name}", language) for name in ("layer", "shape", "scheme", "bytes")]
     columns.append(text(f"figure.{weight_error.FIGURE.name}.column", language))
+    columns += [text("map.column_came", language)] if came else []
     note = f'<p class="hint">{escape(text("map.rest", language))}</p>'
     if len(weights) > MAX_TABLE_ROWS:
         cut = text("map.table_cut", language, shown=MAX_TABLE_ROWS, all=len(weights))
         note += f'<p class="hint">{escape(cut)}</p>'
     return note + table(columns, rows)
+
+
+def _came(layer: str, came: Mapping[str, StoredAs]) -> list[str]:
+    """Return the last cell of a layer's row, where there is such a column."""
+    if layer not in came:
+        return ["–"] if came else []
+    return [f"{came[layer].type}, {came[layer].nbytes:,}"]
 
 
 def distribution_table(plan: Plan, language: str) -> str:

@@ -11,6 +11,9 @@ from studio.ui.heatmap import Errors, mean
 from studio.ui.map_text import is_as_nearest
 from studio.ui.sampled_map import estimates
 
+MAX_TYPES = 5
+"""Of a source's types that are told; the rest have next to no bytes."""
+
 
 def model_facts(session: Session, language: str) -> str:
     """Return one line about the model, and what its original is."""
@@ -27,6 +30,10 @@ def model_facts(session: Session, language: str) -> str:
     )
     blocks = len({layer.block for layer in checkpoint.layers if layer.block is not None})
     facts += " · " + text("model.facts_blocks", language, blocks=blocks)
+    if checkpoint.came_quantized:
+        types = checkpoint.came_as[:MAX_TYPES]
+        shown = ", ".join(text("model.came_type", language, type=escape(t.type), bits=f"{t.bits:.2f}") for t in types)
+        facts += " · " + text("model.facts_came", language, types=shown)
     notes = []
     if checkpoint.name == BUILTIN:
         notes.append(text("model.note_builtin", language, format=checkpoint.source_format, package=BUILTIN_PACKAGE))

@@ -1,9 +1,12 @@
 """Plan -> the chart of sizes as HTML, pure. Knows nothing of sessions or gradio."""
 
+from collections.abc import Sequence
 from html import escape
+from itertools import chain, repeat
 
 from studio.base.text import text
 from studio.base.units import format_bytes
+from studio.checkpoint.stored_as import OfType
 from studio.planning.plan import Plan
 
 SIZE_COLOURS = {
@@ -15,14 +18,21 @@ SIZE_COLOURS = {
     "other": "#8a8f98",
 }
 """Okabe and Ito's colours, told apart by everyone."""
+CAME_COLOURS = ("#cc79a7", "#f0e442", "#56b4e9", "#009e73", "#8a8f98")
+"""Of the types that a source's tensors have, in the order of their bytes."""
 
 
-def size_chart(plan: Plan, language: str) -> str:
-    """Return original above compressed, two bars of one scale, each split into what its bytes hold, and the legend."""
+def size_chart(plan: Plan, language: str, came: Sequence[OfType] = ()) -> str:
+    """Return original above compressed, two bars of one scale, each split into what its bytes hold, and the legend.
+
+    ``came``: the types that the source's tensors have, of one that came quantized: a bar of its own, between the two.
+    """
     original, compressed = plan.original_breakdown, plan.breakdown
-    longest = max(plan.original_bytes, plan.compressed_bytes, 1)
+    longest = max(plan.original_bytes, plan.compressed_bytes, sum(each.nbytes for each in came), 1)
     about = "" if plan.is_exact else "~\u2009"
-    bars = _bar("original", original, longest, "", language) + _bar("compressed", compressed, longest, about, language)
+    bars = _bar("original", original, longest, "", language)
+    bars += _came(came, longest, language) if came else ""
+    bars += _bar("compressed", compressed, longest, about, language)
     items = "".join(
         f'<li><i style="background:{colour}"></i>{escape(_name(place, language))} '
         f"<span>{format_bytes(original[place])} → {about}{format_bytes(compressed[place])}</span></li>"
@@ -46,6 +56,23 @@ def _bar(model: str, sizes: dict[str, int], longest: int, about: str, language: 
     words = escape(f"{name}, {size}. {'; '.join(held.values())}")
     return (
         f'<div class="bar{" estimate" if about else ""}" data-model="{model}" role="img" aria-label="{words}">'
+        f"<span>{escape(name)}</span><div>{parts}</div><b>{escape(size)}</b></div>"
+    )
+
+
+def _came(types: Sequence[OfType], longest: int, language: str) -> str:
+    """Return the bar of the file as it came, split by its types."""
+    name, size = text("size.came", language), format_bytes(sum(each.nbytes for each in types))
+    colours = chain(CAME_COLOURS, repeat(CAME_COLOURS[-1]))
+    held = [f"{each.type}: {each.nbytes:,} B, {each.bits:.2f}" for each in types]
+    parts = "".join(
+        f'<i data-part="{escape(each.type)}" title="{escape(words)}" '
+        f'style="width:{100 * each.nbytes / longest:.3f}%;background:{colour}"></i>'
+        for each, words, colour in zip(types, held, colours, strict=False)
+    )
+    words = escape(f"{name}, {size}. {'; '.join(held)}")
+    return (
+        f'<div class="bar" data-model="came" role="img" aria-label="{words}">'
         f"<span>{escape(name)}</span><div>{parts}</div><b>{escape(size)}</b></div>"
     )
 

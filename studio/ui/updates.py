@@ -10,6 +10,7 @@ from gradio.blocks import Block
 from studio.base.text import text
 from studio.chat.conversation import Turn
 from studio.checkpoint import hub, open_model
+from studio.checkpoint.stored_as import by_type
 from studio.export.targets import TARGETS
 from studio.planning.choice import OPTIONS, Choice
 from studio.planning.figures import FIGURES
@@ -90,11 +91,12 @@ def figures(page: Page, session: Session, language: str) -> Updates:
     found = map_text.weight_errors(session)
     shown: Updates = {page.model.strip: present.strip(session, found, language)}
     if plan is not None:
+        came = map_text.came_of(session)
         shown |= {
             **_map(page, session, found, language),
-            page.map.table: map_text.layer_table(plan, found, language, sampled_map.estimates(session, found)),
+            page.map.table: map_text.layer_table(plan, found, language, sampled_map.estimates(session, found), came),
             page.map.pins: map_text.pins(plan, language),
-            page.sizes.chart: size_chart(plan, language),
+            page.sizes.chart: size_chart(plan, language, by_type(came.values())),
             page.sizes.distribution: map_text.distribution_table(plan, language),
         }
     return _stamped(turn, shown)
@@ -154,7 +156,7 @@ def _map(page: Page, session: Session, found: Errors | None, language: str) -> U
     )
     return {
         page.map.legend: legend,
-        page.map.grid: heatmap(known.plan, errors, language, guessed, figure),
+        page.map.grid: heatmap(known.plan, errors, language, guessed, figure, map_text.came_of(session)),
         page.map.estimate: offer,
         page.map.halt: gr.update(visible=session.measurements.is_sampling),
     }

@@ -21,7 +21,7 @@ from transformers import GenerationConfig
 
 from studio.base.errors import CheckpointError, ResourceError, UserError, disk_error, is_out_of_memory
 from studio.checkpoint.architecture import empty_model
-from studio.checkpoint.file_names import WEIGHTS
+from studio.checkpoint.file_names import STORED, WEIGHTS
 from studio.checkpoint.gguf.config import cause, config_of, end_tokens, factor_names, of_file
 from studio.checkpoint.gguf.header import shown
 from studio.checkpoint.gguf.model import TOKENS, GgufModel, read_gguf_model
@@ -32,6 +32,7 @@ from studio.checkpoint.gguf.tensors import (
     is_loaded_whole,
     loaded_whole,
     parameters,
+    stored_types,
 )
 
 BASE_MEMORY = 1_000_000_000
@@ -168,6 +169,8 @@ def save_weights(built: Built, folder: Path) -> None:
     config.dtype = torch.float16 if dtypes == {torch.float16} else torch.bfloat16
     config.architectures = [type(built.module).__name__]
     config.save_pretrained(folder)
+    types = stored_types(built.model, built.module)
+    (folder / STORED).write_text(json.dumps({name: [t.type, list(t.shape), t.nbytes] for name, t in types.items()}))
     settings = GenerationConfig.from_model_config(config)
     ends = end_tokens(built.model)
     if ends:

@@ -21,12 +21,15 @@ from studio.base.units import format_bytes
 from studio.base.workers import EXIT_GRACE_SECONDS, Ending, Watch, no_process, start
 from studio.base.workspace import partial_in, sweep_partials
 from studio.checkpoint.checkpoint import Checkpoint, fingerprint, of_folder, read_json
+from studio.checkpoint.file_names import STORED
 from studio.checkpoint.gguf.model import GgufModel, parts_beside, read_gguf_model
+from studio.checkpoint.stored_as import StoredAs
 
 NOTE = "source.json"
 """Beside the prepared files: what they were made from."""
-VERSION = 3
-"""Of what is prepared; a folder of another is made anew. The first could hold random numbers for missing tensors."""
+VERSION = 4
+"""Of what is prepared; a folder of another is made anew. The first could hold random numbers for missing tensors, the
+third did not say how each tensor came."""
 SMALL_FILES = 64 << 20
 """Bytes that config, tokenizer and the like may take."""
 TICK = 0.4
@@ -65,8 +68,18 @@ def prepare(file: Path, name: str | None = None) -> Generator[Progress, None, Ch
             raise disk_error(error, folder) from error
     made_from = read_json(folder / NOTE)
     return of_folder(
-        folder, name or str(file), source_format=str(made_from["format"]), source_bytes=int(made_from["bytes"])
+        folder,
+        name or str(file),
+        source_format=str(made_from["format"]),
+        source_bytes=int(made_from["bytes"]),
+        was_stored=_stored(folder),
     )
+
+
+def _stored(folder: Path) -> dict[str, StoredAs]:
+    """Return how each tensor lay in the file."""
+    said = read_json(folder / STORED)
+    return {name: StoredAs(name, kind, tuple(shape), nbytes) for name, (kind, shape, nbytes) in said.items()}
 
 
 def _is_whole(folder: Path) -> bool:

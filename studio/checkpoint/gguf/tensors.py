@@ -20,6 +20,7 @@ from studio.base.errors import CheckpointError
 from studio.checkpoint.gguf.header import GgufHeader, GgufTensor, shown
 from studio.checkpoint.gguf.model import GgufModel
 from studio.checkpoint.gguf.rope import FACTOR_TENSORS, Rope, refused
+from studio.checkpoint.stored_as import StoredAs, joined
 
 PIECE_WEIGHTS = 1 << 22
 """Weights dequantized at once."""
@@ -91,6 +92,20 @@ def _parameters(
             if tuple(value.shape) != shapes[target]:
                 raise _shape(model, name, tuple(value.shape), shapes[target])
             yield target, value, tensor.type
+
+
+def stored_types(model: GgufModel, module: nn.Module) -> dict[str, StoredAs]:
+    """Return parameter -> how it lies in the file, for all whose names say which tensors make them."""
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
+
+    config: Any = module.config
+    places = _places(model, module, TENSOR_PROCESSORS.get(model.architecture, TensorProcessor)(config=config.to_dict()))
+    found: dict[str, list[StoredAs]] = defaultdict(list)
+    for name, (_, tensor) in model.tensors.items():
+        target = _place(name, places)
+        if target is not None:
+            found[target].append(StoredAs(name, tensor.type, tensor.shape, tensor.nbytes))
+    return {target: joined(target, parts) for target, parts in found.items()}
 
 
 def is_loaded_whole(model: GgufModel) -> bool:

@@ -60,7 +60,18 @@ def test_help_names_every_option(command: str, options: tuple[str, ...]) -> None
 def test_help_names_every_command_there_is() -> None:
     answer = run("--help")
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
-    assert commands == {"serve", "prepare", "estimate", "survey", "compress", "evaluate", "chat", "export", "verify"}
+    assert commands == {
+        "serve",
+        "prepare",
+        "estimate",
+        "survey",
+        "compress",
+        "evaluate",
+        "inspect",
+        "chat",
+        "export",
+        "verify",
+    }
     assert all(command in answer.stdout for command in commands)
 
 

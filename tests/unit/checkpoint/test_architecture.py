@@ -220,12 +220,13 @@ def test_a_tensor_that_is_not_as_the_config_promises_is_named(
         ({"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "mine.Mine"}}, "needs_remote_code"),
         ({"model_type": "chatglm", "auto_map": {"AutoModel": "modeling_chatglm.Chat"}}, "needs_remote_code"),
         ({"model_type": "chatglm"}, "needs_remote_code"),
-        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}, "already_quantized"),
+        ({"model_type": "llama", "quantization_config": {"quant_method": "quip"}}, "already_quantized"),
+        ({"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 5}}, "packed_setting"),
         ({"model_type": "llama", "quantization_config": "x" * 5000}, "already_quantized"),
     ],
     ids=[
         *("empty", "unknown", "endless", "not_text", "vision", "clip", "speech"),
-        *("remote_code", "chatglm", "chatglm_bare", "quantized", "quantized_text"),
+        *("remote_code", "chatglm", "chatglm_bare", "quantized", "bits", "quantized_text"),
     ],
 )
 def test_what_the_studio_cannot_run_is_refused(config: dict[str, Any], key: str) -> None:
@@ -237,9 +238,9 @@ def test_what_the_studio_cannot_run_is_refused(config: dict[str, Any], key: str)
 
 def test_what_quantized_the_weights_is_named() -> None:
     with pytest.raises(ModelError) as caught:
-        load_config({"model_type": "llama", "quantization_config": {"quant_method": "awq", "bits": 4}})
-    assert caught.value.values == {"method": "awq"}
-    assert "awq" in str(caught.value)
+        load_config({"model_type": "llama", "quantization_config": {"quant_method": "bitsandbytes", "bits": 4}})
+    assert caught.value.values == {"method": "bitsandbytes"}
+    assert "bitsandbytes" in str(caught.value)
 
 
 @pytest.mark.parametrize(

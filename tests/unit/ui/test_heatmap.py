@@ -8,11 +8,13 @@ import pytest
 from studio.base.text import LANGUAGES, text
 from studio.base.units import format_bytes
 from studio.checkpoint.layers import Kind, Layer
+from studio.checkpoint.stored_as import StoredAs
 from studio.planning.choice import Choice, Pin
 from studio.planning.figures import FIGURES
 from studio.planning.plan import Plan, make_plan
 from studio.quantization.scheme import Mode, Scheme
 from studio.ui.heatmap import Cell, cells, heatmap
+from studio.ui.map_text import layer_table
 
 EXPERTS = 5
 CHOICE = Choice(Mode.INT4_ASYM, 32, 0.5)
@@ -105,3 +107,23 @@ def test_a_cell_says_what_its_weights_become() -> None:
         bytes=format_bytes(cell.nbytes),
     )
     assert "nf4-g64" in said["model.layers.1.q_proj.weight"]
+
+
+def test_a_cell_says_what_its_weights_came_as() -> None:
+    plan = plan_of()
+    cell = cell_of(plan, "mlp.experts.*.up")
+    kinds = ["Q4_K", "Q6_K"]
+    came = {a.layer.name: StoredAs(a.layer.name, kinds[i % 2], a.layer.shape, 1) for i, a in enumerate(cell.members)}
+    said = words(heatmap(plan, None, "en", came=came))
+    assert said[cell.pattern].endswith(text("map.hover_came", type="Q4_K, Q6_K"))
+    assert not said["model.layers.1.q_proj.weight"].endswith(text("map.hover_came", type="Q4_K"))
+
+
+def test_the_table_has_a_column_for_it_where_there_is_something_to_tell() -> None:
+    plan = plan_of()
+    name = plan.assignments[0].layer.name
+    column = text("map.column_came")
+    assert column not in layer_table(plan, None, "en")
+    html = layer_table(plan, None, "en", came={name: StoredAs(name, "IQ4_XS", (2, 2), 1234)})
+    assert column in html
+    assert "IQ4_XS, 1,234" in html

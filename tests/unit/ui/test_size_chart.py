@@ -6,6 +6,7 @@ import pytest
 
 from studio.base.text import LANGUAGES, text
 from studio.base.units import format_bytes
+from studio.checkpoint.stored_as import OfType
 from studio.planning.choice import Choice
 from studio.planning.plan import Plan, make_plan
 from studio.quantization.scheme import Mode
@@ -62,3 +63,14 @@ def test_the_legend_names_what_is_there_alone() -> None:
     assert [text(f"size.{part}") in legend for part in ("blocks", "zero_points")] == [True, True]
     symmetric = size_chart(make_plan(a_model(), Choice(Mode.INT4_SYM, 64, 1, None)), "en")
     assert text("size.zero_points") not in symmetric
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_source_that_came_quantized_has_a_bar_of_its_own(language: str) -> None:
+    assert 'data-model="came"' not in size_chart(EXACT, language)
+    types = [OfType(f"Q{i}<", 1, 100, 1000 - i) for i in range(8)]
+    html = size_chart(EXACT, language, types)
+    came = html.partition('data-model="came"')[2].partition("</b></div>")[0]
+    assert numbers(re.findall(r'title="[^"]*?([\d,]+) B', came)) == [each.nbytes for each in types]
+    assert text("size.came", language) in came
+    assert "Q1<" not in came

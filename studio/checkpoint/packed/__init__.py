@@ -1,0 +1,1 @@
+"""Weights that other programs quantized and packed into words of 32 bits: one format a file, all in ``formats.py``."""
