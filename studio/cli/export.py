@@ -36,6 +36,11 @@ def export(
     ],
     out: Annotated[Path, typer.Option("--out", metavar="PATH", help=say("help_export_out"), show_default=False)],
     chosen: Chosen,
+    from_original: Annotated[bool, typer.Option("--from-original", help=say("help_from_original"))] = False,
+    pre_tokenizer: Annotated[
+        str | None,
+        typer.Option("--pre-tokenizer", metavar="NAME", help=say("help_pre_tokenizer"), show_default=False),
+    ] = None,
     calibrate: Calibrate = "builtin",
     as_json: AsJson = False,
 ) -> None:
@@ -46,13 +51,35 @@ def export(
 
         name, _, mix = to.partition(":")
         target = targets.target_named(name)
+        if pre_tokenizer is not None:
+            target = targets.with_pre_tokenizer(target, pre_tokenizer)
         place = typed_path(out).resolve()
-        with _compressed(here, source, chosen | ({"mix": mix} if mix else {}), calibrate, place, target) as folder:
+        chosen |= {"mix": mix} if mix else {}
+        model = _original(source) if from_original else source
+        with _compressed(here, model, chosen, calibrate, place, target) as folder:
             here.follow(targets.export(target, folder, place))
         files = [place] if place.is_file() else sorted(place.iterdir())
         nbytes = sum(file.stat().st_size for file in files)
         facts = {"target": target.name, "path": str(place), "bytes": nbytes}
+        if pre_tokenizer is not None:
+            here.note(say("export_pre_tokenizer", name=pre_tokenizer))
         here.answer(facts, say("exported", size=format_bytes(nbytes), path=place))
+
+
+def _original(source: str) -> str:
+    """Return the model that a compressed folder was made from; another source is one. Raises SchemeError for a path."""
+    from studio.checkpoint.hub_client import is_repo_id
+    from studio.checkpoint.open_model import BUILTIN
+    from studio.checkpoint.recipe import is_compressed, read_recipe
+
+    folder = typed_path(source)
+    if not is_compressed(folder):
+        return source
+    made_from = read_recipe(folder).source
+    is_on_hub = made_from.model == made_from.base_model and is_repo_id(made_from.model)
+    if made_from.model != BUILTIN and not is_on_hub:
+        raise SchemeError("original_elsewhere", model=made_from.model)
+    return made_from.model
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from studio.cli.options import AsJson, app
 from studio.cli.terminal import language, say, terminal
 
 if TYPE_CHECKING:
-    from studio.export.gguf.verify import Verified
+    from studio.export.gguf.verify import Kld, Verified
 
 
 @app.command(help=say("help_verify"))
@@ -36,28 +36,35 @@ def verify(
 def _facts(done: "Verified") -> dict[str, Any]:
     other = done.llama_cpp
     return {
+        "tensors": done.tensors,
         "tokens": done.tokens,
+        "answer": done.answer,
         "reader": {"kld": {"mean": done.reader.mean, "max": done.reader.largest}, "logit_difference": done.difference},
         "llama_cpp": None
         if other is None
         else {
             "kld": {"mean": other.kld.mean, "max": other.kld.largest},
+            "logit_difference": other.difference,
             "same_tokens": other.has_same_tokens,
-            "answer": other.answer,
         },
     }
 
 
 def _rows(done: "Verified") -> list[tuple[str, str]]:
     rows = [
-        (say("verify_reader"), say("verify_kld", mean=f"{done.reader.mean:.2g}", most=f"{done.reader.largest:.2g}")),
+        (say("verify_tensors"), say("verify_all", count=done.tensors)),
+        (say("verify_reader"), _kld(done.reader)),
         (say("verify_logits"), f"{done.difference:.2g}"),
     ]
-    if done.llama_cpp is not None:
-        other = done.llama_cpp
+    other = done.llama_cpp
+    if other is not None:
         rows += [
-            ("llama.cpp", say("verify_kld", mean=f"{other.kld.mean:.2g}", most=f"{other.kld.largest:.2g}")),
+            (say("verify_llama_cpp"), _kld(other.kld)),
+            (say("verify_logits"), f"{other.difference:.2g}"),
             (say("verify_tokens"), say("verify_same" if other.has_same_tokens else "verify_other")),
-            (say("verify_answer"), other.answer),
         ]
-    return rows
+    return [*rows, (say("verify_answer" if other is not None else "verify_answer_read"), done.answer)]
+
+
+def _kld(measured: "Kld") -> str:
+    return say("verify_kld", mean=f"{measured.mean:.2g}", most=f"{measured.largest:.2g}")

@@ -34,6 +34,9 @@ class Target:
     usual: Mapping[str, str] = field(default_factory=dict)
     """Words of a choice that a model is compressed by for this target, where nobody says otherwise."""
 
+    with_pre_tokenizer: Callable[[str], "Target"] | None = None
+    """Returns the target that names a way of splitting words which is not the tokenizer's; None where none is named."""
+
     @property
     def keys(self) -> set[str]:
         """The catalogue's keys of its sentences: what it is called, and who loads it."""

@@ -27,6 +27,13 @@ def target_named(name: str) -> Target:
     return TARGETS[name]
 
 
+def with_pre_tokenizer(target: Target, name: str) -> Target:
+    """Return a target that names a tokenizer's way of splitting words as it is told. Raises SchemeError."""
+    if target.with_pre_tokenizer is None:
+        raise SchemeError("no_pre_tokenizer", target=target.name)
+    return target.with_pre_tokenizer(name)
+
+
 def export(target: Target, folder: Path, out: Path) -> Writing:
     """Write a compressed folder as ``target`` to ``out``, a new file or a new folder, yielding the bytes done.
 

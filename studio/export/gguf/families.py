@@ -29,6 +29,8 @@ class Family:
     """Returns the config's key that llama.cpp would pass by, None where there is none."""
     context: Callable[[Any], int] = lambda config: int(config.max_position_embeddings)
     """Returns how many tokens llama.cpp follows as the model does."""
+    turns_part: bool = False
+    """Whether part of a head may rotate; of the others llama.cpp ends at such a model."""
     more: Callable[[gguf.GGUFWriter, Any], None] = lambda *_: None
     """Writes what only this family has."""
 
@@ -42,7 +44,9 @@ def family_of(config: Any) -> Family:
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise ModelError("to_gguf_family", family=str(config.model_type)[:60], families=", ".join(FAMILIES))
-    key = family.check(config)
+    key = family.check(config) or _unknown_rotation(config)
+    if key is None and not family.turns_part and rotating(config) != head_dim(config):
+        key = "rope_parameters: partial_rotary_factor"
     if key is not None:
         raise ModelError("to_gguf_setting_unknown", family=config.model_type, key=key)
     return family
@@ -54,7 +58,7 @@ def head_dim(config: Any) -> int:
 
 
 def write_numbers(writer: gguf.GGUFWriter, family: Family, config: Any) -> None:
-    """Write a model's numbers as metadata. Raises ModelError for rotations that llama.cpp does not have."""
+    """Write a model's numbers as metadata."""
     width = head_dim(config)
     writer.add_context_length(family.context(config))
     writer.add_embedding_length(config.hidden_size)
@@ -85,26 +89,29 @@ def rotating(config: Any) -> int:
     return int(head_dim(config) * main_rope(config).get("partial_rotary_factor", 1.0))
 
 
+def _unknown_rotation(config: Any) -> str | None:
+    """Return the key of a rotation that llama.cpp does not have, None where it has it."""
+    rope = main_rope(config)
+    kind = rope.get("rope_type", "default")
+    if kind not in ("default", "llama3", "linear", "yarn", "longrope"):
+        return f"rope_parameters: {kind}"
+    own = {"truncate": True, "beta_fast": 32, "beta_slow": 1} if kind == "yarn" else {}
+    odd = [key for key, usual in own.items() if rope.get(key) not in (None, usual)]  # not read of any file
+    return f"rope_parameters: {odd[0]}" if odd else None
+
+
 def _write_scaling(writer: gguf.GGUFWriter, config: Any, rope: dict[str, Any]) -> None:
     kind = rope.get("rope_type", "default")
-    if kind in ("default", "llama3"):  # llama3's factors are a tensor
-        return
     if kind == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(float(rope["factor"]))
-        return
     if kind == "yarn":
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(float(rope["factor"]))
         writer.add_rope_scaling_orig_ctx_len(int(rope["original_max_position_embeddings"]))
-        for key, add in (("beta_fast", "beta_fast"), ("beta_slow", "beta_slow")):
-            if key in rope:
-                getattr(writer, f"add_rope_scaling_yarn_{add}")(float(rope[key]))
-        if rope.get("attention_factor") is not None or rope.get("mscale") is not None:
-            raise ModelError(
-                "to_gguf_setting_unknown", family=config.model_type, key="rope_parameters: attention_factor"
-            )
-        return
+        scaled = _yarn_scale(rope)
+        if scaled != 1:
+            writer.add_rope_scaling_attn_factors(scaled)
     if kind == "longrope":
         original = int(rope["original_max_position_embeddings"])
         writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
@@ -112,8 +119,21 @@ def _write_scaling(writer: gguf.GGUFWriter, config: Any, rope: dict[str, Any]) -
         stretch = config.max_position_embeddings / original
         usual = math.sqrt(1 + math.log(stretch) / math.log(original)) if stretch > 1 else 1.0
         writer.add_rope_scaling_attn_factors(float(rope.get("attention_factor") or usual))
-        return
-    raise ModelError("to_gguf_setting_unknown", family=config.model_type, key=f"rope_parameters: {kind}")
+
+
+def _yarn_scale(rope: dict[str, Any]) -> float:
+    """Return by how much queries and keys are longer than llama.cpp makes them for a factor, which is YaRN's way.
+
+    That is 0.1 ln(factor) + 1 (arXiv 2309.00071, equation 22); a config may name another, or DeepSeek's two.
+    """
+
+    def scale(by: float) -> float:
+        return 0.1 * by * math.log(rope["factor"]) + 1.0 if rope["factor"] > 1 else 1.0
+
+    named = rope.get("attention_factor")
+    if named is None and rope.get("mscale") and rope.get("mscale_all_dim"):
+        named = scale(rope["mscale"]) / scale(rope["mscale_all_dim"])
+    return 1.0 if named is None else float(named) / scale(1.0)
 
 
 def rope_tensors(config: Any) -> dict[str, Tensor]:
@@ -170,12 +190,6 @@ def _gemma3(config: Any) -> str | None:
     return "rope_local_base_freq" if sliding.get("rope_type", "default") != "default" else None
 
 
-def _windowless(config: Any) -> str | None:
-    if getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None) is not None:
-        return "sliding_window" if config.sliding_window < config.max_position_embeddings else None
-    return _llama(config)
-
-
 def _capped(writer: gguf.GGUFWriter, config: Any) -> None:
     writer.add_sliding_window(config.sliding_window)
     if config.attn_logit_softcapping:
@@ -191,9 +205,14 @@ def _gemma3_more(writer: gguf.GGUFWriter, config: Any) -> None:
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
 
 
-def _phi3_context(config: Any) -> int:
-    """Return the length of the window where there is one: llama.cpp passes this family's by."""
-    return int(min(config.max_position_embeddings, config.sliding_window or config.max_position_embeddings))
+def _within_window(config: Any) -> int:
+    """Return the length of the window where a layer has one: these families' loaders pass it by.
+
+    Up to that many tokens nothing lies outside of it, and llama.cpp follows the model; of more it would see more.
+    """
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
+    window = config.sliding_window if "sliding_attention" in kinds else None
+    return int(min(config.max_position_embeddings, window or config.max_position_embeddings))
 
 
 def _phi3_more(writer: gguf.GGUFWriter, config: Any) -> None:
@@ -203,10 +222,10 @@ def _phi3_more(writer: gguf.GGUFWriter, config: Any) -> None:
 _ARCH = gguf.MODEL_ARCH
 FAMILIES = {
     "llama": Family(_ARCH.LLAMA, permutes=True, check=_llama),
-    "mistral": Family(_ARCH.LLAMA, permutes=True, check=_windowless),
-    "qwen2": Family(_ARCH.QWEN2, check=_windowless),
-    "qwen3": Family(_ARCH.QWEN3, check=_windowless),
-    "phi3": Family(_ARCH.PHI3, check=_llama, context=_phi3_context, more=_phi3_more),
+    "mistral": Family(_ARCH.LLAMA, permutes=True, check=_llama, context=_within_window),
+    "qwen2": Family(_ARCH.QWEN2, check=_llama, context=_within_window),
+    "qwen3": Family(_ARCH.QWEN3, check=_llama, context=_within_window),
+    "phi3": Family(_ARCH.PHI3, check=_llama, context=_within_window, turns_part=True, more=_phi3_more),
     "gemma2": Family(_ARCH.GEMMA2, norm_plus=1.0, check=_gemma2, more=_capped),
     "gemma3_text": Family(_ARCH.GEMMA3, norm_plus=1.0, check=_gemma3, more=_gemma3_more),
 }

@@ -8,9 +8,15 @@ const request = JSON.parse(fs.readFileSync(process.argv[2], "utf8"));
 const folder = path.dirname(process.argv[2]);
 process.stdin.on("end", () => process.exit(3)).on("error", () => process.exit(3)).resume();
 
-async function answered(llama, {file, ids, texts, answer}, number) {
-    const model = await llama.loadModel({modelPath: file, gpuLayers: 0});
-    const tokens = texts.map((text) => Array.from(model.tokenize(text, false)));
+async function answered(llama, {file, ids, texts, conversations, answer}, number) {
+    const model = await llama.loadModel({modelPath: file, gpuLayers: 0, vocabOnly: ids.length === 0});
+    const tokens = texts.map((text) => Array.from(model.tokenize(text, true)));  // names of special tokens are those
+    const ends = Array.from(model.iterateAllTokens()).filter((token) => model.isEogToken(token));
+    const prompts = await rendered(model, conversations);
+    if (ids.length === 0) {
+        await model.dispose();
+        return {tokens, prompts, ends, answer: []};
+    }
     const contextSize = Math.max(256, ids.length + answer + 8);
     const context = await model.createContext({contextSize, threads: request.threads});
     const sequence = context.getSequence();
@@ -27,7 +33,15 @@ async function answered(llama, {file, ids, texts, answer}, number) {
         for await (const token of sequence.evaluate(ids, {temperature: 0}))
             if (words.push(token) >= answer) break;
     await model.dispose();
-    return {tokens, answer: words};
+    return {tokens, prompts, ends, answer: words};
+}
+
+async function rendered(model, conversations) {  // with the library by which node-llama-cpp reads a file's template
+    if (conversations.length === 0) return [];
+    const {Template} = await import(pathToFileURL(path.join(request.modules, "@huggingface", "jinja", "dist", "index.js")).href);
+    const template = new Template(model.fileInfo.metadata.tokenizer.chat_template);
+    const special = {bos_token: model.tokens.bosString ?? "", eos_token: model.tokens.eosString ?? ""};
+    return conversations.map((messages) => template.render({messages, add_generation_prompt: true, ...special}));
 }
 
 const results = [];

@@ -33,9 +33,11 @@ class Question:
 
     file: Path
     ids: Sequence[int]
-    """A text's tokens, after each of which it says what follows."""
+    """A text's tokens, after each of which it says what follows; without any, weights are not read."""
     texts: Sequence[str] = ()
-    """What it tokenizes."""
+    """What it tokenizes, names of special tokens among it."""
+    conversations: Sequence[Sequence[Mapping[str, str]]] = ()
+    """Messages, each ``{"role": …, "content": …}``, that the file's chat template makes a prompt of."""
     answer: int = 0
     """How many tokens of an answer it gives."""
 
@@ -48,6 +50,10 @@ class Reply:
     """Of every token after each of those given, fp32 [tokens, vocabulary]."""
     tokens: list[list[int]]
     """Of each text, with no token put before or after."""
+    prompts: list[str]
+    """Of each conversation, as node-llama-cpp's reader of templates writes it."""
+    ends: list[int]
+    """Every token that ends an answer."""
     answer: list[int]
     """The likeliest tokens that follow those given, one after the other, to the first that ends an answer."""
 
@@ -100,5 +106,7 @@ def found() -> LlamaCpp | None:
 def _reply(probabilities: Path, question: Question, result: Mapping[str, Any]) -> Reply:
     if "error" in result:
         raise ProcessError("llama_cpp_refused", file=question.file.name, reason=result["error"])
-    values = torch.from_numpy(np.fromfile(probabilities, np.float32))
-    return Reply(values.view(len(question.ids), -1), result["tokens"], result["answer"])
+    count = len(question.ids)
+    values = np.fromfile(probabilities, np.float32) if count else np.empty(0, np.float32)
+    by_token = torch.from_numpy(values).view(count, values.size // max(1, count))
+    return Reply(by_token, result["tokens"], result["prompts"], result["ends"], result["answer"])

@@ -5,9 +5,11 @@ Nothing is rounded here: a weight's blocks are copied, rows of q and k moved whe
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import gguf
 import torch
@@ -21,16 +23,16 @@ from studio.checkpoint.file_names import CONFIG
 from studio.checkpoint.layers import Kind
 from studio.checkpoint.license import License
 from studio.export.compressed_model import CompressedModel, Writing
-from studio.export.gguf.families import family_of, rope_tensors, write_numbers
+from studio.export.gguf.becoming import becoming
+from studio.export.gguf.families import Family, family_of, rope_tensors, write_numbers
 from studio.export.gguf.file import Slot, new_writer, tensor_bytes, write_tensors
 from studio.export.gguf.tensors import Named, named_tensors, permuted
-from studio.export.gguf.types import block_bytes, kept_bytes, mode_of, slot
+from studio.export.gguf.types import block_bytes, kept_bytes, mode_of, slot, slot_or_raw
 from studio.export.gguf.vocabulary import TOKENIZER_FILES, read_vocabulary
 from studio.export.target import Target
-from studio.planning.plan import Assignment, Plan
+from studio.planning.plan import Plan
 from studio.quantization.ggml.layouts import LAYOUTS
 from studio.quantization.packing import PackedTensor
-from studio.quantization.scheme import Mode
 
 QUANTIZATION_VERSION = 2
 """Of ggml's layouts, since 2023."""
@@ -42,12 +44,11 @@ HEADROOM = 16 << 20
 """Bytes that a header may take: a vocabulary and its merges."""
 
 
-def refusal(plan: Plan, checkpoint: Checkpoint) -> UserError | None:
-    """Return why a plan cannot be a GGUF file as it is."""
+def refusal(plan: Plan, checkpoint: Checkpoint, pre: str | None = None) -> UserError | None:
+    """Return why a plan cannot be a GGUF file as it is; ``pre`` names a way of splitting words that somebody chose."""
     for a in plan.assignments:
         if a.scheme is not None and mode_of(a.scheme) is None:
-            modes = ", ".join(mode.value for mode in Mode if mode.is_in_blocks)
-            return SchemeError("to_gguf_scheme", scheme=str(a.scheme), layer=a.layer.name[:120], modes=modes)
+            return SchemeError("to_gguf_scheme", scheme=str(a.scheme), layer=a.layer.name[:120], **becoming(plan))
         if a.scheme is not None and (a.layer.transposed or len(a.layer.shape) > 2):
             return ModelError("to_gguf_tensor", tensor=a.layer.name[:120], family=checkpoint.architecture[:60])
     if checkpoint.folder is None:
@@ -57,9 +58,8 @@ def refusal(plan: Plan, checkpoint: Checkpoint) -> UserError | None:
         named_tensors([a.layer for a in plan.assignments], family_of(config), config)
     except UserError as error:
         return error
-    return _vocabulary_fault(
-        checkpoint.folder, *(_stamp(checkpoint.folder / name) for name in (CONFIG, *TOKENIZER_FILES))
-    )
+    stamps = (_stamp(checkpoint.folder / name) for name in (CONFIG, *TOKENIZER_FILES))
+    return _vocabulary_fault(checkpoint.folder, pre, *stamps)
 
 
 def _stamp(file: Path) -> tuple[int, int]:
@@ -68,10 +68,10 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=16)
-def _vocabulary_fault(folder: Path, *stamps: tuple[int, int]) -> UserError | None:
+def _vocabulary_fault(folder: Path, pre: str | None, *stamps: tuple[int, int]) -> UserError | None:
     """Return why a model's tokens cannot be in a GGUF file; found out once, for it is asked at every change of plan."""
     try:
-        read_vocabulary(folder, load_config(read_json(folder / CONFIG)))
+        read_vocabulary(folder, load_config(read_json(folder / CONFIG)), pre)
     except UserError as error:
         return error
     return None
@@ -79,21 +79,22 @@ def _vocabulary_fault(folder: Path, *stamps: tuple[int, int]) -> UserError | Non
 
 def size(plan: Plan) -> int:
     """Return the bytes of all tensors there: norms and biases are F32."""
-    return tensor_bytes({a.layer.name: _slot(a) for a in plan.assignments})
+    return tensor_bytes({a.layer.name: slot_or_raw(a) for a in plan.assignments})
 
 
-def _slot(a: Assignment) -> Slot:
-    try:
-        return slot(a, torch.bfloat16)
-    except ValueError:  # a scheme that is refused anyway: as large as it is here
-        return Slot(gguf.GGMLQuantizationType.I8, (a.nbytes,))
+@dataclass(frozen=True)
+class Layout:
+    """What a file of a model holds beside its words: the tensors in their order, each in the bytes of its type."""
+
+    family: Family
+    config: Any
+    slots: dict[str, Slot]
+    pieces: Callable[[], Iterator[tuple[str, Iterator[Tensor]]]]
+    """Gives every tensor's bytes, uint8, in the order of the slots."""
 
 
-def write(model: CompressedModel, out: Path) -> Writing:
-    """Write the file, yielding bytes of all.
-
-    Raises ResourceError for a disk that has no room for it, and what :func:`refusal` would have returned.
-    """
+def laid_out(model: CompressedModel) -> Layout:
+    """Return what a file of a compressed model holds."""
     config = load_config(read_json(model.folder / CONFIG))
     family = family_of(config)
     named = named_tensors([a.layer for a in model.plan.assignments], family, config)
@@ -102,16 +103,6 @@ def write(model: CompressedModel, out: Path) -> Writing:
     slots = {name: Slot(gguf.GGMLQuantizationType.F32, tuple(tensor.shape)) for name, tensor in extra.items()}
     for a, name in zip(model.plan.assignments, named, strict=True):
         slots[name.name] = slot(a, kept.get(a.layer.name, torch.bfloat16))
-    total = tensor_bytes(slots)
-    free = shutil.disk_usage(out.parent).free
-    if free < total + HEADROOM:
-        raise ResourceError("export_disk_full", path=str(out.parent))
-    writer = new_writer(out, family.name)
-    vocabulary = read_vocabulary(model.folder, config)
-    title = printable(model.recipe.source.title[:MAX_NAME]) or "model"
-    _describe(writer, model, harmless(title, vocabulary.tokens))
-    write_numbers(writer, family, config)
-    vocabulary.write(writer)
 
     def pieces() -> Iterator[tuple[str, Iterator[Tensor]]]:
         for name, factors in extra.items():
@@ -119,8 +110,27 @@ def write(model: CompressedModel, out: Path) -> Writing:
         for (_, tensor), place in zip(model.tensors(), named, strict=True):
             yield place.name, iter([_bytes(tensor, place, slots[place.name].kind, family.norm_plus)])
 
+    return Layout(family, config, slots, pieces)
+
+
+def write(model: CompressedModel, out: Path, pre: str | None = None) -> Writing:
+    """Write the file, yielding bytes of all.
+
+    Raises ResourceError for a disk that has no room for it, and what :func:`refusal` would have returned.
+    """
+    layout = laid_out(model)
+    total = tensor_bytes(layout.slots)
+    free = shutil.disk_usage(out.parent).free
+    if free < total + HEADROOM:
+        raise ResourceError("export_disk_full", path=str(out.parent))
+    writer = new_writer(out, layout.family.name)
+    vocabulary = read_vocabulary(model.folder, layout.config, pre)
+    title = printable(model.recipe.source.title[:MAX_NAME]) or "model"
+    _describe(writer, model, harmless(title, vocabulary.tokens))
+    write_numbers(writer, layout.family, layout.config)
+    vocabulary.write(writer)
     try:
-        for done in write_tensors(writer, slots, pieces()):
+        for done in write_tensors(writer, layout.slots, layout.pieces()):
             yield Progress.of_bytes("export", done, total)
     finally:
         writer.close()
@@ -170,4 +180,12 @@ def _file_type(plan: Plan) -> int:
     return LAYOUTS[max(weights, key=weights.__getitem__)].file_type if weights else 1  # 1: mostly F16
 
 
-TARGET = Target("gguf", suffix=".gguf", refusal=refusal, size=size, write=write, usual={"mix": "q4_k_m"})
+def with_pre_tokenizer(name: str) -> Target:
+    """Return the target that names a way of splitting words although it is not the tokenizer's own."""
+    return replace(TARGET, refusal=partial(refusal, pre=name), write=partial(write, pre=name))
+
+
+TARGET = Target(
+    "gguf", suffix=".gguf", refusal=refusal, size=size, write=write, usual={"mix": "q4_k_m"},
+    with_pre_tokenizer=with_pre_tokenizer,
+)  # fmt: skip

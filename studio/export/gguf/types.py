@@ -35,6 +35,14 @@ def slot(assignment: Assignment, kept: torch.dtype) -> Slot:
     return Slot(kind, assignment.layer.shape)
 
 
+def slot_or_raw(assignment: Assignment) -> Slot:
+    """Return what a tensor of 16 bits takes in the file; one of a scheme that is refused anyway, its bytes here."""
+    try:
+        return slot(assignment, torch.bfloat16)
+    except ValueError:
+        return Slot(gguf.GGMLQuantizationType.I8, (assignment.nbytes,))
+
+
 def block_bytes(packed: PackedTensor) -> Tensor:
     """Return a packed weight in blocks, uint8 [N, bytes of a row]; no number changes."""
     mode = _held_by(packed.scheme)

@@ -1,4 +1,4 @@
-"""Whether a GGUF file gives the numbers of the folder it was made from: read back here, and asked of llama.cpp.
+"""Whether a GGUF file gives the numbers of the folder it was made from: byte for byte, here, and in llama.cpp.
 
 Divergences are of the distribution of the next token, folder || file, in nats, over one built-in text. Knows nothing of
 how the file was written.
@@ -7,17 +7,21 @@ how the file was written.
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from studio.base.errors import CheckpointError
 from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import read_json
 from studio.checkpoint.config import check_can_chat, load_config
 from studio.checkpoint.file_names import CONFIG
 from studio.checkpoint.gguf.source import prepare
+from studio.export.compressed_model import opened
 from studio.export.gguf import llama_cpp
-from studio.export.gguf.llama_cpp import Question
+from studio.export.gguf.llama_cpp import PATIENCE, LlamaCpp, Question
+from studio.export.gguf.same import compared
 from studio.runtime.model import load_compressed, load_original, load_tokenizer
 
 TEXT = (
@@ -28,6 +32,15 @@ SAMPLE = "Hello world, 1234567 don't über 你好，世界！ 😀👩‍🚀\n\
 """What tokenizers differ in: words, digits, apostrophes, Chinese, emoji, runs of spaces, newlines."""
 ANSWER = 16
 """Tokens of an answer."""
+COUNTS = 1e-4
+"""Of a token's probability; logits of less likely ones say nothing of an answer."""
+ROUNDED = 0.007
+"""By how much of its spread llama.cpp's product of a packed weight is off, whose inputs it rounds to 8 bits.
+
+In a block whose largest is m that is m / 127 / sqrt(12), and m is 3.1 standard deviations in a block of 256.
+"""
+MARGIN = 10
+"""How many times the derived divergence is taken for rounding: depth and outliers add to it, an error much more."""
 
 
 @dataclass(frozen=True)
@@ -43,40 +56,77 @@ class InLlamaCpp:
     """What llama.cpp makes of the file."""
 
     kld: Kld
+    difference: float
+    """The largest between two log probabilities of tokens as likely as :data:`COUNTS`."""
     has_same_tokens: bool
     """Whether it tokenizes :data:`SAMPLE` as the folder's tokenizer does."""
-    answer: str
-    """How it goes on after the text."""
 
 
 @dataclass(frozen=True)
 class Verified:
     """What was found; ``llama_cpp`` is None where none was there to be asked."""
 
+    tensors: int
+    """That are the folder's, byte for byte: all."""
     tokens: int
     reader: Kld
     difference: float
     """The largest between two logits, the folder's and the file's as the studio reads it."""
+    answer: str
+    """How the file goes on after the text: in llama.cpp where it is, else as the studio reads it."""
     llama_cpp: InLlamaCpp | None
 
 
 def verified(file: Path, folder: Path) -> Generator[Progress, None, Verified]:
-    """Yield steps and return how a file and its folder differ. Raises UserError where one cannot be read."""
-    check_can_chat(load_config(read_json(folder / CONFIG)))
+    """Yield steps and return how a file and its folder differ.
+
+    Raises UserError where one cannot be read, or the file is not what the folder would be written as.
+    """
+    config = load_config(read_json(folder / CONFIG))
+    check_can_chat(config)
+    if not file.is_file():
+        raise CheckpointError("missing_file", file=file.name)
+    tensors = yield from compared(file, opened(folder))
+    yield Progress("load")
     tokenizer = load_tokenizer(folder)
     ids = tokenizer.encode(TEXT)
     checkpoint = yield from prepare(file)
     yield Progress("load")
     ours = _logits(load_compressed(folder), ids)
-    read = _logits(load_original(checkpoint), ids)
+    reader = load_original(checkpoint)
+    read = _logits(reader, ids)
     engine = llama_cpp.found()
-    other = None
-    if engine is not None:
+    other, answer = None, list[int]()
+    if engine is None:
+        answer = _answer(reader, ids)
+    else:
         yield Progress("load")
-        [reply] = engine.ask(Question(file, ids, [SAMPLE], ANSWER))
-        same = reply.tokens[0] == tokenizer.encode(SAMPLE)
-        other = InLlamaCpp(kld(ours, reply.probabilities.log()), same, tokenizer.decode(reply.answer))
-    return Verified(len(ids), kld(ours, read.log_softmax(-1)), float((ours - read).abs().max()), other)
+        other, answer = _in_llama_cpp(engine, file, ids, ours, config.num_hidden_layers, tokenizer)
+    apart = float((ours - read).abs().max())
+    return Verified(tensors, len(ids), kld(ours, read.log_softmax(-1)), apart, tokenizer.decode(answer), other)
+
+
+def _in_llama_cpp(
+    engine: LlamaCpp, file: Path, ids: Sequence[int], ours: Tensor, layers: int, tokenizer: Any
+) -> tuple[InLlamaCpp, list[int]]:
+    """Return what llama.cpp makes of a file, and its answer. Raises CheckpointError where that is another model's."""
+    [reply] = engine.ask(Question(file, ids, [SAMPLE], answer=ANSWER), patience=PATIENCE)
+    given = reply.probabilities.log()
+    measured = kld(ours, given)
+    limit = bound(ours, layers)
+    if not measured.mean <= limit:  # false for NaN too
+        raise CheckpointError("verify_engine", file=file.name, found=f"{measured.mean:.2g}", limit=f"{limit:.2g}")
+    return InLlamaCpp(measured, difference(ours, given), reply.tokens[0] == tokenizer.encode(SAMPLE)), reply.answer
+
+
+def bound(ours: Tensor, layers: int) -> float:
+    """Return the mean divergence in nats that llama.cpp's rounding explains, for logits [tokens, vocabulary].
+
+    Four products a block and the head's are off by :data:`ROUNDED` of the logits' spread each, whose squares add up;
+    logits that are off by e diverge by e^2 / 2. That, :data:`MARGIN` times.
+    """
+    spread = float((ours - ours.mean(-1, keepdim=True)).std())
+    return MARGIN * ROUNDED**2 * (4 * layers + 1) * spread**2 / 2
 
 
 def kld(logits: Tensor, other: Tensor) -> Kld:
@@ -86,7 +136,22 @@ def kld(logits: Tensor, other: Tensor) -> Kld:
     return Kld(float(each.mean()), float(each.max()))
 
 
+def difference(logits: Tensor, other: Tensor) -> float:
+    """Return the largest difference of log probabilities of tokens that count, both [tokens, vocabulary]."""
+    ours = logits.double().log_softmax(-1)
+    counts = ours.exp() >= COUNTS
+    return float((ours - other.double().clamp_min(-100))[counts].abs().max())
+
+
 @torch.inference_mode()
 def _logits(model: torch.nn.Module, ids: Sequence[int]) -> Tensor:
     found: Tensor = model(torch.tensor([list(ids)], dtype=torch.int64)).logits
     return found[0].float()
+
+
+def _answer(model: torch.nn.Module, ids: Sequence[int]) -> list[int]:
+    """Return the likeliest tokens after those given, one after the other."""
+    found: list[int] = []
+    for _ in range(ANSWER):
+        found.append(int(_logits(model, [*ids, *found])[-1].argmax()))
+    return found

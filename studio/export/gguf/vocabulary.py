@@ -16,27 +16,16 @@ from studio.base.errors import CheckpointError, ModelError
 from studio.checkpoint.file_names import GENERATION
 from studio.checkpoint.json_file import read_json
 from studio.checkpoint.stop_tokens import stop_ids
+from studio.export.gguf.splits import SENTENCEPIECE, SPACE, check_sentencepiece, split_name, steps
 
 TOKENIZER, SETTINGS, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 TOKENIZER_FILES = (TOKENIZER, SETTINGS, TEMPLATE, GENERATION)
 """All that is read beside the config."""
+KNOWN_ENDS = frozenset(
+    ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>", "<|end_of_text|>")
+)
+"""Texts at which llama.cpp ends an answer whatever a file says (``llama-vocab.cpp``)."""
 ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>")
-GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_OTHERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-LLAMA3_SPLIT = _WORDS + r"\p{N}{1,3}" + _OTHERS
-QWEN2_SPLIT = _WORDS + r"\p{N}" + _OTHERS
-SPLITS = {
-    ("bytes",): "gpt-2",
-    ("digits", "bytes"): "smollm",
-    (GPT2_SPLIT,): "gpt-2",
-    (LLAMA3_SPLIT,): "llama-bpe",
-    (QWEN2_SPLIT,): "qwen2",
-}
-"""How words are split -> llama.cpp's name for it; ``bytes`` is the pattern that the byte-level step has itself."""
-SPACE = "\u2581"
-"""SentencePiece's sign for one."""
-PREPENDED = {"type": "Prepend", "prepend": SPACE}
 MAX_VALUES = 6_000_000
 """Of a tokenizer's file: vocabularies of 262,144 tokens have half a million merges, of which each counts for three."""
 DAMAGE = (AttributeError, IndexError, KeyError, TypeError, UnicodeError, ValueError)
@@ -83,29 +72,32 @@ class Vocabulary:
             writer.add_chat_template(self.template)
 
 
-def read_vocabulary(folder: Path, config: Any) -> Vocabulary:
+def read_vocabulary(folder: Path, config: Any, pre: str | None = None) -> Vocabulary:
     """Return the vocabulary of a model's folder, filled up to as many tokens as its embedding has.
 
+    ``pre`` names the way of splitting words that somebody chose although it is not the tokenizer's own.
     Raises ModelError for a tokenizer that llama.cpp has not, CheckpointError for files that are damaged.
     """
     file = read_json(folder / TOKENIZER, MAX_VALUES)
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     try:
-        return _vocabulary(file, settings, folder, config)
+        return _vocabulary(file, settings, folder, config, pre)
     except DAMAGE as error:
         raise CheckpointError("damaged_file", file=TOKENIZER) from error
 
 
-def _vocabulary(file: Mapping[str, Any], settings: Mapping[str, Any], folder: Path, config: Any) -> Vocabulary:
+def _vocabulary(
+    file: Mapping[str, Any], settings: Mapping[str, Any], folder: Path, config: Any, pre: str | None
+) -> Vocabulary:
     size = int(config.vocab_size)
     model = file["model"]
     if model.get("type", "BPE") != "BPE":
         raise ModelError("to_gguf_tokenizer", kind=str(model.get("type"))[:40])
     is_sentencepiece = bool(model.get("byte_fallback"))
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-        raise ModelError("to_gguf_pre_tokenizer", found="affixes of words")
+        raise ModelError("to_gguf_tokenizer", kind="BPE, affixes of words")
     if is_sentencepiece:
-        _check_sentencepiece(file)
+        check_sentencepiece(file, pre)
     tokens, types = _tokens(file, size, is_sentencepiece)
     pairs = [_pair(each) for each in model["merges"]]
     template = _template(folder, settings)
@@ -114,7 +106,7 @@ def _vocabulary(file: Mapping[str, Any], settings: Mapping[str, Any], folder: Pa
     by_name = {token: index for index, token in enumerate(tokens)}
     return Vocabulary(
         model="llama" if is_sentencepiece else "gpt2",
-        pre="default" if is_sentencepiece else _pre(file),
+        pre=SENTENCEPIECE if is_sentencepiece else split_name(file, pre),
         tokens=tokens,
         types=types,
         merges=[" ".join(pair) for pair in pairs],
@@ -170,6 +162,9 @@ def _tokens(file: Mapping[str, Any], size: int, has_bytes: bool) -> tuple[list[s
             token = token.replace(SPACE, " ")
         tokens.append(token)
         types.append(int(what))
+    read = [token.partition("\0")[0] for token in tokens]  # as llama.cpp reads them
+    if len(set(filter(None, read))) != sum(map(bool, read)):
+        raise ValueError("a text stands for two tokens")
     return tokens, types
 
 
@@ -182,63 +177,6 @@ def _scores(tokens: list[str], types: list[int], merges: list[tuple[str, str]]) 
     unranked = (gguf.TokenType.CONTROL, gguf.TokenType.BYTE, gguf.TokenType.UNKNOWN)
     pairs = zip(tokens, types, strict=True)
     return [0.0 if kind in unranked else -float(ranks.get(token, last)) for token, kind in pairs]
-
-
-def _pre(file: Mapping[str, Any]) -> str:
-    """Return llama.cpp's name of how a byte-level tokenizer splits words."""
-    if file.get("normalizer") not in (None, {"type": "NFC"}):
-        raise ModelError("to_gguf_pre_tokenizer", found=str(file["normalizer"].get("type"))[:60])
-    parts = _steps(file, "pre_tokenizer", "pretokenizers")
-    ways: list[str] = []
-    for part in parts:
-        kind = part.get("type")
-        if kind == "ByteLevel":
-            if part.get("add_prefix_space", True):
-                raise ModelError("to_gguf_pre_tokenizer", found="add_prefix_space")
-            if part.get("use_regex", True):
-                ways.append("bytes")
-        elif kind == "Digits" and part.get("individual_digits"):
-            ways.append("digits")
-        elif kind == "Split" and "Regex" in part["pattern"] and _keeps_all(part):
-            ways.append(part["pattern"]["Regex"])
-        else:
-            raise ModelError("to_gguf_pre_tokenizer", found=str(kind)[:60])
-    name = SPLITS.get(tuple(ways))
-    if name is None or not any(part.get("type") == "ByteLevel" for part in parts):
-        raise ModelError("to_gguf_pre_tokenizer", found=" ".join(ways)[:60])
-    if file["model"].get("ignore_merges") and name != "llama-bpe":
-        raise ModelError("to_gguf_pre_tokenizer", found="ignore_merges")
-    return name
-
-
-def _keeps_all(split: Mapping[str, Any]) -> bool:
-    """Return whether a split leaves each match a word of its own; what it would remove of the rest is nothing."""
-    behavior, inverted = split.get("behavior"), bool(split.get("invert"))
-    return (behavior, inverted) in (("Isolated", False), ("Removed", True))
-
-
-def _steps(file: Mapping[str, Any], name: str, plural: str) -> list[Mapping[str, Any]]:
-    """Return what is done one after another."""
-    steps = file.get(name)
-    return [] if steps is None else list(steps.get(plural, [steps]))
-
-
-def _check_sentencepiece(file: Mapping[str, Any]) -> None:
-    """Raise ModelError where a text is changed or split otherwise than by writing its spaces as signs."""
-    spaces = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-    parts = [
-        *(each for each in _steps(file, "normalizer", "normalizers") if each not in (spaces, PREPENDED)),
-        *(each for each in _steps(file, "pre_tokenizer", "pretokenizers") if not _is_by_spaces(each)),
-    ]
-    for each in parts:
-        raise ModelError("to_gguf_pre_tokenizer", found=str(each.get("type"))[:60])
-
-
-def _is_by_spaces(step: Mapping[str, Any]) -> bool:
-    """Return whether words are split where their first sign is a space, as scores alone would have it."""
-    if step.get("type") == "Metaspace":
-        return bool(step.get("replacement", SPACE) == SPACE)
-    return step.get("type") == "Split" and step.get("pattern") == {"String": " "}
 
 
 def _special(settings: Mapping[str, Any], config: Any, folder: Path, by_name: Mapping[str, int]) -> dict[str, int]:
@@ -254,7 +192,20 @@ def _special(settings: Mapping[str, Any], config: Any, folder: Path, by_name: Ma
     turn = next((by_name[name] for name in ENDS_OF_TURN if name in by_name), None)
     if turn is not None:
         found["eot"] = turn
-    return found
+    return found | _other_ends(ends, found, by_name)
+
+
+def _other_ends(ends: list[int], found: Mapping[str, int], by_name: Mapping[str, int]) -> dict[str, int]:
+    """Return places for the tokens that end an answer and that llama.cpp does not know as such by their texts.
+
+    A file has three: of the end of a text, of a turn and of a message. Raises ModelError for more.
+    """
+    known = {by_name[name] for name in KNOWN_ENDS if name in by_name} | {found.get("eos")}
+    unknown = [each for each in ends if each not in known]
+    if len(unknown) > 2:
+        raise ModelError("to_gguf_ends", count=len(unknown) + 1)
+    places = ("eom", "eot") if "eot" in found else ("eot", "eom")  # a turn's end is known by its text
+    return dict(zip(places, unknown, strict=False))
 
 
 def _template(folder: Path, settings: Mapping[str, Any]) -> str | None:
@@ -279,17 +230,17 @@ def _adds(file: Mapping[str, Any], settings: Mapping[str, Any], name: str) -> bo
     said = settings.get(f"add_{name}_token")
     if isinstance(said, bool):
         return said
-    parts = _steps(file, "post_processor", "processors")
+    parts = steps(file, "post_processor", "processors")
     token = _content(settings.get(f"{name}_token"))
     singles = [part.get("single", []) for part in parts if part.get("type") == "TemplateProcessing"]
     return any((each.get("SpecialToken") or {}).get("id") == token for single in singles for each in single[:1])
 
 
 def _adds_space(file: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    parts = _steps(file, "normalizer", "normalizers")
+    parts = steps(file, "normalizer", "normalizers")
     if any(part.get("type") == "Prepend" for part in parts):
         return True
-    for step in _steps(file, "pre_tokenizer", "pretokenizers"):
+    for step in steps(file, "pre_tokenizer", "pretokenizers"):
         if step.get("type") == "Metaspace":
             return bool(step.get("prepend_scheme", "always") != "never")
     return bool(settings.get("add_prefix_space", False)) and not parts

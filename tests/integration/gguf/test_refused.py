@@ -12,12 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from studio.base.errors import ModelError, ResourceError, SchemeError, UserError
+from studio.base.text import LANGUAGES
+from studio.base.units import format_bytes
+from studio.checkpoint.open_model import open_model
 from studio.checkpoint.recipe import RECIPE
 from studio.export.compressed_model import opened
 from studio.export.gguf.families import FAMILIES
 from studio.export.gguf.types import SAME
 from studio.export.targets import TARGETS, export
 from studio.planning.choice import Choice
+from studio.planning.mixes import MIXES
+from studio.planning.plan import make_plan
 from studio.quantization.scheme import Mode
 from tests import family_models
 from tests.conftest import save_tiny_model, tiny_tokenizer
@@ -104,15 +109,37 @@ def test_words_of_tokens_and_templates_come_through_as_they_are(folder: Path, tm
     assert words in fields["tokenizer.ggml.tokens"]
 
 
-def test_a_scheme_that_no_type_holds_is_refused_with_those_that_do(tmp_path: Path) -> None:
+def test_a_scheme_that_no_type_holds_is_refused_with_what_it_would_become(tmp_path: Path) -> None:
+    """And that is what it becomes, to the byte, where somebody chooses it by that name."""
     save_tiny_model("llama", tmp_path / "source")
     folder = packed(tmp_path / "source", tmp_path / "packed", Choice.of("int4_asym", 64, 1.0))
     with pytest.raises(SchemeError) as caught:
         finish(export(TARGET, folder, tmp_path / "out.gguf"))
-    assert caught.value.key == "to_gguf_scheme"
-    assert all(mode in str(caught.value) for mode in Mode if mode.is_in_blocks)
-    assert "int4_asym-g64" in str(caught.value) or "int8_asym" in str(caught.value)
     assert not (tmp_path / "out.gguf").exists()
+    assert caught.value.key == "to_gguf_scheme"
+    said = {key: str(value) for key, value in caught.value.values.items()}
+    assert said["scheme"] in ("int4_asym-g64", "int8_asym")
+    assert said["modes"].split(", ") == [mode.value for mode in Mode if mode.is_in_blocks]
+    mixed = packed(tmp_path / "source", tmp_path / "mixed", Choice.of(mix=said["mix"]))
+    plan = opened(mixed).plan
+    assert said["size"] == format_bytes(TARGET.size(plan))
+    assert said["bits"] == f"{TARGET.size(plan) * 8 / plan.weights:.2f}"
+    others = [Choice.of(mix=name) for name in MIXES if name != said["mix"]]
+    layers = [a.layer for a in plan.assignments]
+    aim = opened(folder).plan.compressed_bytes
+    distances = [abs(TARGET.size(make_plan(layers, each)) - aim) for each in others]
+    assert abs(TARGET.size(plan) - aim) <= min(distances)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_refusal_says_so_in_every_language(language: str, tmp_path: Path) -> None:
+    save_tiny_model("llama", tmp_path / "source")
+    checkpoint = finish(open_model(str(tmp_path / "source"), True))
+    refused = TARGET.refusal(make_plan(checkpoint.layers, Choice.of("int4_asym", 64, 1.0)), checkpoint)
+    assert refused is not None
+    words = refused.sentence(language)
+    assert all(str(refused.values[key]) in words for key in ("scheme", "mix", "size", "bits", "modes"))
+    assert f"--to gguf:{refused.values['mix']} --from-original" in words
 
 
 @pytest.mark.parametrize("scheme", SAME)
@@ -134,9 +161,19 @@ def test_a_family_that_is_not_there_is_refused_by_its_name(family: str, tmp_path
     assert family in str(caught.value)
 
 
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 64}
 SETTINGS: dict[str, tuple[str, dict[str, Any], str]] = {
     "another activation": ("llama", {"hidden_act": "gelu"}, "hidden_act"),
-    "a window": ("mistral", {"sliding_window": 24}, "sliding_window"),
+    "ends of YaRN's own": (
+        "llama",
+        {"rope_parameters": YARN | {"beta_fast": 16.0}},
+        "beta_fast",
+    ),
+    "a part of a head that rotates": (
+        "llama",
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+        "partial_rotary_factor",
+    ),
     "a dynamic rotation": (
         "llama",
         {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
@@ -160,6 +197,8 @@ def test_a_setting_that_llama_cpp_does_not_follow_is_refused_by_its_name(case: s
     with pytest.raises(ModelError) as caught:
         finish(export(TARGET, folder, tmp_path / "out.gguf"))
     assert caught.value.key == "to_gguf_setting_unknown"
+    before = TARGET.refusal(opened(folder).plan, opened(folder).checkpoint)
+    assert str(before) == str(caught.value)  # said before anything is compressed
     assert key in str(caught.value)
 
 

@@ -13,6 +13,7 @@ from studio.export.targets import TARGETS
 from studio.planning.choice import Choice
 from studio.quantization.scheme import Mode
 from studio.session.session import Session
+from tests.integration.gguf.models import packed
 from tests.steps import finish
 
 
@@ -24,6 +25,12 @@ def folder(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
     finish(session.compress())
     assert session.copy.folder is not None
     return session.copy.folder
+
+
+@pytest.fixture(scope="module")
+def blocks(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compressed folder that GGUF holds."""
+    return packed(tiny_model("llama"), tmp_path_factory.mktemp("blocks") / "b", Choice(Mode.Q8_0, 32, backup=Mode.Q8_0))
 
 
 def test_it_writes_the_target_and_says_how_large(folder: Path, tmp_path: Path) -> None:
@@ -53,6 +60,65 @@ def test_a_damaged_folder_is_refused_by_the_files_name(folder: Path, tmp_path: P
     assert result.exit_code == 2
     assert "config.json" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+NAMES = {
+    "dots": "../../x.gguf",
+    "slashes": "a/b/../../a\\b.gguf",
+    "control characters": "a\x1b[31m\r\n\u202eb.gguf",
+    "html": "<script>alert(1)<|script>.gguf",
+    "a zero": "a\x00b.gguf",
+    "10,000 characters": "x" * 10_000 + ".gguf",
+    "half a character": "a\udc80b.gguf",
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_a_strange_name_of_a_file_is_taken_or_refused_in_a_sentence(
+    name: str, blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "one" / "two"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    before = set(tmp_path.rglob("*"))
+    result = CliRunner().invoke(app, ["export", str(blocks), "--to", "gguf", "--out", name])
+    made = {path for path in set(tmp_path.rglob("*")) - before if path.is_file()}
+    words = result.stdout + result.stderr
+    assert words.replace("\n", "").isprintable()
+    if result.exit_code == 0:
+        assert len(made) == 1
+        assert made.pop().resolve() == Path(name).resolve()
+    else:
+        assert result.exit_code == 2, words
+        assert made == set()
+        assert "log" not in words.split()
+
+
+def test_it_is_compressed_anew_from_its_original_only_and_by_name(folder: Path, tmp_path: Path) -> None:
+    """Of this one the recipe does not say where it is: a folder's place is nobody's business."""
+    asked = ["export", str(folder), "--out", str(tmp_path / "o.gguf"), "--json", "--to"]
+    result = CliRunner().invoke(app, [*asked, "gguf:q4_k_m", "--from-original"])
+    assert (result.exit_code, json.loads(result.stdout)["error"]["key"]) == (2, "original_elsewhere")
+    result = CliRunner().invoke(app, [*asked, "gguf:q4_k_m"])
+    assert (result.exit_code, json.loads(result.stdout)["error"]["key"]) == (2, "export_chosen")
+
+
+def test_a_way_of_splitting_words_is_for_gguf_alone(folder: Path, tmp_path: Path) -> None:
+    asked = ["export", str(folder), "--out", str(tmp_path / "o"), "--json", "--pre-tokenizer"]
+    result = CliRunner().invoke(app, [*asked, "qwen2", "--to", "studio"])
+    assert (result.exit_code, json.loads(result.stdout)["error"]["key"]) == (2, "no_pre_tokenizer")
+
+
+def test_one_that_is_named_is_in_the_file_and_said(blocks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.gguf"
+    asked = ["export", str(blocks), "--to", "gguf", "--out", str(out), "--pre-tokenizer"]
+    result = CliRunner().invoke(app, [*asked, "nothing", "--json"])
+    assert (result.exit_code, json.loads(result.stdout)["error"]["key"]) == (2, "unknown_pre_tokenizer")
+    assert list(tmp_path.iterdir()) == []
+    result = CliRunner().invoke(app, [*asked, "qwen2"])
+    assert result.exit_code == 0, result.output
+    assert "qwen2" in result.stderr
+    assert b"qwen2" in out.read_bytes()
 
 
 def test_help_names_every_target() -> None:
