@@ -22,6 +22,7 @@ run: $(VENV)/prepared ## Install, prepare the built-in model, serve http://127.0
 test: $(VENV)/developed browser engine ## Install, then lint, types and all tests, two files at a time (TESTS="-k word")
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
+	@$(BIN)/python -m tests.engines.installed
 
 coverage: $(VENV)/developed ## Say which branches the unit tests leave untried, worst first (TESTS="tests" for all)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term $(or $(TESTS),tests/unit)

@@ -99,10 +99,9 @@ def _compressed(
         check_files(read_recipe(folder), folder)
         yield folder
         return
-    from studio.base.errors import ResourceError
+    from studio.export.targets import check_free
 
-    if place.exists():  # before a model is fetched for nothing
-        raise ResourceError("already_there", path=place)
+    check_free(place)  # before a model is fetched for nothing
     usual: Chosen = {"method": "best"} | ({} if "mode" in chosen else dict(target.usual))
     beside = place.with_name(f"{place.name}.compressed")
     with compressing(here, source, usual | chosen, calibrate, beside) as (session, _):

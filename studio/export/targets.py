@@ -27,6 +27,16 @@ def target_named(name: str) -> Target:
     return TARGETS[name]
 
 
+def check_free(out: Path) -> None:
+    """Raise ResourceError where something is in the way, or the name is none that this disk can hold."""
+    try:
+        is_taken = out.exists()
+    except OSError as error:
+        raise disk_error(error, out) from error
+    if is_taken:
+        raise ResourceError("already_there", path=out)
+
+
 def with_pre_tokenizer(target: Target, name: str) -> Target:
     """Return a target that names a tokenizer's way of splitting words as it is told. Raises SchemeError."""
     if target.with_pre_tokenizer is None:
@@ -40,8 +50,7 @@ def export(target: Target, folder: Path, out: Path) -> Writing:
     Under this name there is always all of it or nothing; closing the generator stops it. Raises the target's refusal,
     CheckpointError for a folder that is not whole, ResourceError for a full disk or where something is in the way.
     """
-    if out.exists():
-        raise ResourceError("already_there", path=out)
+    check_free(out)
     model = opened(folder)
     reason = target.refusal(model.plan, model.checkpoint)
     if reason is not None:

@@ -5,26 +5,30 @@ It becomes that only by a choice of its name, from the original: numbers that we
 
 from functools import lru_cache
 
+from studio.base.errors import SchemeError
 from studio.base.units import format_bytes
 from studio.checkpoint.layers import Layer
 from studio.export.gguf.file import tensor_bytes
 from studio.export.gguf.types import slot_or_raw
 from studio.planning.choice import Choice
 from studio.planning.mixes import MIXES
-from studio.planning.plan import Plan, make_plan
+from studio.planning.plan import Assignment, Plan, make_plan
 from studio.quantization.scheme import Mode
 
 
-def becoming(plan: Plan) -> dict[str, str]:
-    """Return the words of it: ``mix``, ``size`` and ``bits`` of the nearest mix, and the ``modes`` that files hold."""
-    sizes = mix_sizes(tuple(a.layer for a in plan.assignments))
+def no_type(plan: Plan, a: Assignment) -> SchemeError:
+    """Return what is said of a tensor whose scheme no type of GGUF holds, with what its plan would become."""
+    sizes = mix_sizes(tuple(each.layer for each in plan.assignments))
     mix = min(sizes, key=lambda name: abs(sizes[name] - plan.compressed_bytes))
-    return {
-        "mix": mix,
-        "size": format_bytes(sizes[mix]),
-        "bits": f"{sizes[mix] * 8 / plan.weights:.2f}",
-        "modes": ", ".join(mode.value for mode in Mode if mode.is_in_blocks),
-    }
+    return SchemeError(
+        "to_gguf_scheme",
+        layer=a.layer.name[:120],
+        scheme=str(a.scheme),
+        mix=mix,
+        size=format_bytes(sizes[mix]),
+        bits=f"{sizes[mix] * 8 / plan.weights:.2f}",
+        modes=", ".join(mode.value for mode in Mode if mode.is_in_blocks),
+    )
 
 
 @lru_cache(maxsize=8)  # a refusal is asked for at every change of a plan, of the same layers

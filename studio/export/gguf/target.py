@@ -15,7 +15,7 @@ import gguf
 import torch
 from torch import Tensor
 
-from studio.base.errors import ModelError, ResourceError, SchemeError, UserError, printable
+from studio.base.errors import ModelError, ResourceError, UserError, printable
 from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import load_config
@@ -23,7 +23,7 @@ from studio.checkpoint.file_names import CONFIG
 from studio.checkpoint.layers import Kind
 from studio.checkpoint.license import License
 from studio.export.compressed_model import CompressedModel, Writing
-from studio.export.gguf.becoming import becoming
+from studio.export.gguf.becoming import no_type
 from studio.export.gguf.families import Family, family_of, rope_tensors, write_numbers
 from studio.export.gguf.file import Slot, new_writer, tensor_bytes, write_tensors
 from studio.export.gguf.tensors import Named, named_tensors, permuted
@@ -48,7 +48,7 @@ def refusal(plan: Plan, checkpoint: Checkpoint, pre: str | None = None) -> UserE
     """Return why a plan cannot be a GGUF file as it is; ``pre`` names a way of splitting words that somebody chose."""
     for a in plan.assignments:
         if a.scheme is not None and mode_of(a.scheme) is None:
-            return SchemeError("to_gguf_scheme", scheme=str(a.scheme), layer=a.layer.name[:120], **becoming(plan))
+            return no_type(plan, a)
         if a.scheme is not None and (a.layer.transposed or len(a.layer.shape) > 2):
             return ModelError("to_gguf_tensor", tensor=a.layer.name[:120], family=checkpoint.architecture[:60])
     if checkpoint.folder is None:

@@ -20,6 +20,7 @@ from studio.checkpoint.file_names import CONFIG
 from studio.checkpoint.gguf.source import prepare
 from studio.export.compressed_model import opened
 from studio.export.gguf import llama_cpp
+from studio.export.gguf.families import family_of
 from studio.export.gguf.llama_cpp import PATIENCE, LlamaCpp, Question
 from studio.export.gguf.same import compared
 from studio.runtime.model import load_compressed, load_original, load_tokenizer
@@ -89,7 +90,7 @@ def verified(file: Path, folder: Path) -> Generator[Progress, None, Verified]:
     tensors = yield from compared(file, opened(folder))
     yield Progress("load")
     tokenizer = load_tokenizer(folder)
-    ids = tokenizer.encode(TEXT)
+    ids = tokenizer.encode(TEXT)[: family_of(config).context(config)]
     checkpoint = yield from prepare(file)
     yield Progress("load")
     ours = _logits(load_compressed(folder), ids)
