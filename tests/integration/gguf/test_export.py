@@ -128,6 +128,7 @@ OWN: dict[str, dict[str, object]] = {
         "llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0,
         "llama.rope.scaling.original_context_length": 128,
     },
+    "mistral-window": {"llama.context_length": 128},
     "phi3-longrope": {"phi3.rope.scaling.original_context_length": 512},
     "gemma2": {
         "gemma2.attention.sliding_window": 24, "gemma2.attn_logit_softcapping": 50.0,

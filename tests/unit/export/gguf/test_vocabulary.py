@@ -336,3 +336,42 @@ def test_a_template_that_is_no_text_is_left_out_or_refused(template: Any, tmp_pa
     except (CheckpointError, ModelError):
         return
     assert found.template is None
+
+
+# what ends an answer
+
+
+def ends(folder: Path, ids: list[int]) -> dict[str, int]:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+    found = read_vocabulary(saved(folder, byte_level()), config())
+    return {name: found.ids[name] for name in ("eos", "eot", "eom") if name in found.ids}
+
+
+def test_tokens_that_llama_cpp_does_not_know_as_ends_are_given_a_place_each(tmp_path: Path) -> None:
+    assert ends(tmp_path, [1]) == {"eos": 1}
+    assert ends(tmp_path, [7]) == {"eos": 1, "eot": 7}  # the tokenizer's own ends one too
+    assert ends(tmp_path, [9, 1, 7]) == {"eos": 1, "eot": 7, "eom": 9}
+
+
+def test_more_of_them_than_there_are_places_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        ends(tmp_path, [1, 7, 8, 9])
+    assert (caught.value.key, caught.value.values["count"]) == ("to_gguf_ends", 4)
+
+
+def test_those_whose_texts_it_knows_need_none(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    tokenizer.add_special_tokens(["<|im_end|>", "<|endoftext|>", "<|eot_id|>"])
+    known = [tokenizer.token_to_id(each) for each in ("<|im_end|>", "<|endoftext|>", "<|eot_id|>")]
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [*known, 8, 9]}))
+    found = read_vocabulary(saved(tmp_path, tokenizer), config())
+    assert (found.ids["eos"], {found.ids["eot"], found.ids["eom"]}) == (1, {8, 9})
+
+
+def test_two_texts_that_are_one_up_to_a_zero_are_refused(tmp_path: Path) -> None:
+    """llama.cpp reads a text to its first zero, and ends where two tokens have the same."""
+    tokenizer = byte_level()
+    tokenizer.add_tokens(["one\0two", "one\0three"])
+    with pytest.raises(CheckpointError) as caught:
+        read_vocabulary(saved(tmp_path, tokenizer), config())
+    assert caught.value.key == "damaged_file"
