@@ -1,4 +1,6 @@
-"""``inspect``: how a model came, tensor by tensor, from its headers; and how far that is from its original."""
+"""``inspect``: how a model came, tensor by tensor, from its headers; and how far that is from its original.
+
+Knows no formats."""
 
 from typing import Annotated
 

@@ -1,4 +1,5 @@
-"""Two models by name -> how far the weights of one are from the other's, and how each of them came. Brings torch."""
+"""Two models by name -> how far the weights of one are from the other's, and how each of them came. Brings torch.
+Knows no terminal and no page."""
 
 from collections.abc import Generator
 

@@ -1,4 +1,5 @@
-"""AWQ in its ``gemm`` version, as AutoAWQ writes it. Knows headers and settings; its maths is in ``words.py``.
+"""AWQ in its ``gemm`` version, as AutoAWQ writes it. Knows headers and settings only; its maths is in
+``words.py``.
 
 ``X.qweight`` int32 [K, N/8], ``X.qzeros`` int32 [K/g, N/8], ``X.scales`` [K/g, N], all of 4 bits: the i-th nibble of a
 word, lowest first, is column 0, 2, 4, 6, 1, 3, 5, 7 of its eight. W[n, k] = (q - z) · s of k's group.

@@ -1,4 +1,5 @@
-"""``pack-quantized``, as compressed-tensors (llm-compressor, for vLLM) writes it. Its maths is in ``words.py``.
+"""``pack-quantized``, as compressed-tensors (llm-compressor, for vLLM) writes it. Knows headers and
+settings only; its maths is in ``words.py``.
 
 ``X.weight_packed`` int32 [N, ceil(K·b/32)], codes + 2^(b-1) low bits first along K, without gaps; ``X.weight_scale``
 [N, G], [N, 1] or one number; ``X.weight_shape`` [2]; where asymmetric ``X.weight_zero_point`` int32 [ceil(N·b/32), G],

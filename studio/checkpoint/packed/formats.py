@@ -1,4 +1,4 @@
-"""The packed formats that can be read, in one place, and what they make of a file's tensors.
+"""The packed formats that can be read, in one place, and what they make of a file's tensors. Knows no models.
 
 A weight that is packed into several tensors becomes one entry more, under the weight's own name and with its own shape,
 so that nothing above needs to know how it lies in the file.

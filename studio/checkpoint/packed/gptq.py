@@ -1,4 +1,5 @@
-"""GPTQ, as AutoGPTQ and GPTQModel write it. Knows headers and settings; its maths is in ``words.py``.
+"""GPTQ, as AutoGPTQ and GPTQModel write it. Knows headers and settings only; its maths is in
+``words.py``.
 
 ``X.qweight`` int32 [K·b/32, N], codes low bits first down a column; ``X.scales`` [G, N]; ``X.qzeros`` int32
 [G, N·b/32], low bits first along a row; ``X.g_idx`` [K], the group of each input channel, in any order where the

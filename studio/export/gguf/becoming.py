@@ -1,4 +1,4 @@
-"""What a plan that no GGUF file holds would be there: the mix of llama.cpp's nearest in bytes. Compresses nothing.
+"""What a plan that no GGUF file holds would be there: the mix of llama.cpp's nearest in bytes. Changes nothing.
 
 It becomes that only by a choice of its name, from the original: numbers that were rounded once are not rounded again.
 """
