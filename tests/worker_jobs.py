@@ -186,7 +186,7 @@ def turn_taken(count: int) -> float:
     import torch
 
     from studio.runtime.native.products import _turns, multiply
-    from studio.runtime.native.tiles import tiles_of_floats
+    from studio.runtime.native.tiling import tiles_of_floats
 
     tiles = tiles_of_floats(torch.ones(64, 64, dtype=torch.bfloat16))
     began = time.perf_counter()

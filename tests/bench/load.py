@@ -18,7 +18,7 @@ from studio.quantization.packing import PackedTensor
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.decoder.cpu import NativeDecoder
 from studio.runtime.native.arena import Arena
-from studio.runtime.native.tiles import tiles_of, tiles_of_floats
+from studio.runtime.native.tiling import tiles_of, tiles_of_floats
 from tests.decoders import LLAMA, layer, rotation, small
 
 SHAPE = replace(

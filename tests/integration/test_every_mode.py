@@ -16,7 +16,7 @@ from studio.quantization.packing import PackedTensor
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.kernels import PackedStack
 from studio.runtime.model import load_compressed, load_original, slow_schemes
-from studio.runtime.native.tiles import takes
+from studio.runtime.native.tiling import takes
 from studio.runtime.sampling import Sampling
 from studio.session.session import Session
 from tests import family_models as families

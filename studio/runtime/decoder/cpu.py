@@ -16,7 +16,8 @@ from studio.runtime.decoder.kv_size import SPAN, KeyValues
 from studio.runtime.decoder.shape import DecoderShape, LayerShape
 from studio.runtime.native.products import checked, decoding, weight_of
 from studio.runtime.native.structures import Cache, Float, Int, Layer, Model, Pointer, Weight
-from studio.runtime.native.tiles import LANES, WIDTH, Tiles
+from studio.runtime.native.tile_codes import LANES
+from studio.runtime.native.tiles import WIDTH, Tiles
 
 
 def is_available() -> bool:

@@ -37,7 +37,8 @@ from studio.runtime.model import (
 )
 from studio.runtime.native import fragments, nvrtc
 from studio.runtime.native.arena import Arena
-from studio.runtime.native.tiles import Tiles, takes, tiles_of, tiles_of_floats
+from studio.runtime.native.tiles import Tiles
+from studio.runtime.native.tiling import takes, tiles_of, tiles_of_floats
 
 LOG = logging.getLogger(__name__)
 ReadTensor = Callable[[str], PackedTensor | Tensor]

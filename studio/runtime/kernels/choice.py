@@ -19,4 +19,6 @@ def product_for(packed: PackedTensor) -> Product:
 
 def lookup_for(packed: PackedTensor) -> Lookup:
     """Return the fastest product that takes ``packed`` and can look rows up."""
-    return Int8Product(packed) if Int8Product.takes(packed) else TiledProduct(packed)
+    if Int8Product.takes(packed):
+        return Int8Product(packed)
+    return CompiledProduct(packed) if CompiledProduct.takes(packed) else TiledProduct(packed)

@@ -16,7 +16,8 @@ from studio.base.compiler import FUSED_FLAGS, library
 from studio.base.pointers import address, optional
 from studio.base.workers.shared_page import shared_page
 from studio.runtime.native.structures import Weight, is_same
-from studio.runtime.native.tiles import LANES, LOOKED_UP, WIDTH, Tiles
+from studio.runtime.native.tile_codes import LANES
+from studio.runtime.native.tiles import LOOKED_UP, WIDTH, Tiles
 
 LOG = logging.getLogger(__name__)
 SOURCE = Path(__file__).parent / "cpu" / "decode.c"
@@ -52,20 +53,25 @@ def take_turns(lib: ctypes.CDLL) -> mmap.mmap | None:
 def weight_of(tiles: Tiles) -> Weight:
     """Return what points to ``tiles``, which must outlive it. Raises ValueError for arrays that are not theirs."""
     tiles.check()
-    count = tiles.tiles
-    scales = count * (tiles.width // tiles.group) * LANES
+    count, span = tiles.tiles, tiles.span or tiles.group
+    spans, groups = (count * (tiles.width // size) * LANES for size in (span, tiles.group))
     is_wide = tiles.scale is not None and tiles.scale.dtype == torch.float32
+    numbers = torch.float32 if is_wide else torch.float16
     return Weight(
         kind=tiles.kind,
         rows=tiles.rows,
         width=tiles.width,
         group=tiles.group,
+        span=span,
         block=tiles.block,
         wide_scale=is_wide,
         middle=tiles.middle,
         codes=address(tiles.codes, tiles.kind.stored_as, count * tiles.kind.numbers(tiles.width)),
-        scale=optional(tiles.scale, torch.float32 if is_wide else torch.float16, scales),
-        zero=optional(tiles.zero, torch.uint8, scales),
+        scale=optional(tiles.scale, numbers, spans),
+        offset=optional(tiles.offset, numbers, spans),
+        scale_factor=optional(tiles.scale_factor, torch.int8, groups),
+        offset_factor=optional(tiles.offset_factor, torch.int8, groups),
+        zero=optional(tiles.zero, torch.uint8, groups),
         levels=optional(tiles.levels, torch.float32, LOOKED_UP),
         bias=optional(tiles.bias, torch.float32, tiles.rows),
     )
@@ -74,7 +80,7 @@ def weight_of(tiles: Tiles) -> Weight:
 def multiply(tiles: Tiles, x: Tensor) -> Tensor:
     """Return ``x @ W.T + bias``, fp32 [T, N], of x fp32 [T, K].
 
-    Where W's codes are integers, x counts as 16-bit integers: in each block of 32 or 64 inputs, whose largest magnitude
+    Where W's codes are integers, x counts as 16-bit integers: in each block of 16 to 64 inputs, whose largest magnitude
     is m, each errs by m / 65534 at most. Raises MemoryError when there is none, RuntimeError without compiled code,
     ValueError for x of another width.
     """
@@ -95,6 +101,24 @@ def multiply(tiles: Tiles, x: Tensor) -> Tensor:
         ]
         checked(lib.product(ctypes.byref(weight), places[0], rows, width, places[1], torch.get_num_threads()))
     return out
+
+
+def look_up(tiles: Tiles, indices: Tensor) -> Tensor:
+    """Return rows of W as it stands for them, fp32 [..., K filled up], of int64 indices [...].
+
+    Each number is level times scale, plus an offset, rounded once. Raises ValueError for an index that W has not,
+    RuntimeError without compiled code.
+    """
+    lib = decoding()
+    if lib is None:
+        raise RuntimeError("there is no compiled code")
+    weight, flat = weight_of(tiles), indices.flatten().contiguous()
+    out = torch.empty(len(flat), tiles.width, dtype=torch.float32, device="cpu")
+    places = [
+        ctypes.c_void_p(address(each, dtype, each.numel())) for each, dtype in ((flat, torch.int64), (out, out.dtype))
+    ]
+    checked(lib.dequantize_rows(ctypes.byref(weight), places[0], len(flat), places[1]))
+    return out.reshape(*indices.shape, tiles.width)
 
 
 def checked(failed: int) -> None:

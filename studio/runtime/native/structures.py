@@ -11,12 +11,13 @@ Int, Float, Pointer = ctypes.c_int32, ctypes.c_float, ctypes.c_void_p
 
 
 class Weight(ctypes.Structure):
-    """``Weight`` of ``matmul.h``."""
+    """``Weight`` of ``weight.h``."""
 
     _fields_ = [
-        *((name, Int) for name in ("kind", "rows", "width", "group", "block", "wide_scale")),
+        *((name, Int) for name in ("kind", "rows", "width", "group", "span", "block", "wide_scale")),
         ("middle", Float),
-        *((name, Pointer) for name in ("codes", "scale", "zero", "levels", "bias")),
+        *((name, Pointer) for name in ("codes", "scale", "offset", "scale_factor", "offset_factor")),
+        *((name, Pointer) for name in ("zero", "levels", "bias")),
     ]
 
 

@@ -18,7 +18,8 @@ from studio.runtime.decoder.cpu import NativeDecoder
 from studio.runtime.decoder.llama_like import shape_of
 from studio.runtime.decoder.shape import Rotation
 from studio.runtime.native.products import decoding, multiply, weight_of
-from studio.runtime.native.tiles import Kind, Tiles, tiles_of, tiles_of_floats
+from studio.runtime.native.tiles import Kind, Tiles
+from studio.runtime.native.tiling import tiles_of, tiles_of_floats
 from tests.decoders import FAMILIES, LLAMA, Small, small
 from tests.families import tiny
 
@@ -87,7 +88,14 @@ def test_the_processes_default_dtype_is_nobodys() -> None:
         {"codes": torch.zeros(3 * 24 * 16, dtype=torch.int64)},
         {"bias": torch.zeros(47)},
         {"kind": Kind.INTEGER8},
+        {"kind": Kind.INTEGER5},
+        {"kind": Kind.TABLE4},
         {"kind": Kind.LEVELS4},
+        {"span": 128},
+        {"span": 192},
+        {"span": 16},
+        {"offset": torch.zeros(3, 3, 16, dtype=torch.float16)},
+        {"scale_factor": torch.zeros(3, 3, 16, dtype=torch.int8)},
         {"kind": Kind.HALF},
     ],
     ids=str,
@@ -95,8 +103,35 @@ def test_the_processes_default_dtype_is_nobodys() -> None:
 def test_tiles_that_are_not_whole_are_refused(changes: dict[str, Any]) -> None:
     tiles = packed()
     assert weight_of(tiles).rows == 48
-    with pytest.raises(ValueError, match=r"compiled code|groups|no weight|is missing|has no"):
+    with pytest.raises(ValueError, match=r"compiled code|groups|no weight|is missing|has no|zero points|scales of"):
         multiply(replace(tiles, **changes), torch.ones(1, 192))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"span": 0},
+        {"span": 32},
+        {"scale_factor": None},
+        {"offset_factor": None},
+        {"offset": None},
+        {"middle": 8.0},
+        {"zero": torch.zeros(3, 8, 16, dtype=torch.uint8)},
+        {"scale": torch.zeros(3, 1, 15, dtype=torch.float16)},
+        {"offset": torch.zeros(3, 1, 16)},
+        {"offset": torch.zeros(3, 1, 15, dtype=torch.float16)},
+        {"scale_factor": torch.zeros(3, 7, 16, dtype=torch.int8)},
+        {"offset_factor": torch.zeros(3, 8, 16, dtype=torch.uint8)},
+    ],
+    ids=str,
+)
+def test_two_levels_that_are_not_whole_are_refused(changes: dict[str, Any]) -> None:
+    scheme = Scheme.parse("q4_k")
+    tiles = tiles_of(pack(round_to_nearest(torch.ones(48, 256), scheme), scheme))
+    assert weight_of(tiles).span == 256
+    with pytest.raises(ValueError, match=r"compiled code|groups|levels|zero points|scales of|do not divide"):
+        multiply(replace(tiles, **changes), torch.ones(1, 256))
 
 
 @needs_compiler

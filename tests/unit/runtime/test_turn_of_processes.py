@@ -13,7 +13,7 @@ import torch
 
 from studio.base.workers import shared_page
 from studio.runtime.native.products import decoding, multiply, take_turns
-from studio.runtime.native.tiles import tiles_of_floats
+from studio.runtime.native.tiling import tiles_of_floats
 
 pytestmark = [
     pytest.mark.skipif(decoding() is None, reason="needs a C compiler"),

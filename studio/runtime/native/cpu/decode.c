@@ -259,7 +259,7 @@ static void *allot(size_t *used, size_t bytes) {
 
 static Inputs allot_inputs(size_t *used, int tokens, int stride) {
     const size_t numbers = (size_t)((tokens + 3) / 4 * 4) * stride;
-    return (Inputs){allot(used, numbers * 4), allot(used, numbers * 2), allot(used, numbers / 8), allot(used, numbers / 8),
+    return (Inputs){allot(used, numbers * 4), allot(used, numbers * 2), allot(used, numbers / 4), allot(used, numbers / 4),
                     stride, 64};
 }
 
@@ -319,6 +319,14 @@ int product(const Weight *weight, const float *x, int32_t count, int32_t width, 
     }
     give_turn(turn);
     return fits ? 0 : 1;
+}
+
+/* Look rows up: out[count][width of the weight], as the weight stands for them. Return 0, 2 for what is not taken. */
+int dequantize_rows(const Weight *weight, const int64_t *indices, int32_t count, float *out) {
+    for (int i = 0; i < count; i++)
+        if (indices[i] < 0 || indices[i] >= weight->rows) return 2;
+    for (int i = 0; i < count; i++) row(weight, (int)indices[i], out + (size_t)i * weight->width);
+    return 0;
 }
 
 /* Run `count` (at most 128) tokens from `position` on. Return 0, 1 when memory is short, 2 for what is not taken. */

@@ -50,7 +50,8 @@ int layout(int32_t *to, int32_t room) {
 #define AT(type, member) (int32_t)offsetof(type, member)
     const int32_t found[] = {
         sizeof(Weight), AT(Weight, bias), AT(Weight, block), AT(Weight, codes), AT(Weight, group), AT(Weight, kind),
-        AT(Weight, levels), AT(Weight, middle), AT(Weight, rows), AT(Weight, scale), AT(Weight, wide_scale), AT(Weight, width),
+        AT(Weight, levels), AT(Weight, middle), AT(Weight, offset), AT(Weight, offset_factor), AT(Weight, rows),
+        AT(Weight, scale), AT(Weight, scale_factor), AT(Weight, span), AT(Weight, wide_scale), AT(Weight, width),
         AT(Weight, zero),
         sizeof(Layer), AT(Layer, attention_after), AT(Layer, attention_norm), AT(Layer, down), AT(Layer, gate_up),
         AT(Layer, gate_up_count), AT(Layer, key_norm), AT(Layer, mlp_after), AT(Layer, mlp_norm), AT(Layer, output),

@@ -9,12 +9,18 @@
 #endif
 
 #define LANES 16
+#ifdef __AVX512F__
+#define MOST_AT_ONCE 6  /* tokens that four tiles meet at once: there are registers for their 24 sums */
+#else
+#define MOST_AT_ONCE 4  /* compilers take minutes over more, which would not help */
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float Floats __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
 typedef uint32_t Words __attribute__((vector_size(64)));
 typedef uint8_t Bytes __attribute__((vector_size(16)));
+typedef int8_t SignedBytes __attribute__((vector_size(16)));
 typedef uint16_t Shorts __attribute__((vector_size(32)));
 typedef int16_t SignedShorts __attribute__((vector_size(32)));
 
@@ -37,6 +43,21 @@ INLINE Ints load_bytes(const uint8_t *from) {
     return v.whole;
 #else
     Bytes b;
+    memcpy(&b, from, sizeof b);
+    return __builtin_convertvector(b, Ints);
+#endif
+}
+
+INLINE Ints load_signed_bytes(const int8_t *from) {
+#if defined(__AVX512F__)
+    return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)from));
+#elif defined(__AVX2__)
+    union { __m256i half[2]; Ints whole; } v;
+    v.half[0] = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)from));
+    v.half[1] = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(from + 8)));
+    return v.whole;
+#else
+    SignedBytes b;
     memcpy(&b, from, sizeof b);
     return __builtin_convertvector(b, Ints);
 #endif
@@ -107,6 +128,35 @@ INLINE Floats look_up(const float *levels, Floats table, Ints codes) {
     (void)table;
     Floats v;
     for (int i = 0; i < LANES; i++) v[i] = levels[codes[i] & 15];
+    return v;
+#endif
+}
+
+/* Sixteen levels as bytes, four times over: what look_up_bytes looks up in. Those that no byte holds are cut. */
+INLINE Words bytes_of(const float *levels) {
+    uint8_t bytes[4 * LANES];
+    for (int i = 0; i < 4 * LANES; i++) {
+        const float level = levels[i % LANES];
+        bytes[i] = level > 0 ? level < 255 ? (uint8_t)level : 255 : 0;
+    }
+    Words v;
+    memcpy(&v, bytes, sizeof v);
+    return v;
+}
+
+/* table[code] of each lane's two halves, whose codes are 0 to 15. */
+INLINE Ints look_up_bytes(Words table, Words codes) {
+#if defined(__AVX512BW__)
+    return (Ints)_mm512_shuffle_epi8((__m512i)table, (__m512i)(codes | 0x80008000));  /* a byte with that bit gives 0 */
+#elif defined(__AVX2__)
+    union { Words whole; __m256i half[2]; } t = {table}, c = {codes | 0x80008000};
+    for (int i = 0; i < 2; i++) c.half[i] = _mm256_shuffle_epi8(t.half[i], c.half[i]);
+    return (Ints)c.whole;
+#else
+    uint8_t bytes[LANES];
+    memcpy(bytes, &table, sizeof bytes);
+    Ints v;
+    for (int i = 0; i < LANES; i++) v[i] = bytes[codes[i] & 15] | bytes[codes[i] >> 16 & 15] << 16;
     return v;
 #endif
 }

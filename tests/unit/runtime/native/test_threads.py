@@ -10,7 +10,7 @@ from studio.quantization.packing import pack
 from studio.quantization.rounding import round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.native.products import decoding, multiply
-from studio.runtime.native.tiles import tiles_of
+from studio.runtime.native.tiling import tiles_of
 
 pytestmark = pytest.mark.skipif(decoding() is None, reason="needs a C compiler")
 INT4 = Scheme(Mode.INT4_ASYM, 64)
