@@ -20,7 +20,7 @@ from studio.planning.plan import make_plan
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.decoder import Backend, GeneralDecoder, open_compressed, open_original
 from studio.runtime.decoder.cpu import NativeDecoder, is_available
-from studio.runtime.native import tiles
+from studio.runtime.native import tiling
 from tests.conftest import tiny_tokenizer
 from tests.steps import finish
 
@@ -34,7 +34,7 @@ SHAPE: dict[str, Any] = {
 }  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 64}  # fmt: skip
-MODES = tuple(mode.value for mode in Mode if tiles.takes(Scheme.of(mode, 32)))
+MODES = tuple(mode.value for mode in Mode if tiling.takes(Scheme.of(mode, 32)))
 SHAPE_BY_DEFAULT = {name: value for name, value in SHAPE.items() if name != "head_dim"}
 SLIDING = ["sliding_attention", "sliding_attention", "full_attention"]
 CONFIGS: dict[str, Callable[[], Any]] = {
@@ -42,6 +42,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "llama-tied-biases": lambda: tf.LlamaConfig(**SHAPE, tie_word_embeddings=True, attention_bias=True, mlp_bias=True),
     "llama-stretched": lambda: tf.LlamaConfig(**SHAPE, rope_parameters=LLAMA3),
     "llama-odd": lambda: tf.LlamaConfig(**{**SHAPE, "hidden_size": 80, "intermediate_size": 136, "head_dim": 16}),
+    "llama-wide": lambda: tf.LlamaConfig(**{**SHAPE, "hidden_size": 256, "intermediate_size": 512, "head_dim": 64}),
     "mistral-window": lambda: tf.MistralConfig(**SHAPE, sliding_window=20),
     "qwen2": lambda: tf.Qwen2Config(**SHAPE_BY_DEFAULT),
     "qwen3": lambda: tf.Qwen3Config(**SHAPE),
@@ -160,12 +161,13 @@ def test_every_mode(source: Callable[[str], Path], mode: str, tmp_path: Path) ->
     """Embedding and head too."""
     from dataclasses import replace
 
+    family = "llama" if Scheme.of(Mode(mode), 32).fits(SHAPE["hidden_size"]) else "llama-wide"
     choice = replace(Choice.of(mode, 32, 1, "none"), all_layers=not mode.startswith("int8"))
-    exported = compressed(source("llama"), choice, tmp_path)
+    exported = compressed(source(family), choice, tmp_path)
     decoder = open_compressed(exported)
     assert decoder.backend is Backend.NATIVE
     found = decoder.forward_all(decoder.begin(64), ids())
-    assert distance(found, logits(dequantized(source("llama"), exported), ids())) < BOUND
+    assert distance(found, logits(dequantized(source(family), exported), ids())) < BOUND
 
 
 @pytest.mark.parametrize(("bits", "allowed"), [(8, 0.02), (4, 0.2)])
