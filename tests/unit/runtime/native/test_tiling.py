@@ -72,7 +72,7 @@ def test_slabs_meet_without_a_seam(scheme: str, monkeypatch: pytest.MonkeyPatch)
         BlockFormat("seven", 32, 32, 30, steps(0, 128)),
         BlockFormat("twenty", 40, 20, 22, steps(0, 16)),
         BlockFormat("halves", 32, 32, 18, tuple(i / 2 for i in range(16))),
-        BlockFormat("wide", 32, 32, 18, tuple(float(i * i) for i in range(1, 17))),
+        BlockFormat("wide", 32, 32, 18, tuple(float(i * i) for i in range(2, 18))),
         BlockFormat("added", 32, 32, 18, tuple(float(i * i) for i in range(16)), has_offset=True),
         BlockFormat("large", 256, 32, 144, steps(0, 16), (0, 255)),
         BlockFormat("short", 16, 16, 12, steps(0, 32)),
