@@ -8,9 +8,7 @@ makes all.
 
 import argparse
 import json
-import math
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -18,14 +16,10 @@ from pathlib import Path
 from tests.bench.export_errors import Errors
 from tests.bench.export_exact import Exactness
 from tests.bench.export_row import MIX, ROWS, SIMPLE, SUPER, Row
+from tests.bench.export_tables import error_table, exact_table, kld_table, told
 from tests.bench.llama_library import RELEASE, VERSION
 
 FILE = Path(__file__).with_name("EXPORT.md")
-KLD_GOALS = {
-    "q4_0": (0.5, 0.4), "q4_1": (0.5, 0.4), "iq4_nl": (0.5, 0.4), "q5_0": (0.6, 0.45), "q5_1": (0.6, 0.45),
-    MIX: (0.5, 0.35),
-}  # fmt: skip
-ERROR_GOALS = dict.fromkeys(SUPER, (0.7, 0.5))
 LONGEST = 3600
 """Seconds that a row may take on a machine however busy."""
 EXACT_INTRO = """
@@ -37,7 +31,6 @@ that rounding alone does to the numbers in fp32, which the second has to be; the
 Asked for: less than 1e-3.
 
 """
-COMPARED = ("llama.cpp + imatrix", "ours (`best`)", "ratio")
 INTRO = """# Files for llama.cpp: our rounding against its own
 
 `make bench-export TEXT=file` wrote this; the protocol stands in `export.py`. llama.cpp {release}, as node-llama-cpp
@@ -56,18 +49,24 @@ the square is what KL divergence grows with. Its root is beside it.
 """
 
 
-def made(name: str, options: argparse.Namespace) -> Row:
-    """Return a row, made if it is not there. Raises SystemExit where it fails."""
-    file: Path = row_file(name, options)
+def made(name: str, options: argparse.Namespace) -> Row | None:
+    """Return a row, made if it is not there and ``--kept`` does not forbid it. Raises SystemExit where it fails."""
+    file = row_file(name, options)
+    if options.kept and not file.is_file():
+        return None
     if options.again or not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         module(["tests.bench.export_row", name, file, "--windows", options.windows], options)
     return Row(**json.loads(file.read_text(encoding="utf-8")))
 
 
-def row_file(name: str, options: argparse.Namespace) -> Path:
-    found: Path = options.dir / "rows" / options.split / f"{name.replace(' ', '_')}.json"
+def rows_folder(options: argparse.Namespace) -> Path:
+    found: Path = options.dir / "rows" / f"{options.split}-{options.windows}"
     return found
+
+
+def row_file(name: str, options: argparse.Namespace) -> Path:
+    return rows_folder(options) / f"{name.replace(' ', '_')}.json"
 
 
 def module(command: list[object], options: argparse.Namespace) -> None:
@@ -81,81 +80,24 @@ def module(command: list[object], options: argparse.Namespace) -> None:
 
 def errors_of(options: argparse.Namespace) -> dict[str, Errors]:
     """Return the output errors of the cut model's files, by row."""
-    file = options.dir / "rows" / options.split / "errors.json"
+    file = rows_folder(options) / "errors.json"
     rows = [row_file(f"{who} {mode}", options) for mode in SUPER for who in ("llama.cpp", "ours")]
-    if options.again or not file.is_file() or any(row.stat().st_mtime > file.stat().st_mtime for row in rows):
-        module(["tests.bench.export_errors", file, *(row.with_suffix(".gguf") for row in rows)], options)
+    there = [row for row in rows if row.is_file()]
+    if not file.is_file() or any(row.stat().st_mtime > file.stat().st_mtime for row in there):
+        if options.kept or not there:
+            return {}
+        module(["tests.bench.export_errors", file, *(row.with_suffix(".gguf") for row in there)], options)
     return {name: Errors(**found) for name, found in json.loads(file.read_text(encoding="utf-8")).items()}
 
 
 def exactness_of(options: argparse.Namespace) -> dict[str, Exactness]:
     """Return how llama.cpp's logits on our files compare with our own, by mode."""
-    file = options.dir / "rows" / options.split / "exact.json"
+    file = rows_folder(options) / "exact.json"
+    if options.kept and not file.is_file():
+        return {}
     if options.again or not file.is_file():
         module(["tests.bench.export_exact", file], options)
     return {name: Exactness(**found) for name, found in json.loads(file.read_text(encoding="utf-8")).items()}
-
-
-def exact_table(found: dict[str, Exactness]) -> str:
-    lines = [["type", "our packed product", "its numbers in fp32", "predicted for it", "with inputs rounded"]]
-    for mode, one in found.items():
-        pairs = (
-            (one.packed, one.packed_logit),
-            (one.fp32, one.fp32_logit),
-            (one.predicted, None),
-            (one.rounded, one.rounded_logit),
-        )
-        cells = [f"{kld:.1e}" + ("" if logit is None else f" (a logit: {logit:.2f})") for kld, logit in pairs]
-        lines.append([mode.upper(), *cells])
-    return table(lines)
-
-
-def kld_ratio(mine: Row, theirs: Row) -> tuple[float, float]:
-    """Return the ratio of two means over the same windows, and its standard error to first order."""
-    ratio = statistics.fmean(mine.kld) / statistics.fmean(theirs.kld)
-    left = [a - ratio * b for a, b in zip(mine.kld, theirs.kld, strict=True)]
-    return ratio, statistics.stdev(left) / math.sqrt(len(left)) / statistics.fmean(theirs.kld)
-
-
-def told(values: list[float]) -> str:
-    return f"{statistics.fmean(values):.4f} ± {statistics.stdev(values) / math.sqrt(len(values)):.4f}"
-
-
-def verdict(ratio: float, must: float, goal: float) -> str:
-    return "goal reached" if ratio <= goal else "must reached, goal not" if ratio <= must else "falls short of both"
-
-
-def table(lines: list[list[str]]) -> str:
-    head, *rest = (f"| {' | '.join(cells)} |" for cells in lines)
-    return "\n".join((head, "|" + " --- |" * len(lines[0]), *rest)) + "\n"
-
-
-def kld_table(modes: tuple[str, ...], rows: dict[str, Row]) -> str:
-    lines = [["file", "bytes, llama.cpp's / ours", *COMPARED, "same top", "must", "goal", ""]]
-    for mode in modes:
-        theirs, mine = rows[f"llama.cpp {mode}"], rows[f"ours {mode}"]
-        ratio, error = kld_ratio(mine, theirs)
-        top = " / ".join(f"{100 * statistics.fmean(row.same_top):.1f}" for row in (theirs, mine))
-        goals = KLD_GOALS.get(mode)
-        asked = ["", "", ""] if goals is None else [f"{goals[0]:.2f}", f"{goals[1]:.2f}", verdict(ratio, *goals)]
-        lines.append([
-            mode.upper(), f"{theirs.nbytes:,} / {mine.nbytes:,}", told(theirs.kld), told(mine.kld),
-            f"**{ratio:.3f}** ± {error:.3f}", f"{top} %", *asked,
-        ])  # fmt: skip
-    return table(lines)
-
-
-def error_table(errors: dict[str, Errors]) -> str:
-    lines = [["type", *COMPARED, "its root", "worst layer's ratio", "must", "goal", ""]]
-    for mode, (must, goal) in ERROR_GOALS.items():
-        theirs, mine = errors[f"llama.cpp {mode}"], errors[f"ours {mode}"]
-        ratio = mine.mean / theirs.mean
-        worst = max(a / b for a, b in zip(mine.layers.values(), theirs.layers.values(), strict=True))
-        lines.append([
-            mode.upper(), f"{theirs.mean:.3e}", f"{mine.mean:.3e}", f"**{ratio:.3f}**", f"{math.sqrt(ratio):.3f}",
-            f"{worst:.2f}", f"{must:.2f}", f"{goal:.2f}", verdict(ratio, must, goal),
-        ])  # fmt: skip
-    return table(lines)
 
 
 def main() -> None:
@@ -165,6 +107,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=24, help="of 512 tokens to judge on, at most 24")
     parser.add_argument("--only", help="rows whose name has this in it; they are printed, not written")
     parser.add_argument("--again", action="store_true", help="make rows that are there already, too")
+    parser.add_argument("--kept", action="store_true", help="only rows that are there; the table says which are not")
     parser.add_argument("--dir", type=Path, default=Path(".pytest_cache/export"), help="where to work")
     options = parser.parse_args()
     if options.text is None:
@@ -173,13 +116,16 @@ def main() -> None:
     rows: dict[str, Row] = {}
     for name in ROWS:
         if options.only is None or options.only in name:
-            rows[name] = made(name, options)
+            row = made(name, options)
+            if row is None:
+                continue
+            rows[name] = row
             print(f"{name}: {told(rows[name].kld)}", flush=True)
-    if options.only is not None:
+    if options.only is not None or not rows:
         return
     errors = errors_of(options)
     count = len(next(iter(rows.values())).kld)
-    layers = len(next(iter(errors.values())).layers)
+    layers = max((len(each.layers) for each in errors.values()), default=210)
     parts = [
         INTRO.format(release=RELEASE, version=VERSION, windows=count),
         SIMPLE_INTRO + kld_table((*SIMPLE, MIX), rows),
