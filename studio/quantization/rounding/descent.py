@@ -32,9 +32,10 @@ def descend(weight: Tensor, scheme: Scheme, start: QuantizedWeight, statistics: 
     """Return ``start``, blocks of ``weight`` [N, K], with scales and codes that leave less error."""
     if start.blocks is None:
         raise ValueError(f"{scheme} is not in blocks")
+    blocks = start.blocks.with_codes(start.codes)
     hessian = statistics.hessian.clone()
     hessian.diagonal().add_(DAMP * float(hessian.diagonal().mean()))
-    descent = _Descent(weight.float().T.contiguous(), scheme.mode.block_format, start.blocks, hessian)
+    descent = _Descent(weight.float().T.contiguous(), scheme.mode.block_format, blocks, hessian)
     order = statistics.power.argsort(descending=True, stable=True)
     for _ in range(TURNS):
         descent.scales()

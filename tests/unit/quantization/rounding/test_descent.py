@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from studio.quantization.packing import pack, unpack
+from studio.quantization.rounding import descent
 from studio.quantization.rounding.descent import DAMP, descend
 from studio.quantization.rounding.gptq import gptq
 from studio.quantization.rounding.methods import fitted
@@ -39,6 +40,14 @@ def test_it_leaves_less_error_than_gptq(mode: Mode) -> None:
     assert error(found, weight, mode, statistics) < 0.97 * error(start, weight, mode, statistics)
     stored = unpack(pack(found, scheme))
     assert dequantize(stored, mode).equal(dequantize(found, mode))
+
+
+def test_it_begins_at_the_codes_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(24, 256, generator=torch.Generator().manual_seed(1))
+    scheme, statistics = Scheme.of(Mode.Q4_K, 32), inputs()
+    start = gptq(weight, scheme, fitted(weight, scheme, statistics), statistics)
+    monkeypatch.setattr(descent, "TURNS", 0)
+    assert descend(weight, scheme, start, statistics).codes.equal(start.codes)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=str)
