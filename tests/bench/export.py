@@ -17,7 +17,7 @@ from tests.bench.export_errors import Errors
 from tests.bench.export_exact import Exactness
 from tests.bench.export_row import MIX, ROWS, SIMPLE, SUPER, Row
 from tests.bench.export_tables import error_table, exact_table, kld_table, told
-from tests.bench.llama_library import RELEASE, VERSION
+from tests.bench.llama_library import RELEASE, VERSION, installation
 
 FILE = Path(__file__).with_name("EXPORT.md")
 LONGEST = 3600
@@ -72,7 +72,11 @@ def row_file(name: str, options: argparse.Namespace) -> Path:
 def module(command: list[object], options: argparse.Namespace) -> None:
     """Run a module of this bench in a process of its own."""
     given = ["--text", options.text, "--split", options.split, "--dir", options.dir]
-    environment = os.environ | {"STUDIO_CACHE_DIR": str(options.dir / "cache"), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {
+        "STUDIO_CACHE_DIR": str(options.dir / "cache"),
+        "STUDIO_NODE_LLAMA": str(installation()),
+        "HF_HUB_OFFLINE": "1",
+    }
     words = [sys.executable, "-W", "ignore", "-m", *map(str, command), *map(str, given)]
     if subprocess.run(words, env=environment, check=False, timeout=LONGEST).returncode:
         raise SystemExit(f"{command[1]}: failed")

@@ -61,13 +61,18 @@ class _Importance(ctypes.Structure):
     _fields_ = (("name", ctypes.c_char_p), ("data", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
 
-def folder() -> Path:
-    """Return the folder with the libraries, fetched where they are not there yet. Raises SystemExit where none run."""
+def installation() -> Path:
+    """Return the folder with ``node_modules``, fetched where it is not there yet. Raises SystemExit where none runs."""
     named = os.environ.get("STUDIO_NODE_LLAMA")
     try:
-        return (Path(named) if named else installed()).resolve() / PLACE
+        return (Path(named) if named else installed()).resolve()
     except pytest.skip.Exception as reason:
         raise SystemExit(str(reason)) from None
+
+
+def folder() -> Path:
+    """Return the folder with the libraries. Raises SystemExit where none run."""
+    return installation() / PLACE
 
 
 @cache
