@@ -4,8 +4,10 @@ What GPTQ leaves is not yet the least of tr((Ŵ - W) H (Ŵ - W)^T): a column was
 every sub-block's scale and offset, then every column's code, in turn takes the value of least error; none ever makes it
 larger. Scales stay what the layout can hold: a 16-bit number, or its super-block's times a whole number.
 
-H is damped more than where GPTQ begins: a descent learns a short text by heart where it can. Knows no layers. Sources: coordinate
-descent on codes, QuantEase (Behdin et al. 2023); the closed form of a scale is that of weighted least squares.
+H is damped more than where GPTQ begins: a descent learns a short text by heart where it can. Knows no layers.
+
+Sources: coordinate descent on codes, QuantEase (Behdin et al. 2023); the closed form of a scale is that of weighted
+least squares.
 """
 
 from dataclasses import replace
