@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-start bench-workers bench-quality pictures reference lint format clean browser
+.PHONY: help run test engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-start bench-workers bench-quality bench-export pictures reference lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ bench-workers: $(VENV)/developed ## What a token costs more because models and t
 
 bench-quality: $(VENV)/bench ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")
 	@$(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)
+
+bench-export: engine ## Our GGUF files against llama.cpp's own quantizer, judged in llama.cpp, into tests/bench/EXPORT.md (TEXT=file, a long English text; BENCH="--only q4_0")
+	@$(BIN)/python -W ignore -m tests.bench.export $(if $(TEXT),--text "$(TEXT)") $(BENCH)
 
 pictures: $(VENV)/developed browser ## Take the README's pictures anew
 	@$(BIN)/python -m tests.pictures

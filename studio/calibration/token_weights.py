@@ -29,9 +29,9 @@ from studio.runtime.block_model import BlockModel
 from studio.runtime.model import COMPUTE
 
 SEED = 0
-LEAST = 1e-3
-"""What every token counts at least, in mean weights."""
-VERSION = 2
+LEAST = 0.5
+"""What every token counts at least, in mean weights: a few that count hundreds would leave the others unheard."""
+VERSION = 3
 """Raised when the weights change their meaning: those kept on disk are then not read any more."""
 WEIGHTS_BYTES = 256 << 20
 """What all kept weights may take on disk."""

@@ -82,7 +82,7 @@ def _with_noise(weights: dict[str, Tensor], file: Path, config: Any) -> dict[str
 
 def windows(file: Path, tokenizer: Any) -> Windows:
     """Return the windows of a text in WikiText's word-level form, or of any plain one."""
-    ids = torch.tensor(tokenizer(plain(file.read_text(encoding="utf-8")))["input_ids"])
+    ids = torch.tensor(tokenizer.encode(plain(file.read_text(encoding="utf-8"))), dtype=torch.int64)
     calibration, tuning, test = ids.tensor_split(3)
     return Windows(spread(calibration, 16, 256), spread(tuning, 24, 512), spread(test, 24, 512))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from studio.quantization.rounding.descent import descend
 from studio.quantization.rounding.gptq import gptq
 from studio.quantization.rounding.least_squares import least_squares
 from studio.quantization.rounding.nearest import round_to_nearest
@@ -35,5 +36,6 @@ def nearest_gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Quan
 
 
 def fitted_gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:
-    """Return GPTQ's codes on the grids of :func:`fitted`."""
-    return gptq(weight, scheme, fitted(weight, scheme, statistics), statistics)
+    """Return GPTQ's codes on the grids of :func:`fitted`; in blocks, where a descent takes them from there."""
+    found = gptq(weight, scheme, fitted(weight, scheme, statistics), statistics)
+    return descend(weight, scheme, found, statistics) if scheme.mode.is_in_blocks else found
