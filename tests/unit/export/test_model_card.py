@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from studio.checkpoint.license import UNKNOWN, License, of_card
-from studio.checkpoint.recipe import Choices, Recipe, Source
+from studio.checkpoint.recipe import Calibration, Choices, Recipe, Source
 from studio.export.model_card import model_card
 
 SMOL = Source(
@@ -30,7 +30,7 @@ def card(source: Source, can_chat: bool = True, calibration: str = "") -> str:
             ratio=1.0,
             backup="int8_asym",
             group_size_fallback="error",
-            calibration=calibration,
+            calibration=Calibration(text=calibration) if calibration else None,
         ),
         weights=(),
         original_bytes=2000,
