@@ -16,6 +16,7 @@ from studio.base.progress import Progress
 from studio.calibration.dataset import is_dataset
 from studio.calibration.texts import BUILTIN, GENERATED, digest, words
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.file_names import PACKED, WEIGHTS
 from studio.checkpoint.open_model import BUILTIN as BUILTIN_MODEL
 from studio.checkpoint.recipe import Recipe, read_recipe
 from studio.checkpoint.source_digests import check_source, source_digests
@@ -72,6 +73,8 @@ def rebuilt(
 def differences(recipe: Recipe, folder: Path) -> list[str]:
     """Return the files of a rebuilt folder that are not those of the recipe, by name."""
     made = read_recipe(folder).sha256
+    if recipe.format_version == 1:  # whose folders had another config, and the weights another name
+        return [PACKED] if made[PACKED] != recipe.sha256.get(WEIGHTS) else []
     return [name for name, sha in recipe.sha256.items() if made.get(name) != sha]
 
 
