@@ -24,6 +24,9 @@ from studio.checkpoint.recipe import Source
 from studio.checkpoint.weight_files import listed, weight_files
 
 PIECE = 16 << 20
+"""Bytes read at once."""
+REMEMBERED = 16 << 20
+"""Bytes of a file from which its checksum is kept."""
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -40,7 +43,7 @@ def source_digests(checkpoint: Checkpoint) -> Generator[Progress, None, dict[str
         known = _kept_name(file) or json_cache.recall(_memory(file))
         if not (isinstance(known, str) and DIGEST.fullmatch(known)):
             known = yield from _digest(file, done, total)
-            if size > PIECE:
+            if size > REMEMBERED:
                 json_cache.keep(_memory(file), known)
         digests[file.name] = known
         done += size

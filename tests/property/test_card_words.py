@@ -32,19 +32,20 @@ MADE = {"gguf": "model.gguf", "studio": "model.zip"}
 
 
 def recipe(words: str, other: str) -> Recipe:
-    weight = PackedWeight(name=words[:400] or "w", shape=(1, 1), scheme="int8_sym", relative_error=0.0)
+    told = other.encode("utf-8", "replace").decode()  # what pydantic takes; a config may say more in a source's name
+    weight = PackedWeight(name="w", shape=(1, 1), scheme="int8_sym", relative_error=0.0)
     return Recipe(
-        source=Source(
+        source=Source.model_construct(
             model=words, revision=other, format=words, base_model=other, license=License(words, other), files={}
         ),
         choices=Choices(
             mode="int4_asym", group_size=64, ratio=1.0, backup="none", group_size_fallback="error",
-            calibration=Calibration(text=other),
+            calibration=Calibration(text=told),
         ),
         weights=(weight,),
         original_bytes=2000,
         compressed_bytes=600,
-        versions={"quantization-studio": words},
+        versions={"quantization-studio": told},
         sha256={},
     )  # fmt: skip
 
@@ -55,9 +56,10 @@ def recipe(words: str, other: str) -> Recipe:
 def test_whatever_names_say(words: str, other: str) -> None:
     made = recipe(words, other)
     exports = [Exported(file=file, target=target, nbytes=1, sha256="0" * 64) for target, file in MADE.items()]
-    plain = export_card(recipe("a", "b"), 1000, exports, has_map=True)
+    harmless = recipe("a" if words else "", "b" if other else "")  # what is not there is not told of
+    plain = export_card(harmless, 1000, exports, has_map=True)
     for card, expected in (
-        (model_card(made, 1000), model_card(recipe("a", "b"), 1000)),
+        (model_card(made, 1000), model_card(harmless, 1000)),
         (export_card(made, 1000, exports, has_map=True), plain),
     ):
         _, front, body = card.split("---\n", 2)

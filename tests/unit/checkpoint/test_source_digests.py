@@ -34,7 +34,7 @@ def test_every_file_that_is_read_is_there_and_no_other(model: Path) -> None:
 
 
 def test_a_large_file_is_read_once(model: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIECE", 1000)
+    monkeypatch.setattr(module, "REMEMBERED", 0)
     checkpoint = finish(open_model(str(model), True))
     first = finish(source_digests(checkpoint))
     monkeypatch.setattr(module, "_digest", None)  # reading it again would fail
