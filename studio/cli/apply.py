@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studio.base.errors import CheckpointError, ResourceError
+from studio.base.errors import CheckpointError
 from studio.base.typed_paths import typed_path
 from studio.cli.export import note_license, written
 from studio.cli.options import AsJson, app
@@ -36,6 +36,7 @@ def apply(
         from studio.calibration.texts import BUILTIN, GENERATED
         from studio.checkpoint.file_names import RECIPE
         from studio.checkpoint.recipe import recipe_of
+        from studio.export.targets import check_free
         from studio.planning.recipe_plan import choice_of
         from studio.session.rebuild import differences, reasons, rebuilt
         from studio.session.whole_jobs import compressing_into
@@ -43,8 +44,7 @@ def apply(
         file = typed_path(recipe)
         made = recipe_of(file / RECIPE if file.is_dir() else file)
         place = (Path(made.name) if out is None else typed_path(out)).resolve()
-        if place.exists():
-            raise ResourceError("already_there", path=place)
+        check_free(place)
         text: str | Path | None = calibrate
         if calibrate is not None and calibrate not in (BUILTIN, GENERATED.name) and not is_dataset(calibrate):
             text = typed_path(calibrate)
@@ -68,10 +68,15 @@ def _put(here: Terminal, recipe: "Recipe", folder: Path, place: Path) -> tuple[d
     """Put what was made in its place: the compressed folder, or the files that were exported of it."""
     from studio.base.units import format_bytes
     from studio.export.target_folder import move_in
-    from studio.export.targets import target_named
+    from studio.export.targets import target_named, with_pre_tokenizer
 
     if recipe.exports:
-        targets = [target_named(each.target) for each in recipe.exports]
+        targets = [
+            with_pre_tokenizer(target_named(each.target), each.pre_tokenizer)
+            if each.pre_tokenizer
+            else target_named(each.target)
+            for each in recipe.exports
+        ]
         return written(here, targets, folder, place, names=[each.file for each in recipe.exports])
     note_license(here, recipe.source.license)
     move_in(folder, place)

@@ -54,7 +54,8 @@ def exported(model: CompressedModel, target: Target, file: Path) -> Generator[Pr
     """Return what a recipe says of a file that was written."""
     digest = yield from checksum(model, file)
     name = re.sub(r"[^\w .,()+@=-]", "-", file.name)[-200:].lstrip(" .,)+@=-") or "model"
-    return Exported(file=name, target=target.name, nbytes=file.stat().st_size, sha256=digest)
+    pre = target.pre_tokenizer
+    return Exported(file=name, target=target.name, nbytes=file.stat().st_size, sha256=digest, pre_tokenizer=pre)
 
 
 def recipe_for(model: CompressedModel, exports: Sequence[Exported]) -> Recipe:

@@ -92,7 +92,7 @@ class Layout:
     config: Any
     slots: dict[str, Slot]
     pieces: Callable[[], Iterator[tuple[str, Tensor]]]
-    """Gives every tensor's bytes, uint8, in the order of the slots: pieces that follow one another, each with its name."""
+    """Gives every tensor's bytes, uint8, in the order of the slots: pieces that follow one another, with its name."""
 
 
 def laid_out(model: CompressedModel) -> Layout:
@@ -197,8 +197,8 @@ def _file_type(plan: Plan) -> int:
 
 def with_pre_tokenizer(name: str) -> Target:
     """Return the target that names a way of splitting words although it is not the tokenizer's own."""
-    named = {"refusal": partial(refusal, pre=name), "file_size": partial(file_size, pre=name)}
-    return replace(TARGET, **named, write=partial(write, pre=name), pre_tokenizer=name)
+    refuses, tells, writes = (partial(refusal, pre=name), partial(file_size, pre=name), partial(write, pre=name))
+    return replace(TARGET, refusal=refuses, file_size=tells, write=writes, pre_tokenizer=name)
 
 
 TARGET = Target(

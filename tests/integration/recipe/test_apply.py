@@ -86,6 +86,14 @@ def test_a_single_file_is_made_again_by_the_recipe_beside_it(tiny_model: TinyMod
     ]  # fmt: skip
 
 
+def test_a_way_of_splitting_words_that_was_named_is_in_the_recipe(tiny_model: TinyModel, tmp_path: Path) -> None:
+    model, first, again = tiny_model("llama"), tmp_path / "first", tmp_path / "again"
+    assert run("export", model, *GGUF, "--pre-tokenizer", "qwen2", "--out", first).code == 0
+    assert run("apply", first / RECIPE, "--source", model, "--out", again).code == 0
+    assert contents(again) == contents(first)
+    assert all(b"qwen2" in file.read_bytes() for file in (*first.glob("*.gguf"), *again.glob("*.gguf")))
+
+
 @pytest.mark.real
 def test_the_built_in_model_needs_no_name(tmp_path: Path) -> None:
     made = run("compress", "builtin", "--group-size", "32", "--mode", "int4_sym", "--out", tmp_path / "first")
