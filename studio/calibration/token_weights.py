@@ -18,6 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from studio.base.device import device
 from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.tensor_cache import Shelf
@@ -45,7 +46,9 @@ def kept_weights(
     """Return what :func:`token_weights` finds, at once where it was found before. Raises as it does."""
     names = sorted(layer.name for layer in layers)
     shelf = Shelf(settings().cache_dir / "tokens", WEIGHTS_BYTES)
-    of = hashlib.sha256(repr((VERSION, SEED, names)).encode()).hexdigest()[:16]
+    # Sums differ in their last bits with these, and so does what is rounded by them: a recipe names them, too.
+    sums_by = (device().type, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
+    of = hashlib.sha256(repr((VERSION, SEED, names, sums_by)).encode()).hexdigest()[:16]
     file = f"{checkpoint.revision}/{digest(tokens)}-{of}.kept"
     before = _unpacked(names, tokens, shelf.recall(file) or {})
     if before is not None:

@@ -257,10 +257,12 @@ def _counting_bar(stop: threading.Event, bars: list[Any]) -> type[Any]:
     return Bar
 
 
-def local_snapshot(repo: str) -> tuple[str, Path] | None:
-    """Return commit and folder of the newest complete copy of ``repo`` on this machine; the network is not touched."""
+def local_snapshot(repo: str, revision: str | None = None) -> tuple[str, Path] | None:
+    """Return commit and folder of the newest complete copy of ``repo`` on this machine, or of the one at ``revision``;
+    the network is not touched."""
     folders = _snapshots(repo).glob("*/") if is_repo_id(repo) else ()
-    newest_first = sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    wanted = [folder for folder in folders if revision in (None, folder.name)]
+    newest_first = sorted(wanted, key=lambda folder: folder.stat().st_mtime, reverse=True)
     return next(((folder.name, folder) for folder in newest_first if _is_complete(repo, folder)), None)
 
 

@@ -19,6 +19,11 @@ class License:
     id: str = ""
     name: str = ""
 
+    @property
+    def forbids_derivatives(self) -> bool:
+        """Whether it says that what was made of the model must not be shared: Creative Commons' "NoDerivatives"."""
+        return "nd" in (self.id.lower().split("-") + self.name.lower().split("-"))
+
     @classmethod
     def of(cls, facts: Mapping[str, object]) -> "License":
         """Return what a card's facts say; nothing for what cannot be a license's name."""

@@ -46,9 +46,10 @@ def default_model() -> str:
     return HUB_DEFAULT if hub.reachable() else BUILTIN
 
 
-def open_model(name: str, paths: bool) -> Generator[Progress, None, Checkpoint]:
+def open_model(name: str, paths: bool, revision: str | None = None) -> Generator[Progress, None, Checkpoint]:
     """Yield steps and return the checkpoint called ``name``, from headers alone where it is on the Hub.
 
+    ``revision``: a commit of it there, the newest by default.
     ``paths``: whether a local folder or .gguf file is accepted. Raises ModelError, HubError or CheckpointError.
     """
     name = name.strip()
@@ -62,10 +63,10 @@ def open_model(name: str, paths: bool) -> Generator[Progress, None, Checkpoint]:
     if not is_repo_id(name):
         raise ModelError("bad_model_name" if paths else "bad_model_name_page", model=name[:80])
     yield Progress("headers")
-    kept = hub.local_snapshot(name)
+    kept = hub.local_snapshot(name, revision)
     if kept is not None and not hub.reachable():
         return replace(of_folder(kept[1], name, kept[0]), base_model=name)
-    repository = hub.inspect(name)
+    repository = hub.inspect(name, revision)
     folder = kept[1] if kept is not None and kept[0] == repository.sha else None
     return of_repository(repository, folder)
 

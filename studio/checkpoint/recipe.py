@@ -6,77 +6,28 @@ Knows of names, schemes and checksums; not of how a file is written or a model i
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from studio.base.errors import CheckpointError, SchemeError
 from studio.base.typed_paths import is_there
-from studio.checkpoint.file_names import PACKED, WEIGHTS
+from studio.checkpoint.file_names import MANIFEST, PACKED, WEIGHTS
 from studio.checkpoint.file_names import RECIPE as RECIPE
 from studio.checkpoint.headers import read_header
 from studio.checkpoint.json_file import read_json
-from studio.checkpoint.license import UNKNOWN, License
+from studio.checkpoint.recipe_fields import Calibration as Calibration
+from studio.checkpoint.recipe_fields import Choices as Choices
+from studio.checkpoint.recipe_fields import Exported as Exported
+from studio.checkpoint.recipe_fields import Machine as Machine
+from studio.checkpoint.recipe_fields import PackedWeight as PackedWeight
+from studio.checkpoint.recipe_fields import Size
+from studio.checkpoint.recipe_fields import Source as Source
 from studio.checkpoint.weight_files import listed
-from studio.quantization.scheme import Part, Scheme
+from studio.quantization.scheme import Part, Scheme, parse_mode
 
 MAX_RECIPE_VALUES = 1_000_000
-Name = Annotated[str, Field(min_length=1, max_length=400)]
-Number = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
-Size = Annotated[int, Field(ge=1, le=1 << 40)]
-
-
-class Source(BaseModel):
-    """Where the weights came from."""
-
-    model: str
-    """``builtin``, a Hub id, or the name of a folder or file; not its path, which is nobody else's business."""
-    revision: str
-    format: str
-    base_model: str = ""
-    """The original's id on the Hub, where it has one."""
-    license: License = UNKNOWN
-
-    @property
-    def title(self) -> str:
-        """What to call the model."""
-        return (self.base_model or self.model).rpartition("/")[2]
-
-
-class Choices(BaseModel):
-    """What the user set, in NNCF's words."""
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    mode: str
-    group_size: int
-    ratio: Number
-    backup: str
-    group_size_fallback: str = Field("error", validation_alias=AliasChoices("group_size_fallback", "misfit"))
-    """Called ``misfit`` in older recipes; both are read."""
-    all_layers: bool = False
-    pins: tuple[str, ...] = ()
-    method: str = "nearest"
-    sensitivity: str = "nncf"
-    mix: str = "none"
-    calibration: str = ""
-    """The text that a calibrated method read: its name, how many tokens, a digest of them."""
-
-
-class PackedWeight(BaseModel):
-    """One compressed weight: the parameter's name, its [N, K], its scheme, and the parameters tied to it."""
-
-    name: Name
-    shape: tuple[Size, Size]
-    scheme: str
-    transposed: bool = False
-    tied: tuple[Name, ...] = ()
-    relative_error: Number
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """The arrays that hold it. Raises SchemeError for a scheme that is none."""
-        return Scheme.parse(self.scheme).parts(self.shape)
+VERSIONS = (1, 2, 3)
 
 
 class Recipe(BaseModel):
@@ -85,8 +36,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal["quantization-studio"] = "quantization-studio"
-    format_version: Literal[1, 2] = 2
-    """1: the weights are in ``model.safetensors``. 2: under a name of the studio's own."""
+    format_version: Literal[1, 2, 3] = 3
+    """1: the weights are in ``model.safetensors``. 2: under a name of the studio's own. 3: with the checksums of what
+    was read, the machine, and the files that were exported."""
     source: Source
     choices: Choices
     weights: tuple[PackedWeight, ...]
@@ -95,11 +47,15 @@ class Recipe(BaseModel):
     versions: dict[str, str]
     sha256: dict[str, str]
     """Checksum of every other file of the folder but the card."""
+    machine: Machine | None = None
+    """Where it was made; None in older recipes."""
+    exports: tuple[Exported, ...] = ()
+    """What was written of the folder for other programs, where the recipe stands beside that; else nothing."""
 
     @field_validator("format_version", mode="before")
     @classmethod
     def _is_known(cls, version: object) -> object:
-        if version not in (1, 2):
+        if version not in VERSIONS:
             raise CheckpointError("unknown_version", file=RECIPE)
         return version
 
@@ -108,6 +64,19 @@ class Recipe(BaseModel):
         """The name of the file with the weights."""
         return WEIGHTS if self.format_version == 1 else PACKED
 
+    @property
+    def name(self) -> str:
+        """What files made by it are called, without a suffix: the model and the mix or scheme."""
+        made = self.choices
+        words = made.mix.upper() if made.mix != "none" else str(Scheme.of(parse_mode(made.mode), made.group_size))
+        return f"{file_name(self.source.title)}-{words}"
+
+
+def file_name(title: str) -> str:
+    """Return a model's title as a part of a file's name."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in title)[:80].strip(".-")
+    return safe.encode("utf-8", "replace").decode()[:80] or "model"
+
 
 def read_recipe(folder: Path) -> Recipe:
     """Return a compressed folder's recipe, checked against the header of its weights.
@@ -115,10 +84,7 @@ def read_recipe(folder: Path) -> Recipe:
     Raises CheckpointError when it is missing, not a recipe, of a version to come, or promises arrays that the file does
     not hold.
     """
-    try:
-        recipe = Recipe.model_validate(read_json(folder / RECIPE, MAX_RECIPE_VALUES))
-    except ValidationError as error:
-        raise _bad_value(error) from error
+    recipe = recipe_of(folder / RECIPE)
     parts = [(weight, _parts(weight)) for weight in recipe.weights]
     if not (folder / recipe.weights_file).is_file():
         raise CheckpointError("missing_file", file=recipe.weights_file)
@@ -131,6 +97,24 @@ def read_recipe(folder: Path) -> Recipe:
             if entry is None or name in packed or (entry.dtype, entry.shape) != (part.dtype, part.shape):
                 raise CheckpointError("recipe_mismatch", tensor=weight.name[:120])
             packed.add(name)
+    return recipe
+
+
+def recipe_of(file: Path) -> Recipe:
+    """Return what a recipe says, whatever stands beside it.
+
+    Raises CheckpointError when it is missing, not a recipe, or of a version to come.
+    """
+    try:
+        recipe = Recipe.model_validate(read_json(file, MAX_RECIPE_VALUES))
+        for weight in recipe.weights:
+            _parts(weight)
+        parse_mode(recipe.choices.mode)
+    except ValidationError as error:
+        raise _bad_value(error) from error
+    except SchemeError as error:
+        key, value = "choices.mode", recipe.choices.mode[:60]
+        raise CheckpointError("bad_recipe", file=RECIPE, key=key, value=value, reason=str(error)[:120]) from error
     return recipe
 
 
@@ -179,8 +163,11 @@ def check_files(recipe: Recipe, folder: Path) -> None:
 
 
 def is_compressed(folder: Path) -> bool:
-    """Return whether a folder is one the studio exported."""
-    return is_there(folder / RECIPE) and (folder / RECIPE).is_file()
+    """Return whether a folder is one the studio compressed a model into.
+
+    One with files for other programs has a recipe, too, and a manifest of them.
+    """
+    return is_there(folder / RECIPE) and (folder / RECIPE).is_file() and not (folder / MANIFEST).is_file()
 
 
 def sha256(file: Path) -> str:

@@ -1,24 +1,26 @@
-"""``export``: a compressed folder, or a model compressed for it, in the form that another program loads.
+"""``export``: a compressed folder, or a model compressed for it, in the forms that other programs load.
 
 Knows no target.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from studio.base.errors import SchemeError
-from studio.base.text import catalogue
+from studio.base.text import catalogue, text
 from studio.base.typed_paths import typed_path
 from studio.cli.opened import compressing, note_uncalibrated
 from studio.cli.options import AsJson, Calibrate, Chosen, app, with_choice
 from studio.cli.terminal import Terminal, language, say, terminal
 
 if TYPE_CHECKING:
+    from studio.evaluation.figures import Evaluation
     from studio.export.target import Target
+    from studio.session.session import Session
 
 
 def _targets() -> str:
@@ -32,7 +34,8 @@ def _targets() -> str:
 def export(
     source: Annotated[str, typer.Argument(metavar="DIR_OR_MODEL", help=say("help_export_source"), show_default=False)],
     to: Annotated[
-        str, typer.Option("--to", metavar="TARGET[:MIX]", help=say("help_to", targets=_targets()), show_default=False)
+        list[str],
+        typer.Option("--to", metavar="TARGET[:MIX]", help=say("help_to", targets=_targets()), show_default=False),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="PATH", help=say("help_export_out"), show_default=False)],
     chosen: Chosen,
@@ -42,28 +45,102 @@ def export(
         typer.Option("--pre-tokenizer", metavar="NAME", help=say("help_pre_tokenizer"), show_default=False),
     ] = None,
     calibrate: Calibrate = "builtin",
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="MODEL", help=say("help_export_against"), show_default=False)
+    ] = None,
+    card: Annotated[bool, typer.Option("--card", help=say("help_card"))] = False,
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
         here.starting()
-        from studio.base.units import format_bytes
-        from studio.export import targets
+        from studio.export.targets import check_free
 
-        name, _, mix = to.partition(":")
-        target = targets.target_named(name)
-        if pre_tokenizer is not None:
-            target = targets.with_pre_tokenizer(target, pre_tokenizer)
+        targets, mix = _named(to, pre_tokenizer)
         place = typed_path(out).resolve()
-        chosen |= {"mix": mix} if mix else {}
+        check_free(place)  # before a model is fetched for nothing
         model = _original(source) if from_original else source
-        with _compressed(here, model, chosen, calibrate, place, target) as folder:
-            here.follow(targets.export(target, folder, place))
-        files = [place] if place.is_file() else sorted(place.iterdir())
-        nbytes = sum(file.stat().st_size for file in files)
-        facts = {"target": target.name, "path": str(place), "bytes": nbytes}
+        with _compressed(here, model, chosen | mix, calibrate, place, targets) as folder:
+            quality = None if against is None else _measured(here, folder, against)
+            facts = written(here, targets, folder, place, card, quality)
         if pre_tokenizer is not None:
             here.note(say("export_pre_tokenizer", name=pre_tokenizer))
-        here.answer(facts, say("exported", size=format_bytes(nbytes), path=place))
+        here.answer(*facts)
+
+
+def written(
+    here: Terminal,
+    targets: "Sequence[Target]",
+    folder: Path,
+    place: Path,
+    card: bool = False,
+    quality: "Evaluation | None" = None,
+    names: Sequence[str] = (),
+) -> tuple[dict[str, Any], str]:
+    """Write a compressed folder as ``targets``: as the one file that ``place`` names, or into a folder of that name.
+
+    What it will take is said first, to the byte. Returns what is to be answered.
+    """
+    from studio.base.units import format_bytes
+    from studio.export.bundle import card_for, export_folder, exported, recipe_for
+    from studio.export.compressed_model import opened
+    from studio.export.targets import export, openable
+
+    model = openable(folder, list(targets), place)
+    note_license(here, model.recipe.source.license)
+    for target in targets:
+        nbytes = target.file_size(model)
+        here.note(say("export_size", target=target.name, size=format_bytes(nbytes), bytes=f"{nbytes:,}"))
+    is_file = len(targets) == 1 and targets[0].suffix != "" and place.suffix.lower() == targets[0].suffix
+    if not is_file:
+        here.follow(export_folder(targets, folder, place, check=True, names=names, quality=quality))
+        files = sorted(path for path in place.rglob("*") if path.is_file())
+        nbytes = sum(file.stat().st_size for file in files)
+        facts = {"targets": [target.name for target in targets], "path": str(place), "bytes": nbytes}
+        return facts, say("exported", size=format_bytes(nbytes), path=place)
+    [target] = targets
+    here.follow(export(target, folder, place, check=True))
+    model = opened(folder)
+    made = here.follow(exported(model, target, place))
+    if card:
+        place.with_name(f"{place.name}.README.md").write_text(
+            card_for(model, [made], quality=quality), encoding="utf-8"
+        )
+        recipe = recipe_for(model, [made]).model_dump_json(indent=1)
+        place.with_name(f"{place.name}.recipe.json").write_text(recipe, encoding="utf-8")
+    facts = {"target": target.name, "path": str(place), "bytes": made.nbytes, "sha256": made.sha256}
+    return facts, say("exported", size=format_bytes(made.nbytes), path=place)
+
+
+def note_license(here: Terminal, license: Any) -> None:
+    """Say where a license forbids to share what is made of the model."""
+    if license.forbids_derivatives:
+        here.note(text("terminal.no_derivatives", language(), license=license.name or license.id))
+
+
+def _named(to: Sequence[str], pre_tokenizer: str | None) -> "tuple[list[Target], Chosen]":
+    """Return the targets and the mix that ``--to`` names. Raises SchemeError for two of one kind, or two mixes.
+
+    ``pre_tokenizer`` is for those of them that name one; one of them has to.
+    """
+    from studio.export.targets import target_named, with_pre_tokenizer
+
+    words = [each.partition(":")[::2] for each in to]
+    targets = [target_named(name) for name, _ in words]
+    mixes = {mix.lower() for _, mix in words if mix}
+    if len(mixes) > 1 or len({target.name for target in targets}) < len(targets):
+        raise SchemeError("export_twice", targets=", ".join(to)[:80])
+    if pre_tokenizer is not None:
+        takes = [target for target in targets if target.with_pre_tokenizer is not None] or targets
+        targets = [with_pre_tokenizer(each, pre_tokenizer) if each in takes else each for each in targets]
+    return targets, {"mix": mixes.pop()} if mixes else {}
+
+
+def _measured(here: Terminal, folder: Path, against: str) -> "Evaluation | None":
+    """Return how far a compressed folder is from the original."""
+    from studio.session.whole_jobs import evaluated
+
+    _, drift = here.follow(evaluated(folder, against, None, with_floor=False))
+    return drift.evaluation
 
 
 def _original(source: str) -> str:
@@ -84,27 +161,27 @@ def _original(source: str) -> str:
 
 @contextmanager
 def _compressed(
-    here: Terminal, source: str, chosen: Chosen, calibrate: str, place: Path, target: "Target"
+    here: Terminal, source: str, chosen: Chosen, calibrate: str, place: Path, targets: "Sequence[Target]"
 ) -> Iterator[Path]:
     """Lend a compressed folder: the one that is named, or one made of the model that is named, gone afterwards.
 
     A folder is taken as it is: what it was compressed to is not chosen a second time. Raises SchemeError for that.
     """
-    from studio.checkpoint.recipe import check_files, is_compressed, read_recipe
+    from studio.checkpoint.recipe import is_compressed
 
     folder = typed_path(source)
     if is_compressed(folder):
         if chosen:
             raise SchemeError("export_chosen", folder=source[:80])
-        check_files(read_recipe(folder), folder)
         yield folder
         return
-    from studio.export.targets import check_free
-
-    check_free(place)  # before a model is fetched for nothing
-    usual: Chosen = {"method": "best"} | ({} if "mode" in chosen else dict(target.usual))
+    words: Chosen = {} if "mode" in chosen else {k: v for target in targets for k, v in target.usual.items()}
     beside = place.with_name(f"{place.name}.compressed")
-    with compressing(here, source, usual | chosen, calibrate, beside) as (session, _):
+    with compressing(here, source, {"method": "best"} | words | chosen, calibrate, beside) as (session, _):
         note_uncalibrated(here, here.follow(session.compress()))
-        assert session.copy.folder is not None
-        yield session.copy.folder
+        yield _folder(session)
+
+
+def _folder(session: "Session") -> Path:
+    assert session.copy.folder is not None
+    return session.copy.folder

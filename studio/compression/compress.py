@@ -19,6 +19,7 @@ from studio import __version__
 from studio.base.errors import CheckpointError
 from studio.base.prefetch import BackgroundWriter, ahead
 from studio.base.progress import Progress
+from studio.base.torch_threads import torch_threads
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.row_reader import rows_of
@@ -59,6 +60,8 @@ class Compressed:
     """Weights that the calibration gave nothing, in a method that wanted it: they were rounded without."""
     stacks: tuple[str, ...] = ()
     """Experts held in one tensor, which no method can calibrate: each is given tokens of its own."""
+    threads: int = 1
+    """On how many threads sums were made: a calibrated method rounds by them, down to the last bit."""
 
     @property
     def mean_error(self) -> float:
@@ -67,16 +70,24 @@ class Compressed:
 
 
 def compress(
-    checkpoint: Checkpoint, plan: Plan, file: Path, tokens: Tensor | None = None
+    checkpoint: Checkpoint, plan: Plan, file: Path, tokens: Tensor | None = None, threads: int | None = None
 ) -> Generator[Progress, None, Compressed]:
     """Write ``plan`` to ``file``, yielding at least after every 4 million weights.
 
     ``tokens`` int64 [W, T] calibrate a method that needs inputs; without them it rounds as its free part does.
+    ``threads``: on how many it computes, as many as torch has by default.
     Closing the generator stops the work and keeps what is done: called again with the same file, model and plan, it
     goes on from there, but for a calibrated method, which begins anew (a block is rounded on what those before it
     say). On an error the file is removed. Raises CheckpointError for a damaged source or weights that are
     not numbers, ResourceError for a full disk.
     """
+    with torch_threads(threads) as count:
+        return (yield from _compress(checkpoint, plan, file, tokens, count))
+
+
+def _compress(
+    checkpoint: Checkpoint, plan: Plan, file: Path, tokens: Tensor | None, threads: int
+) -> Generator[Progress, None, Compressed]:
     began = time.perf_counter()
     journal = Journal(file, job_digest(checkpoint, plan))
     schemes = _calibrated(plan) if tokens is not None else {}
@@ -118,7 +129,7 @@ def compress(
         raise
     journal.forget()
     relative_error = {a.layer.name: errors[a.layer.name] or 0.0 for a in plan.assignments if a.scheme is not None}
-    return Compressed(plan, file, relative_error, time.perf_counter() - began, resumed, unreached, stacks)
+    return Compressed(plan, file, relative_error, time.perf_counter() - began, resumed, unreached, stacks, threads)
 
 
 def job_digest(checkpoint: Checkpoint, plan: Plan) -> str:

@@ -3,6 +3,6 @@
 Knows no page, and rounds nothing.
 """
 
-from studio.export.studio_folder import archive, write_folder
+from studio.export.studio_folder import archive, source_of, write_folder
 
-__all__ = ["archive", "write_folder"]
+__all__ = ["archive", "source_of", "write_folder"]

@@ -3,13 +3,12 @@
 The numbers are those that chat and were measured: no target rounds anew. Knows no target.
 """
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from torch import Tensor
 
 from studio.base.errors import CheckpointError
@@ -19,12 +18,15 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.config import Task, task
 from studio.checkpoint.headers import TensorEntry, read_header
 from studio.checkpoint.recipe import PackedWeight, Recipe, check_sizes, read_recipe
-from studio.planning.choice import OPTIONS, Choice
+from studio.export.stored_rows import StoredRows
 from studio.planning.plan import Assignment, Plan
+from studio.planning.recipe_plan import choice_of
 from studio.quantization.packing import PackedTensor
-from studio.quantization.scheme import GROUP_SIZES, Scheme
-from studio.runtime.model import compressed_config, kept_tensor, packed_weight
+from studio.quantization.scheme import Scheme
+from studio.runtime.model import compressed_config, finite
 
+PIECE_BYTES = 8 << 20
+"""Of a tensor, read at once."""
 Writing = Generator[Progress, None, Path]
 """What writes a file or a folder and returns it; its progress counts bytes."""
 
@@ -35,8 +37,12 @@ class CompressedModel:
 
     recipe: Recipe
     checkpoint: Checkpoint
-    """The model's names, layers and folder, with config and tokenizer; its weights are read by :meth:`tensors`."""
+    """The model's names, layers and folder, with config and tokenizer; its weights are read by :meth:`pieces`."""
     plan: Plan
+    stored: Mapping[str, TensorEntry]
+    """What the file with the weights holds, by its header."""
+    checksums: dict[Path, str] = field(default_factory=dict)
+    """SHA-256 of files that were written of it, where the target found it on the way; others are read once more."""
 
     @property
     def folder(self) -> Path:
@@ -47,17 +53,58 @@ class CompressedModel:
 
         Raises CheckpointError for what is no number.
         """
-        with safe_open(self.folder / self.recipe.weights_file, framework="pt") as file:
-            for a in self.plan.assignments:
-                yield a, self._read(file, a)
+        for a, _, tensor in self.pieces(most=None):
+            yield a, tensor
 
-    def _read(self, file: Any, a: Assignment) -> PackedTensor | Tensor:
-        weight = self._packed.get(a.layer.name)
-        return kept_tensor(file, a.layer.source) if weight is None else packed_weight(file, weight)
+    def pieces(
+        self, most: int | None = PIECE_BYTES, whole_rows: Callable[[Assignment], int] = lambda _: 1
+    ) -> Iterator[tuple[Assignment, int, PackedTensor | Tensor]]:
+        """Yield every tensor in the model's order as pieces that follow one another, each with its first row.
+
+        A piece has about ``most`` bytes, and a multiple of ``whole_rows`` rows of its tensor; None is all of it. Raises
+        CheckpointError for what is no number.
+        """
+        with StoredRows(self.folder / self.recipe.weights_file, self.stored) as file:
+            for a in self.plan.assignments:
+                weight = self._packed.get(a.layer.name)
+                names = [a.layer.source] if weight is None else [f"{a.layer.name}.{part.name}" for part in weight.parts]
+                first = self.stored[names[0]]
+                rows = first.shape[0] if first.shape else 1
+                step = rows if most is None else self._step(names, rows, most, whole_rows(a))
+                for start in range(0, max(rows, 1), max(step, 1)):
+                    stop = min(start + step, rows)
+                    yield (
+                        a,
+                        start,
+                        _kept(file, names[0], start, stop) if weight is None else _packed(file, weight, start, stop),
+                    )
+
+    def _step(self, names: Sequence[str], rows: int, most: int, whole: int) -> int:
+        """Return how many rows are read at once: all of a tensor whose arrays do not all go by its rows."""
+        entries = [self.stored[name] for name in names]
+        if any(not entry.shape or entry.shape[0] != rows for entry in entries):
+            return rows
+        nbytes = sum(entry.nbytes for entry in entries)
+        return max(rows * most // max(nbytes, 1) // whole, 1) * whole
 
     @cached_property
     def _packed(self) -> dict[str, PackedWeight]:
         return {weight.name: weight for weight in self.recipe.weights}
+
+
+def _packed(file: StoredRows, weight: PackedWeight, start: int, stop: int) -> PackedTensor:
+    arrays = {part.name: f"{weight.name}.{part.name}" for part in weight.parts}
+    rows, width = weight.shape
+    is_whole = stop - start == rows
+    read = {
+        part: finite(name, file.read(name) if is_whole else file.read(name, start, stop))
+        for part, name in arrays.items()
+    }
+    return PackedTensor.of(Scheme.parse(weight.scheme), (stop - start, width), read)
+
+
+def _kept(file: StoredRows, name: str, start: int, stop: int) -> Tensor:
+    return finite(name, file.read(name, start, stop))
 
 
 def opened(folder: Path) -> CompressedModel:
@@ -68,7 +115,8 @@ def opened(folder: Path) -> CompressedModel:
     recipe = read_recipe(folder)
     check_sizes(recipe, folder)
     config = compressed_config(folder, recipe.weights_file)
-    entries = _entries(recipe, config, read_header(folder / recipe.weights_file))
+    stored = read_header(folder / recipe.weights_file)
+    entries = _entries(recipe, config, stored)
     source = recipe.source
     checkpoint = Checkpoint(
         name=source.model,
@@ -85,7 +133,7 @@ def opened(folder: Path) -> CompressedModel:
     )
     schemes = {weight.name: Scheme.parse(weight.scheme) for weight in recipe.weights}
     assignments = tuple(Assignment(layer, schemes.get(layer.name)) for layer in checkpoint.layers)
-    return CompressedModel(recipe, checkpoint, Plan(_choice(recipe), assignments, is_exact=True))
+    return CompressedModel(recipe, checkpoint, Plan(choice_of(recipe), assignments, is_exact=True), stored)
 
 
 def _entries(recipe: Recipe, config: Any, held: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
@@ -98,11 +146,3 @@ def _entries(recipe: Recipe, config: Any, held: dict[str, TensorEntry]) -> dict[
             raise CheckpointError("tensor_no_place", tensor=weight.name[:120])
         entries[weight.name] = TensorEntry(recipe.weights_file, "BF16", shapes[weight.name], 0, 0)
     return entries
-
-
-def _choice(recipe: Recipe) -> Choice:
-    made = recipe.choices
-    words = {name: getattr(made, name) for name in OPTIONS}
-    if made.group_size not in GROUP_SIZES:  # a mode's own, which is not chosen
-        words["group_size"] = None
-    return Choice.of(**words)

@@ -1,40 +1,31 @@
-"""The model card: what a stranger who finds the folder needs to know. Trusts no word of the original's."""
+"""The model card: what a stranger who finds the files needs to know. Trusts no word of the original's.
 
-import json
+One card for a compressed folder, one for files that were exported of it. Words from outside are shown as code, one line
+of plain characters, and stand in the front matter as JSON strings.
+"""
+
+from collections.abc import Sequence
 
 from studio.base.units import format_bytes
-from studio.checkpoint.recipe import Recipe
+from studio.checkpoint.file_names import RECIPE
+from studio.checkpoint.recipe import Exported, Recipe
+from studio.evaluation.figures import Evaluation, WindowMean
+from studio.export.card_words import front_matter, shown
+from studio.export.programs import PROGRAMS
 
 PROGRAM = "Quantization Studio"
+MAP = "map.png"
+"""The picture beside the card."""
 
 
 def model_card(recipe: Recipe, weights: int, can_chat: bool = True) -> str:
     """Return README.md for a compressed folder of ``weights`` parameters."""
-    choices, source = recipe.choices, recipe.source
-    bits = recipe.compressed_bytes * 8 / weights
-    times = recipe.original_bytes / recipe.compressed_bytes
-    read = f", calibrated on {_code(choices.calibration)}" if choices.calibration else ""
-    rows = "\n".join(f"| {scheme} | {count} |" for scheme, count in sorted(_counts(recipe).items()))
-    return f"""---
-{_facts(recipe, can_chat)}
----
-# {_code(source.title)}, {choices.mode}
-
-Weights of {_code(source.base_model or source.model)} (revision {_code(source.revision)}, stored as
-{_code(source.format)}), compressed by {PROGRAM} {recipe.versions.get("quantization-studio", "")}.
-
-| | |
-| --- | --- |
-| size of the weights | {format_bytes(recipe.compressed_bytes)}, {times:.2f} times smaller than at 16 bits |
-| bits per weight, scales and zero points included | {bits:.3f} |
-| mode, group size, ratio, backup | {choices.mode}, {choices.group_size}, {choices.ratio:g}, {choices.backup} |
-| rounding | {choices.method}{read} |
-
-| scheme | weights of the model |
-| --- | --- |
-{rows}
-
-{_license(recipe)} `recipe.json` holds every choice, the versions of the programs and the
+    facts = _facts(recipe, can_chat, "quantization-studio", ["quantization-studio", recipe.choices.mode])
+    return f"""{front_matter(facts)}
+{_heading(recipe)}
+{_size_table(recipe, weights)}
+{_schemes(recipe)}
+{license_words(recipe)} `{RECIPE}` holds every choice, the versions of the programs and the
 checksums of the files; made with the same choices and the same text, the weights come out the same.
 
 ## {"Chat with it" if can_chat else "Read it"}
@@ -43,24 +34,124 @@ weight's name), which transformers, vLLM, llama.cpp and MLX refuse to load.{_com
 """
 
 
-def _facts(recipe: Recipe, can_chat: bool) -> str:
-    """Return what machines read, as YAML."""
+def export_card(
+    recipe: Recipe,
+    weights: int,
+    exports: Sequence[Exported],
+    can_chat: bool = True,
+    has_map: bool = False,
+    quality: Evaluation | None = None,
+) -> str:
+    """Return README.md for files that were written of a folder of ``weights`` parameters.
+
+    ``has_map``: whether the picture stands beside it; ``quality``: what was measured of the folder, whose numbers are
+    those of the files.
+    """
+    targets = list(dict.fromkeys(each.target for each in exports))
+    library = "gguf" if "gguf" in targets else "quantization-studio"
+    facts = _facts(recipe, can_chat, library, [*targets, "quantized", "quantization-studio"])
+    files = "\n".join(f"| `{each.file}` | {each.nbytes:,} | `{each.sha256}` |" for each in exports)
+    usage = "\n".join(PROGRAMS[each.target](each, recipe) for each in exports if each.target in PROGRAMS)
+    return f"""{front_matter(facts)}
+{_heading(recipe)}
+| file | bytes | SHA-256 |
+| --- | --- | --- |
+{files}
+
+{_size_table(recipe, weights)}
+{_quality(quality)}{_picture(has_map)}{_schemes(recipe)}
+{usage}
+## Made again
+`{RECIPE}` holds every choice, what was read, the versions of the programs and the checksums: in a copy of {PROGRAM}'s
+repository, `python -m studio apply {RECIPE} --out again` makes these files again, the same to the bit on a machine of
+the same kind.
+
+{license_words(recipe)}
+"""
+
+
+def _heading(recipe: Recipe) -> str:
+    source, choices = recipe.source, recipe.choices
+    kind = choices.mode if choices.mix == "none" else choices.mix.upper()
+    return f"""# {shown(source.title)}, {kind}
+
+Weights of {shown(source.base_model or source.model)} (revision {shown(source.revision)}, stored as
+{shown(source.format)}), compressed by {PROGRAM} {shown(recipe.versions.get("quantization-studio", "?"), False)}.
+"""
+
+
+def _size_table(recipe: Recipe, weights: int) -> str:
+    choices = recipe.choices
+    bits = recipe.compressed_bytes * 8 / weights
+    times = recipe.original_bytes / recipe.compressed_bytes
+    read = f", calibrated on {shown(str(choices.calibration))}" if choices.calibration else ""
+    made = f"{choices.mode}, {choices.group_size}, {choices.ratio:g}, {choices.backup}"
+    how = ("mode, group size, ratio, backup", made) if choices.mix == "none" else ("mix", choices.mix.upper())
+    return f"""| | |
+| --- | --- |
+| size of the weights | {format_bytes(recipe.compressed_bytes)}, {times:.2f} times smaller than at 16 bits |
+| bits per weight, scales and zero points included | {bits:.3f} |
+| {how[0]} | {how[1]} |
+| rounding | {choices.method}{read} |
+"""
+
+
+def _schemes(recipe: Recipe) -> str:
+    rows = "\n".join(f"| {scheme} | {count} |" for scheme, count in sorted(_counts(recipe).items()))
+    return f"""| scheme | weights of the model |
+| --- | --- |
+{rows}
+"""
+
+
+def _quality(found: Evaluation | None) -> str:
+    """Return the table of what was measured, with standard errors; nothing where nothing was."""
+    if found is None:
+        return ""
+    rows = [
+        ("KL divergence from the original, nats a token", _with_error(found.kld, 4)),
+        ("same likeliest next token", _with_error(found.same_top, 4)),
+        ("perplexity", _with_error(found.perplexity, 2)),
+        ("perplexity of the original", _with_error(found.original_perplexity, 2)),
+    ]
+    lines = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"""| measured over {found.tokens:,} tokens, ± standard error | |
+| --- | --- |
+{lines}
+
+"""
+
+
+def _with_error(figure: WindowMean, digits: int) -> str:
+    error = "" if figure.standard_error is None else f" ± {figure.standard_error:.{digits}f}"
+    return f"{figure.mean:.{digits}f}{error}"
+
+
+def _picture(has_map: bool) -> str:
+    return f"![What every weight of every block became, by its bits]({MAP})\n\n" if has_map else ""
+
+
+def _facts(recipe: Recipe, can_chat: bool, library: str, tags: list[str]) -> dict[str, object]:
+    """Return what machines read."""
     source = recipe.source
-    facts: dict[str, object] = {
+    return {
         "base_model": source.base_model,
         "base_model_relation": "quantized" if source.base_model else "",
         "license": source.license.id,
         "license_name": source.license.name,
-        "library_name": "quantization-studio",
+        "library_name": library,
         "pipeline_tag": "text-generation" if can_chat else "",
-        "tags": ["quantization-studio", recipe.choices.mode],
+        "tags": tags,
     }
-    return "\n".join(f"{key}: {_quoted(value)}" for key, value in facts.items() if value)
 
 
-def _license(recipe: Recipe) -> str:
+def license_words(recipe: Recipe) -> str:
+    """Return what is said of the license."""
     found = recipe.source.license
-    return f"The license is that of the original model{f', {_code(found.name or found.id)}' if found.id else ''}."
+    said = f"The license is that of the original model{f', {shown(found.name or found.id)}' if found.id else ''}."
+    if found.forbids_derivatives:
+        said += " It forbids to share what was derived from the model, as these files are: ask its owners first."
+    return said
 
 
 def _commands(can_chat: bool) -> str:
@@ -81,19 +172,3 @@ def _counts(recipe: Recipe) -> dict[str, int]:
     for weight in recipe.weights:
         counts[weight.scheme] = counts.get(weight.scheme, 0) + 1
     return counts
-
-
-def _quoted(value: object) -> str:
-    """Return YAML, of which JSON is a part, for words from outside."""
-    plain = [_plain(each) for each in value] if isinstance(value, list) else _plain(str(value))
-    return json.dumps(plain, ensure_ascii=False)
-
-
-def _code(words: str) -> str:
-    """Return words from outside as Markdown that is shown as it stands: no link, no markup."""
-    return f"`{_plain(words)}`"
-
-
-def _plain(words: str) -> str:
-    """Return words from outside as one line of letters, digits and what names are joined with."""
-    return "".join(c for c in words if c.isalnum() or c in " ._/-:+#,@")[:120].strip() or "unnamed"

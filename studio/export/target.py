@@ -25,6 +25,8 @@ class Target:
     """
     size: Callable[[Plan], int]
     """The exact bytes of the weights as the target stores them; a file's header and a folder's other files aside."""
+    file_size: Callable[[CompressedModel], int]
+    """The bytes of all that is written, to the last one."""
     write: Callable[[CompressedModel, Path], Writing]
     """Writes the target to a new path, yielding the bytes done at least twice a second; tensors pass one at a time.
 
@@ -36,6 +38,8 @@ class Target:
 
     with_pre_tokenizer: Callable[[str], "Target"] | None = None
     """Returns the target that names a way of splitting words which is not the tokenizer's; None where none is named."""
+    pre_tokenizer: str = ""
+    """The name that it was given so."""
 
     @property
     def keys(self) -> set[str]:

@@ -75,7 +75,7 @@ def load_compressed(folder: Path) -> nn.Module:
             tensor = file.get_tensor(name)
             if tensor.shape != parameters[name].shape:
                 raise CheckpointError("tensor_mismatch", tensor=name)
-            _put(model, name, _finite(name, tensor).to(COMPUTE, copy=True))
+            _put(model, name, finite(name, tensor).to(COMPUTE, copy=True))
     _tie_kept(model)
     return _finished(model, folder)
 
@@ -125,16 +125,16 @@ def packed_weight(file: Any, weight: PackedWeight) -> PackedTensor:
     """Return a weight's stored arrays, copied out of the mapped file. Raises CheckpointError for what is no number."""
     scheme = Scheme.parse(weight.scheme)
     names = {part.name: f"{weight.name}.{part.name}" for part in weight.parts}
-    arrays: dict[str, Tensor] = {part: _finite(name, file.get_tensor(name)).clone() for part, name in names.items()}
+    arrays: dict[str, Tensor] = {part: finite(name, file.get_tensor(name)).clone() for part, name in names.items()}
     return PackedTensor.of(scheme, weight.shape, arrays)
 
 
 def kept_tensor(file: Any, name: str) -> Tensor:
     """Return a tensor that was kept at 16 bits. Raises CheckpointError where it holds what is no number."""
-    return _finite(name, file.get_tensor(name))
+    return finite(name, file.get_tensor(name))
 
 
-def _finite(name: str, stored: Tensor) -> Tensor:
+def finite(name: str, stored: Tensor) -> Tensor:
     """Return ``stored`` as it is. Raises CheckpointError for NaN or infinity: all that is computed from it would be.
 
     8-bit floats have no function of torch's that tells.

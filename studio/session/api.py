@@ -160,7 +160,7 @@ def export_model(
     into, source, place = targets.target_named(target), Path(folder), Path(out).resolve()
     if not is_compressed(source):
         raise ModelError("nothing_compressed")
-    return _finished(targets.export(into, source, place), progress)
+    return _finished(targets.export(into, source, place, check=True), progress)
 
 
 def _choice(choice: Choices) -> Choice:

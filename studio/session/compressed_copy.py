@@ -16,15 +16,18 @@ from studio.base.progress import Progress
 from studio.base.steps import relayed
 from studio.base.units import format_bytes
 from studio.base.workers import in_worker
-from studio.calibration.texts import BUILTIN, Text, digest
+from studio.calibration.texts import BUILTIN, GENERATED, Text, digest
 from studio.chat.columns import Column, compressed_column, original_column
 from studio.chat.model_pool import Pool
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.recipe import Calibration, Recipe, file_name
+from studio.checkpoint.source_digests import source_digests
 from studio.compression.compress import Compressed, compress, job_digest
 from studio.compression.resume import unfinished
 from studio.evaluation.drift import Drift
 from studio.evaluation.evaluate import text_windows
 from studio.export import targets
+from studio.planning.mixes import NONE
 from studio.planning.plan import Plan
 from studio.session.jobs import Jobs
 from studio.session.model_jobs import drift_of
@@ -62,17 +65,19 @@ class CompressedCopy:
         text: Text | None,
         tokens: Tensor | None,
         is_current: Callable[[], bool],
+        again: Recipe | None = None,
     ) -> Generator[Progress, None, Compressed]:
         """Carry a plan out into a folder ready for export, which takes the place of the copy before it.
 
-        ``tokens`` int64 [W, T] are those of ``text``, for a method that needs inputs. Raises UserError, and Cancelled
+        ``tokens`` int64 [W, T] are those of ``text``, for a method that needs inputs; ``again``: the recipe that it is
+        made by, once more. Raises UserError, and Cancelled
         once the model is no longer the session's (``is_current``); the copy before it then stays.
         """
         job = job_digest(checkpoint, plan), text if tokens is not None else None
-        read = ""
-        if tokens is not None:
-            count, length = tokens.shape
-            read = f"{BUILTIN if text is None else text.name}: {count} x {length} tokens, {digest(tokens)}"
+        read = None if tokens is None else calibration_of(text, tokens)
+        threads = None
+        if again is not None:  # its calibration and its source, which were compared
+            read, threads = again.choices.calibration, None if again.machine is None else again.machine.threads
         name = export_name(checkpoint, plan)
         self._check_disk(plan.compressed_bytes)
         place = self._workspace / uuid.uuid4().hex
@@ -80,11 +85,16 @@ class CompressedCopy:
         with unfinished(job_digest(checkpoint, plan), self._workspace) as file:
             try:
                 is_unwanted = self._jobs.should_stop("compress")
-                steps = in_worker(compress, checkpoint, plan, file, tokens, is_unwanted=is_unwanted)
+                steps = in_worker(compress, checkpoint, plan, file, tokens, threads, is_unwanted=is_unwanted)
                 compressed = yield from self._jobs.relay("compress", steps, is_current)
                 yield Progress("finish", 1, 1)
                 self._jobs.raise_if_stopped("compress")
-                folder = export.write_folder(checkpoint, compressed, place / name, read)
+                if again is None:
+                    files = yield from source_digests(checkpoint)
+                    source = export.source_of(checkpoint, files)
+                else:
+                    source = again.source
+                folder = export.write_folder(checkpoint, compressed, place / name, read, source)
                 if not is_current():
                     raise Cancelled
             except BaseException:
@@ -178,7 +188,15 @@ class CompressedCopy:
             raise ResourceError("export_disk_too_small", need=format_bytes(need + DISK_MARGIN), free=format_bytes(free))
 
 
+def calibration_of(text: Text | None, tokens: Tensor) -> Calibration:
+    """Return what a recipe says of a text and its windows, int64 [W, T]: what the model wrote is kept whole."""
+    count, length = tokens.shape
+    name = BUILTIN if text is None else text.name
+    kept = tuple(map(tuple, tokens.tolist())) if text == GENERATED else ()
+    return Calibration(text=name, windows=count, window=length, digest=digest(tokens), tokens=kept)
+
+
 def export_name(checkpoint: Checkpoint, plan: Plan) -> str:
-    """Return the name of the exported folder: the model's and the scheme's."""
-    safe = "".join(c if c.isalnum() or c in "._-" else "-" for c in checkpoint.title)[:80].strip(".-") or "model"
-    return f"{safe}-{plan.choice.primary}"
+    """Return the name of the exported folder: the model's, and the mix's or the scheme's."""
+    choice = plan.choice
+    return f"{file_name(checkpoint.title)}-{choice.primary if choice.mix == NONE else choice.title}"

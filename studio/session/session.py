@@ -12,15 +12,19 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+from torch import Tensor
+
 from studio.base.errors import Cancelled, ModelError, PromptError
 from studio.base.malloc import release_free_memory
 from studio.base.progress import Progress
 from studio.base.workspace import own_folder, sessions_folder
+from studio.calibration.texts import Text
 from studio.chat.answers import Answers
 from studio.chat.columns import Column, original_column
 from studio.chat.conversation import Conversation
 from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.recipe import Recipe
 from studio.compression.compress import Compressed
 from studio.evaluation.drift import Drift
 from studio.planning import figures
@@ -90,12 +94,12 @@ class Session:
 
     # the original
 
-    def open(self, name: str) -> Generator[Progress, None, Checkpoint]:
-        """Make ``name`` the session's model: from headers alone where it is on the Hub.
+    def open(self, name: str, revision: str | None = None) -> Generator[Progress, None, Checkpoint]:
+        """Make ``name`` the session's model: from headers alone where it is on the Hub, there at ``revision``.
 
         Raises ModelError, HubError or CheckpointError; the model before it then stays.
         """
-        checkpoint = yield from self.jobs.relay("open", open_model.open_model(name, self._paths))
+        checkpoint = yield from self.jobs.relay("open", open_model.open_model(name, self._paths, revision))
         if self.checkpoint is not None and self.model.is_of(checkpoint):
             return self.checkpoint  # chosen again: what was made of it stays
         self.planner.take(OpenedModel.of(checkpoint))
@@ -151,15 +155,28 @@ class Session:
         self.measurements.check_can_predict()
         model = self.model
         checkpoint = yield from self._fetched(model)
-
-        def is_current() -> bool:
-            return self.planner.is_of(model)
-
         plan = yield from self._ranked(model)
         text, tokens = self.texts.calibration, None
         if plan.choice.method.needs_inputs:
-            tokens = yield from calibration_windows(checkpoint, text, self._pool, self.jobs, is_current)
-        compressed = yield from self.copy.make(checkpoint, plan, text, tokens, is_current)
+            tokens = yield from self.calibration_windows(checkpoint)
+        return (yield from self._made(checkpoint, plan, text, tokens))
+
+    def remake(self, recipe: Recipe, plan: Plan, tokens: Tensor | None) -> Generator[Progress, None, Compressed]:
+        """Carry out the plan of a recipe of this model, calibrated on ``tokens``. Raises as :meth:`compress` does."""
+        return (yield from self._made(self.model.chosen, plan, self.texts.calibration, tokens, recipe))
+
+    def calibration_windows(self, checkpoint: Checkpoint) -> Generator[Progress, None, Tensor]:
+        """Yield while there is something to write, and return what the model is calibrated on, int64 [W, T]."""
+        model, text = self.model, self.texts.calibration
+        return (
+            yield from calibration_windows(checkpoint, text, self._pool, self.jobs, lambda: self.planner.is_of(model))
+        )
+
+    def _made(
+        self, checkpoint: Checkpoint, plan: Plan, text: Text | None, tokens: Tensor | None, again: Recipe | None = None
+    ) -> Generator[Progress, None, Compressed]:
+        model = self.model
+        compressed = yield from self.copy.make(checkpoint, plan, text, tokens, lambda: self.planner.is_of(model), again)
         self.conversation.forget()
         release_free_memory()
         return compressed

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.export.gguf.file import new_writer
+from studio.export.gguf.file import header, new_writer
 from studio.export.gguf.llama_cpp import LlamaCpp, Question, Reply
 from studio.export.gguf.vocabulary import read_vocabulary
 from tests.engines import models
@@ -31,12 +31,9 @@ LLAMA3_TEMPLATE = (
 
 def words_only(folder: Path, out: Path, size: int, pre: str | None = None) -> Path:
     """Write a file that says a folder's tokens and holds no weights."""
-    writer = new_writer(out, "llama")
+    writer = new_writer("llama")
     read_vocabulary(folder, SimpleNamespace(vocab_size=size), pre).write(writer)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
+    out.write_bytes(header(writer, {}))
     return out
 
 

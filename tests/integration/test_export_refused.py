@@ -159,7 +159,7 @@ def test_what_the_version_before_wrote_opens_as_well(folder: Path, earlier: Path
 
 def test_a_recipe_of_another_version_is_not_called_damaged(earlier: Path) -> None:
     recipe = json.loads((earlier / RECIPE).read_text())
-    for version in (3, "2", None, -1):
+    for version in (4, "2", None, -1):
         (earlier / RECIPE).write_text(json.dumps(recipe | {"format_version": version, "new": {}}))
         with pytest.raises(CheckpointError) as caught:
             read_recipe(earlier)

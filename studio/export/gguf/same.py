@@ -83,14 +83,13 @@ def _is_same(found: Any, expected: Any) -> bool:
 def _compare_tensors(file: Path, found: GgufModel, layout: Layout) -> Generator[Progress, None, int]:
     total = sum(slot.nbytes for slot in layout.slots.values())
     done = 0
-    for name, parts in layout.pieces():
-        part, tensor = found.tensors[name]
-        with part.path.open("rb") as source:
-            source.seek(tensor.start)
-            for piece in parts:
-                same = source.read(piece.numel()) == piece.contiguous().numpy().tobytes()
-                if not same:
-                    raise CheckpointError("verify_tensor", file=file.name, tensor=name[:120])
-                done += piece.numel()
-                yield Progress("verify", done, total, f"{format_bytes(done)} / {format_bytes(total)}")
+    places = {name: tensor.start for name, (_, tensor) in found.tensors.items()}
+    for name, piece in layout.pieces():
+        with found.tensors[name][0].path.open("rb") as source:
+            source.seek(places[name])
+            if source.read(piece.numel()) != piece.contiguous().numpy().tobytes():
+                raise CheckpointError("verify_tensor", file=file.name, tensor=name[:120])
+        places[name] += piece.numel()
+        done += piece.numel()
+        yield Progress("verify", done, total, f"{format_bytes(done)} / {format_bytes(total)}")
     return len(layout.slots)

@@ -16,16 +16,18 @@ import torch
 from torch import Tensor
 
 from studio.base.errors import ModelError, ResourceError, UserError, printable
+from studio.base.prefetch import ahead
 from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import load_config
 from studio.checkpoint.file_names import CONFIG
 from studio.checkpoint.layers import Kind
 from studio.checkpoint.license import License
+from studio.export.checksummed_file import ChecksummedFile
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.gguf.becoming import no_type
 from studio.export.gguf.families import Family, family_of, rope_tensors, write_numbers
-from studio.export.gguf.file import Slot, new_writer, tensor_bytes, write_tensors
+from studio.export.gguf.file import Slot, header, new_writer, tensor_bytes, write_tensors
 from studio.export.gguf.tensors import Named, named_tensors, permuted
 from studio.export.gguf.types import block_bytes, kept_bytes, mode_of, slot, slot_or_raw
 from studio.export.gguf.vocabulary import TOKENIZER_FILES, read_vocabulary
@@ -40,8 +42,8 @@ HUB_ID = re.compile(r"(?P<owner>[A-Za-z0-9][\w.-]{0,95})/(?P<name>[A-Za-z0-9][\w
 MAX_NAME = 200
 """Characters of the model's name."""
 PHI3_TOKENS = ("<unk>", "<s>", "</s>", "<|endoftext|>")
-HEADROOM = 16 << 20
-"""Bytes that a header may take: a vocabulary and its merges."""
+AHEAD = 3
+"""Pieces that are read before they are written."""
 
 
 def refusal(plan: Plan, checkpoint: Checkpoint, pre: str | None = None) -> UserError | None:
@@ -89,8 +91,8 @@ class Layout:
     family: Family
     config: Any
     slots: dict[str, Slot]
-    pieces: Callable[[], Iterator[tuple[str, Iterator[Tensor]]]]
-    """Gives every tensor's bytes, uint8, in the order of the slots."""
+    pieces: Callable[[], Iterator[tuple[str, Tensor]]]
+    """Gives every tensor's bytes, uint8, in the order of the slots: pieces that follow one another, with its name."""
 
 
 def laid_out(model: CompressedModel) -> Layout:
@@ -103,14 +105,33 @@ def laid_out(model: CompressedModel) -> Layout:
     slots = {name: Slot(gguf.GGMLQuantizationType.F32, tuple(tensor.shape)) for name, tensor in extra.items()}
     for a, name in zip(model.plan.assignments, named, strict=True):
         slots[name.name] = slot(a, kept.get(a.layer.name, torch.bfloat16))
+    places = {each.layer.name: each for each in named}
 
-    def pieces() -> Iterator[tuple[str, Iterator[Tensor]]]:
+    def pieces() -> Iterator[tuple[str, Tensor]]:
         for name, factors in extra.items():
-            yield name, iter([kept_bytes(factors, gguf.GGMLQuantizationType.F32)])
-        for (_, tensor), place in zip(model.tensors(), named, strict=True):
-            yield place.name, iter([_bytes(tensor, place, slots[place.name].kind, family.norm_plus)])
+            yield name, kept_bytes(factors, gguf.GGMLQuantizationType.F32)
+        for a, _, tensor in model.pieces(whole_rows=lambda a: places[a.layer.name].rows_of_a_head):
+            place = places[a.layer.name]
+            yield place.name, _bytes(tensor, place, slots[place.name].kind, family.norm_plus)
 
     return Layout(family, config, slots, pieces)
+
+
+def _header(model: CompressedModel, layout: Layout, pre: str | None) -> bytes:
+    """Return what stands before the tensors."""
+    writer = new_writer(layout.family.name)
+    vocabulary = read_vocabulary(model.folder, layout.config, pre)
+    title = printable(model.recipe.source.title[:MAX_NAME]) or "model"
+    _describe(writer, model, harmless(title, vocabulary.tokens))
+    write_numbers(writer, layout.family, layout.config)
+    vocabulary.write(writer)
+    return header(writer, layout.slots)
+
+
+def file_size(model: CompressedModel, pre: str | None = None) -> int:
+    """Return the bytes of the file, header and all."""
+    layout = laid_out(model)
+    return len(_header(model, layout, pre)) + tensor_bytes(layout.slots)
 
 
 def write(model: CompressedModel, out: Path, pre: str | None = None) -> Writing:
@@ -119,30 +140,24 @@ def write(model: CompressedModel, out: Path, pre: str | None = None) -> Writing:
     Raises ResourceError for a disk that has no room for it, and what :func:`refusal` would have returned.
     """
     layout = laid_out(model)
-    total = tensor_bytes(layout.slots)
-    free = shutil.disk_usage(out.parent).free
-    if free < total + HEADROOM:
+    beginning = _header(model, layout, pre)
+    total = len(beginning) + tensor_bytes(layout.slots)
+    if shutil.disk_usage(out.parent).free < total:
         raise ResourceError("export_disk_full", path=str(out.parent))
-    writer = new_writer(out, layout.family.name)
-    vocabulary = read_vocabulary(model.folder, layout.config, pre)
-    title = printable(model.recipe.source.title[:MAX_NAME]) or "model"
-    _describe(writer, model, harmless(title, vocabulary.tokens))
-    write_numbers(writer, layout.family, layout.config)
-    vocabulary.write(writer)
-    try:
-        for done in write_tensors(writer, layout.slots, layout.pieces()):
+    with ahead(layout.pieces(), AHEAD) as pieces, ChecksummedFile(out, total) as file:
+        file.write(beginning)
+        for done in write_tensors(file, layout.slots, pieces):
             yield Progress.of_bytes("export", done, total)
-    finally:
-        writer.close()
+    model.checksums[out] = file.sha256
     return out
 
 
 def _bytes(tensor: PackedTensor | Tensor, named: Named, kind: gguf.GGMLQuantizationType, norm_plus: float) -> Tensor:
     """Return a tensor as the file holds it, uint8."""
     if isinstance(tensor, PackedTensor):
-        return permuted(block_bytes(tensor), named.heads)
+        return permuted(block_bytes(tensor), named.rows_of_a_head)
     is_norm = named.layer.kind is Kind.OTHER and tensor.ndim == 1 and named.name.endswith("norm.weight")
-    return kept_bytes(tensor.float() + norm_plus if is_norm else permuted(tensor, named.heads), kind)
+    return kept_bytes(tensor.float() + norm_plus if is_norm else permuted(tensor, named.rows_of_a_head), kind)
 
 
 def harmless(name: str, tokens: Sequence[str]) -> str:
@@ -182,10 +197,11 @@ def _file_type(plan: Plan) -> int:
 
 def with_pre_tokenizer(name: str) -> Target:
     """Return the target that names a way of splitting words although it is not the tokenizer's own."""
-    return replace(TARGET, refusal=partial(refusal, pre=name), write=partial(write, pre=name))
+    refuses, tells, writes = (partial(refusal, pre=name), partial(file_size, pre=name), partial(write, pre=name))
+    return replace(TARGET, refusal=refuses, file_size=tells, write=writes, pre_tokenizer=name)
 
 
 TARGET = Target(
-    "gguf", suffix=".gguf", refusal=refusal, size=size, write=write, usual={"mix": "q4_k_m"},
+    "gguf", suffix=".gguf", refusal=refusal, size=size, file_size=file_size, write=write, usual={"mix": "q4_k_m"},
     with_pre_tokenizer=with_pre_tokenizer,
 )  # fmt: skip

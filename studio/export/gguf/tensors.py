@@ -27,6 +27,11 @@ class Named:
     heads: int = 0
     """How many heads' rows are permuted, 0 where none are."""
 
+    @property
+    def rows_of_a_head(self) -> int:
+        """How many rows move among each other, 1 where none move."""
+        return self.layer.shape[0] // self.heads if self.heads else 1
+
 
 def named_tensors(layers: Sequence[Layer], family: Family, config: Any) -> list[Named]:
     """Return every tensor with its name. Raises ModelError for one that llama.cpp has no name for."""
@@ -48,8 +53,9 @@ def _heads(name: str, family: Family, config: Any) -> int:
     return int(config.num_key_value_heads) if ".attn_k." in name else 0
 
 
-def permuted(rows: Tensor, heads: int) -> Tensor:
-    """Return rows [N, ...] of ``heads`` heads in ggml's order; 0 leaves them as they are."""
-    if not heads:
+def permuted(rows: Tensor, rows_of_a_head: int) -> Tensor:
+    """Return rows [N, ...] of whole heads in ggml's order; 1 row of a head leaves them as they are."""
+    if rows_of_a_head == 1:
         return rows
+    heads = len(rows) // rows_of_a_head
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape).contiguous()

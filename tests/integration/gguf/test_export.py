@@ -96,7 +96,7 @@ def test_every_number_is_there_exactly(case: str, choice: str, made: Callable[..
     assert set(held) == {each.name for each in names} | set(rope_tensors(config))
     for each in names:
         tensor = held[each.name]
-        value = permuted(expected[each.layer.name], each.heads)
+        value = permuted(expected[each.layer.name], each.rows_of_a_head)
         if each.name.endswith("norm.weight"):
             value = value + family.norm_plus
         theirs = torch.from_numpy(gguf.quants.dequantize(tensor.data, tensor.tensor_type).copy()).float()

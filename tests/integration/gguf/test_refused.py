@@ -224,7 +224,8 @@ def test_a_disk_that_fills_up_leaves_nothing(nbytes: int, folder: Path, tmp_path
 def test_a_disk_that_is_too_small_is_found_before_the_work(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1 << 20))
+    free = TARGET.file_size(opened(folder)) - 1  # one byte too few
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, free))
     steps = export(TARGET, folder, tmp_path / "out.gguf")
     with pytest.raises(ResourceError) as caught:
         next(steps)

@@ -42,7 +42,7 @@ TAMPERED: dict[str, tuple[Change, str]] = {
     "no-weights": (lambda r: r.pop("weights"), "bad_recipe"),
     "another-format": (lambda r: r.update(format="other"), "bad_recipe"),
     "another-version": (lambda r: r.update(format_version=1), "missing_file"),
-    "a-version-to-come": (lambda r: r.update(format_version=3), "unknown_version"),
+    "a-version-to-come": (lambda r: r.update(format_version=4), "unknown_version"),
     "a-key-of-its-own": (lambda r: r.update(run="rm -rf /"), "bad_recipe"),
 }
 

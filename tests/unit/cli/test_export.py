@@ -1,6 +1,8 @@
 """``export``: one object or one sentence, and a file that is whole."""
 
+import hashlib
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +39,13 @@ def test_it_writes_the_target_and_says_how_large(folder: Path, tmp_path: Path) -
     out = tmp_path / "small.zip"
     result = CliRunner().invoke(app, ["export", str(folder), "--to", "studio", "--out", str(out), "--json"])
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout) == {"target": "studio", "path": str(out), "bytes": out.stat().st_size}
+    assert json.loads(result.stdout) == {
+        "target": "studio",
+        "path": str(out),
+        "bytes": out.stat().st_size,
+        "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
+    }
+    assert f"{out.stat().st_size:,} bytes" in result.stderr  # told before it was written
     assert zipfile.is_zipfile(out)
 
 
@@ -119,6 +127,33 @@ def test_one_that_is_named_is_in_the_file_and_said(blocks: Path, tmp_path: Path)
     assert result.exit_code == 0, result.output
     assert "qwen2" in result.stderr
     assert b"qwen2" in out.read_bytes()
+
+
+def test_a_folder_holds_what_is_shared_with_the_file(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    result = CliRunner().invoke(app, ["export", str(folder), "--to", "studio", "--out", str(out), "--json"])
+    assert result.exit_code == 0, result.output
+    files = {path.name for path in out.iterdir()}
+    assert {"README.md", "map.png", "recipe.json", "manifest.json"} < files
+    assert json.loads(result.stdout)["bytes"] == sum(path.stat().st_size for path in out.iterdir())
+
+
+@pytest.mark.parametrize("to", [("studio", "studio"), ("gguf:q4_0", "studio:q8_0")])
+def test_what_cannot_be_of_one_model_is_refused(folder: Path, tmp_path: Path, to: tuple[str, str]) -> None:
+    words = [part for each in to for part in ("--to", each)]
+    result = CliRunner().invoke(app, ["export", str(folder), *words, "--out", str(tmp_path / "o"), "--json"])
+    assert json.loads(result.stdout)["error"]["key"] == "export_twice"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_license_that_forbids_it_is_said(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    recipe = json.loads((copy / "recipe.json").read_text())
+    recipe["source"]["license"] = {"id": "cc-by-nc-nd-4.0", "name": ""}
+    (copy / "recipe.json").write_text(json.dumps(recipe))
+    result = CliRunner().invoke(app, ["export", str(copy), "--to", "studio", "--out", str(tmp_path / "o.zip")])
+    assert result.exit_code == 0, result.output
+    assert "cc-by-nc-nd-4.0" in result.stderr
 
 
 def test_help_names_every_target() -> None:

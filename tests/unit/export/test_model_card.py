@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from studio.checkpoint.license import UNKNOWN, License, of_card
-from studio.checkpoint.recipe import Choices, Recipe, Source
+from studio.checkpoint.recipe import Calibration, Choices, Recipe, Source
 from studio.export.model_card import model_card
 
 SMOL = Source(
@@ -30,7 +30,7 @@ def card(source: Source, can_chat: bool = True, calibration: str = "") -> str:
             ratio=1.0,
             backup="int8_asym",
             group_size_fallback="error",
-            calibration=calibration,
+            calibration=Calibration(text=calibration) if calibration else None,
         ),
         weights=(),
         original_bytes=2000,
@@ -137,3 +137,21 @@ def test_without_a_card_there_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("said", [None, 7, {"a": 1}, [], [7], "a\nb", "x" * 100, ["mit", "gpl"]])
 def test_what_the_hub_says_is_no_more_trusted(said: object) -> None:
     assert License.of({"license": said}) == (License("mit") if isinstance(said, list) and "mit" in said else UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("license", "forbids"),
+    [
+        (License("cc-by-nd-4.0"), True),
+        (License("cc-by-nc-nd-4.0"), True),
+        (License("other", "acme-research-ND"), True),
+        (License("cc-by-nc-4.0"), False),
+        (License("apache-2.0"), False),
+        (License("andrea"), False),
+        (UNKNOWN, False),
+    ],
+)
+def test_a_license_that_forbids_derivatives_is_named(license: License, forbids: bool) -> None:
+    assert license.forbids_derivatives is forbids
+    text = card(SMOL.model_copy(update={"license": license}))
+    assert ("It forbids to share what was derived" in text) is forbids

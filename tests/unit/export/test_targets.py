@@ -202,4 +202,4 @@ def test_an_export_of_the_studio_holds_the_folder(folder: Path, tmp_path: Path) 
     file = finish(export(TARGETS["studio"], folder, tmp_path / "small.zip"))
     with zipfile.ZipFile(file) as zipped:
         zipped.extractall(tmp_path)
-    assert read_recipe(tmp_path / "small") == read_recipe(folder)
+    assert read_recipe(tmp_path / read_recipe(folder).name) == read_recipe(folder)
