@@ -64,7 +64,8 @@ def rounded_inputs(x: Tensor, block: int) -> Tensor:
     blocks = x.unflatten(-1, (-1, block))
     step = blocks.abs().amax(-1, keepdim=True) / Q8_MAX
     codes = torch.where(step > 0, blocks / torch.where(step > 0, step, 1.0), 0.0).round_()
-    return (codes * (step.half().float() if block == 32 else step)).flatten(-2)
+    rounded: Tensor = codes * (step.half().float() if block == 32 else step)
+    return rounded.flatten(-2)
 
 
 def logits(checkpoint: Checkpoint, numbers: Mapping[str, Tensor], ids: Tensor, block: int) -> Tensor:

@@ -20,8 +20,9 @@ from studio.checkpoint.checkpoint import Checkpoint, of_folder, read_json
 from studio.checkpoint.config import load_config
 from studio.checkpoint.file_names import CONFIG, WEIGHTS
 from studio.checkpoint.layers import Kind, Layer
+from studio.export.checksummed_file import ChecksummedFile
 from studio.export.gguf.families import family_of, rope_tensors, write_numbers
-from studio.export.gguf.file import Slot, new_writer, write_tensors
+from studio.export.gguf.file import Slot, header, new_writer, tensor_bytes, write_tensors
 from studio.export.gguf.tensors import named_tensors, permuted
 from studio.export.gguf.vocabulary import read_vocabulary
 from studio.runtime.block_model import BlockModel
@@ -97,20 +98,20 @@ def write_f32(checkpoint: Checkpoint, file: Path) -> None:
     f32 = gguf.GGMLQuantizationType.F32
     slots = {name: Slot(f32, tuple(tensor.shape)) for name, tensor in extra.items()}
     slots |= {each.name: Slot(f32, each.layer.shape) for each in named}
-    writer = new_writer(file, family.name)
+    writer = new_writer(family.name)
     writer.add_type("model")
     write_numbers(writer, family, config)
     read_vocabulary(checkpoint.path, config).write(writer)
+    beginning = header(writer, slots)
 
-    def pieces() -> Iterator[tuple[str, Iterator[Tensor]]]:
+    def pieces() -> Iterator[tuple[str, Tensor]]:
         for name, tensor in extra.items():
-            yield name, iter([tensor.contiguous().view(torch.uint8).flatten()])
+            yield name, tensor.contiguous().view(torch.uint8).flatten()
         for each in named:
             tensor = permuted(checkpoint.read(each.layer).float(), each.heads).contiguous()
-            yield each.name, iter([tensor.view(torch.uint8).flatten()])
+            yield each.name, tensor.view(torch.uint8).flatten()
 
-    try:
-        for _ in write_tensors(writer, slots, pieces()):
+    with ChecksummedFile(file, len(beginning) + tensor_bytes(slots)) as out:
+        out.write(beginning)
+        for _ in write_tensors(out, slots, pieces()):
             pass
-    finally:
-        writer.close()

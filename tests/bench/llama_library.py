@@ -75,12 +75,15 @@ def folder() -> Path:
     return installation() / PLACE
 
 
+SILENT = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
+"""Called for as long as the library is loaded."""
+
+
 @cache
 def _library() -> ctypes.CDLL:
     base = ctypes.CDLL(str(folder() / f"libggml.{RELEASE}.so"))
     llama = ctypes.CDLL(str(folder() / f"libllama.{RELEASE}.so"))
-    llama.silent = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
-    llama.llama_log_set(llama.silent, None)
+    llama.llama_log_set(SILENT, None)
     base.ggml_backend_load_all_from_path(str(folder()).encode())
     llama.llama_backend_init()
     for name in ("llama_model_load_from_file", "llama_init_from_model", "llama_get_logits", "llama_get_memory"):
