@@ -35,6 +35,8 @@ def compressing(
     with compressing_into(target, choice, calibrate) as session:
         checkpoint = here.follow(planned(session, model, "group_size" in chosen))
         note_part(here, checkpoint)
+        if session.model.grid is not None:
+            here.note(text("model.note_grid", language(), scheme=session.model.grid))
         yield session, checkpoint
 
 

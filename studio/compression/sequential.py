@@ -30,6 +30,7 @@ from studio.quantization.methods import Method
 from studio.quantization.packing import PackedTensor, pack
 from studio.quantization.rounding import Statistics
 from studio.quantization.rounding.awq import channel_scales, scaled
+from studio.quantization.rounding.regained import regained
 from studio.quantization.rounding.sign_round import Start
 from studio.quantization.scheme import Scheme
 from studio.runtime.block_model import BlockModel
@@ -86,7 +87,8 @@ def round_sequentially(
     def round_block(call: Call, pause: Callable[[], None], output: Any) -> Any:
         statistics = {layer: listener.heard[layer.name] for layer in wanted if layer.name in listener.heard}
         known = {layer: given for layer, given in statistics.items() if _is_in(layer, call.unit) and given.is_active}
-        block_layers = list(known)
+        on_grid = _regained(checkpoint, known, schemes, pause)
+        block_layers = [layer for layer in known if layer not in on_grid]
         rounded_so_far: dict[Layer, Start] = {}
         folded: dict[Layer, Tensor] = {}
         if method.rounding.scales_channels:
@@ -104,12 +106,14 @@ def round_sequentially(
             rounded_so_far |= _rounded(layers, dense, schemes[layers[0].name], method, known[layers[0]])
             if not method.rounding.is_tuned:
                 _accept(rounded_so_far)
+        for found in on_grid.values():
+            _keep(found)
         with listener.paused():
             if rounded_so_far:
                 tuned = tuned_block(call, rounded_so_far, weights.get(block_layers[-1].name), pause)
                 _accept({layer: replace(start, rounded=tuned[layer]) for layer, start in rounded_so_far.items()})
             listener.forget()
-            if not block_layers:
+            if not known:
                 return output
             pause()
             return call.again()
@@ -123,6 +127,10 @@ def round_sequentially(
             pending.append(LayerRounded(layer, packed, squared_error, float(start.weight.square().sum())))
         if not method.rounding.is_tuned:
             rounded.clear()
+
+    def _keep(found: LayerRounded) -> None:
+        model.replace(found.layer, found.packed.dequantize())
+        pending.append(found)
 
     run = model.run(tokens, round_block)
     try:
@@ -167,6 +175,21 @@ def _read(checkpoint: Checkpoint, layer: Layer) -> Tensor:
     if not bool(weight.isfinite().all()):
         raise CheckpointError("not_finite", tensor=layer.source)
     return weight
+
+
+def _regained(
+    checkpoint: Checkpoint, layers: Iterable[Layer], schemes: Mapping[str, Scheme], pause: Callable[[], None]
+) -> dict[Layer, LayerRounded]:
+    """Return the weights that lie on a grid of their scheme already: no method can do better, so none is asked."""
+    found = {}
+    for layer in layers:
+        pause()
+        weight = checkpoint.read(layer)
+        whole = regained(weight, schemes[layer.name])
+        if whole is not None:
+            packed = pack(whole, schemes[layer.name])
+            found[layer] = LayerRounded(layer, packed, 0.0, float(weight.float().square().sum()))
+    return found
 
 
 def _fold(

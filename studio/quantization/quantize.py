@@ -13,6 +13,7 @@ from studio.quantization import native
 from studio.quantization.methods import Method
 from studio.quantization.packing import PackedTensor, pack
 from studio.quantization.rounding import dequantize, round_to_nearest
+from studio.quantization.rounding.regained import may_regain, regained
 from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
 
 
@@ -49,13 +50,18 @@ def quantize(
 ) -> Quantized:
     """Return ``weight`` [N, K] rounded and packed; ``tensor_params`` as :func:`round_to_nearest` takes it.
 
-    ``method`` is what rounds it without knowing its inputs: a calibrated one falls back to its data-free part.
+    ``method`` is what rounds it without knowing its inputs: a calibrated one falls back to its data-free part. One that
+    lies on a grid that the scheme holds stays on it, by any method, and has no ``difference``: its own dtype does not
+    know it any better.
     """
     round_ = method.data_free
     compiled = native.pack_nearest(weight, scheme) if round_ is round_to_nearest else None
     if compiled is not None:
         return Quantized(*compiled)
+    whole = regained(weight, scheme) if may_regain(scheme, method) else None
     weight = weight.float()
+    if whole is not None:
+        return Quantized(pack(whole, scheme), 0.0, float(weight.square().sum()))
     packed = pack(round_(weight, scheme, tensor_params), scheme)
     difference = float((packed.dequantize() - weight).square_().sum())
     return Quantized(packed, difference, float(weight.square().sum()))
@@ -73,7 +79,7 @@ def measure(
     if compiled is None:
         return measure_in_torch(weight, schemes, tensor_params)
     sums, square, worst = compiled
-    more = _differences(weight.float(), [scheme for scheme in schemes if scheme not in sums], tensor_params)
+    more = _differences(weight, [scheme for scheme in schemes if scheme not in sums], tensor_params)
     return Measured({s: sums[s] if s in sums else more[s] for s in schemes}, square, worst)
 
 
@@ -81,8 +87,8 @@ def measure_in_torch(
     weight: Tensor, schemes: Sequence[Scheme], tensor_params: Mapping[Scheme, Tensor] | None = None
 ) -> Measured:
     """Return the same as :func:`measure`, without compiled code: the reference."""
-    weight = weight.float()
     differences = _differences(weight, schemes, tensor_params or {})
+    weight = weight.float()
     return Measured(differences, float(weight.square().sum()), _channel_error(weight) if schemes else 0.0)
 
 
@@ -115,9 +121,13 @@ def relative(difference: float, square: float) -> float:
 def _differences(
     weight: Tensor, schemes: Sequence[Scheme], tensor_params: Mapping[Scheme, Tensor]
 ) -> dict[Scheme, float]:
-    """Return ‖W - Ŵ‖² of an fp32 weight by scheme."""
+    """Return ‖W - Ŵ‖² of a weight by scheme."""
     differences = {}
+    stored, weight = weight, weight.float()
     for scheme in schemes:
+        if may_regain(scheme, Method.NEAREST) and regained(stored, scheme) is not None:
+            differences[scheme] = 0.0
+            continue
         rounded = round_to_nearest(weight, scheme, tensor_params.get(scheme)).stored(scheme.mode.stored_as.scale_dtype)
         differences[scheme] = float((dequantize(rounded, scheme.mode) - weight).square_().sum())
     return differences

@@ -39,6 +39,8 @@ def model_facts(session: Session, language: str) -> str:
         notes.append(text("model.note_builtin", language, format=checkpoint.source_format, package=BUILTIN_PACKAGE))
     elif checkpoint.folder is None:
         notes.append(text("model.note_headers", language))
+    if session.model.grid is not None:
+        notes.append(text("model.note_grid", language, scheme=session.model.grid))
     if checkpoint.part:
         notes.append(text(f"model.note_part_{checkpoint.part}", language))
     if not checkpoint.can_chat:
