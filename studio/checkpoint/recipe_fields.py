@@ -85,6 +85,8 @@ class Choices(BaseModel):
     method: str = "nearest"
     sensitivity: str = "nncf"
     mix: str = "none"
+    budget: str = "none"
+    target: str = "studio"
     calibration: Calibration | None = None
     """The text that a calibrated method read; one string in older recipes."""
 

@@ -16,6 +16,7 @@ from studio.base.typed_paths import typed_path
 from studio.cli.opened import compressing, note_uncalibrated
 from studio.cli.options import AsJson, Calibrate, Chosen, app, with_choice
 from studio.cli.terminal import Terminal, language, say, terminal
+from studio.planning.palettes import DEFAULT, PALETTES
 
 if TYPE_CHECKING:
     from studio.evaluation.figures import Evaluation
@@ -30,7 +31,7 @@ def _targets() -> str:
 
 
 @app.command(help=say("help_export"))
-@with_choice()
+@with_choice("target")  # which ``--to`` names
 def export(
     source: Annotated[str, typer.Argument(metavar="DIR_OR_MODEL", help=say("help_export_source"), show_default=False)],
     to: Annotated[
@@ -175,7 +176,11 @@ def _compressed(
             raise SchemeError("export_chosen", folder=source[:80])
         yield folder
         return
-    words: Chosen = {} if "mode" in chosen else {k: v for target in targets for k, v in target.usual.items()}
+    words: Chosen = {k: v for target in targets for k, v in target.usual.items()}
+    if "budget" in chosen:
+        words = {"target": next((t.name for t in targets if t.name in PALETTES and t.name != DEFAULT), DEFAULT)}
+    elif "mode" in chosen:
+        words = {}
     beside = place.with_name(f"{place.name}.compressed")
     with compressing(here, source, {"method": "best"} | words | chosen, calibrate, beside) as (session, _):
         note_uncalibrated(here, here.follow(session.compress()))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from studio.base.units import format_bytes
 from studio.checkpoint.file_names import RECIPE
-from studio.checkpoint.recipe import Exported, Recipe
+from studio.checkpoint.recipe import Choices, Exported, Recipe
 from studio.evaluation.figures import Evaluation, WindowMean
 from studio.export.card_words import front_matter, shown
 from studio.export.programs import PROGRAMS
@@ -72,12 +72,20 @@ the same kind.
 
 def _heading(recipe: Recipe) -> str:
     source, choices = recipe.source, recipe.choices
-    kind = choices.mode if choices.mix == "none" else choices.mix.upper()
+    decided = _decided(choices)
+    kind = choices.mode if decided is None else decided[1]
     return f"""# {shown(source.title)}, {kind}
 
 Weights of {shown(source.base_model or source.model)} (revision {shown(source.revision)}, stored as
 {shown(source.format)}), compressed by {PROGRAM} {shown(recipe.versions.get("quantization-studio", "?"), False)}.
 """
+
+
+def _decided(choices: Choices) -> tuple[str, str] | None:
+    """Return what decided the schemes in place of a mode, and how it is called; None where a mode did."""
+    if choices.budget != "none":
+        return "budget, spent on the schemes of", f"{shown(choices.budget)}, {shown(choices.target)}"
+    return None if choices.mix == "none" else ("mix", choices.mix.upper())
 
 
 def _size_table(recipe: Recipe, weights: int) -> str:
@@ -86,7 +94,7 @@ def _size_table(recipe: Recipe, weights: int) -> str:
     times = recipe.original_bytes / recipe.compressed_bytes
     read = f", calibrated on {shown(str(choices.calibration))}" if choices.calibration else ""
     made = f"{choices.mode}, {choices.group_size}, {choices.ratio:g}, {choices.backup}"
-    how = ("mode, group size, ratio, backup", made) if choices.mix == "none" else ("mix", choices.mix.upper())
+    how = _decided(choices) or ("mode, group size, ratio, backup", made)
     return f"""| | |
 | --- | --- |
 | size of the weights | {format_bytes(recipe.compressed_bytes)}, {times:.2f} times smaller than at 16 bits |

@@ -12,8 +12,10 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from studio.base.errors import SchemeError
+from studio.planning.budget import Budget
 from studio.planning.mixes import MIXES, NONE
 from studio.planning.option import Option
+from studio.planning.palettes import DEFAULT, PALETTES
 from studio.quantization.methods import Method, parse_method
 from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme, backup_modes, parse_backup, parse_mode
 
@@ -71,6 +73,10 @@ def _always(choice: "Choice") -> bool:
 
 def _is_mixable(choice: "Choice") -> bool:
     return choice.mode.is_mixable
+
+
+def _has_budget(choice: "Choice") -> bool:
+    return choice.budget is not None
 
 
 def _has_groups(choice: "Choice") -> bool:
@@ -141,6 +147,16 @@ class Choice:
     """How linear weights of less than 8 bits are rounded; all others are rounded to nearest."""
     mix: Annotated[str, Option(str.lower, str, among=(NONE, *MIXES))] = NONE
     """One of llama.cpp's mixes, which decides what each weight takes in place of mode and ratio; pins come first."""
+    budget: Annotated[
+        Budget | None,
+        Option(Budget.parse, lambda budget: NONE if budget is None else str(budget), is_told=_has_budget),
+    ] = None
+    """How large the model may be: each weight then takes what makes the predicted loss least; pins come first."""
+    target: Annotated[
+        str,
+        Option(str.lower, str, among=tuple(PALETTES), flags=("--to",), applies=_has_budget, is_told=_has_budget),
+    ] = DEFAULT
+    """The export target whose schemes a budget is spent on."""
 
     def __post_init__(self) -> None:
         if not MIN_RATIO <= self.ratio <= 1:  # false for NaN too
@@ -159,9 +175,16 @@ class Choice:
             raise SchemeError("unknown_sensitivity", sensitivity=given, sensitivities=valid)
         if self.mix not in (NONE, *MIXES):
             raise SchemeError("unknown_mix", mix=str(self.mix)[:40], mixes=", ".join((NONE, *MIXES)))
+        if self.target not in PALETTES:
+            raise SchemeError("unknown_target", target=str(self.target)[:40], targets=", ".join(PALETTES))
         if len(self.pins) > MAX_PINS:
             raise SchemeError("too_many_pins", limit=MAX_PINS)
-        if not self.is_mixed:
+        if self.budget is not None:
+            for name, is_said in (("ratio", self.ratio != 1), ("mix", self.mix != NONE)):
+                if is_said:
+                    raise SchemeError("budget_and_other", budget=str(self.budget), other=name)
+            object.__setattr__(self, "sensitivity", "damage")
+        elif not self.is_mixed:
             object.__setattr__(self, "sensitivity", "nncf")
 
     @classmethod
@@ -201,8 +224,15 @@ class Choice:
 
     @property
     def title(self) -> str:
-        """What it is called: by its mix, in llama.cpp's spelling, else by its mode."""
+        """What it is called: by its budget, by its mix, in llama.cpp's spelling, else by its mode."""
+        if self.budget is not None:
+            return f"{self.target}-{self.budget}"
         return self.mode.value if self.mix == NONE else self.mix.upper()
+
+    @property
+    def label(self) -> str:
+        """What names a copy of it: its budget or its mix, else the scheme of most layers."""
+        return str(self.primary) if self.budget is None and self.mix == NONE else self.title
 
     @cached_property
     def primary(self) -> Scheme:
@@ -224,7 +254,7 @@ class Choice:
     def is_mixed(self) -> bool:
         """Whether sensitivities decide which layer gets what."""
         is_shared = self.ratio < 1 and self.primary != self.secondary
-        return self.mode.is_mixable and is_shared and self.mix == NONE
+        return self.budget is not None or (self.mode.is_mixable and is_shared and self.mix == NONE)
 
 
 def _options() -> dict[str, Option]:

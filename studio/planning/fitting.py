@@ -13,15 +13,20 @@ def fitting(choice: Choice, layers: Sequence[Layer], can_chat: bool = True) -> C
     """Return ``choice`` as far as it can be carried out for the model of these layers.
 
     Without its pins, which were for layers of the one before; with a group size that fits (64 if it can be, else the
-    largest up to 128), or else in the default mode.
+    largest up to 128), or else in the default mode; without a budget that this model cannot have.
     """
     sizes = group_sizes(layers)
     size = choice.group_size
     if size not in sizes and choice.group_size_fallback == "error":
         size = 64 if 64 in sizes else max((s for s in sizes if s <= 128), default=-1)
     found = replace(choice, pins=(), group_size=size)
-    if not can_chat:
-        found = replace(found, sensitivity="nncf")  # damage cannot be predicted
+    if not can_chat:  # damage cannot be predicted
+        found = replace(found, budget=None, sensitivity="nncf")
+    if found.budget is not None:
+        try:
+            make_plan(layers, found)
+        except SchemeError:
+            found = replace(found, budget=None)
     try:
         make_plan(layers, found)
     except SchemeError:  # a mode whose only group does not divide this model

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.checkpoint.layers import ratio_defining
+from studio.checkpoint.layers import Kind, ratio_defining
 from studio.planning.layer_losses import Figures, Steps
 from studio.planning.plan import Plan
 from studio.planning.sampled_survey import Interval, Sample
@@ -133,13 +133,16 @@ def kept(plan: Plan) -> dict[str, float]:
 
 
 def planned_sum(plan: Plan | None, figures: Mapping[str, Mapping[str, float]]) -> float | None:
-    """Return the sum, over the linear weights that have a number, of theirs in the plan's schemes.
+    """Return the sum, over the weights that have a number, of theirs in the plan's schemes.
 
-    None while one is not measured yet.
+    None while a linear one is not measured yet.
     """
     if plan is None or not figures:
         return None
-    layers = ratio_defining([a.layer for a in plan.assignments])
-    lines = [(figures.get(layer.name), plan.scheme_of(layer.name)) for layer in layers]
+    layers = ratio_defining([a.layer for a in plan.assignments], all_layers=True)
+    found = [(layer, figures.get(layer.name), plan.scheme_of(layer.name)) for layer in layers]
+    lines = [
+        (line, scheme) for layer, line, scheme in found if layer.kind is Kind.LINEAR or str(scheme) in (line or {})
+    ]
     known = [0.0 if scheme is None or line == {} else (line or {}).get(str(scheme)) for line, scheme in lines]
     return None if None in known else sum(number for number in known if number is not None)

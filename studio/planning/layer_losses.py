@@ -26,7 +26,7 @@ from studio.quantization.rounding import tensor_params_of
 from studio.quantization.scheme import Scheme
 
 Candidate = Callable[[Tensor], Tensor]
-"""Rows of a weight, fp32 [n, K] -> the same rows compressed and dequantized, fp32 [n, K]."""
+"""Rows of a weight as they are stored, [n, K] -> the same rows compressed and dequantized, fp32 [n, K]."""
 Figures = dict[str, dict[str, float]]
 """Layer -> scheme -> figure; a layer that there is no loss for has none."""
 Steps = Generator[Progress | LayerMeasured[Mapping[str, float]], None, Figures]
@@ -44,11 +44,12 @@ class Loss:
 
 
 def figures(checkpoint: Checkpoint, losses: Mapping[str, Loss], schemes: Iterable[Scheme], stage: str) -> Steps:
-    """Return the figure of every linear layer for each of ``schemes`` whose groups divide its rows.
+    """Return the figure of every linear layer for each of ``schemes`` whose groups divide its rows, and of embeddings
+    and heads that there is a loss for.
 
     ``stage`` is the progress's. Raises CheckpointError for weights that are not finite.
     """
-    layers = [layer for layer in ratio_defining(checkpoint.layers) if layer.name in losses]
+    layers = [layer for layer in ratio_defining(checkpoint.layers, True) if layer.name in losses]
     total = sum(layer.numel for layer in layers)
     done = 0
     found: Figures = {layer.name: {} for layer in ratio_defining(checkpoint.layers)}
@@ -85,10 +86,11 @@ def layer_figures(
     moved = dict.fromkeys(candidates, 0.0)
     parts = chunks(layer)
     for start, stop in parts:
-        weight = checkpoint.read(layer, start, stop).float()
+        stored = checkpoint.read(layer, start, stop)
+        weight = stored.float()
         whole += loss.of(weight)
         for name, candidate in candidates.items():
-            moved[name] += loss.of(weight - candidate(weight))
+            moved[name] += loss.of(weight - candidate(stored))
         if not math.isfinite(whole):
             raise CheckpointError("not_finite", tensor=layer.name)
         is_last = (start, stop) == parts[-1]
@@ -98,10 +100,11 @@ def layer_figures(
 def recall(file: Path, checkpoint: Checkpoint, schemes: Sequence[Scheme]) -> Figures | None:
     """Return the figures kept from an earlier visit, None when there are none or they are not of these layers."""
     found = json_cache.recall(file)
-    layers = ratio_defining(checkpoint.layers)
-    if not isinstance(found, dict) or found.keys() != {layer.name for layer in layers}:
+    layers = {layer.name: layer for layer in ratio_defining(checkpoint.layers, True)}
+    linear = {layer.name for layer in ratio_defining(checkpoint.layers)}
+    if not isinstance(found, dict) or not linear <= found.keys() <= layers.keys():
         return None
-    return found if all(_is_sound(found[layer.name], _fitting(layer, schemes)) for layer in layers) else None
+    return found if all(_is_sound(line, _fitting(layers[name], schemes)) for name, line in found.items()) else None
 
 
 def file_of(checkpoint: Checkpoint, name: str, schemes: Sequence[Scheme], *how: object) -> Path:

@@ -15,8 +15,10 @@ from typing import NamedTuple
 
 from studio.base.errors import SchemeError
 from studio.checkpoint.layers import Kind, Layer, ratio_defining
+from studio.planning.allotment import Damages, allotted
 from studio.planning.choice import Choice
 from studio.planning.mixes import MIXES, NONE, fitting
+from studio.planning.palettes import PALETTES
 from studio.quantization.scheme import Mode, Scheme, fitting_group_sizes
 
 MIN_ADJUSTED_GROUP = 32
@@ -161,15 +163,22 @@ def make_plan(
     choice: Choice,
     sensitivities: Mapping[str, float] | None = None,
     are_estimates: bool = False,
+    damages: Damages | None = None,
 ) -> Plan:
     """Return the plan of ``choice``.
 
     ``sensitivities``: a score by tensor name, NNCF's or that of :func:`damage_scores`; high stays at backup. Without
     them a mixed choice is planned in the model's order and marked as an estimate, as it is where they
-    ``are_estimates``.
-    Raises SchemeError when the group size fits no or not every layer, unless the choice says what to do then.
+    ``are_estimates``. ``damages``: by layer and scheme, what a budget is spent by; likewise.
+    Raises SchemeError when the group size fits no or not every layer, unless the choice says what to do then, and for
+    a budget that this model cannot be.
     """
     pinned = _pinned(layers, choice)
+    if choice.budget is not None:
+        palette = PALETTES[choice.target]
+        given, is_exact = allotted(layers, choice.budget, palette, damages or {}, choice.method, pinned)
+        given |= pinned
+        return Plan(choice, tuple([Assignment(x, given.get(x.name)) for x in layers]), is_exact, frozenset(pinned))
     if choice.mix != NONE:
         mixed = MIXES[choice.mix].schemes(layers) | pinned
         taken = tuple([Assignment(layer, mixed.get(layer.name)) for layer in layers])

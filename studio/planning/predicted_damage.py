@@ -5,9 +5,13 @@ it keeps the part in which neither output channels nor the errors of different w
 |g|^2 / N] |Δ_k|^2, nats a token, where Δ is the error of rounding to nearest. Layers do not see each other's errors: on
 the built-in model their sum is about four fifths of what is measured, at three to five bits alike. Knows no plan, and
 nothing of how weights are rounded.
+
+A head is such a layer too. An embedding's row is met when its token is read: an error in column k costs 1/2 E[g_k^2]
+/ N, g the gradient at its output and N its rows, as if all were read alike. One tensor that is both costs the sum.
 """
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -31,14 +35,14 @@ from studio.quantization.scheme import Scheme
 from studio.runtime.block_model import BlockModel
 from studio.runtime.model import COMPUTE
 
-VERSION = 1
+VERSION = 2
 """Raised when the figures change their meaning: those kept on disk are then not read any more."""
 COSTS_BYTES = 256 << 20
 """What the kept costs of all models and texts may take on disk."""
 
 
 def measure(checkpoint: Checkpoint, schemes: Sequence[Scheme], tokens: Tensor | None = None) -> Steps:
-    """Return the predicted damage of every linear layer, nats a token, at once if it was measured before.
+    """Return the predicted damage of every weight, nats a token, at once if it was measured before.
 
     ``tokens`` [W, T] is what the model reads, by default a short built-in text. Raises CheckpointError when the files
     are damaged, or have no tokenizer.
@@ -87,11 +91,22 @@ def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Progress, None, 
         power = (given.float().square() * weight).flatten(0, -2).sum(0)
         powers[name] = powers[name] + power if name in powers else power
 
-    linear = [layer for layer in checkpoint.layers if layer.kind is Kind.LINEAR and len(layer.shape) == 2]
-    listen_to_gradients(model.model, linear, lambda name, given: partial(pulled, name, given.detach()))
+    def read(gradient: Tensor) -> None:
+        for layer in embeddings:
+            if layer.shape[1] == gradient.shape[-1]:
+                power = gradient.float().square().flatten(0, -2).sum(0) / layer.shape[0]
+                powers[layer.name] = powers[layer.name] + power if layer.name in powers else power
+
+    matrices = [layer for layer in checkpoint.layers if len(layer.shape) == 2]
+    embeddings = [layer for layer in matrices if layer.kind is Kind.EMBEDDING]
+    heads = {layer.name: layer.name for layer in matrices if layer.kind is Kind.HEAD}
+    heads |= {name: layer.name for layer in embeddings for name in layer.tied}
+    heard = [layer for layer in matrices if layer.kind is Kind.LINEAR]
+    heard += [replace(embeddings[0], name=name) for name in heads] if embeddings else []
+    listen_to_gradients(model.model, heard, lambda name, given: partial(pulled, heads.get(name, name), given.detach()))
     generator = torch.Generator().manual_seed(SEED)
     for lot in lots(checkpoint, tokens):
-        yield from model.run_backward(lot, lambda logits: rademacher_gradient(logits, generator))
+        yield from model.run_backward(lot, lambda logits: rademacher_gradient(logits, generator), read)
     costs = {name: power.cpu() / (2 * tokens.numel()) for name, power in powers.items()}
     return {name: cost for name, cost in costs.items() if bool(cost.isfinite().all())}
 

@@ -99,12 +99,15 @@ class BlockModel:
 
         return (yield from threaded(forward))
 
-    def run_backward(self, token_ids: Tensor, loss: LogitGradient) -> Generator[Progress, None, None]:
+    def run_backward(
+        self, token_ids: Tensor, loss: LogitGradient, on_embedded: Callable[[Tensor], None] = lambda _: None
+    ) -> Generator[Progress, None, None]:
         """Run the model on ``token_ids`` [B, T], then its units in turn from the last, each with gradients.
 
-        ``loss`` says what comes back into the logits. A caller's own hooks, on modules within the units, meet outputs
-        that require a gradient the second time. What a unit was given is kept until then: [B, T, D] for each. A path
-        between units other than their hidden states is left out. Yields and raises as :meth:`run` does.
+        ``loss`` says what comes back into the logits; ``on_embedded`` is given what comes back to the embedding's
+        output, [B, T, D]. A caller's own hooks, on modules within the units, meet outputs that require a gradient the
+        second time. What a unit was given is kept until then: [B, T, D] for each. A path between units other than their
+        hidden states is left out. Yields and raises as :meth:`run` does.
         """
         total = 2 * sum(map(self._size, self._inner))
 
@@ -137,6 +140,8 @@ class BlockModel:
             )
             while calls and gradient is not None:
                 call = calls.pop()
+                if call.module is self.model.get_input_embeddings():  # type: ignore[operator]
+                    on_embedded(gradient)
                 try:
                     read(call.unit)
                     gradient = call.input_gradient(gradient)

@@ -43,6 +43,10 @@ class Choices(TypedDict, total=False):
     method: str
     sensitivity: str
     mix: str
+    budget: str
+    """``"5GB"``, ``"60%"`` of the original, ``"4.5bpw"``, or a mix whose bytes are meant."""
+    target: str
+    """The export target whose schemes a budget is spent on."""
 
 
 def estimate(model: str, *, progress: Follow | None = None, **choice: Unpack[Choices]) -> Plan:

@@ -27,7 +27,6 @@ from studio.compression.resume import unfinished
 from studio.evaluation.drift import Drift
 from studio.evaluation.evaluate import text_windows
 from studio.export import targets
-from studio.planning.mixes import NONE
 from studio.planning.plan import Plan
 from studio.session.jobs import Jobs
 from studio.session.model_jobs import drift_of
@@ -197,6 +196,5 @@ def calibration_of(text: Text | None, tokens: Tensor) -> Calibration:
 
 
 def export_name(checkpoint: Checkpoint, plan: Plan) -> str:
-    """Return the name of the exported folder: the model's, and the mix's or the scheme's."""
-    choice = plan.choice
-    return f"{file_name(checkpoint.title)}-{choice.primary if choice.mix == NONE else choice.title}"
+    """Return the name of the exported folder: the model's, and the budget's, the mix's or the scheme's."""
+    return f"{file_name(checkpoint.title)}-{file_name(plan.choice.label)}"

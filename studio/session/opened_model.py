@@ -12,7 +12,9 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Layer, ratio_defining
 from studio.planning import sampled_survey, survey_file
 from studio.planning.choice import Choice
+from studio.planning.gridded import grid_of
 from studio.planning.layer_losses import Figures
+from studio.planning.palettes import PALETTES
 from studio.planning.plan import Plan, damage_scores, fitted_scheme, make_plan
 from studio.planning.sampled_survey import Sample, SampledLayer
 from studio.planning.survey import candidates
@@ -38,6 +40,8 @@ class OpenedModel:
     """What such a sample reads of a model that is not on this machine."""
     figures: dict[Figure, Figures] = field(default_factory=dict)
     """Layer -> scheme -> figure, as far as measured."""
+    _grid: tuple[Scheme | None] | None = None
+    """Once it was looked for."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     """Two jobs may each add what they found."""
 
@@ -58,6 +62,15 @@ class OpenedModel:
         if self.checkpoint is None:
             raise ModelError("choose_a_model")
         return self.checkpoint
+
+    @property
+    def grid(self) -> Scheme | None:
+        """The scheme of 4 bits on whose grid the weights lie already; None for most models, and until they are here."""
+        if not self.is_here:
+            return None
+        if self._grid is None:
+            self._grid = (grid_of(self.chosen),)
+        return self._grid[0]
 
     @property
     def is_here(self) -> bool:
@@ -91,6 +104,8 @@ class OpenedModel:
         sample of all layers tells.
         """
         layers = self.chosen.layers
+        if choice.budget is not None:
+            return make_plan(layers, choice, damages=self.damages)
         if choice.sensitivity == "damage":
             return make_plan(layers, choice, damage_scores(layers, choice, self.damages))
         scores, sampled = self.scores, self.sampled
@@ -106,6 +121,8 @@ class OpenedModel:
         wanted |= dict.fromkeys(a.scheme for a in plan.assignments if a.scheme is not None)
         fitted = (fitted_scheme(width, plan.choice) for width in {layer.matrix[1] for layer in layers})
         wanted |= dict.fromkeys(scheme for scheme in fitted if scheme is not None)
+        if plan.choice.budget is not None:
+            wanted |= dict.fromkeys(PALETTES[plan.choice.target].schemes)
         return [scheme for scheme in wanted if not all(self._has(figure, layer, scheme) for layer in layers)]
 
     def add_survey(self, layer: str, line: LayerSurvey) -> None:

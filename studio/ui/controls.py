@@ -17,6 +17,10 @@ Controls = dict[str, Any]
 """Components by the name of the field that each sets."""
 CONTROLLED = tuple(name for name, option in OPTIONS.items() if not option.is_repeated)
 """The fields that have a control; what is a list is made on the map."""
+TYPED = ("mode", "budget")
+"""The fields whose control is read when it is left, not at every key."""
+MAX_BUDGET = 40
+"""Characters."""
 _Make = Callable[[Words, dict[str, Wording], dict[str, Any]], Any]
 
 
@@ -54,6 +58,10 @@ def _backup(words: Words, keys: dict[str, Wording], settings: dict[str, Any]) ->
     return words.on(gr.Radio, keys | {"choices": backup_choices}, **settings)
 
 
+def _budget(words: Words, keys: dict[str, Wording], settings: dict[str, Any]) -> Any:
+    return words.on(gr.Textbox, keys, **settings, max_length=MAX_BUDGET)
+
+
 def _method(words: Words, _: dict[str, Wording], settings: dict[str, Any]) -> Any:
     keys: dict[str, Wording] = {"label": "method.label", "choices": method_choices}  # what it does is said of the model
     return words.on(gr.Dropdown, keys, filterable=False, **settings)
@@ -64,6 +72,7 @@ _OWN: dict[str, _Make] = {
     "group_size": _group_size,
     "ratio": _ratio,
     "backup": _backup,
+    "budget": _budget,
     "method": _method,
 }
 """Controls that offer something else than their option's words."""

@@ -8,6 +8,7 @@ import gradio as gr
 
 from studio.ui import updates
 from studio.ui.chat_handlers import ChatHandlers
+from studio.ui.controls import TYPED
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
@@ -85,7 +86,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     # One listener for all: two of them could answer in the wrong order, and the older figures would stay.
     # A dropdown says twice that something was picked, and once that it was left.
-    moved = [each.blur if name == "mode" else each.input for name, each in plan.controls.items()]
+    moved = [each.blur if name in TYPED else each.input for name, each in plan.controls.items()]
     gr.on(moved, at_once(do.choose), inputs=who, inputs_kwargs=plan.controls, outputs=moving, **instant)
     on(page.map.colour.input, do.paint, [*who, page.map.colour], last)
     far = quick | {"concurrency_limit": 4, "concurrency_id": "sample"}

@@ -248,7 +248,7 @@ def compressed_words(session: Session, language: str) -> dict[str, Any]:
     if session.copy.compressed is None:
         label, empty = text("chat.compressed", language), text("chat.nothing_compressed", language)
     else:
-        scheme = session.copy.compressed.plan.choice.primary
+        scheme = session.copy.compressed.plan.choice.label
         label, empty = text("chat.compressed_scheme", language, scheme=scheme), text("chat.ready", language)
     return gr.update(label=label, placeholder=empty)
 

@@ -17,7 +17,8 @@ from studio.cli.commands import app
 from studio.cli.options import chosen
 from studio.compression.compress import Compressed
 from studio.planning.choice import MAX_PATTERN, MAX_PINS, MIN_RATIO, OPTIONS, Choice, Pin
-from studio.planning.plan import Assignment, make_plan
+from studio.planning.mixes import MIXES
+from studio.planning.plan import Assignment, Plan, make_plan
 from studio.quantization.methods import Method
 from studio.quantization.scheme import GROUP_SIZES, Mode, Scheme
 from studio.session.session import Session
@@ -37,6 +38,7 @@ OWN: dict[str, st.SearchStrategy[Any]] = {
     "group_size": st.sampled_from(GROUP_SIZES),
     "ratio": st.one_of(st.sampled_from([MIN_RATIO, 0.3, 0.8, 1.0]), st.floats(MIN_RATIO, 1)),
     "pins": st.lists(PINS, max_size=MAX_PINS),
+    "budget": st.sampled_from(["none", *MIXES, "5GB", "0.25GiB", "60%", "4.5bpw", "123456B"]),
 }
 """The words of those fields that are neither a yes nor one of a few."""
 
@@ -47,9 +49,13 @@ def words_of(name: str) -> st.SearchStrategy[Any]:
     return OWN[name] if name in OWN else st.sampled_from(option.among) if option.among else st.booleans()
 
 
-CHOICES = st.fixed_dictionaries({}, optional={name: words_of(name) for name in OPTIONS}).map(
-    lambda words: Choice.of(**words)
-)
+def said(words: dict[str, Any]) -> Choice:
+    """Return the choice of words, but for those that a budget does not allow beside it."""
+    is_budget = words.get("budget", "none") != "none"
+    return Choice.of(**{name: word for name, word in words.items() if not (is_budget and name in ("ratio", "mix"))})
+
+
+CHOICES = st.fixed_dictionaries({}, optional={name: words_of(name) for name in OPTIONS}).map(said)
 
 
 @given(CHOICES)
@@ -68,7 +74,7 @@ def test_a_recipe_holds_every_word_and_nothing_else_of_a_choice(choice: Choice) 
     """It may not know the choice, which is made above it, so that its keys are a list of their own."""
     recipe = Choices.model_validate({**choice.facts(), "calibration": "mine.txt"})
     written = json.loads(recipe.model_dump_json())
-    assert written == {**choice.facts(), "calibration": "mine.txt"}
+    assert {**written, "calibration": written["calibration"]["text"]} == {**choice.facts(), "calibration": "mine.txt"}
     assert written.keys() == {*OPTIONS, "calibration"}
 
 
@@ -125,7 +131,7 @@ def outcome(choice: Choice) -> tuple[Assignment, ...] | str:
 @example(Choice(ratio=0.1 + 0.2, pins=(Pin("-x", None), Pin("'", None))))
 @example(Choice(ratio=0.5, method=Method.GPTQ))  # where it is left open, damage decides
 def test_the_command_on_the_page_makes_the_same_choice(session: Session, choice: Choice) -> None:
-    session.copy.compressed = Compressed(make_plan([], choice, {}), Path("packed"), {}, 1.0)
+    session.copy.compressed = Compressed(Plan(choice, (), True), Path("packed"), {}, 1.0)
     model, values = heard(command(session))
     assert session.checkpoint is not None
     assert model == session.checkpoint.name
@@ -137,7 +143,7 @@ def test_the_command_on_the_page_makes_the_same_choice(session: Session, choice:
 
 def test_the_command_names_the_text_that_was_read(session: Session) -> None:
     choice = Choice(method=Method.GPTQ, pins=(Pin("*.q_proj", None),))
-    session.copy.compressed = Compressed(make_plan([], choice, {}), Path("packed"), {}, 1.0)
+    session.copy.compressed = Compressed(Plan(choice, (), True), Path("packed"), {}, 1.0)
     session.copy.calibrated_on = Text("my text.txt", Path("my text.txt"))
     options = "--mode int4_asym --group-size 64 --ratio 1 --backup int8_asym --method gptq --calibrate 'my text.txt'"
     assert f"{options} --pin '*.q_proj=none' --out DIR" in command(session)

@@ -60,6 +60,13 @@ def test_what_writes_no_text_has_no_damage_to_go_by(ratio: float) -> None:
     assert fitting(choice, model_of(128), can_chat=True) == choice
 
 
+@pytest.mark.parametrize(("budget", "can_chat"), [("1bpw", True), ("5GB", True), ("8bpw", False)])
+def test_a_budget_that_the_model_cannot_have_is_dropped(budget: str, can_chat: bool) -> None:
+    found = fitting(Choice.of(budget=budget), model_of(128), can_chat)
+    assert found.budget is None
+    assert fitting(Choice.of(budget="8bpw"), model_of(128)).budget is not None
+
+
 @pytest.mark.parametrize("layers", [[], [a_layer("norm", Kind.OTHER, (7,))]], ids=["none", "a norm"])
 def test_a_model_without_weights_has_a_choice_too(layers: Sequence[Layer]) -> None:
     make_plan(layers, fitting(Choice(), layers))

@@ -44,7 +44,7 @@ def damages(checkpoint: Checkpoint, scheme: Scheme) -> dict[str, float]:
 
 def test_the_prediction_follows_what_rounding_a_layer_alone_costs(tiny_model: Callable[[str], Path]) -> None:
     checkpoint = of_folder(tiny_model("llama"))
-    layers = ratio_defining(checkpoint.layers)
+    layers = ratio_defining(checkpoint.layers, all_layers=True)
     found = damages(checkpoint, COARSE)
     assert found.keys() == {layer.name for layer in layers}
     before = logs(checkpoint)
@@ -64,7 +64,7 @@ def test_the_map_is_that_of_the_formula_and_kept(tiny_model: Callable[[str], Pat
     checkpoint = of_folder(tiny_model("llama"))
     found = finish(measure(checkpoint, [COARSE, FINE]))
     costs = finish(column_costs(checkpoint, builtin_tokens(checkpoint)))
-    for layer in ratio_defining(checkpoint.layers):
+    for layer in ratio_defining(checkpoint.layers, all_layers=True):
         for scheme in (COARSE, FINE):
             weight = checkpoint.read(layer).float()
             moved = dequantize(round_to_nearest(weight, scheme).stored(), scheme.mode) - weight
