@@ -1,4 +1,4 @@
-"""``apply``: what a recipe tells, made again, and whether it is the same to the bit."""
+"""``apply``: what a recipe tells, made again, and whether it is the same to the bit. Knows no format."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,5 @@
 """What a card says of how a file is run, by the target that wrote it: exact commands, with the file's own name.
+Knows nothing of what is in the file.
 
 A file's name has no mark that ends a code block or that a shell acts on within quotes
 (:class:`studio.checkpoint.recipe.Exported`). A target that is not here is a file that its card does not say how to run.
