@@ -12,7 +12,6 @@ from studio.base.errors import SchemeError
 from studio.base.units import format_bytes
 from studio.checkpoint.layers import Kind, Layer
 from studio.planning.budget import Budget
-from studio.planning.knapsack import Option, least_loss
 from studio.planning.palettes import Palette
 from studio.planning.remaining_loss import remaining_loss
 from studio.quantization.methods import Method
@@ -37,6 +36,8 @@ def allotted(
     What is not known, or cannot be measured, counts as the median layer's weights do. Raises SchemeError for a budget
     that is smaller or larger than anything this model can be, pins included.
     """
+    from studio.planning.knapsack import Option, least_loss  # brings numpy, which only plans with a budget need
+
     limit = budget.limit(layers, palette)
     free = [layer for layer in layers if layer.is_weight and layer.name not in pinned]
     held = sum(palette.nbytes(layer, pinned.get(layer.name)) for layer in layers) - sum(

@@ -61,6 +61,7 @@ def test_help_names_every_command_there_is() -> None:
     answer = run("--help")
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
     assert commands == {
+        "apply",
         "serve",
         "prepare",
         "estimate",

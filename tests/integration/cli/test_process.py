@@ -32,7 +32,7 @@ def test_a_process_answers_on_stdout_and_reports_on_stderr(builtin: Checkpoint, 
     answer = run_process("compress", "builtin", "--out", tmp_path / "out", "--json")
     assert answer.code == 0
     assert answer.json["compressed_bytes"] == tensor_bytes(tmp_path / "out" / "weights.studio")
-    assert answer.stderr.splitlines()[0] == text("stage.compress")
+    assert text("stage.compress") in answer.stderr.splitlines()[:2]  # the first says that its weights are on a grid
     assert len(answer.stderr.splitlines()) < 10
 
 

@@ -243,8 +243,12 @@ def test_a_plan_by_damage_waits_for_it_and_then_follows_it(session: Session) -> 
     predicted = session.planner.predicted_drift
     assert predicted is not None
     session.planner.choose(replace(session.choice, ratio=1.0))
-    assert session.planner.predicted_drift == pytest.approx(sum(costs.values()))
-    assert predicted < sum(costs.values())
+    assert session.plan is not None
+    schemes = {name: str(session.plan.scheme_of(name)) for name in session.model.damages}
+    assert {schemes[name] for name in linear_of(session)} == {"int4_asym-g32"}
+    most = sum(line[schemes[name]] for name, line in session.model.damages.items())  # the embedding at 8 bits, too
+    assert session.planner.predicted_drift == pytest.approx(most)
+    assert predicted < most
 
 
 def test_a_control_moved_while_a_plan_is_ranked_is_ranked_too(session: Session) -> None:
