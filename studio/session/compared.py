@@ -52,7 +52,7 @@ class _Rows:
 
     def __init__(self, model: CompressedModel) -> None:
         self._tensors = model.tensors()
-        self._now: tuple[str, PackedTensor | Tensor] = ("", torch.empty(0))
+        self._now: tuple[str, PackedTensor | Tensor] = ("", torch.empty(0, dtype=torch.float32))
 
     def __call__(self, layer: Layer, start: int, stop: int) -> Tensor:
         while self._now[0] != layer.name:

@@ -74,9 +74,9 @@ def _words(layout: Layout, vocabulary: Vocabulary) -> dict[str, Any]:
 
 def _is_same(found: Any, expected: Any) -> bool:
     if isinstance(expected, float) and isinstance(found, float):
-        return bool(torch.tensor(found) == torch.tensor(expected))  # a file has 32 bits of it
+        return bool(_numbers(found) == _numbers(expected))  # a file has 32 bits of it
     if isinstance(expected, list) and expected and isinstance(expected[0], float):
-        return bool(torch.equal(torch.tensor(found or []), torch.tensor(expected)))
+        return bool(torch.equal(_numbers(found or []), _numbers(expected)))
     return bool(found == expected)
 
 
@@ -93,3 +93,7 @@ def _compare_tensors(file: Path, found: GgufModel, layout: Layout) -> Generator[
         done += piece.numel()
         yield Progress("verify", done, total, f"{format_bytes(done)} / {format_bytes(total)}")
     return len(layout.slots)
+
+
+def _numbers(given: Any) -> torch.Tensor:
+    return torch.tensor(given, dtype=torch.float32)

@@ -95,7 +95,7 @@ def _found(weights: Tensor, lattice: _Lattice) -> tuple[Tensor, Tensor, Tensor] 
     steps = torch.zeros(weights.shape, dtype=torch.int16, device=weights.device)
     scale = torch.zeros(len(weights), dtype=torch.float16, device=weights.device)
     offset = torch.zeros_like(scale)
-    left = torch.arange(len(weights), device=weights.device)
+    left = torch.arange(len(weights), dtype=torch.int64, device=weights.device)
     for near, span in product((NEAR[:FIRST_NEAR], NEAR), _spans(lattice)):
         if not len(left):
             break
