@@ -44,7 +44,7 @@ def errors(checkpoint: Checkpoint, files: dict[str, Path], ids: Tensor) -> dict[
     hessians = moments(checkpoint, ids)
     for layer in linear(checkpoint):
         weight, hessian, place = checkpoint.read(layer).float(), hessians[layer.name], named[layer.name]
-        weight = permuted(weight, place.heads)
+        weight = permuted(weight, place.rows_of_a_head)
         whole = float(((weight @ hessian) * weight).sum())
         for name, tensors in opened.items():
             tensor = tensors[place.name]

@@ -108,7 +108,7 @@ def write_f32(checkpoint: Checkpoint, file: Path) -> None:
         for name, tensor in extra.items():
             yield name, tensor.contiguous().view(torch.uint8).flatten()
         for each in named:
-            tensor = permuted(checkpoint.read(each.layer).float(), each.heads).contiguous()
+            tensor = permuted(checkpoint.read(each.layer).float(), each.rows_of_a_head).contiguous()
             yield each.name, tensor.view(torch.uint8).flatten()
 
     with ChecksummedFile(file, len(beginning) + tensor_bytes(slots)) as out:
