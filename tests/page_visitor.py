@@ -9,6 +9,7 @@ from gradio.blocks import Block
 from studio.planning.choice import Choice
 from studio.session.session import Session
 from studio.ui.chat_handlers import ChatHandlers
+from studio.ui.decision_handlers import DecisionHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
@@ -25,7 +26,7 @@ class Visitor:
     def __init__(self, page: Page, session: Session) -> None:
         self.page, self.session, self.language = page, session, "en"
         self.shown: dict[Block, dict[str, Any]] = {}
-        self._handlers = [kind(page) for kind in (Handlers, ChatHandlers, DriftHandlers)]
+        self._handlers = [kind(page) for kind in (Handlers, ChatHandlers, DriftHandlers, DecisionHandlers)]
 
     def do(self, name: str, *inputs: Any, **named: Any) -> None:
         """Run an event to its end."""

@@ -11,8 +11,15 @@ from studio.base.text import text
 Visit = Callable[..., Page]
 
 
+PLAIN = "?preset=custom&mode=int4_asym&program=studio"
+"""What an address says for a page whose plan is every layer at 4 bits, to nearest, with all its controls in sight."""
 PROJECTIONS, BLOCKS = 7, 30
 QUESTION = "What is the capital of France?"
+
+
+def plain(address: str) -> str:
+    """Return the address of the page with a plan of one's own."""
+    return address + PLAIN
 
 
 def ready(page: Page) -> Page:

@@ -13,6 +13,8 @@ from studio.evaluation.evaluate import evaluate, floor
 from studio.evaluation.figures import Evaluation, Predict
 from studio.quantization.scheme import Mode
 
+SHORT_WINDOWS = 7
+"""What a first measurement reads: the first three batches, whose hidden states a whole one finds kept."""
 GUIDED_BITS = (8, 4, 3, 2)
 """Weights for which QLLM-Eval (ICML 2024) gives what tasks lose."""
 
@@ -43,17 +45,19 @@ class Drift:
 
 
 def drift(
-    checkpoint: Checkpoint, other: Predict, ids: Tensor, text: str = "", with_floor: bool = True
+    checkpoint: Checkpoint, other: Predict, ids: Tensor, text: str = "", with_floor: bool = True, is_short: bool = False
 ) -> Generator[Drift, None, Drift]:
     """Yield the drift of ``other`` from the original ``checkpoint`` on ``ids`` as it sharpens, and return the whole.
 
-    ``with_floor``: whether its floor is wanted too, which takes its own time. Closing the generator stops the work.
+    ``with_floor``: whether its floor is wanted too, which takes its own time. ``is_short``: the first
+    :data:`SHORT_WINDOWS` windows alone, and neither questions nor floor. Closing the generator stops the work.
     Raises as :func:`evaluate` does.
     """
     so_far = Drift(text)
-    whole = yield from relayed(evaluate(checkpoint, other, ids), lambda step: replace(so_far, evaluation=step))
+    steps = evaluate(checkpoint, other, ids[:SHORT_WINDOWS], ()) if is_short else evaluate(checkpoint, other, ids)
+    whole = yield from relayed(steps, lambda step: replace(so_far, evaluation=step))
     so_far = replace(so_far, evaluation=whole)
-    if not with_floor:
+    if is_short or not with_floor:
         return replace(so_far, is_whole=True)
     lowest = yield from relayed(floor(checkpoint, ids), lambda step: replace(so_far, floor=step))
     return replace(so_far, floor=lowest, is_whole=True)

@@ -8,6 +8,7 @@ from studio.base.errors import UserError
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.planning.plan import Plan
+from studio.planning.presets import IN_GROUPS, Words
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Target:
 
     usual: Mapping[str, str] = field(default_factory=dict)
     """Words of a choice that a model is compressed by for this target, where nobody says otherwise."""
+    presets: Mapping[str, Words] = field(default_factory=lambda: IN_GROUPS)
+    """What the page's presets are for this target: plans that it holds as they are."""
 
     with_pre_tokenizer: Callable[[str], "Target"] | None = None
     """Returns the target that names a way of splitting words which is not the tokenizer's; None where none is named."""

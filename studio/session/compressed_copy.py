@@ -20,6 +20,7 @@ from studio.calibration.texts import BUILTIN, GENERATED, Text, digest
 from studio.chat.columns import Column, compressed_column, original_column
 from studio.chat.model_pool import Pool
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.gguf.source import prepared_folder
 from studio.checkpoint.recipe import Calibration, Recipe, file_name
 from studio.checkpoint.source_digests import source_digests
 from studio.compression.compress import Compressed, compress, job_digest
@@ -27,7 +28,9 @@ from studio.compression.resume import unfinished
 from studio.evaluation.drift import Drift
 from studio.evaluation.evaluate import text_windows
 from studio.export import targets
+from studio.export.gguf.verify import Verified, verified
 from studio.planning.plan import Plan
+from studio.runtime.machine import available_memory
 from studio.session.jobs import Jobs
 from studio.session.model_jobs import drift_of
 from studio.session.texts import content_of
@@ -107,6 +110,12 @@ class CompressedCopy:
         self._job, self.drift = job, self._drifts.get(job)
         return compressed
 
+    @property
+    def job(self) -> str:
+        """A name for the work that it was made by, and the text that was read."""
+        digest, text = self._job
+        return digest if text is None else f"{digest}-{text.name}"
+
     def place(self, model: Checkpoint | Path) -> None:
         """Let a compressed folder, or another model, stand beside the original; its files stay whatever comes."""
         self.forget()
@@ -129,10 +138,31 @@ class CompressedCopy:
         folder.mkdir(parents=True)
         return (yield from self._jobs.relay("export", targets.one_file(into, self.folder, folder)))
 
+    def verify(self) -> Generator[Progress, None, Verified]:
+        """Read the file that was made last back, here and in llama.cpp where there is one, and compare with the folder.
+
+        Raises ModelError while there is no such file, ResourceError for too little memory, UserError for what llama.cpp
+        refuses.
+        """
+        file = None if self._archive is None else next(self._archive.glob("*.gguf"), None)
+        if file is None or self.folder is None or self.compressed is None:
+            raise ModelError("nothing_to_verify")
+        need, free = 2 * self.compressed.plan.original_bytes, available_memory()
+        if need > free:
+            raise ResourceError("memory", need=format_bytes(need), free=format_bytes(free))
+        prepared = prepared_folder(file)
+        try:
+            steps = in_worker(verified, file, self.folder, is_unwanted=self._jobs.should_stop("export"))
+            return (yield from self._jobs.relay("export", steps))
+        finally:
+            shutil.rmtree(prepared, ignore_errors=True)
+
     def measure_drift(
-        self, checkpoint: Checkpoint, text: Text | None, with_floor: bool = True
+        self, checkpoint: Checkpoint, text: Text | None, with_floor: bool = True, is_short: bool = False
     ) -> Generator[Progress, None, Drift]:
         """Compare the copy, as it answers, with the original ``checkpoint``; what is found is in ``drift`` as it comes.
+
+        ``is_short``: on a few windows alone, and without questions.
 
         Raises ModelError while nothing is compressed or for a model that writes no text, TextError, ResourceError;
         Cancelled, too, when the copy is gone.
@@ -156,7 +186,7 @@ class CompressedCopy:
                 return drift.progress
 
             name, is_unwanted = "" if text is None else text.name, self._jobs.should_stop("drift")
-            steps = model.run(drift_of, checkpoint, ids, name, with_floor, is_unwanted=is_unwanted)
+            steps = model.run(drift_of, checkpoint, ids, name, with_floor, is_short, is_unwanted=is_unwanted)
             whole = yield from relayed(steps, sharpened)
         if self.column is not make:
             raise Cancelled

@@ -4,7 +4,7 @@ Each job is a generator of :class:`Progress`; closing it cancels, and keeps what
 the visitor goes on to another model.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 from studio.base.errors import Cancelled, ModelError
@@ -15,6 +15,7 @@ from studio.checkpoint import open_model
 from studio.planning.figures import MEASURED
 from studio.planning.layer_losses import Figures
 from studio.planning.layer_measured import LayerMeasured, progress_of
+from studio.planning.plan import Plan
 from studio.planning.sampled_survey import RUNS, Sample, sampled_survey
 from studio.planning.survey import candidates, sensitivities, survey
 from studio.quantization.scheme import Scheme
@@ -29,6 +30,9 @@ class Measurements:
     def __init__(self, planner: Planner, jobs: Jobs, turns: Turns) -> None:
         self._planner, self._jobs, self._turns = planner, jobs, turns
         self.is_sampling = False
+        self.predicted: Callable[[], Sequence[Plan]] | None = None
+        """The plans whose loss is to be predicted beside the one on show, also where neither map nor ranking asks for
+        it; None where nobody wants to know."""
 
     def is_lacking(self, colour: str) -> bool:
         """Return whether :meth:`measure` has something to do: the map lacks figures that can be had here."""
@@ -37,7 +41,11 @@ class Measurements:
             return False
         if model.scores is None or not self._planner.is_surveyed:
             return True
-        return model.has_figures and any(model.missing(figure, plan) for figure in self._wanted_figures(colour))
+        if not model.has_figures:
+            return False
+        if any(model.missing(figure, plan) for figure in self._asked_figures(colour)):
+            return True
+        return self.predicted is not None and any(model.lacks("damage", each) for each in (plan, *self.predicted()))
 
     def measure(self, colour: str) -> Generator[Progress, None, None]:
         """Measure what the map lacks: the survey, then the figures that it shows or the plan is ranked by."""
@@ -126,7 +134,7 @@ class Measurements:
         Results are put into the model's ``figures`` as they come; at the end plans that are ranked by them are exact.
         """
         model, plan = self._planner.model, self._planner.plan
-        missing = [] if plan is None or not model.has_figures else model.missing(figure, plan)
+        missing = [] if plan is None or not model.has_figures else self._missing(figure)
         if not missing:
             return
         if job == "survey":
@@ -156,10 +164,22 @@ class Measurements:
         return replace(progress, is_shared=self._turns.jobs > 1)
 
     def _wanted_figures(self, colour: str) -> list[Figure]:
+        """Return the figures that the map shows, and those that a ranking or a prediction still lacks."""
+        asked = self._asked_figures(colour)
+        return [figure for figure in MEASURED if figure in asked or (figure == "damage" and self.predicted is not None)]
+
+    def _asked_figures(self, colour: str) -> list[Figure]:
         """Return the figures that the map shows, and those that the plan's ranking still lacks."""
         plan = self._planner.plan
         waits = self._planner.is_ranked_by_damage and plan is not None and not plan.is_exact
         return [figure for figure in MEASURED if figure == colour or (figure == "damage" and waits)]
+
+    def _missing(self, figure: Figure) -> list[Scheme]:
+        """Return the schemes in which a layer's figure is yet to be measured, for the plans that are asked about."""
+        model, plan = self._planner.model, self._planner.plan
+        plans = [] if plan is None else [plan]
+        plans += self.predicted() if figure == "damage" and self.predicted is not None else []
+        return list(dict.fromkeys(scheme for each in plans for scheme in model.missing(figure, each)))
 
     def _wanted_schemes(self) -> dict[str, list[Scheme]]:
         """Return what the plan's mode asks of the survey beside the usual, so that its groups too are looked up."""

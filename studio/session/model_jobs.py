@@ -13,10 +13,10 @@ from studio.evaluation.evaluate import predictor
 
 
 def drift_of(
-    loaded: LoadedModel, checkpoint: Checkpoint, ids: Tensor, text: str, with_floor: bool
+    loaded: LoadedModel, checkpoint: Checkpoint, ids: Tensor, text: str, with_floor: bool, is_short: bool
 ) -> Generator[Drift, None, Drift]:
     """Yield and return how far ``loaded`` has drifted from the original, as :func:`drift` does."""
-    return drift(checkpoint, predictor(loaded.decoder), ids, text, with_floor)
+    return drift(checkpoint, predictor(loaded.decoder), ids, text, with_floor, is_short)
 
 
 def own_words(loaded: LoadedModel, checkpoint: Checkpoint, count: int) -> Generator[Progress, None, Tensor]:

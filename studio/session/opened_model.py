@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from studio.base.errors import ModelError
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.checkpoint.layers import Layer, ratio_defining
+from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.planning import sampled_survey, survey_file
 from studio.planning.choice import Choice
 from studio.planning.gridded import grid_of
@@ -124,6 +124,13 @@ class OpenedModel:
         if plan.choice.budget is not None:
             wanted |= dict.fromkeys(PALETTES[plan.choice.target].schemes)
         return [scheme for scheme in wanted if not all(self._has(figure, layer, scheme) for layer in layers)]
+
+    def lacks(self, figure: Figure, plan: Plan) -> bool:
+        """Return whether a weight's figure is yet to be measured in the scheme that a plan gives it."""
+        weights = (
+            (a.layer, a.scheme) for a in plan.assignments if a.layer.kind is Kind.LINEAR and a.scheme is not None
+        )
+        return any(not self._has(figure, layer, scheme) for layer, scheme in weights)
 
     def add_survey(self, layer: str, line: LayerSurvey) -> None:
         """Join what was measured of a layer."""

@@ -31,9 +31,12 @@ class Planner:
         self._errors: tuple[Plan, Survey, dict[str, float]] | None = None
         self._lock = threading.Lock()
 
-    def take(self, model: OpenedModel) -> None:
-        """Go on with another model, and as much of the choice as can be carried out for it; nothing is left to undo."""
-        choice = fitting(self.choice, model.chosen.layers, model.chosen.can_chat)
+    def take(self, model: OpenedModel, choice: Choice | None = None) -> None:
+        """Go on with another model; nothing is left to undo.
+
+        ``choice`` is one that can be carried out for it, by default as much of the present one as can be.
+        """
+        choice = fitting(self.choice, model.chosen.layers, model.chosen.can_chat) if choice is None else choice
         plan = model.plan(choice)
         with self._lock:  # what still works for the model before it sees that it is gone, and ends
             self.model, self.choice, self.plan = model, choice, plan

@@ -3,13 +3,14 @@
     model, choice, plan ........ planner          texts that are read ....... texts
     layers measured ............ measurements     the compressed copy ....... copy
     what was said .............. conversation     wishes to stop ............ jobs
+    where it is to run ......... decision         sample questions .......... samples
 
 Each long job is a generator of :class:`Progress`; closing it cancels. What it changes, it changes at its end, so a job
 that fails or is cancelled leaves the session as it was.
 """
 
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -32,10 +33,13 @@ from studio.planning.choice import Choice
 from studio.planning.plan import Plan
 from studio.runtime.sampling import Sampling
 from studio.session.compressed_copy import CompressedCopy
+from studio.session.decision import Decision
 from studio.session.jobs import Jobs
 from studio.session.measurements import Measurements
 from studio.session.opened_model import OpenedModel
 from studio.session.planner import Planner
+from studio.session.runs import Run
+from studio.session.samples import Samples
 from studio.session.shared import Shared, of_this_process
 from studio.session.texts import Texts, calibration_windows
 
@@ -67,6 +71,8 @@ class Session:
         self.texts = Texts(self.planner, workspace)
         self.copy = CompressedCopy(workspace, shared.pool, self.jobs)
         self.conversation = Conversation()
+        self.decision = Decision(self.planner)
+        self.samples = Samples(shared.pool)
         self.map_figure = figures.DEFAULT
         """The figure that the map shows."""
         self.selected_layers = ""
@@ -102,10 +108,11 @@ class Session:
         checkpoint = yield from self.jobs.relay("open", open_model.open_model(name, self._paths, revision))
         if self.checkpoint is not None and self.model.is_of(checkpoint):
             return self.checkpoint  # chosen again: what was made of it stays
-        self.planner.take(OpenedModel.of(checkpoint))
+        self.planner.take(OpenedModel.of(checkpoint), self.decision.begin(checkpoint))
         self.selected_layers = ""
         self.copy.forget()
         self.conversation.forget()
+        self.samples.forget()
         return checkpoint
 
     def fetch(self) -> Generator[Progress, None, Checkpoint]:
@@ -178,6 +185,7 @@ class Session:
         model = self.model
         compressed = yield from self.copy.make(checkpoint, plan, text, tokens, lambda: self.planner.is_of(model), again)
         self.conversation.forget()
+        self.samples.forget()
         release_free_memory()
         return compressed
 
@@ -193,9 +201,40 @@ class Session:
             if plan.is_exact or plan.choice == ranked:  # else a control was moved, to what is not ranked yet
                 return plan
 
-    def measure_drift(self) -> Generator[Progress, None, Drift]:
+    def measure_drift(self, is_short: bool = False) -> Generator[Progress, None, Drift]:
         """Compare the compressed copy, as it answers, with the original: see :meth:`CompressedCopy.measure_drift`."""
-        return self.copy.measure_drift(self.model.chosen, self.texts.evaluation)
+        return self.copy.measure_drift(self.model.chosen, self.texts.evaluation, is_short=is_short)
+
+    def note_run(self) -> Run | None:
+        """Keep what is known of the compressed copy as a run; None where nothing was compressed here."""
+        compressed, checkpoint, drift = self.copy.compressed, self.checkpoint, self.copy.drift
+        if compressed is None or checkpoint is None:
+            return None
+        text = self.copy.calibrated_on
+        return self.decision.runs.keep(
+            Run(
+                0,
+                self.copy.job,
+                checkpoint.name,
+                compressed.plan,
+                self.decision.target.name,
+                self.decision.nbytes(compressed.plan),
+                compressed.seconds,
+                None if text is None else text.name,
+                None if drift is None else drift.evaluation,
+                self.samples.turns,
+            )
+        )
+
+    def ask_samples(self, prompts: Sequence[str]) -> Iterator[Progress]:
+        """Yield while both models answer each of ``prompts``, in conversations of their own."""
+        checkpoint = self.checkpoint if self.copy.column is not None else self.model.chosen
+        self.jobs.raise_if_stopped("chat")
+        try:
+            yield from self.samples.ask(checkpoint, self._columns(checkpoint), prompts, self.jobs.should_stop("chat"))
+            self.jobs.raise_if_stopped("chat")
+        finally:
+            self.jobs.clear_stop("chat")
 
     # chat
 

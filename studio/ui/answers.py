@@ -48,7 +48,7 @@ def turn_bubbles(prompt: str, answers: Answers, column: int, language: str) -> l
         content = _judged_text(answers.reference_score, language)
     elif answers.divergence is not None:
         place = answers.divergence.places[column]
-        content = _marked(reply.text, place, " ".join(_divergence_words(answers.divergence, column, language)))
+        content = _marked(reply.text, place, " ".join(divergence_words(answers.divergence, column, language)))
     else:
         content = escape(reply.text, quote=False)
     return [asked, {"role": "assistant", "content": content}] if content else [asked]
@@ -97,7 +97,7 @@ def word(token: str, language: str) -> str:
     return "“" + token.strip(" ").replace("\n", "⏎").replace("\t", "⇥") + "”" if token.strip(" ") else "“␣”"
 
 
-def _divergence_words(divergence: Divergence, column: int, language: str) -> tuple[str, str]:
+def divergence_words(divergence: Divergence, column: int, language: str) -> tuple[str, str]:
     """Return where the answers part, and what the other column says there."""
     lines = []
     for key, at in (("part.here", column), ("part.there", 1 - column)):
@@ -130,7 +130,7 @@ def figures(answers: Answers, column: int, language: str) -> str:
     if answers.is_slow[column]:
         lines += f'<p class="hint">{escape(text("chat.slow", language))}</p>'
     if answers.divergence is not None:
-        here, there = _divergence_words(answers.divergence, column, language)
+        here, there = divergence_words(answers.divergence, column, language)
         lines += f'<p class="parting"><b>{escape(here)}</b> {escape(there)}</p>'
     elif column == 1 and len(answers.replies) > 1 and not answers.is_compared and None not in answers.infos:
         lines += f'<p class="hint">{escape(text("part.histories", language))}</p>'

@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 
 from studio.base.text import text
-from studio.base.units import format_bytes
 from studio.checkpoint.layers import ratio_defining
-from studio.export.target import Target
-from studio.export.targets import TARGETS
 from studio.planning.figures import FIGURES
 from studio.planning.option import Option
 from studio.quantization.scheme import GROUP_SIZES, WHOLE_CHANNEL, Mode, Scheme, backup_modes
@@ -75,17 +72,3 @@ def group_info(session: Session, fitting: Sequence[int], language: str) -> str:
     comma = text("plan.group_size_separator", language)
     shown = comma.join(str(width) for width in widths[:6])
     return f"{words} {text('plan.group_size_misfits', language, sizes=comma.join(misfits), widths=shown)}"
-
-
-def target_choices(language: str, session: Session | None = None) -> list[tuple[str, str]]:
-    """Return the forms that a compressed model can be taken in, with the bytes of the plan or why it cannot."""
-    return [(_target(target, language, session), name) for name, target in TARGETS.items()]
-
-
-def _target(target: Target, language: str, session: Session | None) -> str:
-    title = text(f"target.{target.name}.title", language)
-    if session is None or session.plan is None or session.checkpoint is None:
-        return title
-    reason = target.refusal(session.plan, session.checkpoint)
-    size = format_bytes(target.size(session.plan)) if reason is None else reason.sentence(language)
-    return f"{title}: {size}"

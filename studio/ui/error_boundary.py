@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+import gradio as gr
 from gradio.blocks import Block
 
 from studio.base.errors import Cancelled, ResourceError, UserError, is_out_of_memory
 from studio.base.text import text
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
 from studio.session.session import Session
-from studio.ui import drift_panel, html, updates
+from studio.ui import decision_updates, drift_panel, html, updates
 from studio.ui.page import Page
 from studio.ui.updates import Updates
 
@@ -70,7 +71,7 @@ def _said(error: BaseException, session: Session, name: str, language: str) -> s
 
 def _cancelled(session: Session, name: str) -> str:
     """Return what is true of a job that was stopped: only compressing keeps what it did, and not by every method."""
-    if name != "compress":
+    if name not in ("compress", "make") or (session.copy.compressed is not None and name == "make"):
         return "stage.stopped"
     is_calibrated = session.choice.is_calibrated
     return "stage.cancelled_calibrated" if is_calibrated else "stage.cancelled"
@@ -89,6 +90,8 @@ _RESTS: dict[str, Callable[[Page, Session], Updates]] = {
     "estimate": lambda page, session: updates.sample_at_rest(page),
     "halt": lambda page, session: updates.sample_at_rest(page),
     "export": updates.export_at_rest,
+    "verify": lambda page, session: {page.export.verify: gr.update(interactive=True)},
+    **dict.fromkeys(("queue_make", "make", "stop_make"), lambda page, session: decision_updates.at_rest(page)),
 }
 """What each handler that failed has to put back first: the buttons that it, or the one before it, switched off."""
 
@@ -135,5 +138,9 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "stop": lambda page: page.chat.notice,
     "clear": lambda page: page.chat.notice,
     "export": lambda page: page.export.progress,
+    **dict.fromkeys(("queue_make", "make", "made", "stop_make", "take_preset"), lambda page: page.presets.progress),
+    **dict.fromkeys(("settle", "run_in", "recall"), lambda page: page.model.notice),
+    **dict.fromkeys(("switch_plan", "verify"), lambda page: page.export.progress),
+    "load_plan": lambda page: page.runs.notice,
 }
 """Where each handler's errors are shown: beside what was pressed."""

@@ -9,35 +9,16 @@ import gradio as gr
 from studio.ui import updates
 from studio.ui.chat_handlers import ChatHandlers
 from studio.ui.controls import TYPED
+from studio.ui.decision_handlers import DecisionHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
+from studio.ui.scripts import ADDRESS, MENUS, NAMES, SAVE
 
 WORK = "work"
 """Loading, compressing, chatting and exporting wait for each other: they share one machine."""
 MEASURERS = 8
 """Visitors whose models are measured in turns; the others wait in line, for each takes one of Gradio's 40 threads."""
-
-SAVE = """(file) => {
-  const save = (tries) => {
-    const button = document.querySelector('#export-file');
-    if (button) button.click();
-    else if (tries) setTimeout(save, 100, tries - 1);
-  };
-  if (file) setTimeout(save, 100, 300);
-}"""
-"""Press the file's own button once it is there: the first time, the browser has to fetch what draws it."""
-MENUS = """() => {
-  const still = new Set(['Tab', 'Shift', 'Control', 'Alt', 'Meta', 'CapsLock']);
-  addEventListener('keydown', (event) => {
-    if (!still.has(event.key) || event.target.role !== 'combobox') return;
-    event.stopPropagation();
-    const menu = document.getElementById(event.target.getAttribute('aria-controls'));
-    if (event.key === 'Tab' && menu) menu.tabIndex = -1;
-  }, true);
-}"""
-"""Gradio's menu takes a key that moves the focus, or only goes with another, for something typed: once its box is left
-it opens again, and stays open. So such keys do not reach it, and Tab goes past the open list to the next control."""
 
 
 def wire(page: Page, blocks: gr.Blocks) -> None:
@@ -68,9 +49,12 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     def on(trigger: Callable[..., Any], handler: Callable[..., Any], inputs: list[Any], how: dict[str, Any]) -> Any:
         return trigger(handler, inputs=inputs, outputs=everything, **how)
 
+    decide = DecisionHandlers(page)
     loaded = on(blocks.load, do.visit, [], quick)
-    loaded.then(do.open_model, [*who, page.model.name], everything, **headers)
+    recalled = loaded.then(decide.recall, [*who, page.kept], everything, **quick)
+    recalled.then(do.open_model, [*who, page.model.name], everything, **headers)
     blocks.load(None, js=MENUS, api_visibility="private")
+    blocks.load(None, js=NAMES, api_visibility="private")
     on(page.header.language.input, do.speak, who, quick)
     page.header.language.change(
         None,
@@ -141,7 +125,25 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     on(chat.stop.click, said.stop, who, quick)
     on(chat.clear.click, said.clear, who, quick)
 
-    exported = on(page.export.button.click, do.export, [*who, page.export.target], slow)
+    where = page.where
+    settled = [where.host.input, where.context.input, where.memory.input, where.bandwidth.input]
+    asked_for = [*who, where.host, where.memory, where.bandwidth, where.context]
+    gr.on(settled, decide.settle, inputs=asked_for, outputs=everything, **last)
+    for program in (where.program, page.export.program):
+        on(program.input, decide.run_in, [*who, program], last)
+    on(page.presets.preset.input, decide.take_preset, [*who, page.presets.preset], last)
+    on(page.export.switch.click, decide.switch_plan, who, quick)
+    for place in (page.front.picked.click, page.runs.table.click):
+        on(place, decide.load_plan, who, last)
+    making = on(page.presets.make.click, decide.queue_make, who, quick)
+    making.then(decide.make, who, [*vars(page.presets).values(), page.samples], **slow).then(
+        decide.made, who, everything, **quick
+    )
+    on(page.presets.stop.click, decide.stop_make, who, quick)
+    on(page.export.verify.click, decide.verify, who, slow)
+    page.address.change(None, inputs=[page.address], js=ADDRESS, api_visibility="private")
+
+    exported = on(page.export.button.click, do.export, who, slow)
     exported.success(
         None,
         inputs=[page.export.file],

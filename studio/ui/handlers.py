@@ -17,17 +17,20 @@ from studio.base.units import format_bytes
 from studio.base.workspace import own_folder
 from studio.checkpoint import hub, open_model
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
-from studio.export import targets
 from studio.planning.choice import Choice
 from studio.planning.figures import DEFAULT, FIGURES
 from studio.quantization.scheme import Scheme, parse_mode
 from studio.session.session import Session
-from studio.ui import choices, drift_panel, html, method_choices, updates
+from studio.ui import browser_memory, choices, decision_updates, drift_panel, html, method_choices, updates
+from studio.ui.address import follow
 from studio.ui.controls import picked
 from studio.ui.error_boundary import errors_shown
 from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
+
+VERIFIED = ("gguf",)
+"""Targets whose files can be read back and compared."""
 
 
 def _begun(language: str) -> str:
@@ -44,13 +47,18 @@ class Handlers:
     def visit(self, request: gr.Request) -> Iterator[Updates]:
         """A page was opened: make its session, in the browser's language, with the default model chosen."""
         session = Session(paths=settings().local_files and settings().is_private)
+        session.measurements.predicted = session.decision.plans
+        query = dict(request.query_params)
+        follow(session, query)
         language = preferred(request.headers.get("accept-language", ""))
         yield updates.merged(
             updates.spoken(self.page, session, language),
             {
                 self.page.session: session,
                 self.page.header.language: gr.update(value=language),
-                self.page.model.name: gr.update(value=open_model.default_model()),
+                self.page.model.name: gr.update(value=query.get("model") or open_model.default_model()),
+                self.page.where.host: gr.update(value=session.decision.host.name),
+                self.page.where.context: gr.update(value=session.decision.context),
                 self.page.chat.prompt: gr.update(value=text("chat.prompt_example", language)),
             },
         )
@@ -117,7 +125,14 @@ class Handlers:
         except Cancelled:  # the visitor went on to another model, which is measured next
             yield {self.page.model.notice: gr.skip()}  # a handler that yields nothing would empty every component
             return
-        yield updates.figures(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
+        language = session.spoken or language
+        nothing: Updates = {self.page.model.notice: ""}
+        yield updates.merged(
+            updates.figures(self.page, session, language),
+            decision_updates.options(self.page, session, language),
+            decision_updates.planned(self.page, session, language),
+            nothing,
+        )
 
     @errors_shown
     def paint(self, session: Session, language: str, colour: str) -> Iterator[Updates]:
@@ -132,6 +147,7 @@ class Handlers:
         page = self.page
         said = (page.model.notice, page.map.notice, page.export.progress, page.drift.progress)
         still = {**self._staleness(session, language), page.chat.notice: updates.editing(session, language)}
+        still[page.kept] = gr.update(value=browser_memory.remembered(session))
         yield updates.spoken(page, session, language) | dict.fromkeys(said, "") | still
 
     @errors_shown
@@ -235,19 +251,13 @@ class Handlers:
         if compressed is None:  # another model was opened this moment
             yield updates.plan_at_rest(self.page, session) | {self.page.plan.progress: ""}
             return
+        session.note_run()
         done = html.notice(text("stage.done", language, seconds=f"{compressed.seconds:.1f}"), "good")
         stale = updates.staleness(session, language)
         yield updates.merged(
             updates.plan_at_rest(self.page, session),
-            updates.dynamic(self.page, session, language),
-            updates.conversation(self.page, session, language),
-            updates.no_file(self.page),
-            drift_panel.shown(self.page.drift, session, language),
-            {
-                self.page.plan.progress: stale or done + method_choices.uncalibrated(session, language),
-                self.page.drift.progress: "",  # what they said was of the copy before it, or of there being none
-                self.page.chat.notice: "",
-            },
+            updates.made(self.page, session, language),
+            {self.page.plan.progress: stale or done + method_choices.uncalibrated(session, language)},
             updates.missing(self.page, session, language),  # of a model that was fetched just now
         )
 
@@ -258,11 +268,12 @@ class Handlers:
         yield {self.page.plan.cancel: gr.update(interactive=False)}
 
     @errors_shown
-    def export(self, session: Session, language: str, target: str = targets.DEFAULT) -> Iterator[Updates]:
-        """Make the one file and hand it to the browser."""
+    def export(self, session: Session, language: str) -> Iterator[Updates]:
+        """Make the one file that the program loads, and hand it to the browser."""
         yield updates.no_file(self.page) | {self.page.export.button: gr.update(interactive=False)}
         folder = own_folder(Path(get_upload_folder()))
-        steps = session.copy.archive(folder, target)
+        target = session.decision.target
+        steps = session.copy.archive(folder, target.name)
         for event in paced(steps):
             yield {self.page.export.progress: html.progress(event, session.spoken or language)}
         language = session.spoken or language
@@ -271,6 +282,7 @@ class Handlers:
         yield {
             **updates.export_at_rest(self.page, session),
             self.page.export.file: gr.update(value=str(file), visible=True, label=f"{file.name} ({size})"),
+            self.page.export.verify: gr.update(visible=target.name in VERIFIED),
             self.page.export.progress: html.notice(text("stage.ready", language, size=size, name=file.name), "good"),
         }
 

@@ -11,13 +11,17 @@ MAP_PACE = 0.4
 """The same for the whole map."""
 
 
-def paced(steps: Iterable[Step]) -> Iterator[Step]:
-    """Yield the first step, then the newest one at most every ``PACE`` seconds, and the last."""
+MAKE_PACE = 0.3
+"""The same for work of a minute."""
+
+
+def paced(steps: Iterable[Step], pace: float = PACE) -> Iterator[Step]:
+    """Yield the first step, then the newest one at most every ``pace`` seconds, and the last."""
     shown = float("-inf")
     waiting: Step | None = None
     for step in steps:
         waiting = step
-        if time.monotonic() - shown >= PACE:
+        if time.monotonic() - shown >= pace:
             yield step
             shown, waiting = time.monotonic(), None
     if waiting is not None:

@@ -5,53 +5,10 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.base.text import DEFAULT, LANGUAGES, text
-from studio.export.targets import DEFAULT as DEFAULT_TARGET
-from studio.export.targets import TARGETS
-from studio.ui.choices import (
-    colour_choices,
-    scheme_choices,
-    target_choices,
-)
+from studio.ui.choices import colour_choices, scheme_choices
+from studio.ui.decision_panel import DecisionPanel, where_panel
 from studio.ui.localized import Words, heading
-
-PICK = """
-element.addEventListener('click', (event) => {
-  const cell = event.target.closest('[data-layer]');
-  if (cell) trigger('click', {layer: cell.dataset.layer});
-});
-element.addEventListener('pointerover', (event) => {
-  const cell = event.target.closest('.cell');
-  if (cell) cell.title = cell.ariaLabel;
-});
-element.addEventListener('keydown', (event) => {
-  const cell = event.target.closest('.cell');
-  const step = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]}[event.key];
-  if (!cell || !step) return;
-  event.preventDefault();
-  let place = cell.closest('td');
-  do {
-    const row = place.parentElement;
-    const line = step[0] ? row.parentElement.rows[row.sectionRowIndex + step[0]] : row;
-    place = line && line.cells[place.cellIndex + step[1]];
-  } while (place && !place.querySelector('.cell'));
-  const next = place && place.querySelector('.cell');
-  if (!next) return;
-  cell.tabIndex = -1;
-  next.tabIndex = 0;
-  next.focus();
-});
-"""
-"""A click on a layer says which; arrows move from cell to cell, so that the map is one stop of the Tab key. What a cell
-says to those who hear the page, it says under the pointer too."""
-NEWEST = """
-let newest = props.value;
-const turn = (html) => Number(/data-turn="(\\d+)"/.exec(html)?.[1] ?? 0);
-watch('value', () => {
-  if (turn(props.value) < turn(newest)) props.value = newest;
-  else newest = props.value;
-});
-"""
-"""A picture that was begun before the one on show came too late: what it shows is no longer so."""
+from studio.ui.scripts import NEWEST, PICK
 
 
 @dataclass(frozen=True)
@@ -89,26 +46,28 @@ class ModelPanel:
     name: gr.Dropdown
     facts: gr.HTML
     notice: gr.HTML
-    strip: gr.HTML
 
 
-def model_panel(words: Words) -> ModelPanel:
-    """The model and the figures of its plan."""
+def model_panel(words: Words) -> tuple[ModelPanel, DecisionPanel]:
+    """The model, where it is to run, and the verdict."""
+
+    def box() -> gr.Dropdown:
+        return words.on(
+            gr.Dropdown,
+            {"label": "model.label"},
+            allow_custom_value=True,
+            filterable=True,
+            elem_id="model-name",
+            scale=2,
+            min_width=240,
+        )
+
     with gr.Column(elem_id="model"):
-        with gr.Row(elem_classes="tight"):
-            name = words.on(
-                gr.Dropdown,
-                {"label": "model.label", "info": "model.info"},
-                allow_custom_value=True,
-                filterable=True,
-                elem_id="model-name",
-                scale=3,
-            )
-            with gr.Column(scale=4, min_width=280):
-                facts = gr.HTML(elem_id="model-facts")
-                notice = gr.HTML(elem_id="model-notice")
-        strip = gr.HTML(elem_id="strip", js_on_load=NEWEST)
-    return ModelPanel(name, facts, notice, strip)
+        name, where = where_panel(words, box)
+    with gr.Column(elem_id="about"):
+        notice = gr.HTML(elem_id="model-notice")
+        facts = gr.HTML(elem_id="model-facts")
+    return ModelPanel(name, facts, notice), where
 
 
 @dataclass(frozen=True)
@@ -183,6 +142,7 @@ def map_panel(words: Words) -> MapPanel:
 class SizePanel:
     """Components that show what the bytes hold."""
 
+    strip: gr.HTML
     chart: gr.HTML
     distribution: gr.HTML
 
@@ -191,39 +151,8 @@ def size_panel(words: Words) -> SizePanel:
     """Original against compressed, by what the bytes hold."""
     with gr.Column(elem_id="size"):
         words.on(gr.HTML, {"value": heading("size.heading")})
+        strip = gr.HTML(elem_id="strip", js_on_load=NEWEST)
         chart = gr.HTML(elem_id="size-chart", js_on_load=NEWEST)
         with words.on(gr.Accordion, {"label": "size.distribution"}, open=False):
             distribution = gr.HTML(elem_id="distribution", js_on_load=NEWEST)
-    return SizePanel(chart, distribution)
-
-
-@dataclass(frozen=True)
-class ExportPanel:
-    """Components of the file to take away."""
-
-    summary: gr.HTML
-    target: gr.Radio
-    button: gr.Button
-    progress: gr.HTML
-    file: gr.DownloadButton
-
-
-def export_panel(words: Words) -> ExportPanel:
-    """What can be taken along."""
-    with gr.Column(elem_id="export"):
-        words.on(gr.HTML, {"value": heading("export.heading")})
-        summary = gr.HTML(elem_id="export-summary")
-        target = words.on(
-            gr.Radio,
-            {"label": "export.target", "choices": target_choices},
-            value=DEFAULT_TARGET,
-            visible=len(TARGETS) > 1,
-            elem_id="target",
-        )
-        with gr.Row(elem_classes="tight"):
-            button = words.on(
-                gr.Button, {"value": "export.button"}, variant="primary", interactive=False, elem_id="export-button"
-            )
-            file = words.on(gr.DownloadButton, {"label": "export.file"}, visible=False, elem_id="export-file")
-        progress = gr.HTML(elem_id="export-progress")
-    return ExportPanel(summary, target, button, progress, file)
+    return SizePanel(strip, chart, distribution)

@@ -21,6 +21,8 @@ ROWS = (("mode", "group_size"), ("ratio", "backup"), ("method",))
 class PlanPanel:
     """Components of the plan."""
 
+    box: gr.Column
+    """There for a plan of one's own."""
     controls: Controls
     """By the name of the field of a choice that each sets."""
     reading: gr.Column
@@ -37,7 +39,7 @@ class PlanPanel:
 def plan_panel(words: Words) -> PlanPanel:
     """The choices, and the button that carries them out."""
     controls: Controls = {}
-    with gr.Column(elem_id="plan"):
+    with gr.Column(elem_id="plan", visible=False) as box:
         words.on(gr.HTML, {"value": heading("plan.heading")})
         for names in ROWS:
             controls |= _row(words, names)
@@ -52,7 +54,7 @@ def plan_panel(words: Words) -> PlanPanel:
             undo = words.on(gr.Button, {"value": "plan.undo"}, interactive=False, elem_id="undo", scale=1)
             cancel = words.on(gr.Button, {"value": "plan.cancel"}, interactive=False, elem_id="cancel", scale=1)
         progress = gr.HTML(elem_id="progress")
-    return PlanPanel(controls, reading, reads, calibration, dataset, undo, compress, cancel, progress)
+    return PlanPanel(box, controls, reading, reads, calibration, dataset, undo, compress, cancel, progress)
 
 
 def _row(words: Words, names: Sequence[str]) -> Controls:

@@ -46,7 +46,7 @@ def model_facts(session: Session, language: str) -> str:
     if not checkpoint.can_chat:
         notes.append(text("model.note_cannot_chat", language))
     title = f"<b>{escape(checkpoint.title)}</b> · "
-    return f'<p class="facts">{title}{facts}</p><p class="hint">{escape(" ".join(notes))}</p>'
+    return f'<p class="facts">{title}{facts}</p> <p class="hint">{escape(" ".join(notes))}</p>'
 
 
 def strip(session: Session, found: Errors | None, language: str) -> str:

@@ -9,16 +9,15 @@ from gradio.blocks import Block
 
 from studio.base.text import text
 from studio.chat.conversation import Turn
-from studio.checkpoint import hub, open_model
+from studio.checkpoint import open_model
 from studio.checkpoint.stored_as import by_type
-from studio.export.targets import TARGETS
 from studio.planning.choice import OPTIONS, Choice
 from studio.planning.figures import FIGURES
 from studio.planning.plan import group_sizes
 from studio.quantization.scheme import GROUP_SIZES
 from studio.session.session import Session
 from studio.ui import answers as talking
-from studio.ui import choices, drift_panel, html, map_text, method_choices, present, sampled_map
+from studio.ui import choices, decision_updates, drift_panel, html, map_text, method_choices, present, sampled_map
 from studio.ui.controls import CONTROLLED
 from studio.ui.heatmap import Errors, heatmap
 from studio.ui.page import Page
@@ -33,14 +32,26 @@ _TURNS = itertools.count(1)
 
 def dynamic(page: Page, session: Session, language: str) -> Updates:
     """Return everything that follows from the session's model, plan and compressed copy."""
-    return {
+    whole: Updates = {
         page.model.facts: present.model_facts(session, language),
         page.chat.compressed: compressed_words(session, language),
         page.export.summary: present.export_summary(session, language),
-        page.export.button: gr.update(interactive=session.copy.folder is not None),
-        **offered(page, session, language),
-        **planned(page, session, language),
+        **decision_updates.samples(page, session, language),
+        **decision_updates.runs(page, session, language),
     }
+    plan = planned(page, session, language)
+    return merged(whole, offered(page, session, language), plan, decision_updates.options(page, session, language))
+
+
+def made(page: Page, session: Session, language: str) -> Updates:
+    """Return the page after a plan was carried out."""
+    return merged(
+        dynamic(page, session, language),
+        conversation(page, session, language),
+        no_file(page),
+        drift_panel.shown(page.drift, session, language),
+        {page.drift.progress: "", page.chat.notice: ""},  # they were said of the copy before it, or of there being none
+    )
 
 
 def offered(page: Page, session: Session, language: str) -> Updates:
@@ -77,7 +88,7 @@ def planned(page: Page, session: Session, language: str) -> Updates:
         **figures(page, session, language),
         page.plan.undo: gr.update(interactive=session.planner.can_undo),
         page.map.unpin: gr.update(interactive=bool(session.choice.pins)),
-        **targets(page, session, language),
+        **decision_updates.planned(page, session, language),
     }
 
 
@@ -89,7 +100,8 @@ def figures(page: Page, session: Session, language: str) -> Updates:
     """
     turn, plan = next(_TURNS), session.plan
     found = map_text.weight_errors(session)
-    shown: Updates = {page.model.strip: present.strip(session, found, language)}
+    shown: Updates = {page.sizes.strip: present.strip(session, found, language)}
+    shown |= decision_updates.verdict(page, session, language)
     if plan is not None:
         came = map_text.came_of(session)
         shown |= {
@@ -136,7 +148,7 @@ def controls(page: Page, session: Session) -> Updates:
 def map_of(page: Page, session: Session, language: str) -> Updates:
     """Return the map in the colour the visitor picked, its legend, and the figures that fill in with it."""
     turn, found = next(_TURNS), map_text.weight_errors(session)
-    shown = _map(page, session, found, language) | {page.model.strip: present.strip(session, found, language)}
+    shown = _map(page, session, found, language) | {page.sizes.strip: present.strip(session, found, language)}
     return _stamped(turn, shown)
 
 
@@ -199,16 +211,9 @@ def chat_at_rest(page: Page, session: Session) -> Updates:
     }
 
 
-def targets(page: Page, session: Session, language: str) -> Updates:
-    """Return what the plan would be in each export target; nothing where there is no choice of them."""
-    if len(TARGETS) == 1:
-        return {}
-    return {page.export.target: gr.update(choices=choices.target_choices(language, session))}
-
-
 def export_at_rest(page: Page, session: Session) -> Updates:
     """Return the button of the one file as it is while none is made."""
-    return {page.export.button: gr.update(interactive=session.copy.folder is not None)}
+    return decision_updates.button(page, session)
 
 
 def sample_at_rest(page: Page) -> Updates:
@@ -273,40 +278,46 @@ def answers(page: Page, session: Session, before: Sequence[Turn], turn: Turn, la
 
 def no_file(page: Page) -> Updates:
     """Return what takes back the file made for a copy that is no longer the one on show."""
-    return {page.export.progress: "", page.export.file: gr.update(visible=False, value=None)}
+    return {
+        page.export.progress: "",
+        page.export.verified: "",
+        page.export.file: gr.update(visible=False, value=None),
+        page.export.verify: gr.update(visible=False),
+    }
 
 
 def spoken(page: Page, session: Session, language: str) -> Updates:
     """Return every text of the page in ``language``; what a visitor typed stays."""
-    model = gr.update(choices=model_choices(language), info=model_info(language))
+    model = gr.update(choices=model_choices(language))
     talk = conversation(page, session, language)
     lost = drift_panel.measured(page.drift, session, language) | card(page, session, language)
     named: Updates = {page.model.name: model}
     return merged(page.words.updates(language), dynamic(page, session, language), talk, lost, named)
 
 
-def model_info(language: str) -> str:
-    """Return how a model is picked here: by searching the Hub, where it answers."""
-    return text("model.info" if hub.reachable() else "model.info_offline", language)
-
-
 def moving(page: Page) -> list[Block]:
     """Return the components that a change of plan may change."""
     controls = [page.plan.controls[name] for name, _ in _conditional()]
-    plan = (page.plan.reading, page.plan.undo)
+    plan = (page.plan.reading, page.plan.undo, page.plan.box)
     map_ = (page.map.legend, page.map.grid, page.map.table, page.map.pins, page.map.unpin, page.map.card)
     sample = (page.map.estimate, page.map.halt)
-    sizes = (page.sizes.chart, page.sizes.distribution)
+    sizes = (page.sizes.strip, page.sizes.chart, page.sizes.distribution)
+    decided = (page.where.verdict, page.presets.preset, page.presets.make, page.front.chart, page.address)
+    taken = (page.export.reads, page.export.switch, page.export.button, page.where.program, page.export.program)
     return [
-        page.missing, page.model.strip, page.model.notice, page.plan.progress, *controls, *plan, *map_, *sample,
-        *sizes, page.export.target,
+        page.missing, page.model.notice, page.plan.progress, *controls, *plan, *map_, *sample, *sizes, *decided, *taken,
     ]  # fmt: skip
 
 
 def components(page: Page) -> list[Block]:
     """Return every component a handler may change."""
-    listed: dict[Block, None] = dict.fromkeys([page.session, page.missing, *page.words.components])
-    for panel in (page.header, page.model, page.drift, page.plan, page.map, page.chat, page.sizes, page.export):
+    alone = (page.session, page.missing, page.kept, page.address, page.samples)
+    listed: dict[Block, None] = dict.fromkeys([*alone, *page.words.components])
+    panels = (
+        page.header, page.model, page.where, page.presets, page.front, page.drift, page.plan, page.map, page.chat,
+        page.sizes, page.export, page.runs,
+    )  # fmt: skip
+    for panel in panels:
         for part in vars(panel).values():
             listed.update(dict.fromkeys(part.values() if isinstance(part, dict) else [part]))
     return list(listed)

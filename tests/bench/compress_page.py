@@ -26,6 +26,7 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.planning import survey_file
 from studio.ui.launch import launch
 from tests.bench.compress_builtin import BLOCKS, made_up, made_up_survey, many_layers
+from tests.walking import plain
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTLED = """() => document.querySelector('#map-grid .cell')
@@ -155,7 +156,7 @@ def measure(many: bool) -> dict[str, Any]:
     with served(many) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 900}, locale="en-US")
-        page.goto(address)
+        page.goto(plain(address))
         page.wait_for_function(SETTLED, timeout=60_000)
         page.wait_for_timeout(2000)
         times = [moved(page, control, value) / 1e3 for control, value in MOVES]

@@ -17,6 +17,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from tests.bench.compress_page import ROOT, SETTLED, served_by
+from tests.walking import plain
 
 PROMPT = "Name three planets and say one fact about each."
 ANSWERED = "() => !document.querySelector('#send').disabled && document.querySelector('#compressed-stats').innerText"
@@ -43,7 +44,7 @@ def page() -> dict[str, int]:
     with served_by("-m", "studio", "serve", "--port", "0") as (address, process), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         shown = browser.new_page(viewport={"width": 1440, "height": 900}, locale="en-US")
-        shown.goto(address)
+        shown.goto(plain(address))
         shown.wait_for_function(SETTLED, timeout=60_000)
         shown.wait_for_timeout(2000)
         idle = resident(process)

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.conftest import served
-from tests.walking import Visit, ready
+from tests.walking import Visit, plain, ready
 
 
 @pytest.fixture(scope="module")
@@ -19,4 +19,4 @@ def address(builtin: object, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def page(visit: Visit, address: str) -> Page:
     """The page as an English visitor finds it, when the model is there."""
-    return ready(visit(address))
+    return ready(visit(plain(address)))

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from studio.base.text import text
 from tests.conftest import served
-from tests.walking import QUESTION, answer, compress, notice, overflow, pick, ready, send
+from tests.walking import QUESTION, answer, compress, notice, overflow, pick, plain, ready, send
 
 pytestmark = pytest.mark.real
 
@@ -26,7 +26,7 @@ def address(builtin: object, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture
 def page(visit: Visit, address: str) -> Page:
     """A page with both columns ready: the built-in model at int4_asym parts from its original at once."""
-    page = ready(visit(address))
+    page = ready(visit(plain(address)))
     compress(page)
     return page
 
@@ -128,7 +128,7 @@ def test_stop_and_ask_again_at_once(page: Page) -> None:
 
 
 def test_on_a_phone_the_figures_and_the_picture_fit(visit: Visit, address: str) -> None:
-    page = ready(visit(address, viewport={"width": 375, "height": 812}, color_scheme="dark"))
+    page = ready(visit(plain(address), viewport={"width": 375, "height": 812}, color_scheme="dark"))
     compress(page)
     send(page, QUESTION)
     for name in ("chat.speed", "chat.settings"):
@@ -142,7 +142,7 @@ def test_an_original_that_does_not_fit_reads_the_answer_afterwards(
     visit: Visit, builtin: object, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with served(tmp_path_factory.mktemp("small"), STUDIO_MODEL_MEMORY="200000000") as address:
-        page = ready(visit(address))
+        page = ready(visit(plain(address)))
         compress(page)
         send(page, QUESTION)
         expect(page.locator("#original-stats")).to_contain_text("KL divergence")

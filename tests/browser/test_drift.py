@@ -14,7 +14,7 @@ from studio.base.text import text
 from studio.checkpoint.open_model import HUB_DEFAULT
 from tests.conftest import SENTENCES, save_tiny_model, served
 from tests.hub_server import LocalHub
-from tests.walking import compress, notice, overflow
+from tests.walking import compress, notice, overflow, plain
 
 pytestmark = pytest.mark.real
 DEAD = "model.layers.0.mlp.down_proj.weight"
@@ -40,7 +40,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(address: str, visit: Callable[..., Page]) -> Page:
-    page = visit(address)
+    page = visit(plain(address))
     expect(page.locator("#strip .figure")).to_have_count(5)
     return page
 

@@ -12,7 +12,7 @@ from studio.base.text import text
 from studio.checkpoint.open_model import HUB_DEFAULT
 from tests.conftest import save_tiny_model, served
 from tests.hub_server import LocalHub
-from tests.walking import choose_mode, choose_ratio, compress, figure, notice, pick
+from tests.walking import choose_mode, choose_ratio, compress, figure, notice, pick, plain
 
 pytestmark = pytest.mark.real
 CELLS = 2 * 7
@@ -44,7 +44,7 @@ def address(hub: LocalHub, tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(address: str, visit: Callable[..., Page]) -> Page:
-    page = visit(address)
+    page = visit(plain(address))
     expect(page.locator("#estimate")).to_be_visible()
     return page
 

@@ -17,6 +17,7 @@ from tests.walking import (
     figure,
     notice,
     overflow,
+    plain,
     ready,
     send,
 )
@@ -42,16 +43,17 @@ def test_on_a_phone_nothing_sticks_out_and_the_answers_come_first(
     visit: Visit, address: str, scheme: str, locale: str
 ) -> None:
     phone = {"width": 375, "height": 812}
-    page = ready(visit(address, viewport=phone, color_scheme=scheme, locale=locale))
+    page = ready(visit(plain(address), viewport=phone, color_scheme=scheme, locale=locale))
     assert page.locator("body.dark").count() == (scheme == "dark")
     expect(page.locator("#map-grid .cell")).not_to_have_count(0)
     assert overflow(page) <= 0
     compress(page)
     expect(page.locator("#export-summary code")).to_be_visible()
     assert overflow(page) <= 0
-    tops = [box(page, panel)["y"] for panel in ("chat", "plan", "map", "size", "export")]
+    panels = ("presets", "plan", "answers", "chat", "map", "export", "front", "size", "runs")
+    tops = [box(page, panel)["y"] for panel in panels]
     assert tops == sorted(tops)
-    for panel in ("model", "chat", "plan", "map", "size", "export"):
+    for panel in ("verdict", *panels):
         found = box(page, panel)
         assert found["x"] >= 0
         assert found["x"] + found["width"] <= phone["width"]
@@ -65,7 +67,7 @@ def box(page: Page, panel: str) -> Any:
 
 
 def test_two_visitors_at_once_do_not_see_each_other(visit: Visit, address: str) -> None:
-    ours, theirs = ready(visit(address)), ready(visit(address, locale="zh-CN"))
+    ours, theirs = ready(visit(plain(address))), ready(visit(plain(address), locale="zh-CN"))
     choose_mode(ours, "int8_asym")
     ours.locator("#compress").click()
     theirs.locator("#prompt textarea").fill("Say hello.")
@@ -87,7 +89,7 @@ def test_two_visitors_at_once_do_not_see_each_other(visit: Visit, address: str) 
 
 def test_a_visitor_who_waits_for_another_can_change_their_mind(visit: Visit, address: str) -> None:
     """One machine does one thing at a time; Cancel and Stop are heard while it answers another visitor."""
-    first, second = ready(visit(address)), ready(visit(address))
+    first, second = ready(visit(plain(address))), ready(visit(plain(address)))
     endless(first)
     first.locator("#prompt textarea").fill("Tell me a long story.")
     first.locator("#send").click()

@@ -9,7 +9,7 @@ from studio.base.text import LANGUAGES, text
 from studio.checkpoint.open_model import HUB_DEFAULT
 from tests.conftest import save_tiny_model, served
 from tests.hub_server import LocalHub
-from tests.walking import compress, overflow, send
+from tests.walking import compress, overflow, plain, send
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 LONG = "an-organisation-whose-name-has-no-end/" + "a-model-whose-name-has-no-end" * 2
@@ -42,7 +42,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def page(address: str, visit: Callable[..., Page]) -> Page:
-    page = visit(address)
+    page = visit(plain(address))
     expect(page.locator("#strip .figure")).to_have_count(5)
     return page
 

@@ -15,6 +15,7 @@ from studio.base.units import format_bytes
 from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import of_folder
 from tests.conftest import PATIENCE, ROOT, served
+from tests.walking import plain
 
 Visit = Callable[..., Page]
 TinyModel = Callable[[str], Path]
@@ -111,14 +112,14 @@ def test_no_file_of_the_machine_is_served(address: str, path: str) -> None:
 
 
 def test_a_path_is_no_model_on_a_page_for_others(visit: Visit, address: str, tiny_model: TinyModel) -> None:
-    refused(visit(address), tiny_model("llama"))
+    refused(visit(plain(address)), tiny_model("llama"))
 
 
 def test_local_files_are_only_for_a_page_that_others_do_not_see(
     visit: Visit, tmp_path: Path, tiny_model: TinyModel
 ) -> None:
     with served(tmp_path, "--host", "0.0.0.0", STUDIO_LOCAL_FILES="1") as address:
-        page = visit(address)
+        page = visit(plain(address))
         refused(page, tiny_model("llama"))
         page.close()
 
@@ -134,7 +135,7 @@ def refused(page: Page, model: Path) -> None:
 
 
 def test_a_folder_is_a_model_on_a_page_of_ones_own(visit: Visit, own: str, tiny_model: TinyModel) -> None:
-    page, model = visit(own), tiny_model("llama")
+    page, model = visit(plain(own)), tiny_model("llama")
     expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
     choose(page, str(model))
     weights = of_folder(model).weights
@@ -151,7 +152,7 @@ def test_a_folder_is_a_model_on_a_page_of_ones_own(visit: Visit, own: str, tiny_
 def test_a_folder_that_is_no_model_is_one_sentence_on_a_page_of_ones_own(
     visit: Visit, own: str, tmp_path: Path
 ) -> None:
-    page = visit(own)
+    page = visit(plain(own))
     expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
     choose(page, str(tmp_path))
     expect(page.locator("#model-notice .notice")).to_have_text(text("error.no_safetensors", model=tmp_path.name))
@@ -179,7 +180,7 @@ def test_markup_in_a_message_runs_nothing_and_asks_no_other_machine(chromium: Br
 
     page.route(f"{PICTURES}/**", refuse)
     page.on("requestfinished", lambda request: answered.append(urlsplit(request.url).hostname))
-    page.goto(address)
+    page.goto(plain(address))
     expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
     page.locator("#prompt textarea").fill(MARKUP)
     page.locator("#send").click()
@@ -194,7 +195,7 @@ def test_markup_in_a_message_runs_nothing_and_asks_no_other_machine(chromium: Br
 
 
 def test_markup_in_a_models_name_is_shown_as_it_is(visit: Visit, address: str) -> None:
-    page, name = visit(address), '<img src=x onerror="window.ran=1">'
+    page, name = visit(plain(address)), '<img src=x onerror="window.ran=1">'
     expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
     choose(page, name)
     expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name_page", model=name))

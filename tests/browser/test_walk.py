@@ -25,6 +25,7 @@ from tests.walking import (
     figure,
     notice,
     pick,
+    plain,
     ready,
     send,
 )
@@ -138,7 +139,7 @@ def test_a_visitor_goes_the_same_way_in_chinese(page: Page, tmp_path: Path) -> N
     [("en-GB", "en"), ("zh-CN", "zh-Hans"), ("zh-TW", "zh-Hant"), ("de-DE", "en")],
 )
 def test_the_page_opens_in_the_browsers_language(visit: Visit, address: str, locale: str, language: str) -> None:
-    page = ready(visit(address, locale=locale))
+    page = ready(visit(plain(address), locale=locale))
     check_language(page, language)
     expect(page.locator("#prompt textarea")).to_have_value(text("chat.prompt_example", language))
 
@@ -149,7 +150,7 @@ def test_the_page_asks_this_machine_alone_and_logs_no_error(visit: Visit, addres
     asked, logged = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: logged.append(message.text) if message.type == "error" else None)
-    page.goto(address)
+    page.goto(plain(address))
     expect(page.locator("#map-grid .cell")).not_to_have_count(0)
     assert len(asked) > 10
     assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []

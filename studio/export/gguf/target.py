@@ -33,6 +33,7 @@ from studio.export.gguf.types import block_bytes, kept_bytes, mode_of, slot, slo
 from studio.export.gguf.vocabulary import TOKENIZER_FILES, read_vocabulary
 from studio.export.target import Target
 from studio.planning.plan import Plan
+from studio.planning.presets import Words
 from studio.quantization.ggml.layouts import LAYOUTS
 from studio.quantization.packing import PackedTensor
 
@@ -195,6 +196,14 @@ def _file_type(plan: Plan) -> int:
     return LAYOUTS[max(weights, key=weights.__getitem__)].file_type if weights else 1  # 1: mostly F16
 
 
+PRESETS: dict[str, Words] = {
+    "smallest": {"budget": "iq4_xs", "target": "gguf", "method": "best"},
+    "balanced": {"budget": "q4_k_m", "target": "gguf", "method": "best"},
+    "safest": {"mode": "q8_0"},
+}
+"""The bytes of mixes that people search for, given to the weights that need them most, by predicted damage."""
+
+
 def with_pre_tokenizer(name: str) -> Target:
     """Return the target that names a way of splitting words although it is not the tokenizer's own."""
     refuses, tells, writes = (partial(refusal, pre=name), partial(file_size, pre=name), partial(write, pre=name))
@@ -203,5 +212,5 @@ def with_pre_tokenizer(name: str) -> Target:
 
 TARGET = Target(
     "gguf", suffix=".gguf", refusal=refusal, size=size, file_size=file_size, write=write, usual={"mix": "q4_k_m"},
-    with_pre_tokenizer=with_pre_tokenizer,
+    with_pre_tokenizer=with_pre_tokenizer, presets=PRESETS,
 )  # fmt: skip

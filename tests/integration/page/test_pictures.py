@@ -5,7 +5,7 @@ import pytest
 from studio.base.text import LANGUAGES, text
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.planning.choice import Choice
-from studio.ui import panels
+from studio.ui.scripts import NEWEST
 from tests.page_visitor import LAYERS, Picked, Visitor, choose, turn
 
 pytestmark = pytest.mark.usefixtures("own_cache", "_few")
@@ -24,9 +24,9 @@ def test_a_picture_begun_later_is_the_newer_one_whichever_comes_first(visitor: V
     for _ in steps:
         pass
     assert text("figure.bits.legend") in visitor.says(page.map.legend)
-    watching = (page.model.strip, page.map.grid, page.map.legend, page.map.table, page.map.pins, page.map.card)
+    watching = (page.sizes.strip, page.map.grid, page.map.legend, page.map.table, page.map.pins, page.map.card)
     for picture in (*watching, page.sizes.chart, page.sizes.distribution):
-        assert panels.NEWEST in (picture.js_on_load or "")
+        assert NEWEST in (picture.js_on_load or "")
         assert turn(visitor.says(picture)) > 0
 
 
@@ -63,6 +63,6 @@ def test_all_that_depends_on_state_is_said_in_the_language_chosen(visitor: Visit
     page = visitor.page
     assert text("plan.stale", language) in visitor.says(page.plan.progress)
     assert visitor.says(page.map.notice) == ""
-    for component in (page.map.card, page.map.legend, page.model.strip, page.drift.headline, page.export.summary):
+    for component in (page.map.card, page.map.legend, page.sizes.strip, page.drift.headline, page.export.summary):
         assert language == "en" or visitor.says(component) != before[component]
     assert isinstance(visitor.session.checkpoint, Checkpoint)

@@ -87,7 +87,7 @@ def test_a_job_goes_on_in_the_language_that_was_chosen_meanwhile(visitor: Visito
     for _ in steps:
         pass
     assert text("figure.weight.legend", "zh-Hans") in visitor.says(visitor.page.map.legend)
-    assert text("strip.error", "zh-Hans") in visitor.says(visitor.page.model.strip)
+    assert text("strip.error", "zh-Hans") in visitor.says(visitor.page.sizes.strip)
     assert text("map.column_bytes", "zh-Hans") in visitor.says(visitor.page.map.card)
 
 

@@ -13,7 +13,7 @@ from studio.base.errors import CheckpointError, ResourceError, SchemeError, User
 from studio.base.progress import Progress
 from studio.base.text import LANGUAGES, catalogue
 from studio.checkpoint.recipe import read_recipe
-from studio.export import targets
+from studio.export import runners, targets
 from studio.export.compressed_model import CompressedModel, Writing, opened
 from studio.export.target import Target
 from studio.export.targets import TARGETS, export, one_file, target_named
@@ -21,7 +21,7 @@ from studio.planning.choice import Choice, Pin
 from studio.quantization.packing import PackedTensor
 from studio.quantization.scheme import Mode, Scheme
 from studio.session.session import Session
-from studio.ui.choices import target_choices
+from studio.ui import take
 from tests.conftest import ARCHITECTURES
 from tests.steps import finish
 
@@ -105,7 +105,7 @@ def test_a_folder_opened_again_has_the_plan_that_made_it(architecture: str, sess
 def test_the_catalogues_hold_the_targets_and_no_other(language: str) -> None:
     there = {key for key in catalogue(language) if key.startswith("target.")}
     assert there == {key for target in TARGETS.values() for key in target.keys}
-    assert [name for _, name in target_choices(language)] == list(TARGETS)
+    assert {program.target for program in runners.known().values()} >= TARGETS.keys()
 
 
 @every_target
@@ -194,8 +194,9 @@ def test_a_plan_that_a_target_cannot_hold_is_refused_by_its_reason(
     assert caught.value.values == {"name": "int4"}
     assert files(tmp_path) == set()
     monkeypatch.setitem(targets.TARGETS, target.name, target)
-    words = {name: words for words, name in target_choices("en", session_of("llama"))}
-    assert str(caught.value) in words[target.name]
+    session = session_of("llama")
+    session.decision.program = runners.known()[target.name]  # that no program loads it does not hide it
+    assert str(caught.value) in take.reads(session, "en")
 
 
 def test_an_export_of_the_studio_holds_the_folder(folder: Path, tmp_path: Path) -> None:

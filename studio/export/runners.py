@@ -1,0 +1,77 @@
+"""The programs that people run models with: which target each loads, and what to type there. A new one is a line here.
+
+Its words stand in the catalogues under ``program.<name>``. A target that no program here loads is offered under its own
+name. Knows nothing of how a target is written.
+"""
+
+import shlex
+from dataclasses import dataclass
+
+from studio.export import studio_folder
+from studio.export.gguf import target as gguf_target
+from studio.export.target import Target
+from studio.export.targets import TARGETS
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program."""
+
+    name: str
+    target: str
+    """The name of the target that it loads, ``""`` where the studio writes none for it yet."""
+    command: str
+    """What is typed to run the file: ``{file}`` is its name, ``{name}`` that without its ending, both quoted."""
+    words: str = "program"
+    """The catalogues' table of its words."""
+
+    @property
+    def form(self) -> Target | None:
+        """The target that it loads."""
+        return TARGETS.get(self.target)
+
+    def commands(self, file: str, name: str) -> str:
+        """Return what is typed for this file."""
+        return self.command.format(file=shlex.quote(file), name=shlex.quote(name.lower()))
+
+    @property
+    def title_key(self) -> str:
+        """The catalogues' key of what it is called."""
+        return f"{self.words}.{self.name}.title"
+
+    @property
+    def becomes_key(self) -> str:
+        """The catalogues' key of what the file becomes there."""
+        return f"{self.words}.{self.name}.{'becomes' if self.words == 'program' else 'loads'}"
+
+
+_GGUF, _STUDIO = gguf_target.TARGET.name, studio_folder.TARGET.name
+PROGRAMS = {
+    program.name: program
+    for program in (
+        Program(
+            "ollama", _GGUF, "echo FROM ./{file} > Modelfile\nollama create {name} -f Modelfile\nollama run {name}"
+        ),
+        Program("lm_studio", _GGUF, "lms import {file}"),
+        Program("llama_cpp", _GGUF, "llama-cli -m {file}\nllama-server -m {file}   # http://127.0.0.1:8080"),
+        Program(
+            "transformers",
+            _GGUF,
+            "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+            'tokenizer = AutoTokenizer.from_pretrained(".", gguf_file="{file}")\n'
+            'model = AutoModelForCausalLM.from_pretrained(".", gguf_file="{file}")',
+        ),
+        Program("openvino", "", ""),
+        Program("studio", _STUDIO, "unzip {file}\npython -m studio chat {name}"),
+    )
+}
+"""By name, in the order of the page."""
+
+
+def known() -> dict[str, Program]:
+    """Return all programs, and in their place the targets that none of them loads, by name."""
+    loaded = {program.target for program in PROGRAMS.values()}
+    return PROGRAMS | {name: Program(name, name, "", "target") for name in TARGETS if name not in loaded}
+
+
+DEFAULT = "ollama"

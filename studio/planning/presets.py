@@ -1,0 +1,41 @@
+"""Choices that most people want, by name: what each is in words of a choice. Knows no models and no programs.
+
+A program that loads files of its own layout names its own words for them (``export/target.py``).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from studio.checkpoint.layers import Layer
+from studio.planning.choice import Choice
+from studio.planning.fitting import fitting
+from studio.quantization.methods import Method
+
+Words = Mapping[str, Any]
+"""Of a choice, by field."""
+PRESETS = ("smallest", "balanced", "safest")
+DEFAULT = "balanced"
+CUSTOM = "custom"
+"""No preset: whatever the visitor chooses."""
+IN_GROUPS: Mapping[str, Words] = {
+    "smallest": {"mode": "int4_asym", "group_size": 64, "method": "best"},
+    "balanced": {"mode": "int4_asym", "group_size": 64, "ratio": 0.8, "sensitivity": "damage", "method": "best"},
+    "safest": {"mode": "int8_asym"},
+}
+"""For programs that read weights in groups, as NNCF writes them: layers that rounding costs most keep 8 bits."""
+
+
+def preset_choice(words: Words, layers: Sequence[Layer], can_chat: bool = True) -> Choice:
+    """Return a preset's choice, as far as it can be carried out for the model of these layers.
+
+    A model that writes no text has none to be calibrated by: it is rounded to nearest.
+    """
+    choice = fitting(Choice.of(**words), layers, can_chat)
+    return choice if can_chat else replace(choice, method=Method.NEAREST)
+
+
+def preset_of(choice: Choice, presets: Mapping[str, Words], layers: Sequence[Layer], can_chat: bool = True) -> str:
+    """Return which preset a choice is for the model of these layers, ``"custom"`` where it is none."""
+    found = (name for name in PRESETS if preset_choice(presets[name], layers, can_chat) == choice)
+    return next(found, CUSTOM)

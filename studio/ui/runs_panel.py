@@ -1,0 +1,47 @@
+"""The front of size against loss, and the table of what was made. Components alone; wires no events."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gradio as gr
+
+from studio.base.text import text
+from studio.ui.localized import Words, heading
+from studio.ui.scripts import PICK_POINT, PICK_RUN
+
+
+@dataclass(frozen=True)
+class FrontPanel:
+    chart: gr.Plot
+    picked: gr.HTML
+    """Not seen; says which point of the chart was clicked."""
+
+
+@dataclass(frozen=True)
+class RunsPanel:
+    table: gr.HTML
+    notice: gr.HTML
+
+
+def front_panel(words: Words) -> FrontPanel:
+    """Size against loss: presets, runs, the machine's limit."""
+    with gr.Column(elem_id="front"):
+        words.on(gr.HTML, {"value": heading("front.heading")})
+        chart = gr.Plot(elem_id="front-chart", show_label=False, container=False)
+        picked = gr.HTML(elem_id="front-picked", js_on_load=PICK_POINT)
+        words.on(gr.HTML, {"value": hint("front.hint")})
+    return FrontPanel(chart, picked)
+
+
+def runs_panel(words: Words) -> RunsPanel:
+    """What was made so far."""
+    with gr.Column(elem_id="runs"):
+        words.on(gr.HTML, {"value": heading("runs.heading")})
+        table = gr.HTML(elem_id="runs-table", js_on_load=PICK_RUN)
+        notice = gr.HTML(elem_id="runs-notice")
+    return RunsPanel(table, notice)
+
+
+def hint(key: str) -> Callable[[str], str]:
+    """Return a line of small words as HTML, as a function of the language."""
+    return lambda language: f'<p class="hint">{text(key, language)}</p>'

@@ -1,0 +1,97 @@
+"""What each program makes of the plan, as HTML. Pure; everything from outside is escaped here."""
+
+from html import escape
+
+from studio.base.errors import UserError
+from studio.base.text import text
+from studio.base.units import format_bytes
+from studio.export.gguf.verify import Verified
+from studio.planning.choice import Choice
+from studio.session.session import Session
+from studio.ui.html import notice, table
+from studio.ui.verdict import file_name
+
+NOISE = 0.01
+"""Nats a token. Sums in bf16 (0.001 for the built-in model) and llama.cpp's 8-bit activations make less of the same
+numbers; another tokenizer, or rows out of order, make more."""
+
+
+def refusal(session: Session) -> UserError | None:
+    """Return why the program cannot read the plan on show; None where it can, or there is no plan or no file for it."""
+    plan, checkpoint, decision = session.plan, session.checkpoint, session.decision
+    if plan is None or checkpoint is None or decision.program.form is None:
+        return None
+    return decision.target.refusal(plan, checkpoint)
+
+
+def is_of_scheme(error: UserError | None) -> bool:
+    """Return whether another plan would do: it is the plan's schemes that do not go."""
+    return error is not None and error.key.endswith("_scheme")
+
+
+def reads(session: Session, language: str) -> str:
+    """Return whether the chosen program reads the plan on show, what that becomes, and what to type."""
+    plan, checkpoint, program = session.plan, session.checkpoint, session.decision.program
+    if plan is None or checkpoint is None:
+        return ""
+    title = text(program.title_key, language)
+    becomes = f'<p class="facts">{escape(text(program.becomes_key, language))}</p>'
+    if program.form is None:
+        return _line(False, text("export.no_file", language, program=title)) + becomes + _code(_nncf(plan.choice))
+    error = refusal(session)
+    if error is not None:
+        return _line(False, text("export.reads_not", language, program=title)) + notice(error.sentence(language))
+    name = file_name(session)
+    size = f"{'' if plan.is_exact else '~' + chr(0x2009)}{session.decision.nbytes(plan):,} B"
+    yes = _line(True, text("export.reads", language, program=title, file=name, size=size))
+    return yes + becomes + _code(program.commands(name, name.removesuffix(session.decision.target.suffix or ".zip")))
+
+
+def _line(is_good: bool, words: str) -> str:
+    sign, kind = ("✓", "good") if is_good else ("✗", "warn")
+    return f'<p class="reads {kind}"><b aria-hidden="true">{sign}</b> {escape(words)}</p>'
+
+
+def _code(words: str) -> str:
+    return f'<pre tabindex="0"><code>{escape(words)}</code></pre>' if words else ""
+
+
+def _nncf(choice: Choice) -> str:
+    """Return the same plan in NNCF's words; what has none there is left out."""
+    mode = choice.mode.value.upper()
+    known = ("INT8_SYM", "INT8_ASYM", "INT4_SYM", "INT4_ASYM", "NF4")
+    if mode not in known:
+        mode = "INT8_SYM" if choice.mode.bits >= 8 else "INT4_SYM"
+    options = [f"mode=nncf.CompressWeightsMode.{mode}"]
+    if choice.mode.bits < 8:
+        options += [f"group_size={choice.primary.group_size}", f"ratio={choice.ratio:g}"]
+    command = f"optimum-cli export openvino --model MODEL --weight-format {'int8' if choice.mode.bits >= 8 else 'int4'}"
+    if choice.mode.bits < 8:
+        command += f" --group-size {choice.primary.group_size} --ratio {choice.ratio:g}"
+    return f"{command} OUT\n# or in Python:\nnncf.compress_weights(model, {', '.join(options)})"
+
+
+def verified(found: Verified, language: str) -> str:
+    """Return what reading the file back told, a row for each reader."""
+    rows = [(text("verify.studio", language), _kld(found.reader.mean), f"{found.difference:.2g}")]
+    other = found.llama_cpp
+    if other is not None:
+        rows.append(("llama.cpp", _kld(other.kld.mean), f"{other.difference:.2g}"))
+    columns = [text(f"verify.{name}", language) for name in ("reader", "kld", "logits")]
+    is_same = other is None or (other.has_same_tokens and other.kld.mean < NOISE)
+    key, kind = ("verify.same", "good") if is_same else ("verify.other", "error")
+    said = notice(text(key, language, tensors=found.tensors, tokens=found.tokens), kind)
+    answer = text("verify.answer", language, answer=found.answer.strip()[:120])
+    noise = text("verify.noise", language, bound=NOISE)
+    missing = [] if other is not None else [text("verify.no_llama_cpp", language)]
+    hints = "".join(f'<p class="hint">{escape(words)}</p>' for words in (answer, noise, *missing))
+    return said + table(columns, rows) + hints
+
+
+def _kld(nats: float) -> str:
+    return f"{nats:.1e}"
+
+
+def made(session: Session, size: int, name: str, language: str) -> str:
+    """Return what was made: the file's size, which is its weights' and what else it holds."""
+    return notice(text("stage.ready", language, size=format_bytes(size), name=name), "good")

@@ -1,0 +1,52 @@
+"""Download and run: a tab for each program, what it makes of the plan, what to type, the file. Wires no events."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from studio.export import runners
+from studio.ui.decision_panel import program_choices
+from studio.ui.localized import Words, heading
+from studio.ui.scripts import NEWEST
+
+
+@dataclass(frozen=True)
+class TakePanel:
+    program: gr.Radio
+    reads: gr.HTML
+    """Whether the program reads the plan, what that becomes there, and what to type."""
+    switch: gr.Button
+    """Makes the plan one that the program reads."""
+    button: gr.Button
+    file: gr.DownloadButton
+    verify: gr.Button
+    progress: gr.HTML
+    verified: gr.HTML
+    summary: gr.HTML
+
+
+def take_panel(words: Words) -> TakePanel:
+    """What can be taken along."""
+    with gr.Column(elem_id="export"):
+        words.on(gr.HTML, {"value": heading("export.heading")})
+        program = words.on(
+            gr.Radio,
+            {"label": "decision.program", "choices": program_choices},
+            value=runners.DEFAULT,
+            elem_id="programs",
+            container=False,
+        )
+        reads = gr.HTML(elem_id="reads", js_on_load=NEWEST)
+        with gr.Row(elem_classes="tight"):
+            switch = words.on(
+                gr.Button, {"value": "export.switch"}, visible=False, elem_id="switch-plan", min_width=150
+            )
+            button = words.on(
+                gr.Button, {"value": "export.button"}, variant="primary", interactive=False, elem_id="export-button"
+            )
+            file = words.on(gr.DownloadButton, {"label": "export.file"}, visible=False, elem_id="export-file")
+            verify = words.on(gr.Button, {"value": "export.verify"}, visible=False, elem_id="verify", min_width=120)
+        progress = gr.HTML(elem_id="export-progress")
+        verified = gr.HTML(elem_id="verified")
+        summary = gr.HTML(elem_id="export-summary")
+    return TakePanel(program, reads, switch, button, file, verify, progress, verified, summary)
