@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
@@ -121,10 +122,15 @@ def _path(given: str | None) -> Path | None:
 
 
 def _boxes(kind: str, file: gr.File, dataset: gr.Textbox) -> Updates:
-    """Return the boxes of both kinds, empty, the one that was picked in sight."""
+    """Return the boxes of both kinds, the one that was picked in sight and the others empty.
+
+    What is in sight is emptied as it leaves, never as it comes: Gradio sends the last update of a handler twice, and
+    the second one would take away what has been typed by then.
+    """
+    boxes: tuple[tuple[str, Any, Any], ...] = (("file", file, None), ("dataset", dataset, ""))
     return {
-        file: gr.update(visible=kind == "file", value=None),
-        dataset: gr.update(visible=kind == "dataset", value=""),
+        box: gr.update(visible=True) if kind == name else gr.update(visible=False, value=empty)
+        for name, box, empty in boxes
     }
 
 

@@ -1,4 +1,4 @@
-"""The machine that a visitor names, by its name in the menu: typical ones, this one, one's own."""
+"""The machine that a visitor names, by its name in the menu: typical ones, this one, one's own. Knows no page."""
 
 import psutil
 

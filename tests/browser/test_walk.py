@@ -43,9 +43,10 @@ COMPRESSED_PARTS = "#size-chart .bar[data-model=compressed] i"
 WATCH = """(id) => {
   const bar = document.getElementById(id), seen = window.seen = [];
   new MutationObserver(() => {
-    const value = bar.querySelector('[role=progressbar]')?.getAttribute('aria-valuenow');
+    const shown = bar.querySelector('[role=progressbar]');
+    const value = shown?.getAttribute('aria-valuenow'), stage = shown?.ariaLabel;
     const layer = bar.querySelector('code')?.textContent;
-    if (value && seen.at(-1)?.value !== Number(value)) seen.push({value: Number(value), layer});
+    if (value && seen.at(-1)?.value !== Number(value)) seen.push({value: Number(value), stage, layer});
   }).observe(bar, {childList: true, subtree: true, attributes: true, characterData: true});
 }"""
 """Keep what a progress bar shows from now on."""
@@ -69,7 +70,7 @@ def test_a_visitor_goes_from_the_model_to_the_file(page: Page, tmp_path: Path) -
 
     page.evaluate(WATCH, "progress")
     compress(page)
-    seen = page.evaluate("window.seen")
+    seen = [step for step in page.evaluate("window.seen") if step["stage"] == text("stage.compress")]
     assert len(seen) > 1
     assert [step["value"] for step in seen] == sorted(step["value"] for step in seen)
     assert {"layers"} < set(".".join(step["layer"] for step in seen).split("."))
