@@ -1,6 +1,7 @@
 """``make reference-points``: every preset of the built-in model carried out and measured, into assets/reference.json.
 
 What the page shows of it in its first second are these measurements: run it after a change of presets or of rounding.
+What rounding each of its layers to nearest is predicted to cost goes into assets/damages.json.
 Minutes for each; ``--missing`` measures only those that the file does not have yet.
 """
 
@@ -10,10 +11,14 @@ from contextlib import closing
 from typing import Any
 
 from studio.base.assets import asset
-from studio.checkpoint.open_model import BUILTIN
+from studio.checkpoint.layers import ratio_defining
+from studio.checkpoint.open_model import BUILTIN, open_model
 from studio.export.targets import TARGETS
+from studio.planning import predicted_damage
 from studio.planning.choice import Choice
+from studio.planning.palettes import PALETTES
 from studio.planning.presets import PRESETS, preset_choice
+from studio.planning.survey import candidates
 from studio.session.reference import FILE
 from studio.session.session import Session
 from tests.steps import finish
@@ -49,10 +54,29 @@ def measured(session: Session, target: str, choice: Choice) -> dict[str, Any]:
     }
 
 
+def keep_damages() -> None:
+    """Measure what every scheme of every palette would cost each layer, and the survey's own, into the file."""
+    checkpoint = finish(open_model(BUILTIN, paths=False))
+    schemes = {str(scheme): scheme for palette in PALETTES.values() for scheme in palette.schemes}
+    for layer in ratio_defining(checkpoint.layers, True):
+        schemes |= {str(scheme): scheme for scheme in candidates(layer)}
+    asset(predicted_damage.SHIPPED).write_text('{"model": "", "version": 0, "damages": {}}', encoding="utf-8")
+    found = finish(predicted_damage.measure(checkpoint, list(schemes.values())))
+    damages = {name: {scheme: float(f"{cost:.4g}") for scheme, cost in line.items()} for name, line in found.items()}
+    kept = {"model": checkpoint.name, "version": predicted_damage.VERSION, "damages": damages}
+    asset(predicted_damage.SHIPPED).write_text(json.dumps(kept) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--missing", action="store_true")
-    only_missing = parser.parse_args().missing
+    parser.add_argument("--missing", action="store_true", help="measure only presets that the file does not have yet")
+    parser.add_argument("--damages", action="store_true", help="only what each scheme would cost each layer")
+    given = parser.parse_args()
+    only_missing = given.missing
+    if given.damages or not only_missing:
+        keep_damages()
+    if given.damages:
+        return
     file = asset(FILE)
     before = json.loads(file.read_text(encoding="utf-8"))["points"] if only_missing else []
     with closing(Session()) as session:

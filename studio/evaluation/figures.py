@@ -1,7 +1,7 @@
 """Figures of an evaluation and how they add up. Knows nothing of models."""
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -44,6 +44,8 @@ class Evaluation:
     total: int
     """Windows, and batches of questions."""
     flips: Flips | None = None
+    kld_of_windows: tuple[float, ...] = ()
+    """Nats a token, the mean of each window in the text's order: what another model is compared by in pairs."""
 
 
 Result = TypeVar("Result")
@@ -92,11 +94,22 @@ class Tally:
             done=len(self.kld) + self.questions,
             total=self.total,
             flips=flips,
+            kld_of_windows=tuple(float(window.mean()) for window in self.kld),
         )
 
     def during(self, work: Generator[Any, None, Result]) -> Generator[Evaluation | None, None, Result]:
         """Yield what is found so far at each step of ``work``, and return what comes of it."""
         return (yield from relayed(work, lambda _: self.result() if self.kld else None))
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> WindowMean | None:
+    """Return how much less the first loses than the second on the windows that both read, with its standard error.
+
+    The windows are those of one text in its order. What makes a window hard is the same for both and falls out, so
+    that far smaller differences show than the two errors by themselves would allow. None where there is none in common.
+    """
+    gains = [b - a for a, b in zip(first, second, strict=False)]
+    return mean_over_windows([torch.tensor([gain], dtype=torch.float64) for gain in gains]) if gains else None
 
 
 def added_to(tally: Tally, window: Tensor, original: Pieces, other: Pieces) -> Generator[None, None, None]:

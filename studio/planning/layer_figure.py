@@ -40,12 +40,15 @@ class LayerFigure:
     name: str
     """Also of its table in the catalogues: ``[figure.output]``."""
     adds_up: bool = False
-    """Whether the numbers of layers have a sum that says something of the model: the map then shows shares of it."""
+    """Whether the numbers of layers have a sum that says something of the model."""
+    bounds: tuple[float, float] | None = None
+    """Ends of a logarithmic scale, the same for every plan and model, so that a colour always means the same number;
+    None where the scale is linear, from 0 to the largest number on show."""
     map_format: str = ".2%"
     tick_format: str = ".1%"
     """Of the numbers beneath the map's scale."""
     card_format: str = ".2%"
-    """Of what one scheme costs a layer: of what adds up this is no share."""
+    """Of what one scheme costs a layer."""
     is_always_on_card: bool = False
     """Whether a layer's card has its column also while nothing is known."""
 
@@ -86,15 +89,12 @@ class LayerFigure:
         lines = self._lines(known)
         if not lines:
             return None
-        whole = self.total(known) if self.adds_up else 1.0
-        if whole is None:
-            return None
         found = kept(known.plan)
         for layer, scheme in known.plan.assignments:
             line = None if scheme is None else lines.get(layer.name)
             number = None if line is None else line.get(str(scheme)) if line else math.nan
             if number is not None:
-                found[layer.name] = number / (whole or 1.0)
+                found[layer.name] = number
         return found
 
     def total(self, known: Known) -> float | None:

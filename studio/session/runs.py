@@ -39,6 +39,8 @@ class Run:
     calibrated_on: str | None = None
     """The name of the text that its method read, None for the built-in one, or none."""
     evaluation: Evaluation | None = None
+    measured_on: str = ""
+    """The name of the text that ``evaluation`` read, empty for the built-in ones."""
     answers: tuple[Turn, ...] = ()
 
     @property
@@ -59,6 +61,8 @@ class Runs:
     """One visitor's, oldest first."""
 
     lines: list[Run] = field(default_factory=list)
+    ticked: tuple[int, ...] = ()
+    """The numbers of those to be compared, two at most; the one ticked last stands last."""
     _numbers: int = 0
 
     def __iter__(self) -> Iterator[Run]:
@@ -77,6 +81,18 @@ class Runs:
         self.lines.append(replace(run, number=self._numbers))
         del self.lines[:-MOST_RUNS]
         return self.lines[-1]
+
+    def tick(self, number: int) -> None:
+        """Take a run to be compared, or leave it again; of three the one that was ticked first goes."""
+        if number in self.ticked:
+            self.ticked = tuple(each for each in self.ticked if each != number)
+        elif self.numbered(number) is not None:
+            self.ticked = (*self.ticked, number)[-2:]
+
+    def pair(self) -> tuple[Run, Run] | None:
+        """Return the two runs that are ticked, the earlier one first; None while there are not two."""
+        found = [run for run in self.lines if run.number in self.ticked]
+        return (found[0], found[1]) if len(found) == 2 else None
 
     def numbered(self, number: int) -> Run | None:
         return next((run for run in self.lines if run.number == number), None)

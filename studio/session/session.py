@@ -222,6 +222,7 @@ class Session:
                 compressed.seconds,
                 None if text is None else text.name,
                 None if drift is None else drift.evaluation,
+                "" if drift is None else drift.text,
                 self.samples.turns,
             )
         )

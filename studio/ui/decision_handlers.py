@@ -80,6 +80,14 @@ class DecisionHandlers:
                 session.planner.choose(run.choice)
         yield self._replanned(session, language)
 
+    @errors_shown
+    def tick_run(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
+        """A run was ticked, or left again: compare the two that are."""
+        number = str((event._data or {}).get("tick", ""))
+        if number.isdecimal():
+            session.decision.runs.tick(int(number[:9]))
+        yield decision_updates.runs(self.page, session, language)
+
     def _replanned(self, session: Session, language: str) -> Updates:
         """Return the page after a plan that its controls did not make."""
         return updates.merged(

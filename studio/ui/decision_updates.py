@@ -11,6 +11,7 @@ from studio.session.expected import expected
 from studio.session.session import Session
 from studio.ui import preset_choices, runs_table, take
 from studio.ui.address import address as address_of
+from studio.ui.comparison import comparison
 from studio.ui.front_chart import front_chart
 from studio.ui.page import Page
 from studio.ui.sample_answers import COUNT, sample_answers
@@ -68,7 +69,10 @@ def samples(page: Page, session: Session, language: str) -> Updates:
 
 def runs(page: Page, session: Session, language: str) -> Updates:
     """Return the table of what was made."""
-    return {page.runs.table: runs_table.runs_table(session, language)}
+    return {
+        page.runs.table: runs_table.runs_table(session, language),
+        page.runs.comparison: comparison(session, language),
+    }
 
 
 def address(page: Page, session: Session) -> Updates:

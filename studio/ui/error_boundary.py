@@ -121,6 +121,7 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "describe": lambda page: page.map.notice,
     "pin": lambda page: page.map.notice,
     "unpin": lambda page: page.map.notice,
+    "show_levels": lambda page: page.map.notice,
     "undo": lambda page: page.plan.progress,
     "speak": lambda page: page.model.notice,
     "choose": lambda page: page.plan.progress,
@@ -141,6 +142,6 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     **dict.fromkeys(("queue_make", "make", "made", "stop_make", "take_preset"), lambda page: page.presets.progress),
     **dict.fromkeys(("settle", "run_in", "recall"), lambda page: page.model.notice),
     **dict.fromkeys(("switch_plan", "verify"), lambda page: page.export.progress),
-    "load_plan": lambda page: page.runs.notice,
+    **dict.fromkeys(("load_plan", "tick_run"), lambda page: page.runs.notice),
 }
 """Where each handler's errors are shown: beside what was pressed."""

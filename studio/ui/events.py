@@ -55,7 +55,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     recalled.then(do.open_model, [*who, page.model.name], everything, **headers)
     blocks.load(None, js=MENUS, api_visibility="private")
     blocks.load(None, js=NAMES, api_visibility="private")
-    on(page.header.language.input, do.speak, who, quick)
+    spoken = on(page.header.language.input, do.speak, who, quick)
     page.header.language.change(
         None,
         inputs=[page.header.language],
@@ -71,20 +71,24 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     # One listener for all: two of them could answer in the wrong order, and the older figures would stay.
     # A dropdown says twice that something was picked, and once that it was left.
     moved = [each.blur if name in TYPED else each.input for name, each in plan.controls.items()]
-    gr.on(moved, at_once(do.choose), inputs=who, inputs_kwargs=plan.controls, outputs=moving, **instant)
+    levels = [page.map.levels, page.map.levels_hint, page.map.notice]
+    choosing = {"inputs": who, "inputs_kwargs": plan.controls, "outputs": moving}
+    after_it = [spoken, gr.on(moved, at_once(do.choose), **choosing, **instant)]
     on(page.map.colour.input, do.paint, [*who, page.map.colour], last)
     far = quick | {"concurrency_limit": 4, "concurrency_id": "sample"}
     page.map.estimate.click(do.estimate, who, moving, **far)
     on(page.map.halt.click, do.halt, who, quick)
     for map_ in (page.map.grid, page.map.legend):
-        on(map_.click, do.pick, who, last)
-    on(page.map.layer.input, do.describe, [*who, page.map.layer], last)
+        after_it.append(on(map_.click, do.pick, who, last))
+    after_it.append(on(page.map.layer.input, do.describe, [*who, page.map.layer], last))
     for button, handler, inputs in (
         (page.map.pin, do.pin, [*who, page.map.layer, page.map.scheme]),
         (page.map.unpin, do.unpin, who),
         (plan.undo, do.undo, who),
     ):
-        on(button.click, handler, inputs, quick)
+        after_it.append(on(button.click, handler, inputs, quick))
+    for done in after_it:
+        done.then(do.show_levels, who, levels, **last)
     # Not after each of these: mostly nothing is missing. What is asked for while it measures comes after that.
     measuring = last | {"concurrency_limit": MEASURERS, "concurrency_id": "measure"}
     page.missing.change(do.measure, who, moving, **measuring)
@@ -135,6 +139,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     on(page.export.switch.click, decide.switch_plan, who, quick)
     for place in (page.front.picked.click, page.runs.table.click):
         on(place, decide.load_plan, who, last)
+    ticks = [page.runs.table, page.runs.comparison, page.runs.notice]
+    page.runs.table.select(decide.tick_run, who, ticks, **last)
     making = on(page.presets.make.click, decide.queue_make, who, quick)
     making.then(decide.make, who, [*vars(page.presets).values(), page.samples], **slow).then(
         decide.made, who, everything, **quick

@@ -20,6 +20,7 @@ from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
 from studio.planning.choice import Choice
 from studio.planning.figures import DEFAULT, FIGURES
 from studio.quantization.scheme import Scheme, parse_mode
+from studio.session.looked_at import levels_of
 from studio.session.session import Session
 from studio.ui import browser_memory, choices, decision_updates, drift_panel, html, method_choices, updates
 from studio.ui.address import follow
@@ -28,6 +29,7 @@ from studio.ui.error_boundary import errors_shown
 from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
+from studio.ui.weight_chart import levels_hint, weight_chart
 
 VERIFIED = ("gguf",)
 """Targets whose files can be read back and compared."""
@@ -81,6 +83,7 @@ class Handlers:
             updates.controls(self.page, session),
             updates.conversation(self.page, session, language),
             updates.no_file(self.page),
+            updates.no_levels(self.page),
             drift_panel.shown(self.page.drift, session, language),
             updates.card(self.page, session, language),
             {
@@ -188,6 +191,20 @@ class Handlers:
         """A layer was named: show what it would cost in each scheme."""
         session.selected_layers = str(pattern or "")
         yield updates.card(self.page, session, language) | {self.page.map.notice: ""}
+
+    @errors_shown
+    def show_levels(self, session: Session, language: str) -> Iterator[Updates]:
+        """Draw the weights of the layer that was named with the levels that they snap to, where they are here."""
+        named = session.selected_layers
+        found = levels_of(session.planner, named)
+        if session.selected_layers != named:  # another one is drawn next
+            yield {self.page.map.levels: gr.skip()}
+            return
+        chart = None if found is None else weight_chart(found, language)
+        yield {
+            self.page.map.levels: gr.update(value=chart, visible=chart is not None),
+            self.page.map.levels_hint: levels_hint(found, language),
+        }
 
     @errors_shown
     def pin(self, session: Session, language: str, pattern: str, scheme: str) -> Iterator[Updates]:

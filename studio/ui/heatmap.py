@@ -20,7 +20,7 @@ from studio.planning.layer_figure import LayerFigure
 from studio.planning.plan import Assignment, Plan
 from studio.planning.sampled_survey import Interval
 from studio.quantization.scheme import Scheme
-from studio.ui.palette import BITS_COLOURS, Ramp, gradient, ramp_of, shade
+from studio.ui.palette import BITS_COLOURS, Ramp, gradient, ramp_of, shade, share_of
 
 Errors = Mapping[str, float]
 """Layer -> error; NaN where there is none to measure; layers that are not in it are not measured yet."""
@@ -145,7 +145,7 @@ def heatmap(
                 line.append("<td></td>")
                 continue
             error = found.get((row, block))
-            colour, light = _colour(cell, error, ramp if errors is not None else None, top)
+            colour, light = _colour(cell, error, ramp if errors is not None else None, top, figure.bounds)
             interval = cell.interval(errors, guessed) if errors is not None and error is not None else None
             classes = "".join((
                 " guessed" if interval is not None else "",
@@ -228,18 +228,25 @@ def _words(
     return words + text(f"figure.{figure.name}.hover", language, value=shown)
 
 
-def _colour(cell: Cell, error: float | None, ramp: Ramp | None, top: float) -> tuple[str, bool]:
+def _colour(
+    cell: Cell, error: float | None, ramp: Ramp | None, top: float, bounds: tuple[float, float] | None
+) -> tuple[str, bool]:
     """Return the cell's colour and whether its digits must be light to be read on it; by bits without a ``ramp``."""
     if ramp is None:
         return BITS_COLOURS[cell.bits], cell.bits >= 8
     if error is None or error != error:
         return "transparent", False
-    return shade(ramp, error / top)
+    return shade(ramp, share_of(error, top, bounds))
 
 
 def _scale(ramp: Ramp, top: float, figure: LayerFigure) -> str:
     """Return the bar that says which colour is which number."""
-    ticks = "".join(f"<span>{top * part:{figure.tick_format}}</span>" for part in (0, 0.5, 1))
+    numbers = [top * part for part in (0, 0.5, 1)]
+    if figure.bounds is not None:
+        low, high = figure.bounds
+        decades = round(math.log10(high / low))
+        numbers = [low * 10**decade for decade in range(decades + 1)]
+    ticks = "".join(f"<span>{number:{figure.tick_format}}</span>" for number in numbers)
     return f'<div class="heat-scale"><i style="background:{gradient(ramp)}"></i><div>{ticks}</div></div>'
 
 

@@ -1,5 +1,6 @@
 """The colours of the map: a ramp for each figure, and one colour for each number of bits. Knows no figure's meaning."""
 
+import math
 from functools import cache
 from itertools import pairwise
 
@@ -31,6 +32,14 @@ def ramp_of(figure: str) -> Ramp:
 def shade(ramp: Ramp, share: float) -> tuple[str, bool]:
     """Return the colour of a share of the largest number, and whether it is dark."""
     return _shade(ramp, round(SHADES * min(1.0, share)))
+
+
+def share_of(number: float, top: float, bounds: tuple[float, float] | None) -> float:
+    """Return where a number lies on a scale, 0 to 1: up to ``top``, or between ``bounds`` by its logarithm."""
+    if bounds is None:
+        return min(1.0, number / top)
+    low, high = bounds
+    return min(1.0, max(0.0, math.log(max(number, low) / low) / math.log(high / low)))
 
 
 def gradient(ramp: Ramp) -> str:

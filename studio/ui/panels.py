@@ -87,6 +87,8 @@ class MapPanel:
     notice: gr.HTML
     pins: gr.HTML
     card: gr.HTML
+    levels: gr.Plot
+    levels_hint: gr.HTML
     table: gr.HTML
 
 
@@ -133,9 +135,28 @@ def map_panel(words: Words) -> MapPanel:
             notice = gr.HTML(elem_id="pin-notice")
             pins = gr.HTML(elem_id="pins", js_on_load=NEWEST)
             card = gr.HTML(elem_id="layer-card", js_on_load=NEWEST)
+            levels_hint = gr.HTML(elem_id="levels-hint")
+            levels = gr.Plot(elem_id="levels", elem_classes="chart", show_label=False, container=False, visible=False)
         with words.on(gr.Accordion, {"label": "map.table"}, open=False):
             table = gr.HTML(elem_id="layer-table", js_on_load=NEWEST)
-    return MapPanel(colour, estimate, halt, legend, grid, pinning, layer, scheme, pin, unpin, notice, pins, card, table)
+    return MapPanel(
+        colour,
+        estimate,
+        halt,
+        legend,
+        grid,
+        pinning,
+        layer,
+        scheme,
+        pin,
+        unpin,
+        notice,
+        pins,
+        card,
+        levels,
+        levels_hint,
+        table,
+    )
 
 
 @dataclass(frozen=True)

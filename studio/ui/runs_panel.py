@@ -21,6 +21,7 @@ class FrontPanel:
 class RunsPanel:
     table: gr.HTML
     notice: gr.HTML
+    comparison: gr.HTML
 
 
 def front_panel(words: Words) -> FrontPanel:
@@ -39,7 +40,8 @@ def runs_panel(words: Words) -> RunsPanel:
         words.on(gr.HTML, {"value": heading("runs.heading")})
         table = gr.HTML(elem_id="runs-table", js_on_load=PICK_RUN)
         notice = gr.HTML(elem_id="runs-notice")
-    return RunsPanel(table, notice)
+        comparison = gr.HTML(elem_id="comparison")
+    return RunsPanel(table, notice, comparison)
 
 
 def hint(key: str) -> Callable[[str], str]:

@@ -22,7 +22,8 @@ def runs_table(session: Session, language: str) -> str:
     lines = list(session.decision.runs)[::-1]
     if not lines:
         return f'<p class="hint">{escape(text("runs.none", language))}</p>'
-    heads = "".join(f'<th scope="col">{escape(text(f"runs.{name}", language))}</th>' for name in COLUMNS)
+    names = ("compare", *COLUMNS)
+    heads = "".join(f'<th scope="col">{escape(text(f"runs.{name}", language))}</th>' for name in names)
     rows = "".join(_row(run, session, language) for run in lines)
     table = f'<div class="table" tabindex="0"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
     files = {"md": as_markdown(lines, language), "csv": as_csv(lines), "json": as_json(lines)}
@@ -88,7 +89,10 @@ def _row(run: Run, session: Session, language: str) -> str:
     )
     cells = "".join(f"<td>{escape(cell)}</td>" for cell in cells_of(run))
     kind = ' class="now"' if is_shown else ""
-    return f'<tr{kind} data-number="{run.number}"><th scope="row">{button}</th>{cells}</tr>'
+    ticked = " checked" if run.number in session.decision.runs.ticked else ""
+    label = escape(text("runs.compare_run", language, number=run.number))
+    tick = f'<td><input type="checkbox" data-tick="{run.number}" aria-label="{label}"{ticked}></td>'
+    return f'<tr{kind} data-number="{run.number}">{tick}<th scope="row">{button}</th>{cells}</tr>'
 
 
 def cells_of(run: Run) -> list[str]:

@@ -78,8 +78,12 @@ element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-run]');
   if (button) trigger('click', {run: button.dataset.run});
 });
+element.addEventListener('change', (event) => {
+  const tick = event.target.closest('input[data-tick]');
+  if (tick) trigger('select', {tick: tick.dataset.tick});
+});
 """
-"""A button of the table says which run."""
+"""A button of the table says which run is planned again, a tick which one is compared."""
 ADDRESS = """(choices) => {
   if (!choices) return;
   const query = new URLSearchParams(choices).toString();

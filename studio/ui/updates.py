@@ -295,6 +295,11 @@ def spoken(page: Page, session: Session, language: str) -> Updates:
     return merged(page.words.updates(language), dynamic(page, session, language), talk, lost, named)
 
 
+def no_levels(page: Page) -> Updates:
+    """Return what takes back the picture of a layer of the model before."""
+    return {page.map.levels: gr.update(value=None, visible=False), page.map.levels_hint: ""}
+
+
 def moving(page: Page) -> list[Block]:
     """Return the components that a change of plan may change."""
     controls = [page.plan.controls[name] for name, _ in _conditional()]

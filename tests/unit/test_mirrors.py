@@ -76,7 +76,6 @@ ELSEWHERE = {
     "cli/terminal": "integration/cli/test_surroundings.py",
     "compression/block_tuning": "unit/quantization/rounding/test_sign_round.py",
     "evaluation/drift": "unit/evaluation/test_evaluate.py",
-    "evaluation/figures": "unit/evaluation/test_evaluate.py",
     "evaluation/questions": "unit/evaluation/test_evaluate.py",
     "export/gguf/becoming": "integration/gguf/test_refused.py",
     "export/gguf/same": "unit/cli/test_verify.py",

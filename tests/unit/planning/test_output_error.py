@@ -116,7 +116,7 @@ def test_any_candidate_can_be_judged(llama: Checkpoint, inputs: dict[str, Inputs
 def test_an_output_of_zeros_has_no_error(llama: Checkpoint) -> None:
     layer = ratio_defining(llama.layers)[0]
     loss = output_loss(torch.zeros(3, layer.matrix[1]))
-    ((_, found),) = layer_losses.layer_figures(llama, layer, loss, {"none": torch.zeros_like})
+    _, (_, found) = layer_losses.layer_figures(llama, layer, loss, {"none": torch.zeros_like})
     assert found == {"none": 0.0}
 
 

@@ -46,3 +46,18 @@ def test_visitors_who_came_long_ago_are_forgotten() -> None:
     for _ in range(MOST_VISITORS):
         shelf.of("")
     assert shelf.of(first)[0] != first
+
+
+def test_two_runs_are_ticked_and_of_three_the_first_goes() -> None:
+    runs = Runs()
+    for job in ("a", "b", "c"):
+        runs.keep(replace(RUN, job=job))
+    runs.tick(3)
+    assert runs.pair() is None
+    runs.tick(1)
+    assert [run.number for run in runs.pair() or ()] == [1, 3]
+    runs.tick(2)
+    assert [run.number for run in runs.pair() or ()] == [1, 2]
+    runs.tick(2)
+    runs.tick(9)
+    assert runs.ticked == (1,)

@@ -78,7 +78,7 @@ def test_damages_of_several_add_up() -> None:
     whole = sum(damages.values())
     assert cell.error(damages, adds_up=True) == pytest.approx(whole)
     said = words(heatmap(plan, damages, "en", figure=FIGURES["damage"]))
-    assert said[cell.pattern].endswith(text("figure.damage.hover", value=f"{whole:.2%}"))
+    assert said[cell.pattern].endswith(text("figure.damage.hover", value=f"{whole:.2g}"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

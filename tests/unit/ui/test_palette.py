@@ -3,7 +3,7 @@
 import pytest
 
 from studio.quantization.scheme import Mode
-from studio.ui.palette import BITS_COLOURS, BLUE_TO_RED, RAMPS, gradient, ramp_of, shade
+from studio.ui.palette import BITS_COLOURS, BLUE_TO_RED, RAMPS, gradient, ramp_of, shade, share_of
 
 
 def rgb(colour: str) -> tuple[int, ...]:
@@ -29,3 +29,10 @@ def test_a_figure_without_a_ramp_of_its_own_has_that_of_all() -> None:
 
 def test_every_number_of_bits_has_a_colour() -> None:
     assert {mode.bits for mode in Mode} | {16} <= BITS_COLOURS.keys()
+
+
+def test_a_scale_with_bounds_goes_by_the_logarithm_and_by_nothing_else_on_show() -> None:
+    assert [share_of(nats, 0.0, (1e-5, 1e-1)) for nats in (0.0, 1e-5, 1e-3, 1e-1, 3.0)] == pytest.approx(
+        [0, 0, 0.5, 1, 1]
+    )
+    assert share_of(0.02, 0.04, None) == 0.5

@@ -61,7 +61,7 @@ def test_errors_of_another_method_are_drawn_as_estimates(language: str, tmp_path
     assert "~\u200910.00%" in strip(session, found, language)
 
 
-def test_damage_is_shown_as_a_share_of_what_the_plan_is_predicted_to_cost(tmp_path: Path) -> None:
+def test_damage_is_shown_in_nats_as_far_as_it_is_known(tmp_path: Path) -> None:
     linear = [a for a in PLAN.assignments if a.layer.kind is Kind.LINEAR]
     damages = {a.layer.name: {str(a.scheme): 0.01, "int8_asym": 0.001} for a in linear}
     damages[linear[0].layer.name] = {}
@@ -71,12 +71,12 @@ def test_damage_is_shown_as_a_share_of_what_the_plan_is_predicted_to_cost(tmp_pa
     shown = on_map(session, "damage")
     assert shown is not None
     assert math.isnan(shown[linear[0].layer.name])
-    assert shown[linear[1].layer.name] == pytest.approx(1 / (len(linear) - 1))
+    assert shown[linear[1].layer.name] == pytest.approx(0.01)
     assert on_map(session, "output") is None
-    session.model.figures = {
-        "damage": dict(list(damages.items())[:-1])
-    }  # while it is measured: no share of what is not known
-    assert on_map(session, "damage") is None
+    session.model.figures = {"damage": dict(list(damages.items())[:-1])}  # while it is measured
+    shown = on_map(session, "damage")
+    assert shown is not None
+    assert linear[-1].layer.name not in shown
     session.model.figures = {"damage": damages}
     session.planner.choice = replace(PLAN.choice, method=Method.GPTQ)
     assert is_as_nearest(session, FIGURES["damage"])
