@@ -29,8 +29,8 @@ def model_card(recipe: Recipe, weights: int, can_chat: bool = True) -> str:
 checksums of the files; made with the same choices and the same text, the weights come out the same.
 
 ## {"Chat with it" if can_chat else "Read it"}
-The weights are in the studio's own packed layout (`{recipe.weights_file}`: `codes`, `scale`, `zero_point` beside each
-weight's name), which transformers, vLLM, llama.cpp and MLX refuse to load.{_commands(can_chat)}
+The weights are in the studio's own packed layout (`{recipe.weights_file}`: `codes`, `scale`, `zero_point` or
+`offset` beside each weight's name), which transformers, vLLM, llama.cpp and MLX refuse to load.{_commands(can_chat)}
 """
 
 
