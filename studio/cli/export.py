@@ -91,8 +91,14 @@ def written(
     for target in targets:
         nbytes = target.file_size(model)
         here.note(say("export_size", target=target.name, size=format_bytes(nbytes), bytes=f"{nbytes:,}"))
-    is_file = len(targets) == 1 and targets[0].suffix != "" and place.suffix.lower() == targets[0].suffix
-    if not is_file:
+    is_alone = len(targets) == 1 and targets[0].suffix in ("", place.suffix.lower())
+    if is_alone and targets[0].suffix == "":  # a folder has its own card
+        here.follow(export(targets[0], folder, place, check=True))
+        nbytes = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+        return {"target": targets[0].name, "path": str(place), "bytes": nbytes}, say(
+            "exported", size=format_bytes(nbytes), path=place
+        )
+    if not is_alone:
         here.follow(export_folder(targets, folder, place, check=True, names=names, quality=quality))
         files = sorted(path for path in place.rglob("*") if path.is_file())
         nbytes = sum(file.stat().st_size for file in files)

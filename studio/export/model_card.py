@@ -29,8 +29,8 @@ def model_card(recipe: Recipe, weights: int, can_chat: bool = True) -> str:
 checksums of the files; made with the same choices and the same text, the weights come out the same.
 
 ## {"Chat with it" if can_chat else "Read it"}
-The weights are in the studio's own packed layout (`{recipe.weights_file}`: `codes`, `scale`, `zero_point` beside each
-weight's name), which transformers, vLLM, llama.cpp and MLX refuse to load.{_commands(can_chat)}
+The weights are in the studio's own packed layout (`{recipe.weights_file}`: `codes`, `scale`, `zero_point` or
+`offset` beside each weight's name), which transformers, vLLM, llama.cpp and MLX refuse to load.{_commands(can_chat)}
 """
 
 
@@ -70,6 +70,21 @@ the same kind.
 """
 
 
+def folder_card(recipe: Recipe, weights: int, nbytes: int, library: str, usage: str, can_chat: bool = True) -> str:
+    """Return README.md for a model's folder that another program loads, whose weights take ``nbytes`` there.
+
+    ``library``: the program, as the Hub names it; ``usage``: how the folder is run, in Markdown.
+    """
+    facts = _facts(recipe, can_chat, library, [library, "quantized", "quantization-studio"])
+    return f"""{front_matter(facts)}
+{_heading(recipe)}
+{_size_table(recipe, weights, nbytes)}
+{_schemes(recipe)}
+{usage}
+{license_words(recipe)}
+"""
+
+
 def _heading(recipe: Recipe) -> str:
     source, choices = recipe.source, recipe.choices
     decided = _decided(choices)
@@ -88,16 +103,18 @@ def _decided(choices: Choices) -> tuple[str, str] | None:
     return None if choices.mix == "none" else ("mix", choices.mix.upper())
 
 
-def _size_table(recipe: Recipe, weights: int) -> str:
+def _size_table(recipe: Recipe, weights: int, nbytes: int | None = None) -> str:
+    """Return the table of sizes; ``nbytes`` of the weights, where they are not those of the studio's own folder."""
     choices = recipe.choices
-    bits = recipe.compressed_bytes * 8 / weights
-    times = recipe.original_bytes / recipe.compressed_bytes
+    nbytes = recipe.compressed_bytes if nbytes is None else nbytes
+    bits = nbytes * 8 / weights
+    times = recipe.original_bytes / nbytes
     read = f", calibrated on {shown(str(choices.calibration))}" if choices.calibration else ""
     made = f"{choices.mode}, {choices.group_size}, {choices.ratio:g}, {choices.backup}"
     how = _decided(choices) or ("mode, group size, ratio, backup", made)
     return f"""| | |
 | --- | --- |
-| size of the weights | {format_bytes(recipe.compressed_bytes)}, {times:.2f} times smaller than at 16 bits |
+| size of the weights | {format_bytes(nbytes)}, {times:.2f} times smaller than at 16 bits |
 | bits per weight, scales and zero points included | {bits:.3f} |
 | {how[0]} | {how[1]} |
 | rounding | {choices.method}{read} |

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from studio.export import studio_folder
 from studio.export.gguf import target as gguf_target
+from studio.export.mlx import target as mlx_target
 from studio.export.target import Target
 from studio.export.targets import TARGETS
 
@@ -45,7 +46,7 @@ class Program:
         return f"{self.words}.{self.name}.{'becomes' if self.words == 'program' else 'loads'}"
 
 
-_GGUF, _STUDIO = gguf_target.TARGET.name, studio_folder.TARGET.name
+_GGUF, _MLX, _STUDIO = gguf_target.TARGET.name, mlx_target.TARGET.name, studio_folder.TARGET.name
 PROGRAMS = {
     program.name: program
     for program in (
@@ -54,6 +55,7 @@ PROGRAMS = {
         ),
         Program("lm_studio", _GGUF, "lms import {file}"),
         Program("llama_cpp", _GGUF, "llama-cli -m {file}\nllama-server -m {file}   # http://127.0.0.1:8080"),
+        Program("mlx", _MLX, "unzip {file} -d mlx\npip install mlx-lm\nmlx_lm.chat --model mlx/*"),
         Program(
             "transformers",
             _GGUF,

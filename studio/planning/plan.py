@@ -148,7 +148,7 @@ def _by_bits(scheme: Scheme | None) -> tuple[int, str, int]:
 
 BREAKDOWN = ("blocks", "embeddings", "head", "scales", "zero_points", "other")
 """What bytes can hold."""
-_PART_PLACES = {"zero_point": "zero_points"}
+_PART_PLACES = {"zero_point": "zero_points", "offset": "zero_points"}
 """Of what is beside the codes; all else counts as scales."""
 _PLACES = {Kind.LINEAR: "blocks", Kind.EMBEDDING: "embeddings", Kind.HEAD: "head", Kind.OTHER: "other"}
 

@@ -53,6 +53,12 @@ Mode.register("cb4_learned", Format(
 ))  # fmt: skip
 # Ours: int4_sym's grid with twice the steps; in groups of 32 it is llama.cpp's Q5_0.
 Mode.register("int5_sym", Format(5, _grid("integer", "symmetric", 5), rank=30))
+# A float zero point, MLX's own layout.
+for _bits, _rank in ((4, 5), (8, 45), (6, 150), (5, 151), (3, 152), (2, 153)):
+    Mode.register(f"int{_bits}_affine", Format(
+        _bits, _grid("affine", "affine", _bits), has_offset=True,
+        rank=_rank, is_backup=_bits == 8, backup="int8_affine",
+    ))  # fmt: skip
 
 
 # llama.cpp's, each as its file holds it (``ggml/layouts.py``); they stand behind all others, in that file's order.

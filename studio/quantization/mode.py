@@ -44,6 +44,9 @@ class Format:
     """Those a user can choose; a single one is fixed."""
     zero_point_bits: int = 0
     """Of one zero point, 0 where there are none."""
+    has_offset: bool = False
+    """Whether each group has a number that is added to what its codes stand for, in the scale's dtype: a zero point
+    that is no integer, as MLX has it."""
     code_dtype: str = "U8"
     """Of an 8-bit code; smaller codes are packed into bytes."""
     scale_dtype: str = "F16"
@@ -76,9 +79,12 @@ class Format:
         zeros = (0, *range(self.bits, 9))
         said = ", ".join(map(str, zeros))
         _check(f"zero points of {self.bits}-bit codes", self.zero_point_bits, self.zero_point_bits in zeros, said)
+        if self.has_offset:
+            _check("offsets beside zero points of bits", self.zero_point_bits, not self.zero_point_bits, "0")
+            _check("offsets in", self.scale_dtype, self.scale_dtype in SCALE_DTYPES[:3], ", ".join(SCALE_DTYPES[:3]))
         if self.tensor_params is not None:
             name, dtype, count = self.tensor_params
-            taken = ("codes", "scale", "zero_point")
+            taken = ("codes", "scale", "zero_point", "offset")
             _check(
                 "shared numbers", name, name.isidentifier() and name not in taken, f"any name but {', '.join(taken)}"
             )
@@ -155,6 +161,8 @@ class Mode(Word):
             raise ValueError(f"{self}: what a tensor shares must be both found by the grid and stored by the format")
         if grid.takes_zero_point is not None and grid.takes_zero_point != self.has_zero_point:
             raise ValueError(f"{self}: the grid and the format do not agree about zero points")
+        if grid.has_offset != self.stored_as.has_offset:
+            raise ValueError(f"{self}: the grid and the format do not agree about offsets")
         if grid.bits not in (0, self.bits):
             raise ValueError(f"{self}: a grid of {grid.bits} bits for codes of {self.bits}")
         return grid

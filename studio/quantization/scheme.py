@@ -106,8 +106,8 @@ class Scheme:
 
         ``codes``: one byte each at 8 bits [N, K]; else packed along K, low bits first, uint8 [N, ceil(K * bits / 8)].
         ``scale`` [N, G]. ``zero_point``: packed as the codes are, uint8 [N, ceil(G * bits / 8)], but of 4 bits they
-        run on from row to row, [ceil(N * G / 2)]. Then what the tensor shares. A format in blocks has only ``blocks``,
-        uint8 [N, bytes of a row].
+        run on from row to row, [ceil(N * G / 2)]. ``offset`` [N, G]. Then what the tensor shares. A format in blocks
+        has only ``blocks``, uint8 [N, bytes of a row].
         """
         rows, width = shape
         groups = self.groups(width)
@@ -124,6 +124,8 @@ class Scheme:
             flat = bits == FLAT_ZERO_POINT_BITS
             zero_points = (-(-rows * groups // 2),) if flat else (rows, -(-groups * bits // 8))
             parts.append(Part("zero_point", "U8", zero_points))
+        if form.has_offset:
+            parts.append(Part("offset", form.scale_dtype, (rows, groups)))
         if form.tensor_params is not None:
             name, dtype, count = form.tensor_params
             parts.append(Part(name, dtype, (count,)))

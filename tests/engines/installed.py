@@ -4,6 +4,7 @@ It takes what ``package.json`` pins and nothing else: no script of a package run
 machines only the one that is named comes.
 """
 
+import importlib.metadata
 import os
 import platform
 import shutil
@@ -48,7 +49,19 @@ def installed() -> Path:
     return folder
 
 
+def mlx_lm() -> str:
+    """Return the version of mlx-lm, which requirements-dev.txt names. Skips where it is not installed."""
+    try:
+        return importlib.metadata.version("mlx-lm")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("mlx-lm[cpu] is not installed")
+
+
 if __name__ == "__main__":
+    try:
+        print(f"mlx-lm: {mlx_lm()}")
+    except pytest.skip.Exception as reason:
+        print(f"LEFT OUT, the tests in a real mlx-lm: {reason}.")
     try:
         print(f"llama.cpp: {installed()}")
     except pytest.skip.Exception as reason:

@@ -59,7 +59,8 @@ def codes_on_a_grid(draw: st.DrawFn) -> tuple[Scheme, QuantizedWeight]:
         _, dtype, count = form.tensor_params
         shared = torch.randn(count, generator=random).to(TORCH_DTYPES[dtype])
     zeros = zero_point if scheme.mode.has_zero_point else None
-    return scheme, QuantizedWeight(codes, scale, zeros, shared).stored(form.scale_dtype)
+    offset = torch.randn(rows, groups, generator=random) if form.has_offset else None
+    return scheme, QuantizedWeight(codes, scale, zeros, shared, offset=offset).stored(form.scale_dtype)
 
 
 @st.composite
@@ -101,6 +102,9 @@ def test_unpacking_undoes_packing(drawn: tuple[Scheme, QuantizedWeight]) -> None
     assert (back.zero_point is None) == (rounded.zero_point is None)
     if back.zero_point is not None and rounded.zero_point is not None:
         assert torch.equal(back.zero_point, rounded.zero_point)
+    assert (back.offset is None) == (rounded.offset is None)
+    if back.offset is not None and rounded.offset is not None:
+        assert torch.equal(in_bytes(back.offset), in_bytes(rounded.offset))
 
 
 @quickly
@@ -190,8 +194,10 @@ def test_an_nf4_code_is_the_nearest_level(drawn: tuple[Scheme, Tensor]) -> None:
 @quickly
 @given(weights())
 def test_zero_comes_back_as_zero(drawn: tuple[Scheme, Tensor]) -> None:
-    """But in blocks that have an offset, or no level at zero."""
+    """But where there is an offset, or no level at zero."""
     scheme, weight = drawn
+    if scheme.mode.stored_as.has_offset:
+        weight = torch.zeros_like(weight)
     if scheme.mode.is_in_blocks and (scheme.mode.block_format.has_offset or 0 not in scheme.mode.block_format.levels):
         weight = torch.zeros_like(weight)
     restored = dequantize(round_to_nearest(weight, scheme).stored(scheme.mode.stored_as.scale_dtype), scheme.mode)

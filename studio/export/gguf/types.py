@@ -10,8 +10,8 @@ from studio.quantization.ggml.blocks import Blocks
 from studio.quantization.packing import PackedTensor, unpack
 from studio.quantization.scheme import Mode, Scheme
 
-SAME = {"int4_sym-g32": "q4_0", "int5_sym-g32": "q5_0"}
-"""Schemes of ours that are one of ggml's, number for number: the same codes under the same fp16 scales."""
+SAME = {"int4_sym-g32": "q4_0", "int5_sym-g32": "q5_0", "int4_affine-g32": "q4_1", "int5_affine-g32": "q5_1"}
+"""Schemes of ours that are one of ggml's, number for number: the same codes under the same fp16 scales and offsets."""
 KEPT = {torch.float16: gguf.GGMLQuantizationType.F16, torch.bfloat16: gguf.GGMLQuantizationType.BF16}
 
 
@@ -49,7 +49,7 @@ def block_bytes(packed: PackedTensor) -> Tensor:
     if mode is packed.scheme.mode:
         return packed.codes
     rounded = unpack(packed)
-    return mode.block_format.pack(Blocks(rounded.codes, rounded.scale))
+    return mode.block_format.pack(Blocks(rounded.codes, rounded.scale, rounded.offset))
 
 
 def _held_by(scheme: Scheme) -> Mode:

@@ -26,6 +26,8 @@ class PackedTensor:
     zero_point: Tensor | None = None
     tensor_params: Tensor | None = None
     """What the whole tensor has in common, under the name its format gives it."""
+    offset: Tensor | None = None
+    """What is added in each group, [N, G] in the scale's dtype."""
 
     @classmethod
     def of(cls, scheme: Scheme, shape: tuple[int, int], arrays: Mapping[str, Tensor]) -> "PackedTensor":
@@ -34,7 +36,8 @@ class PackedTensor:
         if form.block is not None:
             return _in_blocks(scheme, shape, arrays["blocks"])
         tensor_params = None if form.tensor_params is None else arrays[form.tensor_params[0]]
-        return cls(scheme, shape, arrays["codes"], arrays["scale"], arrays.get("zero_point"), tensor_params)
+        zero_point, offset = (arrays.get(part) for part in ("zero_point", "offset"))
+        return cls(scheme, shape, arrays["codes"], arrays["scale"], zero_point, tensor_params, offset)
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the stored arrays by the name of their part."""
@@ -43,6 +46,8 @@ class PackedTensor:
         arrays = {"codes": self.codes, "scale": self.scale}
         if self.zero_point is not None:
             arrays["zero_point"] = self.zero_point
+        if self.offset is not None:
+            arrays["offset"] = self.offset
         form = self.scheme.mode.stored_as
         if form.tensor_params is not None and self.tensor_params is not None:
             arrays[form.tensor_params[0]] = self.tensor_params
@@ -56,7 +61,7 @@ class PackedTensor:
 def pack(rounded: QuantizedWeight, scheme: Scheme) -> PackedTensor:
     """Return the stored form of ``rounded``, its scale in the format's dtype; :func:`unpack` is the exact inverse.
 
-    Raises ValueError for zero points that the format has no place for, or that it misses.
+    Raises ValueError for zero points or offsets that the format has no place for, or that it misses.
     """
     form = scheme.mode.stored_as
     if rounded.blocks is not None:
@@ -66,11 +71,13 @@ def pack(rounded: QuantizedWeight, scheme: Scheme) -> PackedTensor:
         )
     if (rounded.zero_point is not None) != form.has_zero_point:
         raise ValueError(f"{scheme} is stored {'with' if form.has_zero_point else 'without'} zero points")
+    if (rounded.offset is not None) != form.has_offset:
+        raise ValueError(f"{scheme} is stored {'with' if form.has_offset else 'without'} offsets")
     rounded = rounded.stored(form.scale_dtype)
     rows, width = rounded.codes.shape
     zero_point = None if rounded.zero_point is None else pack_zero_points(rounded.zero_point, form.zero_point_bits)
     codes = _stored_bytes(rounded.codes, form.code_dtype) if form.bits == 8 else pack_bits(rounded.codes, form.bits)
-    return PackedTensor(scheme, (rows, width), codes, rounded.scale, zero_point, rounded.tensor_params)
+    return PackedTensor(scheme, (rows, width), codes, rounded.scale, zero_point, rounded.tensor_params, rounded.offset)
 
 
 def _in_blocks(scheme: Scheme, shape: tuple[int, int], blocks: Tensor) -> PackedTensor:
@@ -88,7 +95,8 @@ def unpack(packed: PackedTensor, start: int = 0, stop: int | None = None) -> Qua
         blocks = packed.scheme.mode.block_format.unpack(codes)
         return QuantizedWeight(blocks.codes, blocks.scale(), None, None, blocks)
     unpacked = _code_bytes(codes) if form.bits == 8 else unpack_bits(codes, form.bits, width)
-    return QuantizedWeight(unpacked, packed.scale[begin:end], zero_points(packed, begin, end), packed.tensor_params)
+    zeros, offset = zero_points(packed, begin, end), None if packed.offset is None else packed.offset[begin:end]
+    return QuantizedWeight(unpacked, packed.scale[begin:end], zeros, packed.tensor_params, offset=offset)
 
 
 def pack_zero_points(zero_point: Tensor, bits: int) -> Tensor:

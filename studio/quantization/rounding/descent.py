@@ -1,8 +1,8 @@
-"""Codes and scales of blocks, one after the other, each to what is best while all others stay as they are.
+"""Codes, scales and offsets, one after the other, each to what is best while all others stay as they are.
 
 What GPTQ leaves is not yet the least of tr((Ŵ - W) H (Ŵ - W)^T): a column was rounded before those after it were. Here
-every sub-block's scale and offset, then every column's code, in turn takes the value of least error; none ever makes it
-larger. Scales stay what the layout can hold: a 16-bit number, or its super-block's times a whole number.
+the scale and offset of every group or sub-block, then every column's code, in turn takes the value of least error; none
+ever makes it larger. Scales stay what the layout can hold: a 16-bit number, or its super-block's times a whole number.
 
 H is damped more than where GPTQ begins: a descent learns a short text by heart where it can. Knows no layers.
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from studio.quantization.ggml.blocks import BlockFormat, Blocks
 from studio.quantization.ggml.fit import nearest
+from studio.quantization.rounding.affine import as_blocks, form_of, from_blocks
 from studio.quantization.rounding.nearest import in_blocks
 from studio.quantization.rounding.quantized_weight import QuantizedWeight
 from studio.quantization.rounding.statistics import Statistics
@@ -31,18 +32,21 @@ COLUMNS = 128
 
 
 def descend(weight: Tensor, scheme: Scheme, start: QuantizedWeight, statistics: Statistics) -> QuantizedWeight:
-    """Return ``start``, blocks of ``weight`` [N, K], with scales and codes that leave less error."""
-    if start.blocks is None:
-        raise ValueError(f"{scheme} is not in blocks")
-    blocks = start.blocks.with_codes(start.codes)
+    """Return ``start``, blocks or offsets of ``weight`` [N, K], with scales and codes that leave less error."""
+    if start.offset is not None:
+        form, blocks = form_of(scheme, weight.shape[1]), as_blocks(start)
+    elif start.blocks is not None:
+        form, blocks = scheme.mode.block_format, start.blocks.with_codes(start.codes)
+    else:
+        raise ValueError(f"{scheme} has neither blocks nor offsets")
     hessian = statistics.hessian.clone()
     hessian.diagonal().add_(DAMP * float(hessian.diagonal().mean()))
-    descent = _Descent(weight.float().T.contiguous(), scheme.mode.block_format, blocks, hessian)
+    descent = _Descent(weight.float().T.contiguous(), form, blocks, hessian)
     order = statistics.power.argsort(descending=True, stable=True)
     for _ in range(TURNS):
         descent.scales()
         descent.codes(order)
-    return in_blocks(descent.blocks())
+    return in_blocks(descent.blocks()) if start.offset is None else from_blocks(descent.blocks())
 
 
 class _Descent:

@@ -55,5 +55,5 @@ def _columns(start: QuantizedWeight, scheme: Scheme) -> tuple[Tensor, Tensor]:
         return scales.T.contiguous(), (nothing if offset is None else -offset / scales).T.contiguous()
     stored = scheme.mode.grid.scales(start.stored(scheme.mode.stored_as.scale_dtype))
     stored = torch.where(stored == 0, torch.finfo(torch.float32).tiny, stored)
-    zeros = torch.zeros_like(stored) if start.zero_point is None else start.zero_point.float()
+    zeros = replace(start.stored(scheme.mode.stored_as.scale_dtype), scale=stored).zeros()
     return stored.T.contiguous(), zeros.T.contiguous()

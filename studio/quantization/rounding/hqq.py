@@ -1,8 +1,8 @@
 """Scale and zero point without any data: the half-quadratic search for a sparse error.
 
 Source: Half-Quadratic Quantization (Badri and Shaji 2023). The weights' outliers are let err (an l_p norm of the error
-with p < 1, split by a shrinkage step), the rest is fitted. Theirs keeps the scale and moves a float zero point; with
-integer zero points the scale is fitted as well, in turn with the zero point. Knows nothing of what a weight is given.
+with p < 1, split by a shrinkage step), the rest is fitted. Theirs keeps the scale and moves a float zero point; here
+the scale is fitted as well, in turn with zero point or offset. Knows nothing of what a weight is given.
 """
 
 from dataclasses import replace
@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from studio.quantization.rounding.affine import halves
 from studio.quantization.rounding.nearest import grouped, round_to_nearest
 from studio.quantization.rounding.quantized_weight import EPSILON, QuantizedWeight
 from studio.quantization.scheme import Scheme
@@ -33,7 +34,7 @@ def half_quadratic(weight: Tensor, scheme: Scheme, tensor_params: Tensor | None 
     groups = grouped(weight, scheme)
     unit = groups.abs().amax(2, keepdim=True).clamp_(min=EPSILON)
     scale = start.scale.unsqueeze(2)
-    zero = torch.zeros_like(scale) if start.zero_point is None else start.zero_point.float().unsqueeze(2)
+    zero = start.zeros().unsqueeze(2)
     best_scale, best_zero = scale, zero
     least = torch.full_like(scale, torch.inf)
     stiffness = STIFFNESS
@@ -49,13 +50,18 @@ def half_quadratic(weight: Tensor, scheme: Scheme, tensor_params: Tensor | None 
         if start.zero_point is not None:
             top = 2**scheme.mode.bits - 1
             zero = (values - target / scale).mean(2, keepdim=True).round_().clamp_(0, top)
+        elif start.offset is not None:
+            zero = (values - target / scale).mean(2, keepdim=True)
         values = values - zero
         fitted = (values * target).sum(2, keepdim=True) / values.square().sum(2, keepdim=True)
         scale = torch.where(fitted.half().abs() >= EPSILON, fitted, scale).half().float()
+        if start.offset is not None:
+            zero = -halves(-zero * scale) / scale
         stiffness *= GROWTH
     codes = grid.encode(groups / best_scale + best_zero, start.tensor_params).to(torch.uint8).reshape(weight.shape)
     zeros = None if start.zero_point is None else best_zero.squeeze(2).to(torch.uint8)
-    return replace(start, codes=codes, scale=best_scale.squeeze(2), zero_point=zeros)
+    offset = None if start.offset is None else halves(-best_zero * best_scale).squeeze(2)
+    return replace(start, codes=codes, scale=best_scale.squeeze(2), zero_point=zeros, offset=offset)
 
 
 def _shrunk(error: Tensor, stiffness: float) -> Tensor:

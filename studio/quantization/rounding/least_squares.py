@@ -1,4 +1,4 @@
-"""Scale and zero point of each group by weighted least squares: the best of several clipped ranges.
+"""Scale and zero point or offset of each group by weighted least squares: the best of several clipped ranges.
 
 What is minimised is sum_k e_k (w_k - ŵ_k)^2, each group by itself. Of a weight that meets inputs of known power, e is
 E[x^2] sqrt(mean w^2 + w^2): large weights count more, which generalises better than the power alone. Knows no model,
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from studio.quantization.ggml.fit import fit
+from studio.quantization.rounding.affine import best_line
 from studio.quantization.rounding.nearest import grouped, in_blocks, round_to_nearest
 from studio.quantization.rounding.quantized_weight import EPSILON, NumberFormat, QuantizedWeight
 from studio.quantization.scheme import Scheme
@@ -38,15 +39,17 @@ def least_squares(
     if scheme.mode.stored_as.scale_dtype != "F16":
         return start
     step = max(1, PIECE // weight.shape[1])
+    slabs = [slice(row, row + step) for row in range(0, len(weight), step)]
     pieces = [
-        _best_grid_per_group(
-            grouped(weight[row : row + step], scheme), _rows(start, row, row + step), scheme, power, ratios, iterations
-        )
-        for row in range(0, len(weight), step)
+        _best_grid_per_group(grouped(weight[slab], scheme), start.rows(slab), scheme, power, ratios, iterations)
+        for slab in slabs
     ]
     codes, scale, zero = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+    codes = codes.to(torch.uint8).reshape(weight.shape)
+    if start.offset is not None:
+        return QuantizedWeight(codes, scale, None, offset=zero)
     zeros = zero.to(torch.uint8) if scheme.mode.has_zero_point else None
-    return QuantizedWeight(codes.to(torch.uint8).reshape(weight.shape), scale, zeros, start.tensor_params)
+    return QuantizedWeight(codes, scale, zeros, start.tensor_params)
 
 
 def counts(weight: Tensor, scheme: Scheme, power: Tensor | None) -> Tensor | None:
@@ -71,12 +74,14 @@ def _best_grid_per_group(
     ratios: tuple[float, ...],
     iterations: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return codes [N, G, g], scale and zero point [N, G] of the least error among ``start`` and every ratio's.
+    """Return codes [N, G, g], scale and zero point or offset [N, G] of the least error among ``start`` and all ratios'.
 
     Of codes v the best scale is s = <v, w> / <v, v>, which leaves <w, w> - s <v, w>; <,> is weighted by e.
     """
     grid = scheme.mode.grid
     importances = importance(weights, power)
+    if start.offset is not None:
+        return _best_line_per_group(weights, importances, start, scheme.mode.bits, ratios, iterations)
     scale, zero = start.scale.unsqueeze(2).half().float(), _zero(start).unsqueeze(2)
     weighted = importances * weights
     energy = (weighted * weights).sum(2, keepdim=True)
@@ -115,6 +120,31 @@ def _best_grid_per_group(
     return codes, best_scale.squeeze(2), torch.where(is_better, best_zero, zero).squeeze(2)
 
 
+def _best_line_per_group(
+    weights: Tensor,
+    importances: Tensor,
+    start: QuantizedWeight,
+    bits: int,
+    ratios: tuple[float, ...],
+    iterations: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same of a grid with offsets."""
+    assert start.offset is not None  # or nobody asks
+    codes, scale, offset = best_line(weights, importances, bits, ratios, iterations)
+    nearest = start.codes.reshape(weights.shape).float()
+    first_scale, first_offset = start.scale.unsqueeze(2), start.offset.unsqueeze(2)
+
+    def error(codes: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+        return (importances * (codes * scale + (offset - weights)).square_()).sum(2, keepdim=True)
+
+    is_better = error(codes, scale, offset) < error(nearest, first_scale, first_offset)
+    return (
+        torch.where(is_better, codes, nearest),
+        torch.where(is_better, scale, first_scale).squeeze(2),
+        torch.where(is_better, offset, first_offset).squeeze(2),
+    )
+
+
 def _error(
     weights: Tensor,
     importances: Tensor,
@@ -130,8 +160,3 @@ def _error(
 
 def _zero(rounded: QuantizedWeight) -> Tensor:
     return torch.zeros_like(rounded.scale) if rounded.zero_point is None else rounded.zero_point.float()
-
-
-def _rows(rounded: QuantizedWeight, start: int, stop: int) -> QuantizedWeight:
-    zeros = None if rounded.zero_point is None else rounded.zero_point[start:stop]
-    return QuantizedWeight(rounded.codes[start:stop], rounded.scale[start:stop], zeros, rounded.tensor_params)

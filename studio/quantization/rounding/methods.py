@@ -36,6 +36,6 @@ def nearest_gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Quan
 
 
 def fitted_gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:
-    """Return GPTQ's codes on the grids of :func:`fitted`; in blocks, where a descent takes them from there."""
+    """Return GPTQ's codes on the grids of :func:`fitted`; a descent takes blocks and offsets from there."""
     found = gptq(weight, scheme, fitted(weight, scheme, statistics), statistics)
-    return descend(weight, scheme, found, statistics) if scheme.mode.is_in_blocks else found
+    return descend(weight, scheme, found, statistics) if found.blocks is not None or found.offset is not None else found

@@ -44,20 +44,26 @@ def round_to_nearest(weight: Tensor, scheme: Scheme, tensor_params: Tensor | Non
         shared = grid.fit()
         shared.add(groups)
         tensor_params = shared.result()
-    codes, scale, zero_point = grid.round(groups, tensor_params)
-    zeros = None if zero_point is None else zero_point.to(torch.uint8)
-    return QuantizedWeight(codes.to(torch.uint8).reshape(weight.shape), scale, zeros, tensor_params)
+    codes, scale, zero = grid.round(groups, tensor_params)
+    codes = codes.to(torch.uint8).reshape(weight.shape)
+    if grid.has_offset:
+        return QuantizedWeight(codes, scale, None, tensor_params, offset=zero)
+    return QuantizedWeight(codes, scale, None if zero is None else zero.to(torch.uint8), tensor_params)
 
 
 def dequantize(rounded: QuantizedWeight, mode: Mode) -> Tensor:
-    """Return the weight that the stored numbers stand for, fp32 [N, K]: ``(value of code - zero_point) * scale``."""
+    """Return the weight that the stored numbers stand for, fp32 [N, K]:
+    ``(value of code - zero_point) * scale + offset``."""
     if rounded.blocks is not None:
         return mode.block_format.dequantize(rounded.blocks.with_codes(rounded.codes))
     codes = rounded.codes.reshape(rounded.codes.shape[0], rounded.scale.shape[1], -1)
     values, scale = mode.grid.values(codes, rounded.tensor_params), mode.grid.scales(rounded)
     if rounded.zero_point is not None:
         values = values - rounded.zero_point.to(torch.float32).unsqueeze(2)
-    return (values * scale.unsqueeze(2)).reshape(rounded.codes.shape)
+    dense = values * scale.unsqueeze(2)
+    if rounded.offset is not None:
+        dense += rounded.offset.to(torch.float32).unsqueeze(2)
+    return dense.reshape(rounded.codes.shape)
 
 
 def in_blocks(blocks: Blocks) -> QuantizedWeight:

@@ -26,7 +26,8 @@ class QuantizedWeight:
 
     ``codes`` uint8 [N, K]; signed codes of symmetric modes are stored plus half the range (-8 -> 0, -128 -> 0), codes
     of float formats are their bits. ``scale`` [N, G], fp32 as found or in the dtype of the file. ``zero_point`` uint8
-    [N, G], or None. ``tensor_params``: what the whole tensor has in common, [C], or None.
+    [N, G], or None. ``tensor_params``: what the whole tensor has in common, [C], or None. ``offset`` [N, G], in the
+    scale's dtype, or None: what is added in each group.
     """
 
     codes: Tensor
@@ -35,20 +36,34 @@ class QuantizedWeight:
     tensor_params: Tensor | None = None
     blocks: Blocks | None = None
     """The grid of a format whose scales lie in blocks with the codes; its own codes are those above."""
+    offset: Tensor | None = None
 
     def rows(self, rows: slice) -> "QuantizedWeight":
         """Return some rows."""
         zeros = None if self.zero_point is None else self.zero_point[rows]
         blocks = None if self.blocks is None else self.blocks.rows(rows)
-        return QuantizedWeight(self.codes[rows].contiguous(), self.scale[rows], zeros, self.tensor_params, blocks)
+        offset = None if self.offset is None else self.offset[rows]
+        codes = self.codes[rows].contiguous()
+        return QuantizedWeight(codes, self.scale[rows], zeros, self.tensor_params, blocks, offset)
 
     def stored(self, scale_dtype: str = "F16") -> "QuantizedWeight":
-        """Return the same with the scale that a file holds."""
-        return replace(self, scale=self.scale.to(SCALE_DTYPES[scale_dtype]))
+        """Return the same with the scale and offset that a file holds."""
+        dtype = SCALE_DTYPES[scale_dtype]
+        return replace(self, scale=self.scale.to(dtype), offset=None if self.offset is None else self.offset.to(dtype))
+
+    def zeros(self) -> Tensor:
+        """Return which code, or what between codes, stands for zero, fp32 [N, G]: ``(value - zero) * scale``.
+
+        0 where there is neither zero point nor offset; for other scales than zero.
+        """
+        if self.offset is not None:
+            return -self.offset.float() / self.scale.float()
+        return torch.zeros_like(self.scale, dtype=torch.float32) if self.zero_point is None else self.zero_point.float()
 
 
 Round = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor | None]]
-"""[N, G, g] fp32, tensor_params -> codes [N, G, g] of any dtype, scale [N, G] fp32, zero point [N, G] or None."""
+"""[N, G, g] fp32, tensor_params -> codes [N, G, g] of any dtype, scale [N, G] fp32, zero point [N, G] or None; of a
+format with offsets these, fp32."""
 Values = Callable[[Tensor, Tensor | None], Tensor]
 """codes uint8 [...], tensor_params -> what they stand for before zero point and scale, fp32 [...]."""
 Encode = Callable[[Tensor, Tensor | None], Tensor]
@@ -74,6 +89,8 @@ class Codes(Enum):
     """Integers, stored plus half their range."""
     ASYMMETRIC = auto()
     """Integers under a zero point."""
+    AFFINE = auto()
+    """Integers from zero, to which an offset is added after the scale."""
     LEVELS = auto()
     """Places in a table that the whole tensor shares, without zero points."""
     E2M1 = auto()
@@ -104,6 +121,11 @@ class NumberFormat:
     def takes_zero_point(self) -> bool | None:
         """Whether its groups have zero points, None where only rounding tells."""
         return None if self.codes is Codes.OTHER else self.codes is Codes.ASYMMETRIC
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether its groups have offsets."""
+        return self.codes is Codes.AFFINE
 
     def scales(self, rounded: QuantizedWeight) -> Tensor:
         """Return what codes are multiplied with, fp32 [N, G]."""

@@ -83,6 +83,8 @@ def _lattice(scheme: Scheme) -> _Lattice | None:
         return _Lattice(len(blocks.levels) - 1, None if blocks.has_offset else int(blocks.levels[0]))
     if form.scale_dtype != "F16" or form.code_dtype == "F8_E4M3" or scheme.mode.needs_whole:
         return None
+    if scheme.mode.grid.codes is Codes.AFFINE:
+        return _Lattice(2**form.bits - 1, None)
     if scheme.mode.grid.codes is Codes.SYMMETRIC:
         return _Lattice(2**form.bits - 1, -(2 ** (form.bits - 1)))
     return None
@@ -236,5 +238,7 @@ def _stored(scheme: Scheme, steps: Tensor, scale: Tensor, offset: Tensor) -> Qua
         low = 0 if form.has_offset else int(form.levels[0])
         blocks = Blocks((steps - low).to(torch.uint8), scale, offset if form.has_offset else None)
         return QuantizedWeight(blocks.codes, blocks.scale(), None, None, blocks)
+    if scheme.mode.stored_as.has_offset:
+        return QuantizedWeight(steps.to(torch.uint8), scale.float(), None, offset=offset.float())
     codes = (steps + 2 ** (scheme.mode.bits - 1)).to(torch.uint8)
     return QuantizedWeight(codes, scale.float(), None)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from studio.quantization.rounding.affine import halves
 from studio.quantization.rounding.quantized_weight import EPSILON, QuantizedWeight
 from studio.quantization.scheme import Scheme
 
@@ -46,7 +47,7 @@ class _Weight:
         levels = self._grid.values(every, rounded.tensor_params)
         self.step = float(levels.max() - levels.min()) / (len(levels) - 1)
         self._scale = rounded.scale.half().float().unsqueeze(2)
-        self._zero: Tensor | float = 0.0 if rounded.zero_point is None else rounded.zero_point.float().unsqueeze(2)
+        self._zero = replace(rounded, scale=self._scale.squeeze(2)).zeros().unsqueeze(2)
         normal = start.weight.float().reshape(shape) / self._scale + self._zero
         codes = rounded.codes.reshape(shape)
         level = self._grid.values(codes, rounded.tensor_params)
@@ -75,7 +76,9 @@ class _Weight:
     def result(self) -> QuantizedWeight:
         scale = (self._scale * (1 + self.growth.detach())).squeeze(2)
         sound = torch.where(scale.half().abs() >= EPSILON, scale, self._scale.squeeze(2)).half().float()
-        return replace(self._start.rounded, codes=self.codes().reshape(self._start.weight.shape), scale=sound)
+        offset = None if self._start.rounded.offset is None else halves(-self._zero.squeeze(2) * sound)
+        codes = self.codes().reshape(self._start.weight.shape)
+        return replace(self._start.rounded, codes=codes, scale=sound, offset=offset)
 
 
 def tuned(

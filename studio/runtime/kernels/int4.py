@@ -19,7 +19,7 @@ MIDDLE = 8
 
 
 class Int4Product(Product):
-    """``x @ W.T`` for integers of 4 bits, with and without zero points."""
+    """``x @ W.T`` for integers of 4 bits, with zero points or offsets and without."""
 
     def __init__(self, packed: PackedTensor) -> None:
         super().__init__(packed)
@@ -30,6 +30,8 @@ class Int4Product(Product):
         shift = torch.zeros_like(scale)
         if rounded.zero_point is not None:
             shift = (MIDDLE - rounded.zero_point.float()) * scale
+        if rounded.offset is not None:
+            shift = MIDDLE * scale + rounded.offset.float()
         # A group wider than the operator takes is several of its groups with the same numbers.
         repeats = width // self.group_size // scale.shape[1]
         scales_and_zeros = torch.stack((scale, shift), dim=-1).repeat_interleave(repeats, dim=1)
@@ -45,7 +47,7 @@ class Int4Product(Product):
     @classmethod
     def takes(cls, packed: PackedTensor) -> bool:
         scheme = packed.scheme
-        is_integer = scheme.mode.grid.codes in (Codes.SYMMETRIC, Codes.ASYMMETRIC)
+        is_integer = scheme.mode.grid.codes in (Codes.SYMMETRIC, Codes.ASYMMETRIC, Codes.AFFINE)
         return is_integer and scheme.mode.bits == 4 and _operator_group(packed) > 0
 
     def forward(self, x: Tensor) -> Tensor:

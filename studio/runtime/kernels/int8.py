@@ -20,7 +20,7 @@ class Int8Product(Lookup):
     """``x @ W.T`` with W = (q - zp) * s.
 
     torch's operator knows only symmetric codes, so an asymmetric weight is split: (q - 128) goes through the operator
-    and ``(128 - zp) * s * sum(x)`` is added in fp32.
+    and ``(128 - zp) * s * sum(x)``, or ``(128 * s + offset) * sum(x)``, is added in fp32.
     """
 
     def __init__(self, packed: PackedTensor) -> None:
@@ -29,7 +29,11 @@ class Int8Product(Lookup):
         self.register_buffer("codes", codes if codes.dtype == torch.int8 else (codes ^ 0x80).view(torch.int8))
         self.register_buffer("scale", scale.bfloat16())
         self.register_buffer("exact_scale", scale)
-        offset = None if packed.zero_point is None else (CENTRE - packed.zero_point.float().flatten()) * scale
+        offset = None
+        if packed.zero_point is not None:
+            offset = (CENTRE - packed.zero_point.float().flatten()) * scale
+        elif packed.offset is not None:
+            offset = CENTRE * scale + packed.offset.float().flatten()
         self.register_buffer("offset", offset)
 
     codes: Tensor
@@ -44,7 +48,7 @@ class Int8Product(Lookup):
     @classmethod
     def takes_scheme(cls, scheme: Scheme) -> bool:
         """Return whether weights in this scheme, if wide enough, are taken: integers of 8 bits, a scale a row."""
-        is_integer = scheme.mode.grid.codes in (Codes.SYMMETRIC, Codes.ASYMMETRIC)
+        is_integer = scheme.mode.grid.codes in (Codes.SYMMETRIC, Codes.ASYMMETRIC, Codes.AFFINE)
         return is_integer and scheme.mode.bits == 8 and scheme.group_size == WHOLE_CHANNEL
 
     def forward(self, x: Tensor) -> Tensor:

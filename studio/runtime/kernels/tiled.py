@@ -26,11 +26,13 @@ class TiledProduct(Lookup):
         self.register_buffer("scale", packed.scale)
         self.register_buffer("zero_point", packed.zero_point)
         self.register_buffer("tensor_params", packed.tensor_params)
+        self.register_buffer("offset", packed.offset)
 
     codes: Tensor
     scale: Tensor
     zero_point: Tensor | None
     tensor_params: Tensor | None
+    offset: Tensor | None
 
     @classmethod
     def takes(cls, packed: PackedTensor) -> bool:
@@ -38,7 +40,8 @@ class TiledProduct(Lookup):
 
     @property
     def _packed(self) -> PackedTensor:
-        return PackedTensor(self.scheme, self.shape, self.codes, self.scale, self.zero_point, self.tensor_params)
+        arrays = (self.codes, self.scale, self.zero_point, self.tensor_params, self.offset)
+        return PackedTensor(self.scheme, self.shape, *arrays)
 
     def forward(self, x: Tensor) -> Tensor:
         rows, width = self.shape

@@ -22,12 +22,13 @@ SLAB = 1 << 22
 """Weights unpacked at once."""
 TAKEN: tuple[tuple[Kind, int, frozenset[tuple[Codes, int]]], ...] = (
     (Kind.FLOAT8, 16, frozenset({(Codes.E4M3, 8)})),
-    (Kind.INTEGER8, 16, frozenset({(Codes.SYMMETRIC, 8), (Codes.ASYMMETRIC, 8)})),
-    (Kind.INTEGER5, 32, frozenset({(Codes.SYMMETRIC, 5)})),
-    (Kind.INTEGER4, 16, frozenset({(Codes.SYMMETRIC, 4), (Codes.ASYMMETRIC, 4)})),
-    (Kind.INTEGER3, 32, frozenset({(Codes.SYMMETRIC, 3)})),
-    (Kind.INTEGER4, 16, frozenset({(Codes.SYMMETRIC, 3)})),
-    (Kind.INTEGER2, 16, frozenset({(Codes.SYMMETRIC, 2)})),
+    (Kind.INTEGER8, 16, frozenset({(Codes.SYMMETRIC, 8), (Codes.ASYMMETRIC, 8), (Codes.AFFINE, 8)})),
+    (Kind.INTEGER6, 16, frozenset({(Codes.AFFINE, 6)})),
+    (Kind.INTEGER5, 32, frozenset({(Codes.SYMMETRIC, 5), (Codes.AFFINE, 5)})),
+    (Kind.INTEGER4, 16, frozenset({(Codes.SYMMETRIC, 4), (Codes.ASYMMETRIC, 4), (Codes.AFFINE, 4)})),
+    (Kind.INTEGER3, 32, frozenset({(Codes.SYMMETRIC, 3), (Codes.AFFINE, 3)})),
+    (Kind.INTEGER4, 16, frozenset({(Codes.SYMMETRIC, 3), (Codes.AFFINE, 3)})),
+    (Kind.INTEGER2, 16, frozenset({(Codes.SYMMETRIC, 2), (Codes.AFFINE, 2)})),
     (Kind.LEVELS4, 16, frozenset({(Codes.LEVELS, 4), (Codes.E2M1, 4)})),
 )
 """What is laid out how: the first that names codes and bits, and whose number divides the group; rows with one scale
@@ -71,11 +72,14 @@ def tiles_of(packed: PackedTensor, bias: Tensor | None = None) -> Tiles:
         return made(nibbles(packed.codes, filled), levels=_levels(packed))
     zeros = zero_points(packed)
     zero, middle = (None, 2 ** (mode.bits - 1)) if zeros is None else (lanes(zeros), 0)
+    offset = None
+    if packed.offset is not None:
+        middle, offset = 0, lanes(packed.offset if packed.scale.dtype == torch.float16 else packed.offset.float())
     if kind is Kind.INTEGER4 and mode.bits == 4:
         codes = nibbles(packed.codes, filled)
     else:
         codes = _in_slabs(packed, kind, filled, lambda start, stop: unpack(packed, start, stop).codes)
-    return made(codes, _block(group), middle, zero=zero)
+    return made(codes, _block(group), middle, zero=zero, offset=offset)
 
 
 def tiles_of_floats(weight: Tensor, bias: Tensor | None = None) -> Tiles:

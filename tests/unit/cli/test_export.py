@@ -49,6 +49,16 @@ def test_it_writes_the_target_and_says_how_large(folder: Path, tmp_path: Path) -
     assert zipfile.is_zipfile(out)
 
 
+def test_a_target_that_is_a_folder_is_written_where_it_was_asked_for(blocks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "on-a-mac"
+    result = CliRunner().invoke(app, ["export", str(blocks), "--to", "mlx", "--out", str(out), "--json"])
+    assert result.exit_code == 0, result.output
+    nbytes = sum(file.stat().st_size for file in out.iterdir())
+    assert json.loads(result.stdout) == {"target": "mlx", "path": str(out), "bytes": nbytes}
+    assert f"{nbytes:,} bytes" in result.stderr  # told before it was written
+    assert {"config.json", "model.safetensors", "README.md"} <= {file.name for file in out.iterdir()}
+
+
 def test_an_unknown_target_names_the_known_ones(folder: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["export", str(folder), "--to", "x", "--out", str(tmp_path / "o"), "--json"])
     assert result.exit_code == 2

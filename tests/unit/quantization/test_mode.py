@@ -14,6 +14,7 @@ from studio.quantization.native.round_to_nearest import measures
 from studio.quantization.packing import PackedTensor, pack, unpack, zero_points
 from studio.quantization.quantize import base_schemes, measure, measure_in_torch
 from studio.quantization.rounding import round_to_nearest
+from studio.quantization.rounding.affine import affine
 from studio.quantization.rounding.integer import asymmetric, symmetric
 from studio.quantization.rounding.nearest import dequantize
 from studio.quantization.scheme import Scheme, backup_modes, parse_backup, parse_mode
@@ -35,7 +36,9 @@ from tests import made_up
         ({"zero_point_bits": 3}, "0, 4, 5, 6, 7, 8"),
         ({"zero_point_bits": 9}, "0, 4, 5, 6, 7, 8"),
         ({"bits": 8, "zero_point_bits": 4}, "0, 8"),
-        ({"tensor_params": ("scale", "F32", 1)}, "codes, scale, zero_point"),
+        ({"tensor_params": ("scale", "F32", 1)}, "codes, scale, zero_point, offset"),
+        ({"has_offset": True, "zero_point_bits": 4}, "0"),
+        ({"has_offset": True, "scale_dtype": "F8_E8M0"}, "F16, BF16, F32"),
         ({"tensor_params": ("table", "F128", 1)}, "F32"),
         ({"tensor_params": ("table", "F32", 0)}, "1, 2, …"),
     ],
@@ -64,9 +67,11 @@ def test_every_registered_format_has_a_grid_that_goes_with_it(mode: Mode) -> Non
         Format(4, lambda: asymmetric(4)),
         Format(4, lambda: symmetric(4), zero_point_bits=4),
         Format(6, lambda: symmetric(4)),
+        Format(4, lambda: affine(4)),
+        Format(4, lambda: symmetric(4), has_offset=True),
         Format(4, lambda: symmetric(4), tensor_params=("table", "F16", 16)),
     ],
-    ids=["no_zero_point", "zero_point", "bits", "shared"],
+    ids=["no_zero_point", "zero_point", "bits", "no_offset", "offset", "shared"],
 )
 def test_a_grid_that_does_not_go_with_its_format_is_refused(form: Format) -> None:
     mode = Mode.register("made_up", form)
@@ -171,4 +176,12 @@ def test_zero_points_are_stored_where_the_format_has_them(mode: Mode) -> None:
     other = Mode.INT4_ASYM if mode is Mode.INT4_SYM else Mode.INT4_SYM
     rounded = round_to_nearest(torch.randn(4, 32), Scheme(mode, 32))
     with pytest.raises(ValueError, match="zero points"):
+        pack(rounded, Scheme(other, 32))
+
+
+@pytest.mark.parametrize("mode", [Mode.INT4_SYM, Mode.INT4_AFFINE], ids=str)
+def test_offsets_are_stored_where_the_format_has_them(mode: Mode) -> None:
+    other = Mode.INT4_AFFINE if mode is Mode.INT4_SYM else Mode.INT4_SYM
+    rounded = round_to_nearest(torch.randn(4, 32), Scheme(mode, 32))
+    with pytest.raises(ValueError, match="offsets"):
         pack(rounded, Scheme(other, 32))

@@ -28,6 +28,8 @@ GRID = [
         ("int4_asym-g64", (6, 128)),
         ("int4_asym-g32", (5, 96)),
         ("int4_asym-gall", (3, 5)),
+        ("int4_affine-g64", (6, 128)),
+        ("int3_affine-gall", (3, 5)),
         ("nf4-g64", (6, 128)),
         ("nf4-gall", (1, 7)),
         ("int5_sym-g32", (6, 128)),

@@ -14,7 +14,7 @@ from studio.quantization.rounding.quantized_weight import QuantizedWeight
 from studio.quantization.rounding.statistics import Statistics
 from studio.quantization.scheme import Mode, Scheme
 
-MODES = [mode for mode in Mode if mode.is_in_blocks and mode.bits < 8]
+MODES = [mode for mode in Mode if (mode.is_in_blocks or mode.stored_as.has_offset) and mode.bits < 8]
 
 
 def inputs() -> Statistics:
@@ -63,8 +63,8 @@ def test_nothing_becomes_something_that_is_no_number(mode: Mode) -> None:
     assert found[:4].count_nonzero() == 0
 
 
-def test_a_weight_that_is_in_no_blocks_is_refused() -> None:
+def test_a_weight_with_neither_blocks_nor_offsets_is_refused() -> None:
     weight, scheme = torch.randn(4, 256, generator=torch.Generator().manual_seed(3)), Scheme(Mode.INT4_ASYM, 64)
     statistics = inputs()
-    with pytest.raises(ValueError, match="not in blocks"):
+    with pytest.raises(ValueError, match="neither blocks nor offsets"):
         descend(weight, scheme, fitted(weight, scheme, statistics), statistics)

@@ -26,7 +26,9 @@ def noise(seed: int) -> torch.Tensor:
 
 
 def holds_zero(mode: Mode) -> bool:
-    """Return whether zero is a number of the format: blocks can have an offset, or uneven levels without one."""
+    """Return whether zero is a number of the format: there can be an offset, or blocks of uneven levels without one."""
+    if mode.stored_as.has_offset:
+        return False
     return not mode.is_in_blocks or (not mode.block_format.has_offset and 0 in mode.block_format.levels)
 
 

@@ -23,7 +23,8 @@ from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.block_model import BlockModel
 from tests.steps import finish
 
-SCHEMES = [Scheme.of(mode, 32) for mode in (Mode.INT4_ASYM, Mode.INT4_SYM, Mode.NF4, Mode.CB4_LEARNED, Mode.FP4)]
+MODES = (Mode.INT4_ASYM, Mode.INT4_AFFINE, Mode.INT4_SYM, Mode.NF4, Mode.CB4_LEARNED, Mode.FP4)
+SCHEMES = [Scheme.of(mode, 32) for mode in MODES]
 GENERATOR = torch.Generator().manual_seed(0)
 FIRST, SECOND = (torch.randn(48, 64, generator=GENERATOR) * 0.1, torch.randn(32, 48, generator=GENERATOR) * 0.1)
 GIVEN = torch.randn(64, 16, generator=GENERATOR) @ torch.randn(16, 64, generator=GENERATOR)

@@ -68,6 +68,9 @@ def magnitudes_of(packed_: PackedTensor, exact: Tensor) -> Tensor:
     an offset |value| + |offset|, each once for what is added and once for what that is taken from."""
     if packed_.scheme.mode.is_in_blocks:
         return exact.abs() + 2 * offsets_of(packed_).repeat_interleave(packed_.scheme.group_size, 1)
+    if packed_.offset is not None:
+        offset = packed_.offset.double().abs()
+        return exact.abs() + 2 * offset.repeat_interleave(exact.shape[1] // offset.shape[1], 1)
     bits = packed_.scheme.mode.bits
     zeros = {Codes.SYMMETRIC: 2 ** (bits - 1), Codes.ASYMMETRIC: 2**bits - 1}
     zero = zeros.get(packed_.scheme.mode.grid.codes, 0) if tiles_of(packed_).block else 0  # what is looked up has none
@@ -186,6 +189,7 @@ def test_groups_that_the_loops_do_not_divide_are_not_taken() -> None:
     assert not takes(Scheme(Mode.INT4_ASYM, 24))
     assert not takes(Scheme(Mode.NF4, 24))
     assert not takes(Scheme(Mode.INT5_SYM, 48))
+    assert not takes(Scheme(Mode.INT6_AFFINE, 24))
     assert takes(Scheme(Mode.INT4_SYM, 48))
     assert tiles_of(packed("int4_sym-g48", (16, 192))).kind is Kind.INTEGER4
     assert tiles_of(packed("int3_sym-g48", (16, 192))).kind is Kind.INTEGER4

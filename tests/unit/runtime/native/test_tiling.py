@@ -55,7 +55,7 @@ def test_tiles_take_about_the_bytes_of_the_file(name: str) -> None:
     assert 1 <= (tiles.nbytes - levels) / weight.scheme.nbytes(weight.shape) <= LARGER.get(name, 1)
 
 
-@pytest.mark.parametrize("scheme", [*BLOCK_FORMATS, "int5_sym-g32", "int8_asym", "int3_sym-g64"])
+@pytest.mark.parametrize("scheme", [*BLOCK_FORMATS, "int5_sym-g32", "int8_asym", "int3_sym-g64", "int6_affine-g64"])
 def test_slabs_meet_without_a_seam(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = Scheme.parse(scheme)
     weight = pack(round_to_nearest(torch.randn(70, 256), kind), kind)
