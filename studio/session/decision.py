@@ -3,6 +3,7 @@
 Knows the plan, what is known of its loss, and nothing of pages.
 """
 
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -60,6 +61,8 @@ class Decision:
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
+        self.turn = threading.Lock()
+        """Held while a decision is taken and what follows from it is found, so that the next one comes after it."""
         self.runs = Runs()
         self.host = hosts.HOSTS[hosts.DEFAULT]
         self.context = hosts.DEFAULT_CONTEXT

@@ -3,7 +3,8 @@
 Wires nothing.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -25,6 +26,18 @@ from studio.ui.sample_answers import prompts
 from studio.ui.updates import Updates
 
 
+def in_turn(handler: Callable[..., Updates]) -> Callable[..., Iterator[Updates]]:
+    """Let a visitor's decisions be answered in their order: an answer that comes later must not know less."""
+
+    @functools.wraps(handler)
+    def answer(self: "DecisionHandlers", session: Session, *inputs: Any) -> Iterator[Updates]:
+        with session.decision.turn:
+            shown = handler(self, session, *inputs)
+        yield shown
+
+    return answer
+
+
 class DecisionHandlers:
     """The handlers of one page."""
 
@@ -32,14 +45,15 @@ class DecisionHandlers:
         self.page = page
 
     @errors_shown
+    @in_turn
     def settle(
         self, session: Session, language: str, host: str, memory: float, bandwidth: float, context: int
-    ) -> Iterator[Updates]:
+    ) -> Updates:
         """Another machine or context was named: say whether it fits there."""
         decision = session.decision
         decision.host = host_of(host, memory, bandwidth)
         decision.context = context if context in hosts.CONTEXTS else hosts.DEFAULT_CONTEXT
-        yield {
+        return {
             self.page.where.own: gr.update(visible=host == hosts.OWN),
             **decision_updates.verdict(self.page, session, language),
             **decision_updates.front(self.page, session, language),
@@ -48,25 +62,30 @@ class DecisionHandlers:
         }
 
     @errors_shown
-    def run_in(self, session: Session, language: str, program: str) -> Iterator[Updates]:
+    @in_turn
+    def run_in(self, session: Session, language: str, program: str) -> Updates:
         """Another program is to run it: the preset becomes one of what that loads."""
         session.decision.run_in(program)
-        yield self._replanned(session, language) | {self.page.kept: gr.update(value=browser_memory.remembered(session))}
+        kept: Updates = {self.page.kept: gr.update(value=browser_memory.remembered(session))}
+        return self._replanned(session, language) | kept | decision_updates.program(self.page, session)
 
     @errors_shown
-    def take_preset(self, session: Session, language: str, preset: str) -> Iterator[Updates]:
+    @in_turn
+    def take_preset(self, session: Session, language: str, preset: str) -> Updates:
         """Plan by a preset, or open the plan's own controls."""
         session.decision.pick(preset)
-        yield self._replanned(session, language)
+        return self._replanned(session, language)
 
     @errors_shown
-    def switch_plan(self, session: Session, language: str) -> Iterator[Updates]:
+    @in_turn
+    def switch_plan(self, session: Session, language: str) -> Updates:
         """Plan anew by the usual preset, of what the program can read."""
         session.decision.pick(DEFAULT_PRESET)
-        yield self._replanned(session, language)
+        return self._replanned(session, language)
 
     @errors_shown
-    def load_plan(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
+    @in_turn
+    def load_plan(self, session: Session, language: str, event: gr.EventData) -> Updates:
         """A point of the chart, or a run of the table, was clicked: plan that again."""
         data = event._data or {}
         said = str(data.get("plan") or data.get("run") or "")
@@ -78,15 +97,16 @@ class DecisionHandlers:
             if run is not None and session.checkpoint is not None and run.model == session.checkpoint.name:
                 session.decision.picked = CUSTOM
                 session.planner.choose(run.choice)
-        yield self._replanned(session, language)
+        return self._replanned(session, language)
 
     @errors_shown
-    def tick_run(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
+    @in_turn
+    def tick_run(self, session: Session, language: str, event: gr.EventData) -> Updates:
         """A run was ticked, or left again: compare the two that are."""
         number = str((event._data or {}).get("tick", ""))
         if number.isdecimal():
             session.decision.runs.tick(int(number[:9]))
-        yield decision_updates.runs(self.page, session, language)
+        return decision_updates.runs(self.page, session, language)
 
     def _replanned(self, session: Session, language: str) -> Updates:
         """Return the page after a plan that its controls did not make."""

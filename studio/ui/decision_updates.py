@@ -51,10 +51,17 @@ def options(page: Page, session: Session, language: str) -> Updates:
     decision = session.decision
     return {
         page.presets.preset: gr.update(choices=preset_choices.preset_choices(session, language), value=decision.preset),
-        page.where.program: gr.update(value=decision.program.name),
-        page.export.program: gr.update(value=decision.program.name),
         **front(page, session, language),
     }
+
+
+def program(page: Page, session: Session) -> Updates:
+    """Return the program in both places where it can be picked.
+
+    Not part of what follows from a plan: an answer to one click must not set back what was picked since.
+    """
+    name = session.decision.program.name
+    return {page.where.program: gr.update(value=name), page.export.program: gr.update(value=name)}
 
 
 def front(page: Page, session: Session, language: str) -> Updates:

@@ -61,6 +61,7 @@ class Handlers:
                 self.page.model.name: gr.update(value=query.get("model") or open_model.default_model()),
                 self.page.where.host: gr.update(value=session.decision.host.name),
                 self.page.where.context: gr.update(value=session.decision.context),
+                **decision_updates.program(self.page, session),
                 self.page.chat.prompt: gr.update(value=text("chat.prompt_example", language)),
             },
         )
