@@ -23,6 +23,7 @@ test: $(VENV)/developed browser engine ## Install, then lint, types and all test
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 	@$(BIN)/python -m tests.engines.installed
+	@$(BIN)/python -m tests.browser.axe
 
 coverage: $(VENV)/developed ## Say which branches the unit tests leave untried, worst first (TESTS="tests" for all)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term $(or $(TESTS),tests/unit)
@@ -119,9 +120,11 @@ $(VENV)/bench: $(VENV)/developed requirements-bench.txt
 	@DISABLE_CUDA=1 $(PIP) install --no-deps $(QUANTIZERS)  # their dependencies include compiler runs
 	@touch $@
 
-# A prebuilt llama.cpp, for the tests that run files in it; no compiler, and no script of a package.
+# A prebuilt llama.cpp, for the tests that run files in it, and axe-core, for those that the page is for everyone; no
+# compiler, and no script of a package.
 engine: $(VENV)/developed
 	@$(BIN)/python -m tests.engines.installed
+	@$(BIN)/python -m tests.browser.axe
 
 # The fonts are for Chinese in screenshots.
 browser:

@@ -114,6 +114,14 @@ def reachable() -> bool:
     return answered and not constants.is_offline_mode()
 
 
+def seems_silent() -> bool:
+    """Tell, without waiting, whether the Hub did not answer when it was last asked; an old answer is asked for anew."""
+    asked, answered = _probed.get(endpoint(), (float("-inf"), True))
+    if time.monotonic() - asked > REMEMBER_SECONDS:
+        threading.Thread(target=reachable, daemon=True).start()
+    return not answered or constants.is_offline_mode()
+
+
 def _probe(url: str) -> bool:
     answers: list[bool] = []
 

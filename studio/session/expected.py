@@ -25,8 +25,12 @@ TOKEN_NANOSECONDS = 0.16
 """For one weight to meet one token of an answer, both models together."""
 DRIFT_NANOSECONDS = 0.03
 """For one weight to meet one token of a text that is read, both models together."""
+WHOLE_WINDOWS = 40
+"""Windows that a whole measurement reads, the questions and its floor counted as such."""
 OVERHEAD = 2.0
 """Seconds of each step: processes that begin, files that are opened."""
+WHOLE = "whole drift"
+"""What a whole measurement is noted as."""
 _LOCK = threading.Lock()
 _SLOWER: dict[str, float] = {}
 """How much longer each step took than expected, the last time."""
@@ -68,6 +72,15 @@ def expected(session: Session, prompts: int) -> Expected:
         found["drift"] = _scaled(checkpoint.weights * SHORT_WINDOWS * WINDOW * DRIFT_NANOSECONDS * 1e-9)
     with _LOCK:
         return Expected({step: seconds * _SLOWER.get(step, 1.0) for step, seconds in found.items()})
+
+
+def whole_drift(session: Session) -> float:
+    """Return about how many seconds measuring the whole loss takes on the built-in texts, 0 without a model."""
+    if session.checkpoint is None:
+        return 0.0
+    seconds = OVERHEAD + _scaled(session.checkpoint.weights * WHOLE_WINDOWS * WINDOW * DRIFT_NANOSECONDS * 1e-9)
+    with _LOCK:
+        return seconds * _SLOWER.get(WHOLE, 1.0)
 
 
 def took(step: str, seconds: float, was_expected: float) -> None:

@@ -16,6 +16,7 @@ from studio.runtime.decoder import KV_BITS
 from studio.runtime.machine import known
 from studio.session.session import Session
 from studio.ui.html import notice, table
+from studio.ui.markdown import CLOSES, OPENS, markdown, plain
 from studio.ui.roofline import roofline
 
 Bubble = dict[str, str]
@@ -47,23 +48,46 @@ def turn_bubbles(prompt: str, answers: Answers, column: int, language: str) -> l
     if column == 0 and answers.reference_score is not None:
         content = _judged_text(answers.reference_score, language)
     elif answers.divergence is not None:
-        place = answers.divergence.places[column]
-        content = _marked(reply.text, place, " ".join(divergence_words(answers.divergence, column, language)))
+        content = _marked(
+            reply.text,
+            answers.divergence.places[column],
+            " ".join(divergence_words(answers.divergence, column, language)),
+        )
+    elif (place := differing_word(answers, column)) is not None:
+        content = _marked(reply.text, place, text("part.words", language))
     else:
-        content = escape(reply.text, quote=False)
+        content = markdown(reply.text)
     return [asked, {"role": "assistant", "content": content}] if content else [asked]
 
 
+def differing_word(answers: Answers, column: int) -> tuple[int, int] | None:
+    """Return where the first other word stands of answers that were given to different conversations.
+
+    None where they were given to the same one, which is compared token by token, or no difference is known yet.
+    """
+    if answers.is_compared or answers.is_compressed_only or len(answers.replies) < 2 or None in answers.infos:
+        return None
+    said, other = answers.replies[column].text, answers.replies[1 - column].text
+    start = next((i for i, (a, b) in enumerate(zip(said, other, strict=False)) if a != b), min(len(said), len(other)))
+    if start == min(len(said), len(other)) and (said == other or not all(reply.ended for reply in answers.replies)):
+        return None
+    while start and not said[start - 1].isspace() and said[start - 1].isascii():
+        start -= 1
+    following = re.compile(r"\s*\S*").match(said, start)
+    return start, following.end() if following else start
+
+
 def _marked(words: str, place: tuple[int, int], title: str) -> str:
-    """Return escaped text with the token at ``place`` marked: one of blanks with the next word, the end as a sign."""
+    """Return text with the token at ``place`` marked: one of blanks with the next word, the end as a sign."""
     start, end = place
     if not words[start:end].strip():
         following = re.compile(r"\s*\S*").match(words, start)
         end = max(end, following.end() if following else end)
-    shown = escape(words[start:end].strip(), quote=False) or "⏹"
-    blank = words[start : start + len(words[start:end]) - len(words[start:end].lstrip())]
-    mark = f'<mark class="parts" tabindex="0" title="{escape(title)}">{shown}</mark>'
-    return f"{escape(words[:start], quote=False)}{blank}{mark}{escape(words[end:], quote=False)}"
+    token = words[start:end]
+    blank, shown = token[: len(token) - len(token.lstrip())], token.strip() or "⏹"
+    opening = f'<mark class="parts" tabindex="0" title="{escape(title)}">'
+    html = markdown(f"{plain(words[:start])}{blank}{OPENS}{plain(shown)}{CLOSES}{plain(words[end:])}")
+    return html.replace(OPENS, opening).replace(CLOSES, "</mark>")
 
 
 def _judged_text(reference_score: ReferenceScore, language: str) -> str:
@@ -94,6 +118,8 @@ def word(token: str, language: str) -> str:
     """Return a token's text in quotation marks, blanks made visible; words for one that ends the answer."""
     if not token:
         return text("part.end", language)
+    if not token.strip("\ufffd "):  # some bytes of a character that others complete
+        return text("part.piece", language)
     return "“" + token.strip(" ").replace("\n", "⏎").replace("\t", "⇥") + "”" if token.strip(" ") else "“␣”"
 
 
@@ -232,6 +258,16 @@ def cache_table(session: Session, language: str) -> str:
         for name, positions, batch in lines
     ]
     return table(columns, rows) + f'<p class="hint">{escape(text("kv.hint", language))}</p>'
+
+
+def pane_switch(language: str) -> str:
+    """Return the two buttons that say which column is in sight on a phone."""
+    names = {name: escape(text(f"chat.{name}", language)) for name in ("original", "compressed")}
+    buttons = "".join(
+        f'<button type="button" data-pane="{name}" aria-pressed="{str(name == "original").lower()}">{said}</button>'
+        for name, said in names.items()
+    )
+    return f'<div class="panes" role="group" aria-label="{escape(text("chat.panes", language))}">{buttons}</div>'
 
 
 def kv_choices(language: str) -> list[tuple[str, int]]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.runtime.decoder import KV_BITS
-from studio.ui.answers import kv_choices
-from studio.ui.localized import Words, heading
+from studio.ui.answers import kv_choices, pane_switch
+from studio.ui.localized import Words, explained
+from studio.ui.scripts import PANES
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class ChatPanel:
     edit: gr.Button
     clear: gr.Button
     notice: gr.HTML
+    wide: gr.Button
     speed: gr.HTML
     kv_bits: gr.Radio
     cache: gr.HTML
@@ -44,7 +46,10 @@ class ChatPanel:
 def chat_panel(words: Words) -> ChatPanel:
     """Two columns, one message box."""
     with gr.Column(elem_id="chat"):
-        words.on(gr.HTML, {"value": heading("chat.heading")})
+        words.on(gr.HTML, {"value": explained("chat.heading")})
+        with gr.Row(elem_classes="tight", elem_id="chat-view"):
+            words.on(gr.HTML, {"value": pane_switch}, elem_id="panes", js_on_load=PANES)
+            wide = words.on(gr.Button, {"value": "chat.wide"}, elem_id="wide", size="sm", scale=0, min_width=0)
         with gr.Row(elem_classes="tight", elem_id="columns"):
             with gr.Column(min_width=150):
                 original = words.on(
@@ -112,7 +117,7 @@ def chat_panel(words: Words) -> ChatPanel:
             cache = gr.HTML(elem_id="kv-cache")
     return ChatPanel(
         original, original_stats, compressed, compressed_stats, prompt, send, stop, regenerate, edit, clear, notice,
-        speed, kv_bits, cache, system, longest, temperature, top_p, top_k, penalty, seed,
+        wide, speed, kv_bits, cache, system, longest, temperature, top_p, top_k, penalty, seed,
     )  # fmt: skip
 
 

@@ -8,8 +8,8 @@ import gradio as gr
 from studio.base.text import text
 from studio.export import runners
 from studio.planning import hosts, presets
-from studio.ui.localized import Words, heading
-from studio.ui.scripts import NEWEST
+from studio.ui.localized import Words, explained
+from studio.ui.scripts import NEWEST, OPENED
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class PresetPanel:
     make: gr.Button
     stop: gr.Button
     progress: gr.HTML
+    int4: gr.HTML
+    """What 4 bits are, for whoever asks."""
 
 
 def where_panel(words: Words, model_box: Callable[[], gr.Dropdown]) -> tuple[gr.Dropdown, DecisionPanel]:
@@ -63,7 +65,7 @@ def where_panel(words: Words, model_box: Callable[[], gr.Dropdown]) -> tuple[gr.
     with gr.Row(elem_classes="tight", visible=False, elem_id="own-host") as own:
         memory = _figure(words, "memory", 16, 4096)
         bandwidth = _figure(words, "bandwidth", 50, 20000)
-    verdict = gr.HTML(elem_id="verdict", js_on_load=NEWEST)
+    verdict = gr.HTML(elem_id="verdict", js_on_load=NEWEST + OPENED)
     return model, DecisionPanel(host, own, memory, bandwidth, context, program, verdict)
 
 
@@ -76,7 +78,7 @@ def _figure(words: Words, name: str, usual: float, most: float) -> gr.Number:
 def preset_panel(words: Words) -> PresetPanel:
     """The presets, and the one button."""
     with gr.Column(elem_id="presets"):
-        words.on(gr.HTML, {"value": heading("preset.heading")})
+        words.on(gr.HTML, {"value": explained("preset.heading")})
         preset = words.on(
             gr.Radio,
             {"label": "preset.label", "choices": named("preset", (*presets.PRESETS, presets.CUSTOM))},
@@ -88,7 +90,8 @@ def preset_panel(words: Words) -> PresetPanel:
             make = words.on(gr.Button, {"value": "make.button"}, variant="primary", elem_id="make", scale=3)
             stop = words.on(gr.Button, {"value": "make.cancel"}, interactive=False, elem_id="stop-make", scale=1)
         progress = gr.HTML(elem_id="make-progress")
-    return PresetPanel(preset, make, stop, progress)
+        int4 = gr.HTML(elem_id="int4", js_on_load=OPENED)
+    return PresetPanel(preset, make, stop, progress, int4)
 
 
 def named(table: str, names: tuple[str, ...]) -> Callable[[str], list[tuple[str, str]]]:

@@ -82,6 +82,20 @@ def runs(page: Page, session: Session, language: str) -> Updates:
     }
 
 
+def measured(page: Page, session: Session, language: str) -> Updates:
+    """Return what a loss that was measured changes: the verdict, the row of its run, the chart."""
+    return {
+        **verdict(page, session, language),
+        **runs(page, session, language),
+        **front(page, session, language),
+    }
+
+
+def measured_parts(page: Page) -> list[Block]:
+    """Return the components of :func:`measured`."""
+    return [page.where.verdict, page.runs.table, page.front.chart]
+
+
 def address(page: Page, session: Session) -> Updates:
     """Return what the page's address is to say."""
     return {page.address: gr.update(value=address_of(session))}

@@ -1,5 +1,6 @@
 """What the events of drift and of texts do: read -> session method -> present. Wires nothing."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from gradio.blocks import Block
 from studio.base.errors import Cancelled, UserError
 from studio.base.text import text
 from studio.calibration.texts import GENERATED
+from studio.session import expected
 from studio.session.session import Session
-from studio.ui import drift_panel, html, method_choices, updates
+from studio.ui import decision_updates, drift_panel, html, method_choices, updates
 from studio.ui.error_boundary import errors_shown
 from studio.ui.pacing import paced
 from studio.ui.page import Page
@@ -39,16 +41,25 @@ class DriftHandlers:
     def measure_drift(self, session: Session, language: str) -> Iterator[Updates]:
         """Measure in the background; the figures sharpen as they come, and those of a stopped one stay."""
         panel = self.page.drift
-        said = ""
+        said, began, guess = "", time.monotonic(), expected.whole_drift(session)
         try:
             for event in paced(session.measure_drift()):
                 spoken = session.spoken or language
                 figures: Updates = drift_panel.measured(panel, session, spoken)
                 yield figures | {panel.progress: html.progress(event, spoken)}
+            if session.texts.evaluation is None:
+                expected.took(expected.WHOLE, time.monotonic() - began, guess)
         except Cancelled:
             is_partial = session.copy.drift is not None and not session.copy.drift.is_whole
             said = html.notice(text("drift.stopped", session.spoken or language)) if is_partial else ""
-        yield drift_panel.shown(panel, session, session.spoken or language) | {panel.progress: said}
+        spoken = session.spoken or language
+        if session.copy.drift is not None and session.copy.drift.is_whole:
+            session.note_run()
+        yield {
+            **drift_panel.shown(panel, session, spoken),
+            **decision_updates.measured(self.page, session, spoken),
+            panel.progress: said,
+        }
 
     @errors_shown
     def stop_drift(self, session: Session, language: str) -> Iterator[Updates]:

@@ -11,8 +11,10 @@ from studio.base.text import text
 from studio.evaluation.drift import Drift, guidance
 from studio.evaluation.figures import WindowMean
 from studio.quantization.methods import Method
+from studio.session import expected
 from studio.session.session import Session
 from studio.ui.localized import Words
+from studio.ui.method_choices import duration
 from studio.ui.text_picker import EVALUATION, text_choice
 
 
@@ -63,6 +65,7 @@ def shown(panel: DriftPanel, session: Session, language: str) -> dict[Block, Any
         panel.box: gr.update(visible=is_there),
         **at_rest(panel),
         **measured(panel, session, language),
+        panel.measure: gr.update(interactive=True, value=measure_words(session, language)),
     }
 
 
@@ -72,8 +75,17 @@ def at_rest(panel: DriftPanel) -> dict[Block, Any]:
 
 
 def measured(panel: DriftPanel, session: Session, language: str) -> dict[Block, Any]:
-    """Return the figures so far."""
-    return {panel.headline: headline(session, language), panel.figures: figures(session, language)}
+    """Return the figures so far, and about how long all of them take."""
+    return {
+        panel.headline: headline(session, language),
+        panel.figures: figures(session, language),
+        panel.measure: gr.update(value=measure_words(session, language)),
+    }
+
+
+def measure_words(session: Session, language: str) -> str:
+    """Return what the button says: about how long it takes."""
+    return text("drift.measure_time", language, time=duration(expected.whole_drift(session), language))
 
 
 def headline(session: Session, language: str) -> str:
@@ -148,7 +160,7 @@ def _table(drift: Drift, language: str) -> str:
         f'<th scope="row">{escape(text(f"drift.{name}", language))}</th><td>{escape(value)}</td></tr>'
         for name, value in rows
     )
-    return f'<div class="table"><table><tbody>{lines}</tbody></table></div>'
+    return f'<div class="table" tabindex="0"><table><tbody>{lines}</tbody></table></div>'
 
 
 def _source(drift: Drift, session: Session, language: str) -> str:

@@ -6,14 +6,14 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui import updates
+from studio.ui import decision_updates, updates
 from studio.ui.chat_handlers import ChatHandlers
 from studio.ui.controls import TYPED
 from studio.ui.decision_handlers import DecisionHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
-from studio.ui.scripts import ADDRESS, MENUS, NAMES, SAVE
+from studio.ui.scripts import ADDRESS, FOCUS, MENUS, NAMES, PROJECTOR, RADIOS, SAVE, WIDE
 
 WORK = "work"
 """Loading, compressing, chatting and exporting wait for each other: they share one machine."""
@@ -53,8 +53,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     loaded = on(blocks.load, do.visit, [], quick)
     recalled = loaded.then(decide.recall, [*who, page.kept], everything, **quick)
     recalled.then(do.open_model, [*who, page.model.name], everything, **headers)
-    blocks.load(None, js=MENUS, api_visibility="private")
-    blocks.load(None, js=NAMES, api_visibility="private")
+    for script in (MENUS, NAMES, RADIOS, FOCUS):
+        blocks.load(None, js=script, api_visibility="private")
     spoken = on(page.header.language.input, do.speak, who, quick)
     page.header.language.change(
         None,
@@ -63,6 +63,9 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         api_visibility="private",
     )
     page.header.theme.click(None, js="() => document.body.classList.toggle('dark')", api_visibility="private")
+
+    page.header.projector.click(None, js=PROJECTOR, api_visibility="private")
+    page.chat.wide.click(None, js=WIDE, api_visibility="private")
 
     newest = headers | {"trigger_mode": "always_last"}
     on(page.model.name.input, do.open_model, [*who, page.model.name], newest)
@@ -98,7 +101,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     lost = DriftHandlers(page)
     asked = on(page.drift.measure.click, lost.queue_drift, who, quick)
-    asked.then(lost.measure_drift, who, list(vars(page.drift).values()), **slow | {"concurrency_id": "drift"})
+    shown = [*vars(page.drift).values(), *decision_updates.measured_parts(page)]
+    asked.then(lost.measure_drift, who, shown, **slow | {"concurrency_id": "drift"})
     on(page.drift.stop.click, lost.stop_drift, who, quick)
     for kind, pick, box, take, dataset, fetch in (
         (

@@ -40,6 +40,11 @@ def _begun(language: str) -> str:
     return html.progress(Progress("begin"), language)
 
 
+def _quietly(session: Session, words: str) -> Any:
+    """Return what a measurement says, nothing while the page says why another model was not opened."""
+    return words if session.not_opened is None else gr.skip()
+
+
 class Handlers:
     """The handlers of one page."""
 
@@ -70,9 +75,13 @@ class Handlers:
     def open_model(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Open the chosen model from its headers."""
         yield {self.page.model.notice: html.notice(text("stage.headers", language))}
-        before = session.checkpoint
-        for event in paced(session.open(str(name or ""))):
-            yield {self.page.model.notice: html.progress(event, session.spoken or language)}
+        before, session.not_opened = session.checkpoint, None
+        try:
+            for event in paced(session.open(str(name or ""))):
+                yield {self.page.model.notice: html.progress(event, session.spoken or language)}
+        except UserError as error:
+            session.not_opened = error  # a measurement that goes on must not paint over what is said of it
+            raise
         language = session.spoken or language
         if before is not None and session.checkpoint is before:  # chosen again, or merely left: nothing has changed
             yield {self.page.model.notice: "", **updates.missing(self.page, session, language)}
@@ -116,12 +125,12 @@ class Handlers:
 
     def _filling(self, session: Session, language: str, steps: Iterable[Progress]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""
-        yield {self.page.model.notice: _begun(session.spoken or language)}
+        yield {self.page.model.notice: _quietly(session, _begun(session.spoken or language))}
         painted = float("-inf")
         try:
             for event in paced(steps):
                 spoken = session.spoken or language
-                shown: Updates = {self.page.model.notice: html.progress(event, spoken)}
+                shown: Updates = {self.page.model.notice: _quietly(session, html.progress(event, spoken))}
                 if time.monotonic() - painted >= MAP_PACE:
                     shown |= updates.map_of(self.page, session, spoken)
                     painted = time.monotonic()
@@ -130,7 +139,7 @@ class Handlers:
             yield {self.page.model.notice: gr.skip()}  # a handler that yields nothing would empty every component
             return
         language = session.spoken or language
-        nothing: Updates = {self.page.model.notice: ""}
+        nothing: Updates = {self.page.model.notice: _quietly(session, "")}
         yield updates.merged(
             updates.figures(self.page, session, language),
             decision_updates.options(self.page, session, language),

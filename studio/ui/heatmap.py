@@ -208,12 +208,14 @@ def _words(
 ) -> str:
     shape = cell.members[0].layer.shape
     count = len(cell.members)
+    # The digits in sight are part of what is heard, so that who speaks to the page can say what they see (WCAG 2.5.3).
+    schemes = [text("map.bits", language, bits=cell.bits), *(scheme_name(each, language) for each in cell.schemes)]
     words = text(
         "map.hover",
         language,
         projection=cell.projection,
         block=cell.block,
-        scheme=", ".join(scheme_name(scheme, language) for scheme in cell.schemes),
+        scheme=", ".join(dict.fromkeys(schemes)),
         shape=(f"{count} × " if count > 1 else "") + shape_name(shape),
         bytes=format_bytes(cell.nbytes),
     )

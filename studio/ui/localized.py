@@ -1,6 +1,7 @@
 """Which component shows which text, so that a change of language can relabel the whole page at once. Knows no text."""
 
 from collections.abc import Callable
+from html import escape
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -44,3 +45,19 @@ def _said(wording: Wording, language: str) -> Any:
 def heading(key: str) -> Callable[[str], str]:
     """Return a section heading's HTML as a function of the language."""
     return lambda language: f"<h2>{text(key, language)}</h2>"
+
+
+def explained(key: str) -> Callable[[str], str]:
+    """Return a panel's heading with what it is, as a function of the language: a sentence, and more behind a mark."""
+    panel = key.partition(".")[0]
+
+    def shown(language: str) -> str:
+        title, ask = text(key, language), escape(text("page.what", language))
+        first, more = (escape(text(f"understand.{panel}{end}", language)) for end in ("", "_more"))
+        return (
+            f'<div class="heading"><h2>{title}</h2><details class="what" name="what">'
+            f'<summary aria-label="{ask} {escape(title)}">?</summary><p>{more}</p></details></div>'
+            f'<p class="hint">{first}</p>'
+        )
+
+    return shown

@@ -11,7 +11,7 @@ from studio.ui import panels
 from studio.ui.chat_panel import ChatPanel, chat_panel
 from studio.ui.decision_panel import DecisionPanel, PresetPanel, preset_panel
 from studio.ui.drift_panel import DriftPanel, drift_panel
-from studio.ui.localized import Words, heading
+from studio.ui.localized import Words, explained
 from studio.ui.plan_panel import PlanPanel, plan_panel
 from studio.ui.runs_panel import FrontPanel, RunsPanel, front_panel, runs_panel
 from studio.ui.take_panel import TakePanel, take_panel
@@ -76,7 +76,7 @@ def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
 def _answers(words: Words) -> tuple[gr.HTML, DriftPanel]:
     """The sample questions answered side by side, and what was measured of the copy."""
     with gr.Column(elem_id="answers"):
-        words.on(gr.HTML, {"value": heading("samples.heading")})
+        words.on(gr.HTML, {"value": explained("samples.heading")})
         samples = gr.HTML(elem_id="samples")
         drift = drift_panel(words)
     return samples, drift

@@ -18,7 +18,7 @@ BITS_COLOURS = {
     5: "#5b9fb0",
     6: "#5194ad",
     7: "#4789a9",
-    8: "#3d7ea6",
+    8: "#38779f",
     16: "#5b5f66",
 }
 SHADES = 64
@@ -30,7 +30,7 @@ def ramp_of(figure: str) -> Ramp:
 
 
 def shade(ramp: Ramp, share: float) -> tuple[str, bool]:
-    """Return the colour of a share of the largest number, and whether it is dark."""
+    """Return the colour of a share of the largest number, and whether white digits are read better on it than black."""
     return _shade(ramp, round(SHADES * min(1.0, share)))
 
 
@@ -55,5 +55,17 @@ def _shade(ramp: Ramp, level: int) -> tuple[str, bool]:
         if share <= high:
             part = (share - low) / (high - low)
             red, green, blue = (round(a + (b - a) * part) for a, b in zip(first, last, strict=True))
-            return f"#{red:02x}{green:02x}{blue:02x}", 0.3 * red + 0.6 * green + 0.1 * blue < 120
+            return f"#{red:02x}{green:02x}{blue:02x}", is_dark((red, green, blue))
     raise ValueError(level)
+
+
+def is_dark(colour: tuple[int, int, int]) -> bool:
+    """Return whether white has more contrast to a colour than black; the better of the two has 4.58 at least."""
+    return luminance(colour) < math.sqrt(1.05 * 0.05) - 0.05
+
+
+def luminance(colour: tuple[int, int, int]) -> float:
+    """Return the relative luminance of an sRGB colour, 0 to 1, as WCAG 2 defines it."""
+    shares = (part / 255 for part in colour)
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in shares]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))

@@ -7,7 +7,7 @@ import gradio as gr
 from studio.base.text import DEFAULT, LANGUAGES, text
 from studio.ui.choices import colour_choices, scheme_choices
 from studio.ui.decision_panel import DecisionPanel, where_panel
-from studio.ui.localized import Words, heading
+from studio.ui.localized import Words, explained
 from studio.ui.scripts import NEWEST, PICK
 
 
@@ -17,6 +17,7 @@ class Header:
 
     language: gr.Radio
     theme: gr.Button
+    projector: gr.Button
 
 
 def header(words: Words) -> Header:
@@ -36,7 +37,8 @@ def header(words: Words) -> Header:
             container=False,
         )
         theme = words.on(gr.Button, {"value": "page.theme"}, elem_id="theme", size="sm", min_width=0)
-    return Header(language, theme)
+        projector = words.on(gr.Button, {"value": "page.projector"}, elem_id="projector", size="sm", min_width=0)
+    return Header(language, theme, projector)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class MapPanel:
 def map_panel(words: Words) -> MapPanel:
     """The map of layers, and the same as a table."""
     with gr.Column(elem_id="map"):
-        words.on(gr.HTML, {"value": heading("map.heading")})
+        words.on(gr.HTML, {"value": explained("map.heading")})
         colour = words.on(
             gr.Radio,
             {"label": "map.colour", "info": "map.colour_info", "choices": colour_choices},
@@ -171,7 +173,7 @@ class SizePanel:
 def size_panel(words: Words) -> SizePanel:
     """Original against compressed, by what the bytes hold."""
     with gr.Column(elem_id="size"):
-        words.on(gr.HTML, {"value": heading("size.heading")})
+        words.on(gr.HTML, {"value": explained("size.heading")})
         strip = gr.HTML(elem_id="strip", js_on_load=NEWEST)
         chart = gr.HTML(elem_id="size-chart", js_on_load=NEWEST)
         with words.on(gr.Accordion, {"label": "size.distribution"}, open=False):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.ui.controls import CONTROLLED, Controls, control
-from studio.ui.localized import Words, heading
+from studio.ui.localized import Words, explained
 from studio.ui.text_picker import CALIBRATION, text_choice
 
 ROWS = (("mode", "group_size"), ("ratio", "backup"), ("method",))
@@ -40,7 +40,7 @@ def plan_panel(words: Words) -> PlanPanel:
     """The choices, and the button that carries them out."""
     controls: Controls = {}
     with gr.Column(elem_id="plan", visible=False) as box:
-        words.on(gr.HTML, {"value": heading("plan.heading")})
+        words.on(gr.HTML, {"value": explained("plan.heading")})
         for names in ROWS:
             controls |= _row(words, names)
         with gr.Column(visible=False, elem_id="calibration-text", elem_classes="bare") as reading:

@@ -5,6 +5,7 @@ from html import escape
 
 from studio.base.text import text
 from studio.base.units import format_bytes, format_count
+from studio.checkpoint import hub
 from studio.checkpoint.open_model import BUILTIN, BUILTIN_PACKAGE
 from studio.session.session import Session
 from studio.ui.heatmap import Errors, mean
@@ -39,6 +40,8 @@ def model_facts(session: Session, language: str) -> str:
         notes.append(text("model.note_builtin", language, format=checkpoint.source_format, package=BUILTIN_PACKAGE))
     elif checkpoint.folder is None:
         notes.append(text("model.note_headers", language))
+    if checkpoint.name == BUILTIN and hub.seems_silent():
+        notes.insert(0, text("model.info_offline", language))
     if session.model.grid is not None:
         notes.append(text("model.note_grid", language, scheme=session.model.grid))
     if checkpoint.part:
@@ -47,6 +50,13 @@ def model_facts(session: Session, language: str) -> str:
         notes.append(text("model.note_cannot_chat", language))
     title = f"<b>{escape(checkpoint.title)}</b> · "
     return f'<p class="facts">{title}{facts}</p> <p class="hint">{escape(" ".join(notes))}</p>'
+
+
+def prompt_info(session: Session, language: str) -> str:
+    """Return what stands beside the box of a message; of the built-in model also which language it knows."""
+    said = text("chat.prompt_info", language)
+    is_builtin = session.checkpoint is not None and session.checkpoint.name == BUILTIN
+    return f"{said} {text('chat.builtin', language)}" if is_builtin else said
 
 
 def strip(session: Session, found: Errors | None, language: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.base.text import text
-from studio.ui.localized import Words, heading
+from studio.ui.localized import Words, explained
 from studio.ui.scripts import PICK_POINT, PICK_RUN
 
 
@@ -27,7 +27,7 @@ class RunsPanel:
 def front_panel(words: Words) -> FrontPanel:
     """Size against loss: presets, runs, the machine's limit."""
     with gr.Column(elem_id="front"):
-        words.on(gr.HTML, {"value": heading("front.heading")})
+        words.on(gr.HTML, {"value": explained("front.heading")})
         chart = gr.Plot(elem_id="front-chart", show_label=False, container=False)
         picked = gr.HTML(elem_id="front-picked", js_on_load=PICK_POINT)
         words.on(gr.HTML, {"value": hint("front.hint")})
@@ -37,7 +37,7 @@ def front_panel(words: Words) -> FrontPanel:
 def runs_panel(words: Words) -> RunsPanel:
     """What was made so far."""
     with gr.Column(elem_id="runs"):
-        words.on(gr.HTML, {"value": heading("runs.heading")})
+        words.on(gr.HTML, {"value": explained("runs.heading")})
         table = gr.HTML(elem_id="runs-table", js_on_load=PICK_RUN)
         notice = gr.HTML(elem_id="runs-notice")
         comparison = gr.HTML(elem_id="comparison")

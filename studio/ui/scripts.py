@@ -102,3 +102,127 @@ NAMES = """() => {
   named();
 }"""
 """Both logs of the chat are named apart for whoever hears the page: by their columns' headings, in any language."""
+FOCUS = """() => {
+  const reached = 'button, input, textarea, select, summary, a[href], [tabindex="0"]';
+  const seen = {visibilityProperty: true};
+  const can = (element) => element.isConnected && !element.disabled && element.checkVisibility(seen);
+  let last = null, boxes = [], again = '', waits = 0, quiet = false, left = null;
+  const same = (element) => {
+    const {layer, run} = element.dataset, name = (words) => CSS.escape(words ?? '');
+    if (layer) return `[data-layer="${name(layer)}"]`;
+    if (run) return `[data-run="${name(run)}"]`;
+    if (element.type === 'radio') return `#${name(element.closest('[id]')?.id)} input[value="${name(element.value)}"]`;
+    if (element.tagName === 'SUMMARY') return `summary[aria-label="${name(element.getAttribute('aria-label'))}"]`;
+    return '';
+  };
+  const inside = (box) => [...box.querySelectorAll(reached)].filter((each) => each.tabIndex >= 0 && can(each));
+  const next = () => {
+    if (can(last)) return last;
+    const found = again && document.querySelector(again);
+    if (found && can(found)) {
+      if (found.matches('.cell')) {
+        found.closest('table').querySelectorAll('.cell[tabindex="0"]').forEach((cell) => { cell.tabIndex = -1; });
+        found.tabIndex = 0;
+      }
+      return found;
+    }
+    for (const box of boxes) {
+      if (!box.isConnected) continue;
+      const there = inside(box);
+      const after = there.find((each) => last.compareDocumentPosition(each) & Node.DOCUMENT_POSITION_FOLLOWING);
+      if (there.length) return last.isConnected && after || there[0];
+    }
+  };
+  const give = (element) => {
+    quiet = true;
+    element?.focus({preventScroll: true});
+    quiet = false;
+  };
+  const caught = () => {
+    waits = 0;
+    const now = document.activeElement, back = left && document.hasFocus() && inside(left)[0];
+    if (back && !left.contains(now)) {
+      give(back);
+      left = null;
+      return;
+    }
+    if (!last || !document.hasFocus() || (now && now !== document.body && can(now))) return;
+    const row = boxes[0], found = next();
+    if (row?.isConnected && !row.contains(found)) left = row;
+    give(found);
+  };
+  const soon = () => { waits ||= setTimeout(caught, 30); };
+  addEventListener('focus', (event) => { if (quiet) event.stopPropagation(); }, true);
+  addEventListener('focusin', ({target}) => {
+    last = target;
+    again = same(target);
+    boxes = [];
+    for (let box = target.parentElement; box; box = box.parentElement) boxes.push(box);
+  });
+  const closed = (box) => box.role === 'combobox' && box === document.activeElement && box.ariaExpanded !== 'true';
+  addEventListener('pointerdown', ({target}) => {
+    last = left = null;
+    if (closed(target)) target.blur();
+  }, true);
+  addEventListener('focusout', (event) => { if (!event.relatedTarget) soon(); });
+  new MutationObserver(soon).observe(document.body, {childList: true, subtree: true, attributeFilter: ['disabled']});
+  addEventListener('keydown', (event) => {
+    left = null;
+    if (event.key === 'ArrowDown' && closed(event.target)) {
+      event.target.blur();
+      event.target.focus();
+    }
+    const shown = event.key === 'Escape' && event.target.closest?.('details.what[open]');
+    if (shown) shown.open = false;
+  });
+}"""
+"""Who goes by keyboard never loses the place: a button that is pressed and greyed, a row that is painted anew, a menu
+that closes would let the focus fall to the page's beginning. It goes to the same thing painted anew, else to the next
+one beside it: from Make it to Cancel, and back as soon as there is one again. A click on nothing lets go of it, as
+ever. Given back to a menu's box, it does not open the menu again until it is clicked or the arrow goes down: Gradio
+opens one when its box is reached and at nothing else. Escape closes an explanation."""
+RADIOS = """() => {
+  let groups = 0;
+  const named = () => document.querySelectorAll('input[type=radio]').forEach((radio) => {
+    const set = radio.closest('fieldset');
+    if (!set) return;
+    set.dataset.group ||= `group-${++groups}`;
+    if (radio.name !== set.dataset.group) radio.name = set.dataset.group;
+  });
+  new MutationObserver(named).observe(document.body, {childList: true, subtree: true});
+  named();
+}"""
+"""Gradio gives each radio button a name of its own: none would know of the others, arrow keys would not choose among
+them, and each would be a stop of the Tab key. With one name they are one group, as everybody expects."""
+OPENED = """
+const open = new Set();
+element.addEventListener('toggle', ({target}) => {
+  const kept = target.dataset.keep;
+  if (kept && target.isConnected) open[target.open ? 'add' : 'delete'](kept);
+}, true);
+new MutationObserver(() => open.forEach((kept) => {
+  const found = element.querySelector(`details[data-keep="${kept}"]`);
+  if (found) found.open = true;
+})).observe(element, {childList: true, subtree: true});
+"""
+"""What a reader has opened stays open while the figures around it are painted anew."""
+PANES = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-pane]');
+  if (!button) return;
+  document.querySelector('#columns').dataset.pane = button.dataset.pane;
+  element.querySelectorAll('button').forEach((each) => each.setAttribute('aria-pressed', each === button));
+});
+"""
+"""On a phone one column of the chat is in sight; this says which."""
+WIDE = """() => {
+  const surface = document.querySelector('#surface'), button = document.querySelector('#wide');
+  button.setAttribute('aria-pressed', surface.classList.toggle('wide'));
+}"""
+"""The chat over the whole width of the page, and back."""
+PROJECTOR = """() => {
+  const button = document.querySelector('#projector');
+  button.setAttribute('aria-pressed', document.documentElement.classList.toggle('projector'));
+  dispatchEvent(new Event('resize'));
+}"""
+"""Larger letters and less beside them, for a room; charts are drawn anew for the width that is left."""

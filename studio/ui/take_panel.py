@@ -6,7 +6,7 @@ import gradio as gr
 
 from studio.export import runners
 from studio.ui.decision_panel import program_choices
-from studio.ui.localized import Words, heading
+from studio.ui.localized import Words, explained
 from studio.ui.scripts import NEWEST
 
 
@@ -28,7 +28,7 @@ class TakePanel:
 def take_panel(words: Words) -> TakePanel:
     """What can be taken along."""
     with gr.Column(elem_id="export"):
-        words.on(gr.HTML, {"value": heading("export.heading")})
+        words.on(gr.HTML, {"value": explained("export.heading")})
         program = words.on(
             gr.Radio,
             {"label": "decision.program", "choices": program_choices},

@@ -17,7 +17,17 @@ from studio.planning.plan import group_sizes
 from studio.quantization.scheme import GROUP_SIZES
 from studio.session.session import Session
 from studio.ui import answers as talking
-from studio.ui import choices, decision_updates, drift_panel, html, map_text, method_choices, present, sampled_map
+from studio.ui import (
+    choices,
+    decision_updates,
+    drift_panel,
+    html,
+    map_text,
+    method_choices,
+    present,
+    sampled_map,
+    understand,
+)
 from studio.ui.controls import CONTROLLED
 from studio.ui.heatmap import Errors, heatmap
 from studio.ui.page import Page
@@ -34,6 +44,8 @@ def dynamic(page: Page, session: Session, language: str) -> Updates:
     """Return everything that follows from the session's model, plan and compressed copy."""
     whole: Updates = {
         page.model.facts: present.model_facts(session, language),
+        page.presets.int4: understand.int4(session, language),
+        page.chat.prompt: gr.update(info=present.prompt_info(session, language)),
         page.chat.compressed: compressed_words(session, language),
         page.export.summary: present.export_summary(session, language),
         **decision_updates.samples(page, session, language),

@@ -112,6 +112,7 @@ def _tile(name: str, kind: str, key: str, headline: str, below: str, language: s
     ask = escape(text("page.what", language))
     return (
         f'<div class="tile {kind}" data-tile="{name}"><div class="asked">{label}'
-        f'<details class="what"><summary aria-label="{ask} {label}">?</summary><p>{why}</p></details></div>'
+        f'<details class="what" name="what" data-keep="{name}">'
+        f'<summary aria-label="{ask} {label}">?</summary><p>{why}</p></details></div>'
         f'<p class="answer">{escape(headline)}</p><p class="below">{escape(below)}</p></div>'
     )

@@ -1,60 +1,13 @@
-"""The decision in a browser: from opening the page to a GGUF file that a real llama.cpp answers from."""
-
-import os
-import re
-from collections.abc import Iterator
-from pathlib import Path
+"""The decision in a browser: what stays in sight and in the address; ``test_visits.py`` goes all the way to a file."""
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from studio.base.text import LANGUAGES, text
-from studio.export.gguf import llama_cpp
-from tests.conftest import SHARED, served
-from tests.walking import Visit, download, overflow, ready
+from tests.walking import Visit, overflow, ready
 
 pytestmark = pytest.mark.real
 WIDTHS = (320, 375, 768, 1280)
-
-
-@pytest.fixture(scope="module")
-def address(builtin: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page, where llama.cpp is if the tests have one."""
-    node = os.environ.get("STUDIO_NODE_LLAMA", str(SHARED / "node"))
-    with served(tmp_path_factory.mktemp("server"), STUDIO_NODE_LLAMA=node) as found:
-        yield found
-
-
-def tile(page: Page, name: str) -> str:
-    """Return what a tile answers."""
-    return page.locator(f'#verdict [data-tile="{name}"]').inner_text()
-
-
-def test_one_click_leads_to_answers_a_loss_and_a_file_for_ollama(
-    visit: Visit, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = ready(visit(f"{address}?preset=safest"))
-    expect(page.locator("#verdict .tile.pending")).to_have_count(0)
-    expect(page.locator("#preset input:checked")).to_have_value("safest")
-    expect(page.locator("#plan")).to_have_count(0)
-    assert "16 GB" in tile(page, "fits")
-    assert "SmolLM2-135M-Instruct-q8_0.gguf" in tile(page, "take")
-    expect(page.locator("#reads")).to_contain_text(text("export.reads", program="Ollama", file="", size="")[:20])
-    page.locator("#make").click()
-    expect(page.locator("#make-progress .good")).to_be_visible()
-    expect(page.locator("#samples .sample")).to_have_count(3)
-    expect(page.locator("#samples .sample").first).to_contain_text("Paris")
-    expect(page.locator('#verdict [data-tile="lose"]')).to_contain_text(text("verdict.measured"))
-    expect(page.locator("#runs tbody tr")).to_have_count(1)
-    promised = int(re.findall(r"([\d,]+) B", tile(page, "take"))[0].replace(",", ""))
-    file = download(page, tmp_path)
-    assert file.suffix == ".gguf"
-    assert promised < file.stat().st_size < promised + (8 << 20)  # header and vocabulary on top
-    page.locator("#verify").click()
-    expect(page.locator("#verified .good")).to_contain_text(text("verify.same", tensors=272, tokens=0)[:20])
-    monkeypatch.setenv("STUDIO_NODE_LLAMA", os.environ.get("STUDIO_NODE_LLAMA", str(SHARED / "node")))
-    if llama_cpp.found() is not None:
-        expect(page.locator("#verified tbody tr", has_text="llama.cpp")).to_have_count(1)
 
 
 def test_the_choices_stand_in_the_address_and_a_reload_leads_back(visit: Visit, address: str) -> None:

@@ -14,7 +14,7 @@ from tests.walking import compress, overflow, plain, send
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 LONG = "an-organisation-whose-name-has-no-end/" + "a-model-whose-name-has-no-end" * 2
 WIDTHS = (320, 375, 414, 1280)
-MENUS = ("model-name", "mode", "method", "pin-layer", "pin-scheme")
+MENUS = ("model-name", "host", "program", "context", "mode", "method", "pin-layer", "pin-scheme")
 OUTSIDE = """() => [...document.querySelectorAll('body *')].filter((element) => {
   const {left, right, width, height} = element.getBoundingClientRect();
   if (!width || !height || (left > -1 && right < document.documentElement.clientWidth + 1)) return false;

@@ -143,7 +143,6 @@ ELSEWHERE = {
     "session/api": "integration/test_library.py",
     "session/chat_model": "integration/test_library.py",
     "session/compared": "integration/cli/test_inspect.py",
-    "ui/answers": "integration/page/test_kept.py",
     "ui/chat_handlers": "integration/page",
     "ui/controls": "integration/page/test_controls.py",
     "ui/drift_handlers": "integration/page",

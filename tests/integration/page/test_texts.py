@@ -133,3 +133,16 @@ def test_files_that_came_before_an_error_are_known_to_be_here(
     visitor.do("compress")
     assert text("model.note_headers") not in visitor.says(visitor.page.model.facts)
     assert text("error.export_disk_full", path="there") in visitor.says(visitor.page.plan.progress)
+
+
+def test_why_a_model_is_not_opened_stays_while_another_is_measured(visitor: Visitor) -> None:
+    notice = visitor.page.model.notice
+    measuring = visitor.steps("measure")
+    next(measuring)
+    visitor.do("open_model", "no/such")
+    said = visitor.says(notice)
+    assert "alert" in said
+    for _ in measuring:
+        assert visitor.says(notice) == said
+    visitor.do("open_model", visitor.session.checkpoint.name if visitor.session.checkpoint else "")
+    assert visitor.says(notice) == ""

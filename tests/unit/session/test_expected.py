@@ -26,3 +26,4 @@ def test_the_last_time_is_heeded_within_bounds(monkeypatch: pytest.MonkeyPatch) 
 
 def test_without_a_model_nothing_takes_time() -> None:
     assert expected.expected(Session(), 3) == Expected(dict.fromkeys(STEPS, 0.0))
+    assert expected.whole_drift(Session()) == 0

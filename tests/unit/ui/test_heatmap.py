@@ -106,7 +106,7 @@ def test_a_cell_says_what_its_weights_become() -> None:
         shape="5 × 32 × 64",
         bytes=format_bytes(cell.nbytes),
     )
-    assert "nf4-g64" in said["model.layers.1.q_proj.weight"]
+    assert "4 bits, nf4-g64" in said["model.layers.1.q_proj.weight"]
 
 
 def test_a_cell_says_what_its_weights_came_as() -> None:

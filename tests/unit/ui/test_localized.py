@@ -6,7 +6,7 @@ import gradio as gr
 import pytest
 
 from studio.base.text import LANGUAGES, text
-from studio.ui.localized import Words, heading
+from studio.ui.localized import Words, explained, heading
 
 
 def shown(words: Words) -> tuple[gr.Button, gr.HTML]:
@@ -37,3 +37,13 @@ def test_a_heading_is_its_text_in_every_language() -> None:
     assert [said(language) for language in LANGUAGES] == [
         f"<h2>{text('chat.settings', each)}</h2>" for each in LANGUAGES
     ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_panel_says_what_it_is_in_a_sentence_and_more_behind_a_mark(language: str) -> None:
+    html = explained("map.heading")(language)
+    heading_, _, more = html.partition("<details")
+    assert f"<h2>{text('map.heading', language)}</h2>" in heading_
+    assert f'aria-label="{text("page.what", language)} {text("map.heading", language)}"' in more
+    assert text("understand.map_more", language) in more.partition("</details>")[0]
+    assert text("understand.map", language) in more.partition("</details>")[2]

@@ -3,7 +3,17 @@
 import pytest
 
 from studio.quantization.scheme import Mode
-from studio.ui.palette import BITS_COLOURS, BLUE_TO_RED, RAMPS, gradient, ramp_of, shade, share_of
+from studio.ui.palette import (
+    BITS_COLOURS,
+    BLUE_TO_RED,
+    RAMPS,
+    SHADES,
+    gradient,
+    luminance,
+    ramp_of,
+    shade,
+    share_of,
+)
 
 
 def rgb(colour: str) -> tuple[int, ...]:
@@ -21,6 +31,25 @@ def test_a_ramp_runs_from_its_first_colour_to_its_last(ramp: tuple[tuple[float, 
 def test_digits_are_light_where_the_colour_is_dark() -> None:
     assert not shade(BLUE_TO_RED, 0.0)[1]
     assert shade(BLUE_TO_RED, 1.0)[1]
+
+
+@pytest.mark.parametrize("ramp", [BLUE_TO_RED, *RAMPS.values()])
+def test_digits_have_the_contrast_that_wcag_asks_for(ramp: tuple[tuple[float, tuple[int, int, int]], ...]) -> None:
+    for level in range(SHADES + 1):
+        colour, is_light = shade(ramp, level / SHADES)
+        assert contrast(colour, is_light) >= 4.5, colour
+
+
+@pytest.mark.parametrize("bits", BITS_COLOURS)
+def test_digits_can_be_read_on_the_colours_of_bits(bits: int) -> None:
+    assert contrast(BITS_COLOURS[bits], bits >= 8) >= 4.5
+
+
+def contrast(colour: str, is_light: bool) -> float:
+    """Return the contrast of white or of black digits to a colour."""
+    red, green, blue = rgb(colour)
+    ground = luminance((red, green, blue)) + 0.05
+    return 1.05 / ground if is_light else ground / 0.05
 
 
 def test_a_figure_without_a_ramp_of_its_own_has_that_of_all() -> None:
