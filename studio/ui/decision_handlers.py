@@ -23,6 +23,7 @@ from studio.ui.make_progress import make_progress
 from studio.ui.pacing import MAKE_PACE, paced
 from studio.ui.page import Page
 from studio.ui.sample_answers import prompts
+from studio.ui.share_picture import share_picture
 from studio.ui.updates import Updates
 
 
@@ -107,6 +108,11 @@ class DecisionHandlers:
         if number.isdecimal():
             session.decision.runs.tick(int(number[:9]))
         return decision_updates.runs(self.page, session, language)
+
+    @errors_shown
+    def draw_picture(self, session: Session, language: str) -> Iterator[Updates]:
+        """Draw the picture to share; the browser saves it."""
+        yield {self.page.runs.drawn: gr.update(value={"svg": share_picture(session, session.spoken or language)})}
 
     def _replanned(self, session: Session, language: str) -> Updates:
         """Return the page after a plan that its controls did not make."""

@@ -13,7 +13,7 @@ from studio.ui.decision_handlers import DecisionHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
-from studio.ui.scripts import ADDRESS, FOCUS, MENUS, NAMES, PROJECTOR, RADIOS, SAVE, WIDE
+from studio.ui.scripts import ADDRESS, FOCUS, MENUS, NAMES, PROJECTOR, RADIOS, SAVE, SHARE, WIDE
 
 WORK = "work"
 """Loading, compressing, chatting and exporting wait for each other: they share one machine."""
@@ -145,6 +145,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         on(place, decide.load_plan, who, last)
     ticks = [page.runs.table, page.runs.comparison, page.runs.notice]
     page.runs.table.select(decide.tick_run, who, ticks, **last)
+    drawn = page.runs.picture.click(decide.draw_picture, who, [page.runs.drawn, page.runs.notice], **quick)
+    drawn.then(None, inputs=[page.runs.drawn], js=SHARE, api_visibility="private")
     making = on(page.presets.make.click, decide.queue_make, who, quick)
     making.then(decide.make, who, [*vars(page.presets).values(), page.samples], **slow).then(
         decide.made, who, everything, **quick

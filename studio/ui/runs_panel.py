@@ -22,6 +22,9 @@ class RunsPanel:
     table: gr.HTML
     notice: gr.HTML
     comparison: gr.HTML
+    picture: gr.Button
+    drawn: gr.JSON
+    """Not seen; the picture to share, for the browser to make a file of."""
 
 
 def front_panel(words: Words) -> FrontPanel:
@@ -41,7 +44,10 @@ def runs_panel(words: Words) -> RunsPanel:
         table = gr.HTML(elem_id="runs-table", js_on_load=PICK_RUN)
         notice = gr.HTML(elem_id="runs-notice")
         comparison = gr.HTML(elem_id="comparison")
-    return RunsPanel(table, notice, comparison)
+        words.on(gr.HTML, {"value": hint("share.info")})
+        picture = words.on(gr.Button, {"value": "share.button"}, elem_id="share", size="sm")
+        drawn = gr.JSON(visible=False)
+    return RunsPanel(table, notice, comparison, picture, drawn)
 
 
 def hint(key: str) -> Callable[[str], str]:

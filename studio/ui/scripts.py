@@ -226,3 +226,26 @@ PROJECTOR = """() => {
   dispatchEvent(new Event('resize'));
 }"""
 """Larger letters and less beside them, for a room; charts are drawn anew for the width that is left."""
+SHARE = """(drawn) => {
+  if (!drawn || !drawn.svg) return;
+  const place = document.createElement('i');
+  place.textContent = location.href.slice(0, 150);
+  const theme = document.body.classList.contains('dark') ? 'dark' : 'light';
+  const svg = drawn.svg.replace('class="light"', `class="${theme}"`).replace('{{link}}', place.innerHTML);
+  const picture = new Image();
+  picture.onload = () => {
+    const canvas = document.createElement('canvas');
+    canvas.width = 1200;
+    canvas.height = 675;
+    canvas.getContext('2d').drawImage(picture, 0, 0, 1200, 675);
+    canvas.toBlob((png) => {
+      const link = document.createElement('a');
+      link.href = URL.createObjectURL(png);
+      link.download = 'quantization-studio.png';
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    }, 'image/png');
+  };
+  picture.src = 'data:image/svg+xml;charset=utf-8,' + encodeURIComponent(svg);
+}"""
+"""The picture to share as a PNG of 1200 x 675, in the theme of the page, under its address."""
