@@ -138,7 +138,7 @@ def test_the_language_is_the_first_wish_we_have(header: str, language: str) -> N
     assert preferred(header) == language
 
 
-REPLACED = {
+REPLACED: dict[str, tuple[str, ...]] = {
     "en": (
         "each weight to the next step", "gptq: both", "The answers part at", "word in 3", "Answers that change",
         "cut at the longest answer", "Floor", "Where the group does not divide", "Ratio goes by", "Take it",
@@ -158,7 +158,12 @@ REPLACED = {
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_wording_that_misled_is_gone(language: str) -> None:
     said = catalogue(language)
-    found = {key: words for key, words in said.items() for phrase in REPLACED[language] if phrase in words}
+    found = {
+        key: words
+        for key, words in said.items()
+        for phrase in REPLACED[language]
+        if phrase in words.replace("{nats}", "")
+    }
     assert found == {}
 
 
