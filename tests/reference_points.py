@@ -23,7 +23,7 @@ from studio.session.reference import FILE
 from studio.session.session import Session
 from tests.steps import finish
 
-TARGETS_OF = ("gguf", "studio")
+TARGETS_OF = ("gguf", "studio", "mlx")
 """Whose presets are measured: MLX's are not yet."""
 
 

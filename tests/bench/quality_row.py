@@ -119,6 +119,7 @@ def _ours() -> dict[str, Peer]:
         (Scheme(Mode.NF4, 64), "OpenVINO", [Method.NEAREST, Method.LEAST_SQUARES, Method.GPTQ, fisher]),
         (Scheme(Mode.CB4_LEARNED, 64), "OpenVINO", [Method.LEAST_SQUARES, Method.GPTQ, fisher]),
         (Scheme(Mode.INT5_SYM, 32), "llama.cpp (Q5_0)", [fisher]),
+        (Scheme(Mode.INT4_AFFINE, 64), "MLX", [Method.NEAREST, fisher]),
     ]
     rows = {
         f"{method.value} {scheme}": Peer(str(scheme), target, ours(method, scheme))
