@@ -121,7 +121,6 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "describe": lambda page: page.map.notice,
     "pin": lambda page: page.map.notice,
     "unpin": lambda page: page.map.notice,
-    "show_levels": lambda page: page.map.notice,
     "undo": lambda page: page.plan.progress,
     "speak": lambda page: page.model.notice,
     "choose": lambda page: page.plan.progress,

@@ -55,7 +55,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     recalled.then(do.open_model, [*who, page.model.name], everything, **headers)
     for script in (MENUS, NAMES, RADIOS, FOCUS):
         blocks.load(None, js=script, api_visibility="private")
-    spoken = on(page.header.language.input, do.speak, who, quick)
+    on(page.header.language.input, do.speak, who, quick)
     page.header.language.change(
         None,
         inputs=[page.header.language],
@@ -74,24 +74,20 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     # One listener for all: two of them could answer in the wrong order, and the older figures would stay.
     # A dropdown says twice that something was picked, and once that it was left.
     moved = [each.blur if name in TYPED else each.input for name, each in plan.controls.items()]
-    levels = [page.map.levels, page.map.levels_hint, page.map.notice]
-    choosing = {"inputs": who, "inputs_kwargs": plan.controls, "outputs": moving}
-    after_it = [spoken, gr.on(moved, at_once(do.choose), **choosing, **instant)]
+    gr.on(moved, at_once(do.choose), inputs=who, inputs_kwargs=plan.controls, outputs=moving, **instant)
     on(page.map.colour.input, do.paint, [*who, page.map.colour], last)
     far = quick | {"concurrency_limit": 4, "concurrency_id": "sample"}
     page.map.estimate.click(do.estimate, who, moving, **far)
     on(page.map.halt.click, do.halt, who, quick)
     for map_ in (page.map.grid, page.map.legend):
-        after_it.append(on(map_.click, do.pick, who, last))
-    after_it.append(on(page.map.layer.input, do.describe, [*who, page.map.layer], last))
+        on(map_.click, do.pick, who, last)
+    on(page.map.layer.input, do.describe, [*who, page.map.layer], last)
     for button, handler, inputs in (
         (page.map.pin, do.pin, [*who, page.map.layer, page.map.scheme]),
         (page.map.unpin, do.unpin, who),
         (plan.undo, do.undo, who),
     ):
-        after_it.append(on(button.click, handler, inputs, quick))
-    for done in after_it:
-        done.then(do.show_levels, who, levels, **last)
+        on(button.click, handler, inputs, quick)
     # Not after each of these: mostly nothing is missing. What is asked for while it measures comes after that.
     measuring = last | {"concurrency_limit": MEASURERS, "concurrency_id": "measure"}
     page.missing.change(do.measure, who, moving, **measuring)

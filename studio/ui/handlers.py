@@ -20,7 +20,6 @@ from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
 from studio.planning.choice import Choice
 from studio.planning.figures import DEFAULT, FIGURES
 from studio.quantization.scheme import Scheme, parse_mode
-from studio.session.looked_at import levels_of
 from studio.session.session import Session
 from studio.ui import browser_memory, choices, decision_updates, drift_panel, html, method_choices, updates
 from studio.ui.address import follow
@@ -29,7 +28,6 @@ from studio.ui.error_boundary import errors_shown
 from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
 from studio.ui.updates import Updates
-from studio.ui.weight_chart import levels_hint, weight_chart
 
 VERIFIED = ("gguf",)
 """Targets whose files can be read back and compared."""
@@ -40,9 +38,13 @@ def _begun(language: str) -> str:
     return html.progress(Progress("begin"), language)
 
 
-def _quietly(session: Session, words: str) -> Any:
-    """Return what a measurement says, nothing while the page says why another model was not opened."""
-    return words if session.not_opened is None else gr.skip()
+def _said(session: Session, words: str, language: str) -> str:
+    """Return what a measurement says, or still why another model was not opened.
+
+    That is said again, not left out: what the measurement said just before may reach the page after it.
+    """
+    refusal = session.not_opened
+    return words if refusal is None else html.notice(refusal.sentence(language), "error")
 
 
 class Handlers:
@@ -125,12 +127,12 @@ class Handlers:
 
     def _filling(self, session: Session, language: str, steps: Iterable[Progress]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""
-        yield {self.page.model.notice: _quietly(session, _begun(session.spoken or language))}
+        yield {self.page.model.notice: _said(session, _begun(session.spoken or language), session.spoken or language)}
         painted = float("-inf")
         try:
             for event in paced(steps):
                 spoken = session.spoken or language
-                shown: Updates = {self.page.model.notice: _quietly(session, html.progress(event, spoken))}
+                shown: Updates = {self.page.model.notice: _said(session, html.progress(event, spoken), spoken)}
                 if time.monotonic() - painted >= MAP_PACE:
                     shown |= updates.map_of(self.page, session, spoken)
                     painted = time.monotonic()
@@ -139,7 +141,7 @@ class Handlers:
             yield {self.page.model.notice: gr.skip()}  # a handler that yields nothing would empty every component
             return
         language = session.spoken or language
-        nothing: Updates = {self.page.model.notice: _quietly(session, "")}
+        nothing: Updates = {self.page.model.notice: _said(session, "", language)}
         yield updates.merged(
             updates.figures(self.page, session, language),
             decision_updates.options(self.page, session, language),
@@ -195,26 +197,14 @@ class Handlers:
             self.page.map.notice: "",
             **updates.card(self.page, session, language),
         }
+        yield updates.levels(self.page, session, language)
 
     @errors_shown
     def describe(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
         """A layer was named: show what it would cost in each scheme."""
         session.selected_layers = str(pattern or "")
         yield updates.card(self.page, session, language) | {self.page.map.notice: ""}
-
-    @errors_shown
-    def show_levels(self, session: Session, language: str) -> Iterator[Updates]:
-        """Draw the weights of the layer that was named with the levels that they snap to, where they are here."""
-        named = session.selected_layers
-        found = levels_of(session.planner, named)
-        if session.selected_layers != named:  # another one is drawn next
-            yield {self.page.map.levels: gr.skip()}
-            return
-        chart = None if found is None else weight_chart(found, language)
-        yield {
-            self.page.map.levels: gr.update(value=chart, visible=chart is not None),
-            self.page.map.levels_hint: levels_hint(found, language),
-        }
+        yield updates.levels(self.page, session, language)
 
     @errors_shown
     def pin(self, session: Session, language: str, pattern: str, scheme: str) -> Iterator[Updates]:

@@ -168,7 +168,8 @@ FOCUS = """() => {
   new MutationObserver(soon).observe(document.body, {childList: true, subtree: true, attributeFilter: ['disabled']});
   addEventListener('keydown', (event) => {
     left = null;
-    if (event.key === 'ArrowDown' && closed(event.target)) {
+    const types = event.key.length === 1 || event.key === 'Backspace' || event.key === 'Delete';
+    if ((types || event.key === 'ArrowDown') && closed(event.target)) {
       event.target.blur();
       event.target.focus();
     }
@@ -179,8 +180,9 @@ FOCUS = """() => {
 """Who goes by keyboard never loses the place: a button that is pressed and greyed, a row that is painted anew, a menu
 that closes would let the focus fall to the page's beginning. It goes to the same thing painted anew, else to the next
 one beside it: from Make it to Cancel, and back as soon as there is one again. A click on nothing lets go of it, as
-ever. Given back to a menu's box, it does not open the menu again until it is clicked or the arrow goes down: Gradio
-opens one when its box is reached and at nothing else. Escape closes an explanation."""
+ever. Given back to a menu's box, it does not open the menu again until it is clicked, typed in or the arrow goes down:
+Gradio opens one when its box is reached and at nothing else, and takes no word while none is open. Escape closes an
+explanation."""
 RADIOS = """() => {
   let groups = 0;
   const named = () => document.querySelectorAll('input[type=radio]').forEach((radio) => {

@@ -15,6 +15,7 @@ from studio.planning.choice import OPTIONS, Choice
 from studio.planning.figures import FIGURES
 from studio.planning.plan import group_sizes
 from studio.quantization.scheme import GROUP_SIZES
+from studio.session.looked_at import levels_of
 from studio.session.session import Session
 from studio.ui import answers as talking
 from studio.ui import (
@@ -32,6 +33,7 @@ from studio.ui.controls import CONTROLLED
 from studio.ui.heatmap import Errors, heatmap
 from studio.ui.page import Page
 from studio.ui.size_chart import size_chart
+from studio.ui.weight_chart import levels_hint, weight_chart
 
 Updates = dict[Block, Any]
 _ASKED = itertools.count(1)
@@ -101,6 +103,7 @@ def planned(page: Page, session: Session, language: str) -> Updates:
         page.plan.undo: gr.update(interactive=session.planner.can_undo),
         page.map.unpin: gr.update(interactive=bool(session.choice.pins)),
         **decision_updates.planned(page, session, language),
+        **(levels(page, session, language) if session.selected_layers else {}),
     }
 
 
@@ -307,6 +310,19 @@ def spoken(page: Page, session: Session, language: str) -> Updates:
     return merged(page.words.updates(language), dynamic(page, session, language), talk, lost, named)
 
 
+def levels(page: Page, session: Session, language: str) -> Updates:
+    """Return the weights of the layer that the visitor looks at, with the levels of its scheme, where they are here.
+
+    Raises CheckpointError for a damaged file.
+    """
+    found = levels_of(session.planner, session.selected_layers)
+    chart = None if found is None else weight_chart(found, language)
+    return {
+        page.map.levels: gr.update(value=chart, visible=chart is not None),
+        page.map.levels_hint: levels_hint(found, language),
+    }
+
+
 def no_levels(page: Page) -> Updates:
     """Return what takes back the picture of a layer of the model before."""
     return {page.map.levels: gr.update(value=None, visible=False), page.map.levels_hint: ""}
@@ -316,8 +332,16 @@ def moving(page: Page) -> list[Block]:
     """Return the components that a change of plan may change."""
     controls = [page.plan.controls[name] for name, _ in _conditional()]
     plan = (page.plan.reading, page.plan.undo, page.plan.box)
-    map_ = (page.map.legend, page.map.grid, page.map.table, page.map.pins, page.map.unpin, page.map.card)
-    sample = (page.map.estimate, page.map.halt)
+    map_ = (
+        page.map.legend,
+        page.map.grid,
+        page.map.table,
+        page.map.pins,
+        page.map.unpin,
+        page.map.card,
+        page.map.levels,
+    )
+    sample = (page.map.estimate, page.map.halt, page.map.levels_hint)
     sizes = (page.sizes.strip, page.sizes.chart, page.sizes.distribution)
     decided = (page.where.verdict, page.presets.preset, page.presets.make, page.front.chart, page.address)
     taken = (page.export.reads, page.export.switch, page.export.button, page.where.program, page.export.program)

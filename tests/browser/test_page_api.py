@@ -48,8 +48,21 @@ def fetch(url: str, body: bytes | None = None) -> tuple[int, bytes]:
 
 def choose(page: Page, name: str) -> None:
     """Type a model's name and press Enter."""
+    page.locator("#model-name input").click()
     page.locator("#model-name input").fill(name)
     page.locator("#model-name input").press("Enter")
+
+
+def test_a_name_can_be_typed_again_right_after_another(visit: Visit, address: str) -> None:
+    """The box has the focus back by then, and a menu that takes no word while it is closed."""
+    page = visit(plain(address))
+    expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
+    choose(page, "/etc")
+    expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name_page", model="/etc"))
+    page.keyboard.press("Control+A")
+    page.keyboard.type("/usr")
+    page.keyboard.press("Enter")
+    expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name_page", model="/usr"))
 
 
 # functions
