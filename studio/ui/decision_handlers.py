@@ -3,8 +3,7 @@
 Wires nothing.
 """
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -24,19 +23,8 @@ from studio.ui.pacing import MAKE_PACE, paced
 from studio.ui.page import Page
 from studio.ui.sample_answers import prompts
 from studio.ui.share_picture import share_picture
+from studio.ui.turns import in_turn
 from studio.ui.updates import Updates
-
-
-def in_turn(handler: Callable[..., Updates]) -> Callable[..., Iterator[Updates]]:
-    """Let a visitor's decisions be answered in their order: an answer that comes later must not know less."""
-
-    @functools.wraps(handler)
-    def answer(self: "DecisionHandlers", session: Session, *inputs: Any) -> Iterator[Updates]:
-        with session.decision.turn:
-            shown = handler(self, session, *inputs)
-        yield shown
-
-    return answer
 
 
 class DecisionHandlers:

@@ -27,6 +27,7 @@ from studio.ui.controls import picked
 from studio.ui.error_boundary import errors_shown
 from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
+from studio.ui.turns import in_turn
 from studio.ui.updates import Updates
 
 VERIFIED = ("gguf",)
@@ -188,6 +189,7 @@ class Handlers:
         yield shown
 
     @errors_shown
+    @in_turn
     def pick(self, session: Session, language: str, event: gr.EventData) -> Iterator[Updates]:
         """A layer of the map was clicked: show what it would cost in each scheme, ready to be pinned."""
         session.selected_layers = well_formed(str((event._data or {}).get("layer", "")))
@@ -200,6 +202,7 @@ class Handlers:
         yield updates.levels(self.page, session, language)
 
     @errors_shown
+    @in_turn
     def describe(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
         """A layer was named: show what it would cost in each scheme."""
         session.selected_layers = str(pattern or "")
@@ -207,6 +210,7 @@ class Handlers:
         yield updates.levels(self.page, session, language)
 
     @errors_shown
+    @in_turn
     def pin(self, session: Session, language: str, pattern: str, scheme: str) -> Iterator[Updates]:
         """Keep these layers in one scheme and plan the others around them."""
         if not str(pattern or "").strip():
@@ -218,12 +222,14 @@ class Handlers:
         yield self._planned(session, language) | {self.page.map.notice: "", **card}
 
     @errors_shown
+    @in_turn
     def unpin(self, session: Session, language: str) -> Iterator[Updates]:
         """Forget all pins."""
         session.planner.choose(replace(session.choice, pins=()))
         yield self._planned(session, language) | {self.page.map.notice: ""}
 
     @errors_shown
+    @in_turn
     def undo(self, session: Session, language: str) -> Iterator[Updates]:
         """Go back to the plan before this one."""
         session.planner.undo()
