@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from studio.base.malloc import release_free_memory
 from studio.chat.answer import answer
 from studio.chat.columns import compressed_column
 from studio.runtime.sampling import Sampling
@@ -26,6 +27,7 @@ def main(small: Path, folder: Path) -> None:
     list(answer(compressed_column(small).open(), MESSAGES, SAMPLING))
     before = anonymous_bytes()
     loaded = compressed_column(folder).open()
+    release_free_memory()  # what several threads' loading leaves with the allocator is nobody's
     after = anonymous_bytes()
     most = kept = tokens = 0
     for reply in answer(loaded, MESSAGES, SAMPLING):

@@ -89,7 +89,7 @@ class CompressedCopy:
                 is_unwanted = self._jobs.should_stop("compress")
                 steps = in_worker(compress, checkpoint, plan, file, tokens, threads, is_unwanted=is_unwanted)
                 compressed = yield from self._jobs.relay("compress", steps, is_current)
-                yield Progress("finish")
+                yield Progress("finish", 1, 1)
                 self._jobs.raise_if_stopped("compress")
                 if again is None:
                     files = yield from source_digests(checkpoint)

@@ -42,6 +42,7 @@ def share_picture(session: Session, language: str) -> str:
         _words(EDGE, 98, _headline(session, plan, language), 21, "accent"),
         _maps(session, plan, language),
         _sizes(plan, language),
+        _words(EDGE, 612, _source(session, language), 16, "faint"),
         _answers(session, language),
         _words(EDGE, HIGH - 22, LINK, 15, "faint"),
     ]
@@ -58,13 +59,18 @@ def _words(x: float, y: float, words: str, size: int, kind: str, bold: bool = Fa
 
 
 def _headline(session: Session, plan: Plan, language: str) -> str:
-    """Return how much smaller it is, and what is lost."""
+    """Return how much smaller it is, and what is lost, in words."""
     smaller = text("share.smaller", language, times=f"{plan.original_bytes / max(1, plan.compressed_bytes):.1f}")
     loss = session.decision.loss()
     if loss is None:
         return smaller
-    often = text("verdict.lose", language, often=how_often(loss.differs, language))
-    return f"{smaller} · {often} · {figure(loss, language)}"
+    return f"{smaller} · {text('verdict.lose', language, often=how_often(loss.differs, language))}"
+
+
+def _source(session: Session, language: str) -> str:
+    """Return the loss as a figure, with where it is known from; nothing while it is not known."""
+    loss = session.decision.loss()
+    return "" if loss is None else figure(loss, language)
 
 
 def _maps(session: Session, plan: Plan, language: str) -> str:
@@ -84,7 +90,7 @@ def _map(session: Session, plan: Plan, title: str, top: int, language: str) -> s
     known = damage.on_map(Known(plan, model.known, model.sampled, model.figures))
     total = None if known is None else damage.total(Known(plan, model.known, model.sampled, model.figures))
     said = title if total is None else f"{title}: {text('share.nats', language, nats=f'{total:.2g}')}"
-    parts = [_words(EDGE, top + 14, said, 16, "ink")]
+    parts = [_words(EDGE, top + 14, said, 15, "ink")]
     wide, high = 560 / max(1, len(columns)), 140 / max(1, len(rows))
     for (row, block), cell in places.items():
         number = None if known is None else cell.error(known, damage.adds_up)

@@ -33,10 +33,9 @@ WINDOWS, LENGTH = 2, 256
 CALIBRATION = 2
 """Windows that methods are calibrated on, of 16: all three methods then cost 72 seconds of one core. Measured on
 these windows: 0.137 for the best, 0.162 for GPTQ and 0.350 to nearest, nats a token."""
-MARGIN = 40 << 20
-"""What a chat may hold beside packed weights and its keys and values: a step's activations, logits, ends of huge pages,
-what the allocator keeps of several threads' loading. Measured: 6 to 12 MB, once 28 MB beside other tests. At 16 bits
-the embedding would be 57 MB, and all of them 269 MB."""
+MARGIN = 20 << 20
+"""What a chat may hold beside packed weights and its keys and values: a step's activations, logits, ends of huge pages.
+Measured: 6 to 12 MB. At 16 bits one block would be 7 MB, the embedding 57 MB, and all of them 269 MB."""
 
 Exported = Callable[[Choice], Path]
 """Compresses the built-in model and returns the exported folder."""

@@ -19,8 +19,8 @@ def test_every_point_is_a_preset_of_today_with_its_bytes(builtin: Checkpoint) ->
         plan = make_plan(builtin.layers, choice)
         if plan.is_exact:
             assert point.nbytes == TARGETS[target].size(plan)
-        assert 0 < point.kld < 0.5
-        assert 0 < point.standard_error < point.kld
+        assert 0 <= point.kld < 0.5
+        assert 0 <= point.standard_error <= point.kld  # none: on whose grid the weights lie already
         assert 0.5 < point.same_top < 1
 
 
