@@ -93,7 +93,7 @@ def measured(page: Page, session: Session, language: str) -> Updates:
 
 def measured_parts(page: Page) -> list[Block]:
     """Return the components of :func:`measured`."""
-    return [page.where.verdict, page.runs.table, page.front.chart]
+    return [page.where.verdict, page.runs.table, page.runs.comparison, page.front.chart]
 
 
 def address(page: Page, session: Session) -> Updates:
