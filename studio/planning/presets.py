@@ -33,9 +33,3 @@ def preset_choice(words: Words, layers: Sequence[Layer], can_chat: bool = True) 
     """
     choice = fitting(Choice.of(**words), layers, can_chat)
     return choice if can_chat else replace(choice, method=Method.NEAREST)
-
-
-def preset_of(choice: Choice, presets: Mapping[str, Words], layers: Sequence[Layer], can_chat: bool = True) -> str:
-    """Return which preset a choice is for the model of these layers, ``"custom"`` where it is none."""
-    found = (name for name in PRESETS if preset_choice(presets[name], layers, can_chat) == choice)
-    return next(found, CUSTOM)

@@ -69,7 +69,7 @@ def weight_levels(checkpoint: Checkpoint, layer: Layer, scheme: Scheme | None) -
     nearest = ((values / unit).flatten(0, 1).unsqueeze(2) - levels.unsqueeze(1)).abs_().argmin(2)
     taken = torch.bincount(nearest.flatten(), minlength=len(mean)).double() / nearest.numel()
     shown = _together(mean, taken)
-    return _counted(places.flatten(), *shown, _median_group(weight, rounded, scheme, own), weight, layer)
+    return _counted(places.flatten(), *shown, _median_group(groups, values, own), weight, layer)
 
 
 def _direction(levels: Tensor, scheme: Scheme) -> Tensor:
@@ -120,9 +120,8 @@ def _together(mean: Tensor, taken: Tensor) -> tuple[tuple[float, ...], tuple[flo
     return tuple(shares), tuple(shares.values())
 
 
-def _median_group(weight: Tensor, rounded: QuantizedWeight, scheme: Scheme, levels: Tensor) -> OneGroup:
-    before = grouped(weight, scheme)
-    after = dequantize(rounded, scheme.mode).reshape(before.shape)
+def _median_group(before: Tensor, after: Tensor, levels: Tensor) -> OneGroup:
+    """Return one of the groups [N, G, g], as they were and rounded, with its levels [N, G, L]."""
     errors = ((before - after).square().sum(2) / before.square().sum(2).clamp(min=1e-30)).flatten()
     place = int(errors.argsort()[len(errors) // 2])
     chosen = [tensor.flatten(0, 1)[place].tolist() for tensor in (before, after, levels)]

@@ -55,8 +55,7 @@ def recall(page: Page, session: Session, language: str, kept: Any) -> dict[Block
         page.where.bandwidth: gr.update(value=decision.host.bandwidth / hosts.GB),
         page.where.own: gr.update(visible=decision.host.name == hosts.OWN),
         page.where.context: gr.update(value=decision.context),
-        page.where.program: gr.update(value=decision.program.name),
-        page.export.program: gr.update(value=decision.program.name),
+        **decision_updates.program(page, session),
         page.kept: gr.update(value=remembered(session)),
         **decision_updates.runs(page, session, language),
     }

@@ -10,6 +10,7 @@ from studio.session.runs import Run
 from studio.session.session import Session
 from studio.ui.heatmap import heatmap
 from studio.ui.runs_table import plan_name
+from studio.ui.sample_answers import side_by_side
 
 CERTAIN = 2.0
 """Standard errors from which a difference is called one."""
@@ -63,13 +64,8 @@ def _answers(pair: tuple[Run, Run], language: str) -> str:
     """Return what both answered to the same questions."""
     asked = [{turn.prompt: turn.answers.replies[-1] for turn in run.answers if turn.answers.replies} for run in pair]
     both = [prompt for prompt in asked[0] if prompt in asked[1]]
-    names = [escape(text("runs.number", language, number=run.number)) for run in pair]
+    names = [text("runs.number", language, number=run.number) for run in pair]
     return "".join(
-        f'<article class="sample"><p class="question">{escape(prompt)}</p><div class="pair">'
-        + "".join(
-            f'<div><h4>{name}</h4><p class="said">{escape(answers[prompt].text)}</p></div>'
-            for name, answers in zip(names, asked, strict=True)
-        )
-        + "</div></article>"
+        side_by_side(prompt, [(name, escape(said[prompt].text)) for name, said in zip(names, asked, strict=True)])
         for prompt in both
     )

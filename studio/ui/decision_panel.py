@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
 from studio.base.text import text
 from studio.export import runners
 from studio.planning import hosts, presets
-from studio.ui.localized import Words, explained
+from studio.ui.localized import Wording, Words, explained
 from studio.ui.scripts import NEWEST, OPENED
 
 
@@ -38,35 +39,20 @@ def where_panel(words: Words, model_box: Callable[[], gr.Dropdown]) -> tuple[gr.
     """The model, whose box stands first in the row, where it is to run and in what; and the verdict."""
     with gr.Row(elem_classes="tight", elem_id="asked"):
         model = model_box()
-        host = words.on(
-            gr.Dropdown,
-            {"label": "decision.host", "choices": named("host", (*hosts.HOSTS, hosts.THIS, hosts.OWN))},
-            value=hosts.DEFAULT,
-            filterable=False,
-            elem_id="host",
-            min_width=140,
-        )
-        program = words.on(
-            gr.Dropdown,
-            {"label": "decision.program", "choices": program_choices},
-            value=runners.DEFAULT,
-            filterable=False,
-            elem_id="program",
-            min_width=120,
-        )
-        context = words.on(
-            gr.Dropdown,
-            {"label": "decision.context", "choices": context_choices},
-            value=hosts.DEFAULT_CONTEXT,
-            filterable=False,
-            elem_id="context",
-            min_width=120,
-        )
+        host = _menu(words, "host", named("host", (*hosts.HOSTS, hosts.THIS, hosts.OWN)), hosts.DEFAULT, 140)
+        program = _menu(words, "program", program_choices, runners.DEFAULT, 120)
+        context = _menu(words, "context", context_choices, hosts.DEFAULT_CONTEXT, 120)
     with gr.Row(elem_classes="tight", visible=False, elem_id="own-host") as own:
         memory = _figure(words, "memory", 16, 4096)
         bandwidth = _figure(words, "bandwidth", 50, 20000)
     verdict = gr.HTML(elem_id="verdict", js_on_load=NEWEST + OPENED)
     return model, DecisionPanel(host, own, memory, bandwidth, context, program, verdict)
+
+
+def _menu(words: Words, name: str, choices: Callable[[str], Any], usual: str | int, width: int) -> gr.Dropdown:
+    """Return a menu of what the model is to run on, in or with."""
+    shown: dict[str, Wording] = {"label": f"decision.{name}", "choices": choices}
+    return words.on(gr.Dropdown, shown, value=usual, filterable=False, elem_id=name, min_width=width)
 
 
 def _figure(words: Words, name: str, usual: float, most: float) -> gr.Number:

@@ -31,13 +31,16 @@ def sample_answers(session: Session, language: str) -> str:
 
 def _turn(turn: Turn, language: str) -> str:
     names = [text("chat.original", language), text("chat.compressed", language)]
-    columns = "".join(
-        f'<div><h4>{escape(names[i])}</h4><p class="said">{_said(turn, i, language)}</p></div>'
-        for i in range(len(turn.answers.replies))
-    )
+    said = [(names[i], _said(turn, i, language)) for i in range(len(turn.answers.replies))]
+    return side_by_side(turn.prompt, said, _parting(turn, language))
+
+
+def side_by_side(question: str, answers: Sequence[tuple[str, str]], below: str = "") -> str:
+    """Return a question with what each answered; names and question as text, answers and what is below as HTML."""
+    columns = "".join(f'<div><h4>{escape(name)}</h4><p class="said">{said}</p></div>' for name, said in answers)
     return (
-        f'<article class="sample"><p class="question">{escape(turn.prompt)}</p>'
-        f'<div class="pair">{columns}</div>{_parting(turn, language)}</article>'
+        f'<article class="sample"><p class="question">{escape(question)}</p>'
+        f'<div class="pair">{columns}</div>{below}</article>'
     )
 
 

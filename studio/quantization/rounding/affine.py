@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from studio.quantization.ggml.blocks import BlockFormat, Blocks, steps
+from studio.quantization.ggml.fit import FP16_MAX
 from studio.quantization.rounding.quantized_weight import EPSILON, Codes, NumberFormat, QuantizedWeight, divided
 from studio.quantization.scheme import Scheme
 
-FP16_MAX = 65504.0
 TURNS = 2
 """How often codes and numbers take turns at least, from each start."""
 

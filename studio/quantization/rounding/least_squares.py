@@ -82,7 +82,7 @@ def _best_grid_per_group(
     importances = importance(weights, power)
     if start.offset is not None:
         return _best_line_per_group(weights, importances, start, scheme.mode.bits, ratios, iterations)
-    scale, zero = start.scale.unsqueeze(2).half().float(), _zero(start).unsqueeze(2)
+    scale, zero = start.scale.unsqueeze(2).half().float(), start.zeros().unsqueeze(2)
     weighted = importances * weights
     energy = (weighted * weights).sum(2, keepdim=True)
     low, high = weights.amin(2, keepdim=True), weights.amax(2, keepdim=True)
@@ -156,7 +156,3 @@ def _error(
 ) -> Tensor:
     values = grid.values(codes.to(torch.uint8), tensor_params) - zero
     return (importances * (values.mul_(scale) - weights).square_()).sum(2, keepdim=True)
-
-
-def _zero(rounded: QuantizedWeight) -> Tensor:
-    return torch.zeros_like(rounded.scale) if rounded.zero_point is None else rounded.zero_point.float()
