@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from studio.base.errors import Cancelled, ModelError, PromptError, UserError
+from studio.base.errors import Cancelled, ModelError, PromptError
 from studio.base.malloc import release_free_memory
 from studio.base.progress import Progress
 from studio.base.workspace import own_folder, sessions_folder
@@ -75,8 +75,6 @@ class Session:
         self.samples = Samples(shared.pool)
         self.map_figure = figures.DEFAULT
         """The figure that the map shows."""
-        self.not_opened: UserError | None = None
-        """Why the model that was asked for last is not the one that is open; None where it is."""
         self.selected_layers = ""
         """The layer, or the pattern of layers, whose costs are on show beneath the map."""
         self.spoken: str | None = None

@@ -113,9 +113,9 @@ _REDRAWS: dict[str, Callable[[Page, Session, str], Updates]] = {
 
 _PLACES: dict[str, Callable[[Page], Block]] = {
     "open_model": lambda page: page.model.notice,
-    "measure": lambda page: page.model.notice,
-    "estimate": lambda page: page.model.notice,
-    "halt": lambda page: page.model.notice,
+    "measure": lambda page: page.model.measuring,
+    "estimate": lambda page: page.model.measuring,
+    "halt": lambda page: page.model.measuring,
     "paint": lambda page: page.map.notice,
     "pick": lambda page: page.map.notice,
     "describe": lambda page: page.map.notice,

@@ -39,15 +39,6 @@ def _begun(language: str) -> str:
     return html.progress(Progress("begin"), language)
 
 
-def _said(session: Session, words: str, language: str) -> str:
-    """Return what a measurement says, or still why another model was not opened.
-
-    That is said again, not left out: what the measurement said just before may reach the page after it.
-    """
-    refusal = session.not_opened
-    return words if refusal is None else html.notice(refusal.sentence(language), "error")
-
-
 class Handlers:
     """The handlers of one page."""
 
@@ -78,13 +69,9 @@ class Handlers:
     def open_model(self, session: Session, language: str, name: str) -> Iterator[Updates]:
         """Open the chosen model from its headers."""
         yield {self.page.model.notice: html.notice(text("stage.headers", language))}
-        before, session.not_opened = session.checkpoint, None
-        try:
-            for event in paced(session.open(str(name or ""))):
-                yield {self.page.model.notice: html.progress(event, session.spoken or language)}
-        except UserError as error:
-            session.not_opened = error  # a measurement that goes on must not paint over what is said of it
-            raise
+        before = session.checkpoint
+        for event in paced(session.open(str(name or ""))):
+            yield {self.page.model.notice: html.progress(event, session.spoken or language)}
         language = session.spoken or language
         if before is not None and session.checkpoint is before:  # chosen again, or merely left: nothing has changed
             yield {self.page.model.notice: "", **updates.missing(self.page, session, language)}
@@ -112,7 +99,7 @@ class Handlers:
         """Read a few rows of each layer where they are, and draw the map from them."""
         yield from self._filling(session, language, session.measurements.sample())
         # also where it was stopped
-        yield updates.map_of(self.page, session, session.spoken or language) | {self.page.model.notice: ""}
+        yield updates.map_of(self.page, session, session.spoken or language) | {self.page.model.measuring: ""}
 
     @errors_shown
     def halt(self, session: Session, language: str) -> Iterator[Updates]:
@@ -128,21 +115,22 @@ class Handlers:
 
     def _filling(self, session: Session, language: str, steps: Iterable[Progress]) -> Iterator[Updates]:
         """Show a measurement's progress, and the map as it fills in."""
-        yield {self.page.model.notice: _said(session, _begun(session.spoken or language), session.spoken or language)}
+        place = self.page.model.measuring
+        yield {place: _begun(session.spoken or language)}
         painted = float("-inf")
         try:
             for event in paced(steps):
                 spoken = session.spoken or language
-                shown: Updates = {self.page.model.notice: _said(session, html.progress(event, spoken), spoken)}
+                shown: Updates = {place: html.progress(event, spoken)}
                 if time.monotonic() - painted >= MAP_PACE:
                     shown |= updates.map_of(self.page, session, spoken)
                     painted = time.monotonic()
                 yield shown
         except Cancelled:  # the visitor went on to another model, which is measured next
-            yield {self.page.model.notice: gr.skip()}  # a handler that yields nothing would empty every component
+            yield {place: ""}
             return
         language = session.spoken or language
-        nothing: Updates = {self.page.model.notice: _said(session, "", language)}
+        nothing: Updates = {place: ""}
         yield updates.merged(
             updates.figures(self.page, session, language),
             decision_updates.options(self.page, session, language),
@@ -161,7 +149,7 @@ class Handlers:
         """Say everything in another language, also what a job that runs will say; what it has said is said no more."""
         session.spoken = language
         page = self.page
-        said = (page.model.notice, page.map.notice, page.export.progress, page.drift.progress)
+        said = (page.model.notice, page.model.measuring, page.map.notice, page.export.progress, page.drift.progress)
         still = {**self._staleness(session, language), page.chat.notice: updates.editing(session, language)}
         still[page.kept] = gr.update(value=browser_memory.remembered(session))
         yield updates.spoken(page, session, language) | dict.fromkeys(said, "") | still

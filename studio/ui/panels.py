@@ -48,6 +48,8 @@ class ModelPanel:
     name: gr.Dropdown
     facts: gr.HTML
     notice: gr.HTML
+    """Of opening alone: a measurement goes on beside it, and what either says must not wipe out the other's words."""
+    measuring: gr.HTML
 
 
 def model_panel(words: Words) -> tuple[ModelPanel, DecisionPanel]:
@@ -68,8 +70,9 @@ def model_panel(words: Words) -> tuple[ModelPanel, DecisionPanel]:
         name, where = where_panel(words, box)
     with gr.Column(elem_id="about"):
         notice = gr.HTML(elem_id="model-notice")
+        measuring = gr.HTML(elem_id="measuring")
         facts = gr.HTML(elem_id="model-facts")
-    return ModelPanel(name, facts, notice), where
+    return ModelPanel(name, facts, notice, measuring), where
 
 
 @dataclass(frozen=True)

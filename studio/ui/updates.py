@@ -148,7 +148,7 @@ def missing(page: Page, session: Session, language: str) -> Updates:
     if not session.is_unmeasured:
         return {}
     waits = html.notice(text("stage.in_line", language))
-    return {page.missing: next(_ASKED), page.model.notice: waits}
+    return {page.missing: next(_ASKED), page.model.measuring: waits}
 
 
 def controls(page: Page, session: Session) -> Updates:
@@ -345,8 +345,9 @@ def moving(page: Page) -> list[Block]:
     sizes = (page.sizes.strip, page.sizes.chart, page.sizes.distribution)
     decided = (page.where.verdict, page.presets.preset, page.presets.make, page.front.chart, page.address)
     taken = (page.export.reads, page.export.switch, page.export.button, page.where.program, page.export.program)
+    said = (page.model.notice, page.model.measuring, page.plan.progress)
     return [
-        page.missing, page.model.notice, page.plan.progress, *controls, *plan, *map_, *sample, *sizes, *decided, *taken,
+        page.missing, *said, *controls, *plan, *map_, *sample, *sizes, *decided, *taken,
     ]  # fmt: skip
 
 

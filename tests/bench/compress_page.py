@@ -30,7 +30,7 @@ from tests.walking import plain
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTLED = """() => document.querySelector('#map-grid .cell')
-  && !(document.querySelector('#model-notice')?.textContent ?? '').trim()"""
+  && !(document.querySelector('#measuring')?.textContent ?? '').trim()"""
 """Nothing is measured any more."""
 
 WATCH = """() => {

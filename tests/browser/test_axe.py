@@ -54,7 +54,7 @@ def test_nothing_that_wcag_forbids_is_on_the_page_or_behind_it(visit: Visit, add
     axe.script()
     page = ready(visit(plain(address), viewport=DESKTOP, color_scheme="light"))
     expect(page.locator("#verdict .tile.pending")).to_have_count(0)
-    expect(page.locator("#model-notice .progress")).to_have_count(0)
+    expect(page.locator("#measuring .progress")).to_have_count(0)
     assert found(page, AT_REST) == []
 
     look_at(page, OPENED[0])

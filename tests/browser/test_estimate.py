@@ -62,7 +62,7 @@ def test_the_map_is_estimated_from_what_the_button_says(hub: LocalHub, page: Pag
     expect(page.locator("#map-grid .cell.guessed")).to_have_count(CELLS)
     expect(page.locator("#estimate")).to_be_hidden()
     expect(page.locator("#halt")).to_be_hidden()
-    expect(notice(page, "model-notice")).to_have_count(0)
+    expect(notice(page, "measuring")).to_have_count(0)
     size = hub.models[HUB_DEFAULT].blobs["model.safetensors"].size
     assert 0 < sent(hub) - before < 0.7 * size
     assert not list((tmp_path / "hub").rglob("*.safetensors"))
@@ -106,7 +106,7 @@ def test_a_sample_can_be_stopped_and_gone_on_with(hub: LocalHub, page: Page) -> 
     expect(page.locator("#halt")).to_be_hidden()
     some = page.locator("#map-grid .cell.guessed").count()
     assert 0 < some < CELLS
-    expect(notice(page, "model-notice")).to_have_count(0)
+    expect(notice(page, "measuring")).to_have_count(0)
     hub.bytes_per_second = float("inf")
     page.locator("#estimate").click()
     expect(page.locator("#map-grid .cell.guessed")).to_have_count(CELLS)
@@ -115,7 +115,7 @@ def test_a_sample_can_be_stopped_and_gone_on_with(hub: LocalHub, page: Page) -> 
 def test_a_hub_that_fails_is_one_sentence_and_the_offer_stays(hub: LocalHub, page: Page) -> None:
     hub.fault = "whole"
     page.locator("#estimate").click()
-    expect(notice(page, "model-notice")).to_have_text(text("error.hub_bad_range", file="model.safetensors"))
+    expect(notice(page, "measuring")).to_have_text(text("error.hub_bad_range", file="model.safetensors"))
     expect(page.locator("#estimate")).to_be_enabled()
     expect(page.locator("#halt")).to_be_hidden()
     hub.fault = ""

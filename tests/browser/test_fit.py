@@ -102,7 +102,7 @@ def test_a_picture_that_comes_too_late_does_not_cover_the_newer_one(page: Page) 
     """The answer to a moved control is held back until the colour picked after it is painted."""
     held: list[tuple[Route, APIResponse]] = []
     title = page.locator("#map-legend .map-title")
-    expect(page.locator("#model-notice .progress")).to_have_count(0)
+    expect(page.locator("#measuring .progress")).to_have_count(0)
     expect(page.locator("#strip .pending")).to_have_count(0)
     page.route("**/gradio_api/run/**", lambda route: held.append((route, route.fetch())), times=1)
     page.locator("#group-size label").nth(1).click()

@@ -27,7 +27,7 @@ def page(visit: Callable[..., Page], address: str) -> Page:
     page = ready(visit(plain(address)))
     expect(page.locator("#map-grid .cell.open")).to_have_count(0)
     expect(page.locator("#verdict .tile.pending")).to_have_count(0)  # the loss is predicted: nothing is left to measure
-    expect(page.locator("#model-notice .progress")).to_have_count(0)
+    expect(page.locator("#measuring .progress")).to_have_count(0)
     return page
 
 
@@ -107,7 +107,7 @@ def test_output_errors_are_measured_when_asked_for(page: Page) -> None:
     pick(page, "colour", text("figure.output.choice"))
     expect(page.locator("#map-legend .map-title")).to_have_text(text("figure.output.legend"))
     expect(page.locator("#map-grid .cell.open")).to_have_count(0)
-    expect(page.locator("#model-notice .progress")).to_have_count(0)
+    expect(page.locator("#measuring .progress")).to_have_count(0)
     page.locator(CELL).click()
     # Of its usual schemes: a survey kept from another visit may know of more, whose outputs nobody asked for.
     row = page.locator("#layer-card tr", has_text="int4_asym-g64")
@@ -119,6 +119,6 @@ def test_predicted_damage_is_shown_with_its_sum(page: Page) -> None:
     pick(page, "colour", text("figure.damage.choice"))
     expect(page.locator("#map-legend .map-title")).to_contain_text("nats a token")
     expect(page.locator("#map-grid .cell.open")).to_have_count(0)
-    expect(page.locator("#model-notice .progress")).to_have_count(0)
+    expect(page.locator("#measuring .progress")).to_have_count(0)
     page.locator(CELL).click()
     expect(page.locator("#layer-card")).to_contain_text(text("figure.damage.column"))

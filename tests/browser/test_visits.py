@@ -216,7 +216,7 @@ def test_without_the_hub_the_page_says_so_once_and_the_built_in_model_works(visi
     page = ready(visit(address + WHOLE.format(mode="int8_asym")))
     expect(page.locator("#model-facts")).to_contain_text(text("model.info_offline"))
     expect(page.locator("#verdict .tile.pending")).to_have_count(0)
-    expect(page.locator("#model-notice .progress")).to_have_count(0)
+    expect(page.locator("#measuring .progress")).to_have_count(0)
     page.locator("#model-name input").fill("someone/some-model")
     page.locator("#model-name input").press("Enter")
     said = notice(page, "model-notice")

@@ -28,7 +28,7 @@ class Panic(BaseException):
 @pytest.mark.parametrize(
     ("name", "job", "place"),
     [
-        ("measure", "measure", "model.notice"),
+        ("measure", "measure", "model.measuring"),
         ("compress", "compress", "plan.progress"),
         ("take_text", "evaluate_on", "drift.progress"),
         ("fetch_text", "evaluate_on", "drift.progress"),
@@ -88,9 +88,9 @@ def test_every_button_comes_back_whatever_happens(
     assert sentence in visitor.says(page.drift.progress)
     visitor.shown[page.map.estimate]["interactive"] = False
     visitor.do("estimate")
-    assert sentence in visitor.says(page.model.notice)
+    assert sentence in visitor.says(page.model.measuring)
     visitor.do("measure")
-    assert sentence in visitor.says(page.model.notice)
+    assert sentence in visitor.says(page.model.measuring)
 
     on = (page.plan.compress, page.chat.send, page.chat.regenerate, page.chat.edit, page.export.button)
     for button in (*on, page.drift.measure, page.map.estimate):
