@@ -27,8 +27,10 @@ def serve(
     with terminal(as_json=False) as here:
         if not all(map(find_spec, PAGE)):
             raise ResourceError("page_missing", command=PAGE_INSTALL)
+        from studio.base import workers
         from studio.checkpoint.open_model import builtin_file
 
+        workers.warm_up()  # it imports for seconds on another core
         if builtin_file() is not None:
             _prepare_builtin(here)
         from studio.ui import launch
@@ -60,5 +62,6 @@ def _prepare_builtin(here: Terminal) -> "Checkpoint":
 
     session = Session()
     checkpoint = here.follow(session.open(BUILTIN))
-    here.follow(session.measurements.survey())
+    if session.is_unmeasured:  # a process to look it up in would be seconds in coming
+        here.follow(session.measurements.survey())
     return checkpoint

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from studio.base import json_cache
@@ -179,7 +179,7 @@ def interval(runs: list[tuple[float, float]], read: int, layer: Layer) -> Interv
     ratio = difference / square
     residual = sum((d - ratio * s) ** 2 for d, s in runs) / (count - 1)
     deviation = math.sqrt((1 - share) * residual / count) / (square / count)
-    reach = float(student.ppf(0.5 + CONFIDENCE / 2, count - 1)) * deviation
+    reach = float(stdtrit(count - 1, 0.5 + CONFIDENCE / 2)) * deviation
     return Interval(error, math.sqrt(max(0.0, ratio - reach)), min(LARGEST, math.sqrt(ratio + reach)))
 
 

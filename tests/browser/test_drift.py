@@ -101,7 +101,7 @@ def test_a_calibrated_copy_is_made_and_its_drift_measured(page: Page) -> None:
     choose_method(page, "nearest")
     expect(page.locator("#drift-headline strong")).to_have_text(FIGURE)
     compress(page)
-    expect(page.locator("#drift-headline")).to_contain_text(text("drift.none"))
+    expect(page.locator("#drift-headline strong")).to_have_count(0)  # predicted at most: the figures went with the copy
 
 
 def test_a_data_set_of_the_hub_calibrates_and_measures(page: Page) -> None:
