@@ -141,6 +141,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         on(place, decide.load_plan, who, last)
     ticks = [page.runs.table, page.runs.comparison, page.runs.notice]
     page.runs.table.select(decide.tick_run, who, ticks, **last)
+    on(page.runs.recipe.upload, do.open_recipe, [*who, page.runs.recipe], headers)
     drawn = page.runs.picture.click(decide.draw_picture, who, [page.runs.drawn, page.runs.notice], **quick)
     drawn.then(None, inputs=[page.runs.drawn], js=SHARE, api_visibility="private")
     making = on(page.presets.make.click, decide.queue_make, who, quick)

@@ -19,7 +19,9 @@ from studio.checkpoint import hub, open_model
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
 from studio.planning.choice import Choice
 from studio.planning.figures import DEFAULT, FIGURES
+from studio.planning.presets import CUSTOM
 from studio.quantization.scheme import Scheme, parse_mode
+from studio.session.opened_recipe import open_recipe
 from studio.session.session import Session
 from studio.ui import browser_memory, choices, decision_updates, drift_panel, html, method_choices, updates
 from studio.ui.address import follow
@@ -76,8 +78,34 @@ class Handlers:
         if before is not None and session.checkpoint is before:  # chosen again, or merely left: nothing has changed
             yield {self.page.model.notice: "", **updates.missing(self.page, session, language)}
             return
+        yield self._opened(session, language)
+
+    @errors_shown
+    def open_recipe(self, session: Session, language: str, given: str | None) -> Iterator[Updates]:
+        """A recipe was given: open its model, and plan what it tells."""
+        place = self.page.runs.notice
+        if given is None:
+            yield {place: gr.skip()}
+            return
+        wanted = ""
+
+        def steps() -> Iterator[Progress]:
+            nonlocal wanted
+            wanted = (yield from open_recipe(session, Path(given))).text
+
+        for event in paced(steps()):
+            yield {place: html.progress(event, session.spoken or language)}
+        language = session.spoken or language
+        session.decision.picked = CUSTOM
+        said = text("runs.recipe_text" if wanted else "runs.recipe_opened", language, text=wanted)
+        opened = self._opened(session, language)
+        name: Updates = {self.page.model.name: gr.update(value=session.checkpoint.name if session.checkpoint else "")}
+        yield updates.merged(opened, name, {place: html.notice(said, "" if wanted else "good")})
+
+    def _opened(self, session: Session, language: str) -> Updates:
+        """Return the page with another model."""
         nothing: Updates = dict.fromkeys((self.page.model.notice, self.page.map.notice, self.page.chat.notice), "")
-        yield updates.merged(
+        return updates.merged(
             nothing,
             updates.dynamic(self.page, session, language),
             updates.controls(self.page, session),

@@ -22,6 +22,8 @@ class RunsPanel:
     table: gr.HTML
     notice: gr.HTML
     comparison: gr.HTML
+    recipe: gr.UploadButton
+    """Takes a recipe.json, whose model and choices are then the page's."""
     picture: gr.Button
     drawn: gr.JSON
     """Not seen; the picture to share, for the browser to make a file of."""
@@ -44,10 +46,14 @@ def runs_panel(words: Words) -> RunsPanel:
         table = gr.HTML(elem_id="runs-table", js_on_load=PICK_RUN)
         notice = gr.HTML(elem_id="runs-notice")
         comparison = gr.HTML(elem_id="comparison")
+        words.on(gr.HTML, {"value": hint("runs.recipe_info")})
+        recipe = words.on(
+            gr.UploadButton, {"label": "runs.recipe"}, elem_id="open-recipe", file_types=[".json"], size="sm"
+        )
         words.on(gr.HTML, {"value": hint("share.info")})
         picture = words.on(gr.Button, {"value": "share.button"}, elem_id="share", size="sm")
         drawn = gr.JSON(visible=False)
-    return RunsPanel(table, notice, comparison, picture, drawn)
+    return RunsPanel(table, notice, comparison, recipe, picture, drawn)
 
 
 def hint(key: str) -> Callable[[str], str]:
