@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from html import escape
 
+import plotly.graph_objects as go
+
 from studio.base.text import text
 from studio.base.units import format_bytes
 from studio.chat.answer import ModelInfo, Reply
@@ -11,13 +13,13 @@ from studio.chat.answers import Answers
 from studio.chat.conversation import Turn
 from studio.chat.divergence import Divergence
 from studio.chat.judge import Judged, ReferenceScore
-from studio.chat.roofline import bytes_of_a_token, decode_limit, device_of, figures_of, phases, step_weights
+from studio.chat.roofline import Phase, bytes_of_a_token, decode_limit, device_of, figures_of, phases, step_weights
 from studio.runtime.decoder import KV_BITS
-from studio.runtime.machine import known
+from studio.runtime.machine import Machine, known
 from studio.session.session import Session
 from studio.ui.html import notice, table
 from studio.ui.markdown import CLOSES, OPENS, markdown, plain
-from studio.ui.roofline import roofline
+from studio.ui.roofline import in_words, roofline
 
 Bubble = dict[str, str]
 """``{"role": "user", "content": "…"}``"""
@@ -223,12 +225,23 @@ def _opinion(reference_score: ReferenceScore | None, language: str) -> str:
     return lines + f"<details><summary>{summary}</summary>{table(columns, rows)}</details>"
 
 
-def picture(session: Session, answers: Answers | None, language: str) -> str:
-    """Return where the phases of these answers stand on this machine."""
+def speed(session: Session, answers: Answers | None, language: str) -> str:
+    """Return where the phases of these answers stand on this machine, in words."""
+    return in_words(*_phases(session, answers), language)
+
+
+def speed_chart(session: Session, answers: Answers | None, language: str) -> go.Figure | None:
+    """Return the same as a figure, None while there is nothing to show."""
+    found, machine = _phases(session, answers)
+    return roofline(found, machine, language) if found and machine is not None else None
+
+
+def _phases(session: Session, answers: Answers | None) -> tuple[list[Phase], Machine | None]:
+    """Return the phases of these answers on this machine, and the machine once it was measured."""
     infos = [] if answers is None else [info for info in answers.infos if info is not None]
     machine = known(device_of(infos[-1])) if infos else None
     if answers is None or machine is None or session.checkpoint is None:
-        return f'<p class="hint">{escape(text("speed.waiting", language))}</p>'
+        return [], None
     config = figures_of(session.checkpoint)
     weights = step_weights(session.checkpoint.layers, config.called_experts if config else None)
     found = [
@@ -237,7 +250,7 @@ def picture(session: Session, answers: Answers | None, language: str) -> str:
         if info is not None and device_of(info) == device_of(infos[-1])
         for phase in phases(column, info, reply, weights, machine)
     ]
-    return roofline(found, machine, language)
+    return found, machine
 
 
 def cache_table(session: Session, language: str) -> str:

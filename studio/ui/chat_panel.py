@@ -27,6 +27,8 @@ class ChatPanel:
     notice: gr.HTML
     wide: gr.Button
     speed: gr.HTML
+    roofline: gr.Plot
+    """There once somebody was answered and the machine was measured."""
     kv_bits: gr.Radio
     cache: gr.HTML
     system: gr.Textbox
@@ -89,6 +91,7 @@ def chat_panel(words: Words) -> ChatPanel:
         notice = gr.HTML(elem_id="chat-notice")
         with words.on(gr.Accordion, {"label": "chat.speed"}, open=False):
             speed = gr.HTML(elem_id="speed")
+            roofline = gr.Plot(elem_id="roofline", show_label=False, container=False, visible=False)
         with words.on(gr.Accordion, {"label": "chat.settings"}, open=False):
             system = words.on(
                 gr.Textbox, {"label": "chat.system", "info": "chat.system_info"}, lines=2, elem_id="system"
@@ -117,7 +120,7 @@ def chat_panel(words: Words) -> ChatPanel:
             cache = gr.HTML(elem_id="kv-cache")
     return ChatPanel(
         original, original_stats, compressed, compressed_stats, prompt, send, stop, regenerate, edit, clear, notice,
-        wide, speed, kv_bits, cache, system, longest, temperature, top_p, top_k, penalty, seed,
+        wide, speed, roofline, kv_bits, cache, system, longest, temperature, top_p, top_k, penalty, seed,
     )  # fmt: skip
 
 

@@ -8,9 +8,9 @@ from studio.base.text import text
 from studio.planning.choice import Choice
 from studio.session.decision import Loss, measured
 from studio.session.session import Session
+from studio.ui.chart_look import ACCENT, INK, WARM, framed
 from studio.ui.verdict import figure, how_often
 
-INK, ACCENT, WARM, GRID = "#6b7686", "#2f6fd0", "#c2571a", "rgba(128,140,160,0.25)"
 FLOOR = 1e-4
 """Nats; less is drawn as this."""
 SYMBOLS = {"preset": "circle", "run": "square", "shown": "star"}
@@ -68,19 +68,9 @@ def front_chart(session: Session, language: str) -> go.Figure:
     if not found:
         words = text("front.waiting" if session.model.has_figures else "front.later", language)
         chart.add_annotation(x=0.5, y=0.5, xref="paper", yref="paper", text=words, showarrow=False)
-    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": GRID, "tickfont": {"color": INK}, "fixedrange": True}
-    chart.update_layout(
-        height=300,
-        margin={"l": 56, "r": 12, "t": 8, "b": 44},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK, "size": 12},
-        showlegend=False,
-        hoverlabel={"align": "left"},
-        xaxis={**axis, "title": {"text": text("front.size", language)}, "rangemode": "normal"},
-        yaxis={**axis, "title": {"text": text("front.loss", language)}, "type": "log", "dtick": 1},
-        dragmode=False,
-    )
+    framed(chart, 300, {"l": 56, "r": 12, "t": 8, "b": 44})
+    chart.update_xaxes(title={"text": text("front.size", language)}, rangemode="normal")
+    chart.update_yaxes(title={"text": text("front.loss", language)}, type="log", dtick=1)
     return chart
 
 

@@ -255,8 +255,11 @@ def conversation(page: Page, session: Session, language: str) -> Updates:
 def rested(page: Page, session: Session, language: str) -> Updates:
     """Return what a conversation that rests changes beside its columns."""
     last = session.conversation.last
+    given = None if last is None else last.answers
+    chart = talking.speed_chart(session, given, language)
     return {
-        page.chat.speed: talking.picture(session, None if last is None else last.answers, language),
+        page.chat.speed: talking.speed(session, given, language),
+        page.chat.roofline: gr.update(value=chart, visible=chart is not None),
         page.chat.cache: talking.cache_table(session, language),
         page.chat.regenerate: gr.update(interactive=last is not None),
         page.chat.edit: gr.update(interactive=last is not None),
@@ -282,7 +285,7 @@ def answers(page: Page, session: Session, before: Sequence[Turn], turn: Turn, la
     """Return both columns with the turn that is being answered, and each answer's figures."""
     chat, given = page.chat, turn.answers
     columns = tuple(zip((chat.original, chat.compressed), chat.lines, strict=True))
-    shown: Updates = {chat.speed: talking.picture(session, given, language)}
+    shown: Updates = {chat.speed: talking.speed(session, given, language)}
     for i in range(len(given.replies)):
         column, line = columns[i]
         said = talking.turn_bubbles(turn.prompt, given, i, language)

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from studio.base.text import text
 from studio.planning.weight_levels import OneGroup, WeightLevels
 from studio.session.looked_at import LookedAt
-from studio.ui.front_chart import ACCENT, GRID, INK, WARM
+from studio.ui.chart_look import ACCENT, GRID, INK, WARM, framed
 from studio.ui.heatmap import scheme_name
 
 MARGIN = {"l": 44, "r": 10, "t": 36, "b": 40}
@@ -34,20 +34,8 @@ def weight_chart(looked_at: LookedAt, language: str) -> go.Figure:
     if found.group is not None:
         _group(chart, found.group, language)
     _histogram(chart, found, len(titles), language)
-    chart.update_layout(
-        height=420 if has_group else 260,
-        margin=MARGIN,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"color": INK, "size": 11},
-        showlegend=False,
-        bargap=0.04,
-        dragmode=False,
-    )
     chart.update_annotations(font={"size": 12, "color": INK})
-    chart.update_xaxes(gridcolor=GRID, zeroline=False, fixedrange=True)
-    chart.update_yaxes(gridcolor=GRID, zeroline=False, fixedrange=True)
-    return chart
+    return framed(chart, 420 if has_group else 260, MARGIN, 11).update_layout(bargap=0.04)
 
 
 def _title(found: WeightLevels, scheme: str, language: str) -> str:

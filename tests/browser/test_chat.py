@@ -55,7 +55,8 @@ def test_the_first_token_that_differs_is_marked_in_both_columns(page: Page) -> N
         expect(page.locator(f"#{column}-stats")).to_contain_text(re.compile(r"prompt of \d+ at \d+ tok/s"))
         expect(page.locator(f"#{column}-stats")).to_contain_text(re.compile(r"\d+% of the limit"))
     page.get_by_role("button", name=text("chat.speed")).click()
-    expect(page.locator("#speed svg [class*=decode]")).to_have_count(2)
+    expect(page.locator("#speed li [class*=decode]")).to_have_count(2)
+    expect(page.locator("#roofline .point")).to_have_count(4)
     pick(page, "language", "繁體中文")
     expect(page.locator("#original-stats .parting")).to_contain_text("原模型")
     expect(page.locator("#original mark")).to_have_attribute("title", re.compile("原模型"))
@@ -134,7 +135,7 @@ def test_on_a_phone_the_figures_and_the_picture_fit(visit: Visit, address: str) 
     for name in ("chat.speed", "chat.settings"):
         page.get_by_role("button", name=text(name)).click()
     expect(page.locator("#kv-cache tbody tr")).to_have_count(4)
-    expect(page.locator("#speed svg")).to_be_visible()
+    expect(page.locator("#roofline .main-svg").first).to_be_visible()
     assert overflow(page) <= 0
 
 

@@ -1,8 +1,6 @@
 """The arithmetic behind what the page says of speed and memory, on numbers that were made up."""
 
 import inspect
-import math
-import re
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from studio.checkpoint.layers import Kind, Layer
 from studio.runtime.decoder import KV_BITS, Backend, KeyValues, key_values
 from studio.runtime.decoder.cpu import NativeCache
 from studio.runtime.machine import Machine
-from studio.ui.roofline import roofline
+from studio.ui.roofline import in_words, roofline
 from tests.conftest import tiny_config
 
 MACHINE = Machine(bandwidth=50e9, operations=400e9)
@@ -46,14 +44,15 @@ def test_what_was_read_before_is_no_speed_of_the_prompt() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_picture_stays_within_its_frame_and_says_the_same_in_words(language: str) -> None:
+def test_the_picture_has_every_phase_beneath_its_roof_and_says_the_same_in_words(language: str) -> None:
     found = [phase for column in (0, 1) for phase in phases(column, VOICE, REPLY, 130_000_000, MACHINE)]
-    html = roofline(found, MACHINE, language)
-    assert html.count("<li>") == 4
-    assert html.count("<circle") == html.count("<rect") == 2
-    numbers = [float(n) for n in re.findall(r' (?:x|y|x1|x2|y1|y2|cx|cy)="([-\d.]+)"', html)]
-    assert all(math.isfinite(n) and -6 <= n <= 341 for n in numbers)
-    assert roofline([], MACHINE, language).startswith("<p")
+    assert in_words(found, MACHINE, language).count("<li>") == 4
+    roof, *marks = roofline(found, MACHINE, language).data
+    assert max(roof.y) == MACHINE.operations
+    assert roof.y[0] / roof.x[0] == pytest.approx(MACHINE.bandwidth)
+    assert [(mark.x[0], mark.y[0]) for mark in marks] == [(phase.intensity, phase.operations) for phase in found]
+    assert {mark.marker.symbol for mark in marks} == {"circle", "circle-open", "square", "square-open"}
+    assert in_words([], MACHINE, language).startswith("<p")
 
 
 def test_a_token_meets_the_head_once_and_of_experts_those_called() -> None:
