@@ -1,4 +1,4 @@
-"""The look of the figures: colours that can be told from both grounds, and a frame that leaves the page to the finger."""
+"""The look of the figures: colours that can be told from both grounds, and a frame that a finger scrolls past."""
 
 import plotly.graph_objects as go
 import pytest
