@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-start bench-workers bench-quality bench-export bench-export-speed pictures reference reference-points lint format clean browser
+.PHONY: help run test engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-export-speed pictures reference reference-points lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ bench-decode: $(VENV)/bench ## Time answering against llama.cpp and OpenVINO, in
 
 bench-load: $(VENV)/developed ## Say what is left of the speed of answering beside two processes that never rest
 	@$(BIN)/python -m tests.bench.load
+
+bench-page: $(VENV)/developed browser ## What somebody who opens the page waits for, into tests/bench/PAGE.md
+	@$(BIN)/python -W ignore -m tests.bench.page
 
 bench-start: $(VENV)/prepared ## How soon the terminal answers, beside what importing torch takes
 	@$(BIN)/python -m tests.bench.start
