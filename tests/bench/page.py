@@ -35,12 +35,13 @@ page.block_thread()"""
 """A page with a heading and nothing else."""
 SHIFTS = """window.shifts = [];
 new PerformanceObserver((list) => window.shifts.push(...list.getEntries().filter((each) => !each.hadRecentInput)
-  .map((each) => [each.value, each.startTime, each.sources.map((of) => of.node?.closest?.('[id]')?.id ?? '').join(' ')])))
+  .map((each) => [each.value, each.sources.map((of) => of.node?.closest?.('[id]')?.id ?? '').join(' ')])))
   .observe({type: 'layout-shift', buffered: true});"""
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 VERDICT = "document.querySelectorAll('#verdict .tile .answer').length >= 3 && performance.now()"
 ANSWERED = """() => {
-  const said = [...document.querySelectorAll('#samples .sample:first-child .said')].map((each) => each.innerText.trim());
+  const first = document.querySelectorAll('#samples .sample:first-child .said');
+  const said = [...first].map((each) => each.innerText.trim());
   const isOver = document.querySelector('#samples .sample:nth-child(2)');
   return said.length === 2 && said.every((each) => each.length > 1) && isOver && performance.now();
 }"""
@@ -77,7 +78,7 @@ def visit(browser: Browser, address: str) -> Opened:
     page.wait_for_selector("#make-progress .good", timeout=600_000)
     done = page.evaluate("performance.now()") / 1e3
     page.wait_for_timeout(3000)
-    shift, _, shifted = max(page.evaluate("window.shifts"), default=(0.0, 0.0, ""))
+    shift, shifted = max(page.evaluate("window.shifts"), default=(0.0, ""))
     page.context.close()
     return Opened(paint, verdict, answers, done, shift, shifted)
 
@@ -125,8 +126,8 @@ def main() -> int:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     told = f"""# What somebody who opens the page waits for
 
-`make bench-page`, {machine()}. Medians of {ROUNDS} visits with an empty cache, the worst shift of all; the built-in model, the preset that
-is picked at first. Beside it a Gradio page with nothing but a heading, opened by turns.
+`make bench-page`, {machine()}. Medians of {ROUNDS} visits with an empty cache, the worst
+shift of all; the built-in model, the preset that is picked at first. Beside it a Gradio page with nothing but a heading, opened by turns.
 
 | | ours | an empty Gradio page | must |
 | --- | --- | --- | --- |
