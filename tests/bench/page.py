@@ -127,7 +127,8 @@ def main() -> int:
     told = f"""# What somebody who opens the page waits for
 
 `make bench-page`, {machine()}. Medians of {ROUNDS} visits with an empty cache, the worst
-shift of all; the built-in model, the preset that is picked at first. Beside it a Gradio page with nothing but a heading, opened by turns.
+shift of all; the built-in model, the preset that is picked at first.
+Beside it a Gradio page with nothing but a heading, opened by turns.
 
 | | ours | an empty Gradio page | must |
 | --- | --- | --- | --- |
