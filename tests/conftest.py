@@ -54,7 +54,7 @@ from studio.checkpoint import hub, open_model  # noqa: E402
 from studio.checkpoint.checkpoint import Checkpoint  # noqa: E402
 from tests.steps import finish  # noqa: E402
 
-PATIENCE = 300_000
+PATIENCE = 600_000
 """Milliseconds a browser waits for anything: machines that test are busy."""
 
 SERVE = """import runpy

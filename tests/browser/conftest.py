@@ -1,18 +1,23 @@
 """One page in a process of its own, opened by a new visitor."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page
 
-from tests.conftest import served
+from tests.conftest import SHARED, served
 from tests.walking import Visit, plain, ready
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def address(builtin: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page, with the built-in model prepared."""
-    with served(tmp_path_factory.mktemp("server")) as found:
+    """The page, with the built-in model prepared, and with llama.cpp where the tests have one.
+
+    One for all files: it is there to serve many visitors, and starting takes it some ten seconds of two cores.
+    """
+    node = os.environ.get("STUDIO_NODE_LLAMA", str(SHARED / "node"))
+    with served(tmp_path_factory.mktemp("server"), STUDIO_NODE_LLAMA=node) as found:
         yield found
 
 

@@ -1,7 +1,7 @@
 """The chat in a browser: where answers part, going on, asking anew, stopping, and an original that does not fit."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -15,12 +15,6 @@ pytestmark = pytest.mark.real
 Visit = Callable[..., Page]
 COLUMNS = ("original", "compressed")
 SHARE = re.compile(r"original ([\d.]+)%, compressed ([\d.]+)%")
-
-
-@pytest.fixture(scope="module")
-def address(builtin: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(tmp_path_factory.mktemp("server")) as found:
-        yield found
 
 
 @pytest.fixture

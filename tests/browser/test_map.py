@@ -1,25 +1,17 @@
 """The map as a control: colours that follow the survey, cells that are picked, pinned and undone."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from studio.base.text import text
-from tests.conftest import served
 from tests.walking import BLOCKS, PROJECTIONS, choose_mode, choose_ratio, figure, pick, plain, ready
 
 pytestmark = pytest.mark.real
 CELL = '#map-grid .cell[data-layer="model.layers.4.mlp.up_proj.weight"]'
-
-
-@pytest.fixture(scope="module")
-def address(builtin: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page, with the built-in model prepared."""
-    with served(tmp_path_factory.mktemp("server")) as found:
-        yield found
 
 
 @pytest.fixture

@@ -22,13 +22,6 @@ TinyModel = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A page as it is for others: no local files."""
-    with served(tmp_path_factory.mktemp("server")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page of one's own, which takes local files."""
     with served(tmp_path_factory.mktemp("server"), STUDIO_LOCAL_FILES="1") as found:

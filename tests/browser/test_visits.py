@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,7 +18,7 @@ from playwright.sync_api import Page, expect
 from studio.base.text import text
 from studio.export.gguf import llama_cpp
 from tests.browser import axe
-from tests.conftest import SHARED, served
+from tests.conftest import SHARED
 from tests.walking import PLAIN, QUESTION, Visit, answer, download, notice, overflow, ready, send
 
 pytestmark = pytest.mark.real
@@ -40,14 +39,6 @@ WATCH = """() => {
 ONE_MENU = """() => document.querySelectorAll('ul[role=listbox]').length ===
   Number(document.activeElement.matches('[role=combobox][aria-expanded=true]'))"""
 """Whether the only menu that is open, if any, is that of the box which has the focus."""
-
-
-@pytest.fixture(scope="module")
-def address(builtin: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page, with llama.cpp where the tests have one."""
-    node = os.environ.get("STUDIO_NODE_LLAMA", str(SHARED / "node"))
-    with served(tmp_path_factory.mktemp("server"), STUDIO_NODE_LLAMA=node) as found:
-        yield found
 
 
 def tile(page: Page, name: str) -> str:
