@@ -1,0 +1,1 @@
+"""The folder that transformers, vLLM and SGLang load: compressed-tensors, ``pack-quantized``."""
