@@ -66,7 +66,7 @@ def refusal(plan: Plan, checkpoint: Checkpoint) -> UserError | None:
     embedding = next((a for a in plan.assignments if a.scheme and a.layer.kind is Kind.EMBEDDING), None)
     if embedding is None:
         return None
-    return SchemeError("to_compressed_embedding", layer=_module(embedding)[:120], scheme=str(embedding.scheme))
+    return SchemeError("to_compressed_embedding_scheme", layer=_module(embedding)[:120], scheme=str(embedding.scheme))
 
 
 def _no_layout(a: Assignment) -> UserError:
@@ -74,7 +74,7 @@ def _no_layout(a: Assignment) -> UserError:
     if a.scheme is None:
         raise ValueError(f"{a.layer.name} is not compressed")
     other = becomes(a.scheme, a.layer.matrix[1])
-    key = "to_compressed_zero_point" if a.scheme.mode.stored_as.has_zero_point else "to_compressed_scheme"
+    key = "to_compressed_zero_points_scheme" if a.scheme.mode.stored_as.has_zero_point else "to_compressed_scheme"
     return SchemeError(
         key, layer=_module(a)[:120], scheme=str(a.scheme), mode=other.mode.value, group_size=other.group_size
     )
@@ -131,7 +131,7 @@ def quantization(plan: Plan) -> dict[str, Any]:
             heads = [name.removesuffix(".weight") for name in a.layer.tied]
             kept += heads if a.layer.kind is Kind.EMBEDDING else [_module(a), *heads]
     if len(groups) == 1 and not any(a.scheme and a.layer.kind is Kind.HEAD for a in plan.assignments):
-        groups = dict.fromkeys(groups, ["Linear"])  # a head is no linear module in vLLM
+        groups = {settings: ["Linear"] for settings in groups}  # a head is no linear module in vLLM
     return {
         "quant_method": TARGET.name,
         "format": LAYOUT,
