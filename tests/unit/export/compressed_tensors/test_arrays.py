@@ -1,4 +1,4 @@
-"""The words stand for the very numbers that the packed weight does, and are the ones compressed-tensors itself writes."""
+"""The words stand for the very numbers that the packed weight does, and are those that compressed-tensors writes."""
 
 from importlib.util import find_spec
 
