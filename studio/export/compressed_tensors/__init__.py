@@ -1,1 +1,1 @@
-"""The folder that transformers, vLLM and SGLang load: compressed-tensors, ``pack-quantized``."""
+"""The compressed-tensors target: a folder that transformers, vLLM and SGLang load. Knows no other target."""
