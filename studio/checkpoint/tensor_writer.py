@@ -23,8 +23,10 @@ TORCH_DTYPES = {
     "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8, "I8": torch.int8,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E8M0": torch.float8_e8m0fnu,
 }  # fmt: skip
-DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()} | {torch.uint32: "U32"}
-"""What can be written: words of packed codes too, which no folder of ours has."""
+DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()} | {
+    torch.uint32: "U32", torch.int32: "I32", torch.int64: "I64",
+}  # fmt: skip
+"""What can be written: words of packed codes and sizes too, which no folder of ours has."""
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ def written(
     for target in targets:
         nbytes = target.file_size(model)
         here.note(say("export_size", target=target.name, size=format_bytes(nbytes), bytes=f"{nbytes:,}"))
+        for caution in target.cautions(model.plan):
+            here.note(caution.sentence(language()))
     is_alone = len(targets) == 1 and targets[0].suffix in ("", place.suffix.lower())
     if is_alone and targets[0].suffix == "":  # a folder has its own card
         here.follow(export(targets[0], folder, place, check=True))

@@ -8,6 +8,7 @@ import shlex
 from dataclasses import dataclass
 
 from studio.export import studio_folder
+from studio.export.compressed_tensors import target as compressed_tensors_target
 from studio.export.gguf import target as gguf_target
 from studio.export.mlx import target as mlx_target
 from studio.export.target import Target
@@ -47,6 +48,7 @@ class Program:
 
 
 _GGUF, _MLX, _STUDIO = gguf_target.TARGET.name, mlx_target.TARGET.name, studio_folder.TARGET.name
+_COMPRESSED_TENSORS = compressed_tensors_target.TARGET.name
 PROGRAMS = {
     program.name: program
     for program in (
@@ -57,11 +59,16 @@ PROGRAMS = {
         Program("llama_cpp", _GGUF, "llama-cli -m {file}\nllama-server -m {file}   # http://127.0.0.1:8080"),
         Program("mlx", _MLX, "unzip {file} -d mlx\npip install mlx-lm\nmlx_lm.chat --model mlx/*"),
         Program(
+            "vllm",
+            _COMPRESSED_TENSORS,
+            "unzip {file} -d model\n"
+            "vllm serve model/*   # pip install vllm; serves on http://127.0.0.1:8000\n"
+            "python -m sglang.launch_server --model-path model/*   # or SGLang",
+        ),
+        Program(
             "transformers",
-            _GGUF,
-            "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
-            'tokenizer = AutoTokenizer.from_pretrained(".", gguf_file="{file}")\n'
-            'model = AutoModelForCausalLM.from_pretrained(".", gguf_file="{file}")',
+            _COMPRESSED_TENSORS,
+            "unzip {file} -d model\npip install transformers compressed-tensors\ntransformers chat model/*",
         ),
         Program("openvino", "", ""),
         Program("studio", _STUDIO, "unzip {file}\npython -m studio chat {name}"),

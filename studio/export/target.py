@@ -1,6 +1,6 @@
 """What an export target is: a form that a compressed model can take for another program. Knows none of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +38,9 @@ class Target:
     """Words of a choice that a model is compressed by for this target, where nobody says otherwise."""
     presets: Mapping[str, Words] = field(default_factory=lambda: IN_GROUPS)
     """What the page's presets are for this target: plans that it holds as they are."""
+
+    cautions: Callable[[Plan], Sequence[UserError]] = lambda _: ()
+    """What some of its programs will not load of a plan that others do: said in the terminal and on the card."""
 
     with_pre_tokenizer: Callable[[str], "Target"] | None = None
     """Returns the target that names a way of splitting words which is not the tokenizer's; None where none is named."""

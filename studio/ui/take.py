@@ -44,7 +44,13 @@ def reads(session: Session, language: str) -> str:
     name = file_name(session)
     size = f"{'' if plan.is_exact else '~' + chr(0x2009)}{session.decision.nbytes(plan):,} B"
     yes = _line(True, text("export.reads", language, program=title, file=name, size=size))
-    return yes + becomes + _code(program.commands(name, name.removesuffix(session.decision.target.suffix or ".zip")))
+    cautions = "".join(notice(each.sentence(language)) for each in session.decision.target.cautions(plan))
+    return (
+        yes
+        + becomes
+        + cautions
+        + _code(program.commands(name, name.removesuffix(session.decision.target.suffix or ".zip")))
+    )
 
 
 def _line(is_good: bool, words: str) -> str:

@@ -57,6 +57,7 @@ ELSEWHERE = {
     "session/opened_recipe": "integration/recipe/test_apply.py",
     "cli/apply": "integration/recipe/test_apply.py",
     "base/torch_threads": "integration/recipe/test_apply.py",
+    "export/model_folder": "unit/export/mlx/test_target.py",
     "export/bundle": "integration/gguf/test_bundle.py",
     "export/checking": "integration/gguf/test_bundle.py",
     "export/stored_rows": "integration/gguf/test_bundle.py",

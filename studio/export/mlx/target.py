@@ -6,28 +6,25 @@ other target.
 """
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from studio.base.errors import ModelError, ResourceError, SchemeError, UserError, disk_error
-from studio.base.progress import Progress
+from studio.base.errors import ModelError, SchemeError, UserError
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import QUANTIZATION, load_config
-from studio.checkpoint.file_names import CARD, CONFIG, INDEX, WEIGHTS
-from studio.checkpoint.hub import is_wanted
+from studio.checkpoint.file_names import CARD, CONFIG
 from studio.checkpoint.layers import Kind
-from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot, TensorFile
+from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.mlx.arrays import ROUNDED, Settings, arrays_of, becomes, settings_of
 from studio.export.mlx.families import FAMILIES, family_of
 from studio.export.model_card import folder_card
+from studio.export.model_folder import ModelFolder, files_beside
 from studio.export.target import Target
 from studio.planning.plan import Assignment, Plan
 from studio.planning.presets import Words
@@ -89,28 +86,7 @@ def _nbytes(a: Assignment) -> int:
     return a.nbytes if settings is None else sum(slot.nbytes for slot in settings.slots(a.layer.matrix).values())
 
 
-@dataclass(frozen=True)
-class Layout:
-    """What a folder holds."""
-
-    slots: dict[str, Slot]
-    texts: dict[str, bytes]
-    """Files that are written anew."""
-    copied: list[Path]
-    """Files of the model's folder that go along as they are."""
-
-    def tensor_file(self, folder: Path) -> TensorFile:
-        """Return the file of weights, not opened yet."""
-        return TensorFile(folder / WEIGHTS, self.slots, METADATA)
-
-    @property
-    def nbytes(self) -> int:
-        """Of all files, to the last one."""
-        beside = sum(map(len, self.texts.values())) + sum(path.stat().st_size for path in self.copied)
-        return self.tensor_file(Path()).size + beside
-
-
-def laid_out(model: CompressedModel) -> Layout:
+def laid_out(model: CompressedModel) -> ModelFolder:
     """Return what a folder of a compressed model holds."""
     config = load_config(read_json(model.folder / CONFIG))
     family = family_of(config)
@@ -134,9 +110,7 @@ def laid_out(model: CompressedModel) -> Layout:
         CONFIG: json.dumps(words, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"),
         CARD: card.encode(),
     }
-    there = sorted(path for path in model.folder.iterdir() if path.is_file() and is_wanted(path.name))
-    copied = [path for path in there if path.name not in (CONFIG, INDEX)]
-    return Layout(slots, texts, copied)
+    return ModelFolder(slots, texts, files_beside(model.folder), METADATA)
 
 
 def _are_halves(model: CompressedModel) -> bool:
@@ -191,26 +165,7 @@ def write(model: CompressedModel, out: Path) -> Writing:
     Raises ResourceError for a disk that has no room for it, and what :func:`refusal` would have returned.
     """
     layout = laid_out(model)
-    total = layout.nbytes
-    if shutil.disk_usage(out.parent).free < total:
-        raise ResourceError("export_disk_full", path=str(out.parent))
-    try:
-        out.mkdir()
-        for name, text in layout.texts.items():
-            (out / name).write_bytes(text)
-        for path in layout.copied:
-            shutil.copyfile(path, out / path.name)
-    except OSError as error:
-        raise disk_error(error, out) from error
-    with layout.tensor_file(out) as file:
-        beside = total - file.nbytes
-        for a, row, tensor in model.pieces():
-            for name, part in _parts(a, tensor, layout.slots).items():
-                columns = part.numel() // max(len(part), 1) if part.ndim else 1
-                file.write(name, part, row * columns)
-            yield Progress.of_bytes("export", beside + file.written, total)
-        file.sync()
-    return out
+    return layout.write(model, lambda a, _, tensor: _parts(a, tensor, layout.slots), out)
 
 
 def _parts(a: Assignment, tensor: PackedTensor | Tensor, slots: Mapping[str, Slot]) -> dict[str, Tensor]:

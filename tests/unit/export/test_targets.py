@@ -26,7 +26,11 @@ from tests.conftest import ARCHITECTURES
 from tests.steps import finish
 
 CHOICE = Choice(Mode.INT4_ASYM, 32, pins=(Pin("*.1.*", None), Pin("*.0.*o_proj*", Scheme(Mode.INT8_SYM))))
-CHOICES = (CHOICE, Choice(Mode.Q8_0, 32, backup=Mode.Q8_0, pins=(Pin("*.1.*", None),)))
+CHOICES = (
+    CHOICE,
+    Choice(Mode.Q8_0, 32, backup=Mode.Q8_0, pins=(Pin("*.1.*", None),)),
+    Choice(Mode.INT4_SYM, 32, backup=None),
+)
 every_target = pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
 
 
