@@ -22,6 +22,7 @@ from studio.quantization.scheme import WHOLE_CHANNEL, Scheme
 
 BITS = {"u2": 2, "u4": 4, "i4": 4, "nf4": 4, "u8": 8, "i8": 8, "f16": 16, "bf16": 16, "f32": 32, "i32": 32, "i64": 64}
 """Of a number, by OpenVINO's name of its type."""
+GROUP_SIZES = (32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Constants:
     """-1 for the whole channel."""
     zero_point: str | None = None
     """Its type, None where there is none."""
+
+    @property
+    def is_gathered(self) -> bool:
+        """Whether OpenVINO keeps it compressed also where rows are looked up, as an embedding's are."""
+        return self.codes in ("u4", "i4", "u8", "i8")
 
     def parts(self, shape: tuple[int, int]) -> dict[str, Part]:
         """Return the constants of a weight [N, K], in the order of the file."""
@@ -73,6 +79,17 @@ def constants_of(scheme: Scheme, width: int) -> Constants | None:
     if codes is Codes.AFFINE and bits in (2, 4, 8):
         return Constants(f"u{bits}", size, "f32")
     return None
+
+
+def becomes(scheme: Scheme, width: int) -> Scheme | None:
+    """Return the nearest scheme that OpenVINO holds, of about as many bits; None for a width that no byte divides."""
+    if width % 2:
+        return None
+    if scheme.mode.bits > 4:
+        return Scheme.parse("int8_asym")
+    sizes = [size for size in GROUP_SIZES if width % size == 0]
+    own = scheme.group_size if scheme.group_size in sizes else max((s for s in sizes if s <= 64), default=WHOLE_CHANNEL)
+    return Scheme(Mode.INT4_ASYM, own)
 
 
 def bytes_of(packed: PackedTensor) -> dict[str, Tensor]:
