@@ -171,11 +171,20 @@ class _Builder:
         past = ops.subtract(total, ops.gather(ops.shape_of(ids), one, zero))
         keys = ops.unsqueeze(ops.range(zero, total, one, "i64"), _numbers([0, 1, 2]))
         queries = ops.unsqueeze(ops.range(past, total, one, "i64"), _numbers([0, 1, 3]))
-        sees = ops.less_equal(keys, queries)
-        if window:
-            sees = ops.logical_and(sees, ops.greater(keys, ops.subtract(queries, _numbers(window))))
-        sees = ops.logical_and(sees, ops.unsqueeze(ops.convert(mask, "boolean"), _numbers([1, 2])))
-        return ops.select(sees, _numbers(0, np.float32), _numbers(MASKED, np.float32))
+        before, there = ops.less_equal(keys, queries), ops.unsqueeze(ops.convert(mask, "boolean"), _numbers([1, 2]))
+        if not window:
+            return self._lowered(ops.logical_and(before, there))
+        near = ops.greater(keys, ops.add(queries, _numbers(-window)))
+        # word for word what OpenVINO knows as a window, in which some of it stands twice
+        sees = ops.bitwise_and(before, ops.bitwise_and(ops.bitwise_and(before, near), there))
+        sees = ops.bitwise_and(sees, there)
+        sizes = ops.concat([ops.gather(ops.shape_of(ids), _numbers([0]), zero), _numbers([1, 1, 1])], 0)
+        lowered = self._lowered(ops.broadcast(sees, sizes, broadcast_spec="BIDIRECTIONAL"))
+        total = ops.unsqueeze(total, zero)
+        return ops.slice(lowered, _numbers([0]), total, _numbers([1]), _numbers([3]))
+
+    def _lowered(self, sees: Node) -> Node:
+        return self.ops.select(sees, _numbers(0, np.float32), _numbers(MASKED, np.float32))
 
     # a layer
 

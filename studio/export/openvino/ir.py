@@ -8,6 +8,7 @@ Source: IR version 11 as ``openvino.serialize`` writes it, OpenVINO 2026.4. Know
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ ALIGNMENT = 64
 """Of a constant's first byte, as OpenVINO's memory is."""
 KEPT = ""
 """The part that a tensor is which is not compressed."""
+COUNTED = re.compile(r"[A-Za-z]+_[0-9]+")
+"""A name that OpenVINO gave."""
 Key = tuple[str, str]
 """A tensor's name, and its part's."""
 
@@ -178,12 +181,17 @@ def _added(numbers: bytes, small: bytearray, there: dict[bytes, int], first: int
 
 
 def _name(graph: Any, named: Mapping[str, Any]) -> None:
-    """Call every node by its place in the graph, but what has a name of its own: OpenVINO counts on from model to
-    model."""
+    """Call every node and tensor by its place in the graph, but what has a name of its own: OpenVINO counts on from
+    model to model."""
     for place, node in enumerate(graph.get_ordered_ops()):
-        kind = node.get_type_name()
-        if kind != "Parameter" and node.get_friendly_name() not in named:
-            node.set_friendly_name(f"{kind}_{place}")
+        name = node.get_friendly_name()
+        if name not in named and (COUNTED.fullmatch(name) or node.get_type_name() != "Parameter"):
+            node.set_friendly_name(f"{node.get_type_name()}_{place}")
+        for tensor in node.outputs():
+            names = tensor.get_names()
+            kept = {each for each in names if not COUNTED.fullmatch(each)}
+            if kept != names:
+                tensor.set_names(kept or {node.get_friendly_name()})
 
 
 def _tokenizers(folder: Path) -> dict[str, bytes]:
