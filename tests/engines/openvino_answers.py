@@ -1,8 +1,8 @@
 """OpenVINO's CPU plugin and GenAI, in a process of their own: ``python -m tests.engines.openvino_answers REQUEST REPLY``.
 
 The request is JSON, ``[{"folder": …, "ids": […], "answer": 4}, …]``; the reply is an ``.npz`` with, by each one's place,
-``whole`` and ``steps``, the logits of the prompt in one call and token by token through the state; ``held``, what the
-compiled graph holds as constants of its products and look-ups; and ``answer``, GenAI's tokens, where some are asked for.
+``whole`` and ``steps``, the logits of the prompt in one call and token by token through the state; ``held``, the
+types of the weights in the compiled graph; and ``answer``, GenAI's tokens, where some are asked for.
 """
 
 import json
@@ -16,8 +16,10 @@ import openvino_genai
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
 """Settings without which activations are rounded to 8 bits and keys and values are kept at 8."""
-LARGE = 1024
-"""Numbers of a constant that is a weight, not its scales."""
+WEIGHT = {"FullyConnected": 1, "MatMul": 1, "Gather": 0}
+"""The input of an operator that its weight is; others are scales and zero points, which are unpacked."""
+SMALL = 64
+"""Numbers of a constant that is no weight."""
 
 
 def logits(request: Any, ids: list[int], past: int) -> np.ndarray:
@@ -33,14 +35,15 @@ def logits(request: Any, ids: list[int], past: int) -> np.ndarray:
 
 
 def held(compiled: Any) -> list[str]:
-    """Return each large constant of the compiled graph as ``FullyConnected u4``: who reads it, and its type."""
+    """Return the type of each weight in the compiled graph, with who reads it: ``FullyConnected u4``."""
     found = []
     for node in compiled.get_runtime_model().get_ops():
-        for given in node.inputs():
-            source = given.get_source_output()
-            is_constant = _word(source.get_node(), "layerType") == "Const" and source.get_partial_shape().is_static
-            if is_constant and np.prod(source.get_shape()) >= LARGE:
-                found.append(f"{_word(node, 'layerType')} {source.get_element_type().get_type_name()}")
+        kind = _word(node, "layerType")
+        if kind not in WEIGHT:
+            continue
+        source = node.input(WEIGHT[kind]).get_source_output()
+        if _word(source.get_node(), "layerType") == "Const" and np.prod(source.get_shape()) > SMALL:
+            found.append(f"{kind} {source.get_element_type().get_type_name()}")
     return sorted(found)
 
 

@@ -153,7 +153,7 @@ def _described(graph: Any, layout: Layout) -> tuple[bytes, bytes]:
 
         file = Path(place) / f"{MODEL}.xml"
         openvino.serialize(graph, file, os.devnull)
-        tree = ElementTree.parse(file)  # noqa: S314 - written here, a line before
+        tree = ElementTree.parse(file)
     small = bytearray()
     there: dict[bytes, int] = {}
     for data, name in _constants(tree):
