@@ -1,6 +1,6 @@
-"""OpenVINO's CPU plugin and GenAI, in a process of their own: ``python -m tests.engines.openvino_answers REQUEST REPLY``.
+"""OpenVINO's CPU plugin and GenAI, in their own process: ``python -m tests.engines.openvino_answers REQUEST REPLY``.
 
-The request is JSON, ``[{"folder": …, "ids": […], "answer": 4}, …]``; the reply is an ``.npz`` with, by each one's place,
+The request is JSON, ``[{"folder": …, "ids": […], "answer": 4}, …]``; the reply is an ``.npz`` with, by its place,
 ``whole`` and ``steps``, the logits of the prompt in one call and token by token through the state; ``held``, the
 types of the weights in the compiled graph; and ``answer``, GenAI's tokens, where some are asked for.
 """

@@ -1,6 +1,6 @@
 """What is written for OpenVINO, in a real one: it gives the packed numbers' logits, keeps them packed, and answers.
 
-The yardstick is transformers' model in fp32 with the folder's own numbers. At f32, without rounding of activations or of
+The yardstick is transformers' model in fp32 with the folder's own numbers. At f32, without rounding activations or
 the cache, OpenVINO computes the same sums in another order: an fp32 sum of n terms errs by about sqrt(n) 2^-24 of its
 spread, here 1e-6 of a logit's in each of some thirty products and norms. A bound of 1e-4 of the spread holds for all
 (3e-6 to 6e-6 were seen); a lost rotation, a window that is passed by or codes out of order give more than 1e-1. Texts
@@ -44,7 +44,8 @@ EVERY = [
     "*.0.*q_proj=int2_affine-g64", "*.0.*k_proj=int4_affine-g32", "*.0.*v_proj=int8_affine-g64",
     "*.0.*o_proj=nf4-g32", "*.0.*gate_proj=int8_sym", "*.0.*up_proj=int4_sym-g64",
     "*.0.*down_proj=int4_asym-g128",
-    "*.1.*q_proj=int8_asym", "*.1.*k_proj=int4_sym-gall", "*.1.*v_proj=int4_asym-gall", "*.1.*down_proj=int4_affine-g64",
+    "*.1.*q_proj=int8_asym", "*.1.*k_proj=int4_sym-gall", "*.1.*v_proj=int4_asym-gall",
+    "*.1.*down_proj=int4_affine-g64",
     "*embed*=int4_affine-g32", "lm_head*=int4_asym-g64",
 ]  # fmt: skip
 """Everything that OpenVINO holds."""

@@ -1,10 +1,10 @@
 """A packed weight as constants of OpenVINO: which schemes it holds without loss, and their bytes.
 
 Of a weight [N, K] in groups of g: codes [N, K / g, g] of 2, 4 or 8 bits, low bits first, running on from row to row;
-``scale`` fp16 [N, K / g, 1]; ``zero_point`` of the codes' own type, one for each group. ``w = (q - zero_point) * scale``.
+``scale`` fp16 [N, K / g, 1]; ``zero_point`` of the codes' own type, one a group. ``w = (q - zero_point) * scale``.
 A group that is the whole channel has no middle dimension. No number changes: codes about zero are the same in two's
-complement, and NF4's sixteen levels are OpenVINO's. An offset is a zero point of 32 bits, ``-offset / scale``: it has 24
-bits of precision, as a product in fp32 has; one of 16 bits would have 11.
+complement, and NF4's sixteen levels are OpenVINO's. An offset is a zero point of 32 bits, ``-offset / scale``: 24 bits
+of precision, as a product in fp32 has; one of 16 bits would have 11.
 
 Source: ``openvino.Type`` and what the CPU plugin keeps compressed, OpenVINO 2026.4. Knows no files and no graph.
 """

@@ -1,4 +1,4 @@
-"""OpenVINO's constants stand for the very numbers that the packed weight does, read here by the layout's words alone."""
+"""OpenVINO's constants stand for the packed weight's very numbers, read here by the layout's words alone."""
 
 import pytest
 import torch
