@@ -11,6 +11,7 @@ from studio.export import studio_folder
 from studio.export.compressed_tensors import target as compressed_tensors_target
 from studio.export.gguf import target as gguf_target
 from studio.export.mlx import target as mlx_target
+from studio.export.openvino import target as openvino_target
 from studio.export.target import Target
 from studio.export.targets import TARGETS
 
@@ -47,8 +48,10 @@ class Program:
         return f"{self.words}.{self.name}.{'becomes' if self.words == 'program' else 'loads'}"
 
 
-_GGUF, _MLX, _STUDIO = gguf_target.TARGET.name, mlx_target.TARGET.name, studio_folder.TARGET.name
-_COMPRESSED_TENSORS = compressed_tensors_target.TARGET.name
+_GGUF, _MLX, _OPENVINO, _COMPRESSED_TENSORS, _STUDIO = (
+    module.TARGET.name
+    for module in (gguf_target, mlx_target, openvino_target, compressed_tensors_target, studio_folder)
+)
 PROGRAMS = {
     program.name: program
     for program in (
@@ -70,7 +73,13 @@ PROGRAMS = {
             _COMPRESSED_TENSORS,
             "unzip {file} -d model\npip install transformers compressed-tensors\ntransformers chat model/*",
         ),
-        Program("openvino", "", ""),
+        Program(
+            "openvino",
+            _OPENVINO,
+            "unzip {file} -d openvino\npip install openvino-genai\n"
+            "python -c 'import glob; from openvino_genai import LLMPipeline\n"
+            'print(LLMPipeline(glob.glob("openvino/*")[0], "CPU").generate("Hello!", max_new_tokens=100))\'',
+        ),
         Program("studio", _STUDIO, "unzip {file}\npython -m studio chat {name}"),
     )
 }

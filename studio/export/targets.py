@@ -23,12 +23,19 @@ from studio.export.compressed_model import CompressedModel, Writing, opened
 from studio.export.compressed_tensors import target as compressed_tensors_target
 from studio.export.gguf import target as gguf_target
 from studio.export.mlx import target as mlx_target
+from studio.export.openvino import target as openvino_target
 from studio.export.studio_folder import archive
 from studio.export.target import Target
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for target in (studio_folder.TARGET, gguf_target.TARGET, mlx_target.TARGET, compressed_tensors_target.TARGET)
+    for target in (
+        studio_folder.TARGET,
+        gguf_target.TARGET,
+        mlx_target.TARGET,
+        openvino_target.TARGET,
+        compressed_tensors_target.TARGET,
+    )
 }
 DEFAULT = studio_folder.TARGET.name
 PIECE = 8 << 20

@@ -6,7 +6,6 @@ from studio.base.errors import UserError
 from studio.base.text import text
 from studio.base.units import format_bytes
 from studio.export.gguf.verify import Verified
-from studio.planning.choice import Choice
 from studio.session.session import Session
 from studio.ui.html import notice, table
 from studio.ui.verdict import file_name
@@ -37,7 +36,7 @@ def reads(session: Session, language: str) -> str:
     title = text(program.title_key, language)
     becomes = f'<p class="facts">{escape(text(program.becomes_key, language))}</p>'
     if program.form is None:
-        return _line(False, text("export.no_file", language, program=title)) + becomes + _code(_nncf(plan.choice))
+        return _line(False, text("export.no_file", language, program=title)) + becomes
     error = refusal(session)
     if error is not None:
         return _line(False, text("export.reads_not", language, program=title)) + notice(error.sentence(language))
@@ -60,21 +59,6 @@ def _line(is_good: bool, words: str) -> str:
 
 def _code(words: str) -> str:
     return f'<pre tabindex="0"><code>{escape(words)}</code></pre>' if words else ""
-
-
-def _nncf(choice: Choice) -> str:
-    """Return the same plan in NNCF's words; what has none there is left out."""
-    mode = choice.mode.value.upper()
-    known = ("INT8_SYM", "INT8_ASYM", "INT4_SYM", "INT4_ASYM", "NF4")
-    if mode not in known:
-        mode = "INT8_SYM" if choice.mode.bits >= 8 else "INT4_SYM"
-    options = [f"mode=nncf.CompressWeightsMode.{mode}"]
-    if choice.mode.bits < 8:
-        options += [f"group_size={choice.primary.group_size}", f"ratio={choice.ratio:g}"]
-    command = f"optimum-cli export openvino --model MODEL --weight-format {'int8' if choice.mode.bits >= 8 else 'int4'}"
-    if choice.mode.bits < 8:
-        command += f" --group-size {choice.primary.group_size} --ratio {choice.ratio:g}"
-    return f"{command} OUT\n# or in Python:\nnncf.compress_weights(model, {', '.join(options)})"
 
 
 def verified(found: Verified, language: str) -> str:

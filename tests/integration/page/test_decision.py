@@ -100,7 +100,7 @@ def test_presets_follow_the_program_and_custom_opens_the_plan(deciding: Visitor)
     assert session.choice == Choice.of("int8_asym")
     assert session.decision.preset == CUSTOM
     deciding.do("run_in", "openvino")
-    assert "nncf.compress_weights" in deciding.says(page.export.reads)
+    assert "LLMPipeline" in deciding.says(page.export.reads)
     deciding.do("run_in", "no such program")
     assert session.decision.program.name == "openvino"
 

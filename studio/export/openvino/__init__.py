@@ -1,0 +1,1 @@
+"""The OpenVINO target: a stateful model that OpenVINO GenAI loads, built from its own operators. Knows no other."""

@@ -1,0 +1,43 @@
+"""Which families the graph computes as transformers does, and which settings of theirs it does not. Knows no weights.
+
+The graph is drawn from a model's own shape (:mod:`studio.runtime.decoder.llama_like`); what no shape tells is here.
+"""
+
+from typing import Any
+
+from studio.base.errors import ModelError
+from studio.runtime.decoder.llama_like import ACTIVATIONS, FIXED_ROTATIONS
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text")
+"""By transformers' name. A new one is a word here, and a case of ``tests/engines/test_openvino.py``."""
+HEAD = 16
+"""Whose multiple a head's width is."""
+
+
+def unknown_family(name: str) -> ModelError:
+    """Return what is said of a family that is not there."""
+    return ModelError("to_openvino_family", family=name[:60], families=", ".join(FAMILIES))
+
+
+def check_family(config: Any) -> None:
+    """Raise ModelError, by name, for a config whose family is not there or that sets what the graph does not have."""
+    if config.model_type not in FAMILIES:
+        raise unknown_family(str(config.model_type))
+    key = _odd(config)
+    if key is not None:
+        raise ModelError("to_openvino_setting", family=config.model_type, key=key)
+
+
+def _odd(config: Any) -> str | None:
+    """Return the key of a setting that the graph does not have."""
+    rope = dict(config.rope_parameters)
+    nested = [turn for turn in rope.values() if isinstance(turn, dict)]
+    for turn in nested or [rope]:
+        kind = turn.get("rope_type", "default")
+        if kind not in FIXED_ROTATIONS:
+            return f"rope_parameters: {kind}"
+    key = "hidden_activation" if getattr(config, "hidden_activation", None) else "hidden_act"
+    if getattr(config, key) not in ACTIVATIONS:
+        return key
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return "head_dim" if width % HEAD else None
