@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Protocol
 
 import gradio as gr
@@ -37,9 +37,10 @@ def errors_shown(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Ite
         if session is None:
             yield {page.model.notice: html.notice(text("error.choose_a_model", language), "error")}
             return
+        sayable = {name: _sayable(given) for name, given in named.items()}
         try:
-            sayable = {name: _sayable(given) for name, given in named.items()}
-            yield from handler(self, session, language, *map(_sayable, inputs), **sayable)
+            answers = handler(self, session, language, *map(_sayable, inputs), **sayable)
+            yield from answers if name == "speak" else _in_its_language(page, session, answers)
             return
         except ENDS:
             raise
@@ -50,6 +51,24 @@ def errors_shown(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Ite
             yield _REDRAWS[name](page, session, session.spoken or language)
 
     return safe
+
+
+def _in_its_language(page: Page, session: Session, answers: Iterable[Updates]) -> Iterator[Updates]:
+    """Yield what a handler answers; what was put in words while another language was chosen, in that one once more."""
+    steps = iter(answers)
+    try:
+        while True:
+            spoken = session.spoken
+            shown = next(steps, None)
+            if shown is None:
+                return
+            yield shown
+            if session.spoken is not None and session.spoken != spoken:
+                anew = updates.spoken(page, session, session.spoken)
+                yield {component: anew.get(component, gr.skip()) for component in shown}
+    finally:
+        if isinstance(steps, Generator):
+            steps.close()
 
 
 def _sayable(given: Any) -> Any:

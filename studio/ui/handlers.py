@@ -180,7 +180,9 @@ class Handlers:
         said = (page.model.notice, page.model.measuring, page.map.notice, page.export.progress, page.drift.progress)
         still = {**self._staleness(session, language), page.chat.notice: updates.editing(session, language)}
         still[page.kept] = gr.update(value=browser_memory.remembered(session))
-        yield updates.spoken(page, session, language) | dict.fromkeys(said, "") | still
+        # the radio too: a page that was opened just now says its language only after it was asked for another
+        chosen: Updates = {page.header.language: gr.update(value=language)}
+        yield updates.spoken(page, session, language) | dict.fromkeys(said, "") | still | chosen
 
     @errors_shown
     def choose(self, session: Session, language: str, **values: Any) -> Iterator[Updates]:

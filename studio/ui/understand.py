@@ -21,12 +21,26 @@ TOP, BOTTOM = 16, 56
 
 
 def int4(session: Session, language: str) -> str:
-    """Return the explanation, closed until somebody asks."""
+    """Return the explanation, closed until somebody asks; before it, what is odd about this model's presets."""
     said = "".join(f"<p>{escape(text(key, language))}</p>" for key in ("understand.int4", "understand.bytes"))
+    asked = escape(text("understand.int4_ask", language))
     return (
-        f'<details class="learn" data-keep="int4"><summary>{escape(text("understand.int4_ask", language))}</summary>'
+        f'{_on_a_grid(session, language)}<details class="learn" data-keep="int4"><summary>{asked}</summary>'
         f"{said}{snapping(language)}{_sizes(session, language)}</details>"
     )
+
+
+def _on_a_grid(session: Session, language: str) -> str:
+    """Return why a larger preset loses more than a smaller one, which it does where weights are on a grid already."""
+    if session.model.grid is None:
+        return ""
+    known = [(each.nbytes, each.loss.kld, each.preset) for each in session.decision.options() if each.loss is not None]
+    for nbytes, kld, preset in sorted(known):
+        worse = [other for size, loss, other in known if size > nbytes and loss > kld]
+        if worse:
+            names = {"better": text(f"preset.{preset}", language), "worse": text(f"preset.{worse[0]}", language)}
+            return f'<p class="notice">{escape(text("preset.on_a_grid", language, **names))}</p>'
+    return ""
 
 
 def snapping(language: str) -> str:

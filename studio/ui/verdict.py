@@ -1,5 +1,6 @@
 """Fits, you lose, take: the three answers that stay in sight, as HTML. Pure; what is from outside is escaped."""
 
+import math
 from html import escape
 
 from studio.base.text import text
@@ -78,6 +79,8 @@ def _lose(session: Session, language: str) -> str:
 def figure(loss: Loss, language: str) -> str:
     """Return a loss as a KL divergence, with where it is known from."""
     digits = 3 if loss.kld >= FINE else 4
+    if 0 < loss.kld < FINE / 10:  # two digits that say something
+        digits = 1 - math.floor(math.log10(loss.kld))
     error = "" if loss.standard_error is None else f" ± {loss.standard_error:.{digits}f}"
     about = "" if loss.source != "predicted" else "≲\u2009" if loss.is_bound else "~\u2009"
     number = f"{loss.kld:.{digits}f}" if loss.source != "predicted" else f"{loss.kld:.2g}"
@@ -99,8 +102,8 @@ def _take(session: Session, language: str) -> str:
     if decision.program.form is None or decision.target.refusal(plan, checkpoint) is not None:
         no = text("verdict.take_no", language, program=program)
         return _tile("take", "no", "take", f"✗ {no}", text("verdict.take_why", language), language)
-    about = "" if plan.is_exact else "~\u2009"
-    size = f"{about}{decision.nbytes(plan):,} B"
+    nbytes = decision.nbytes(plan)
+    size = f"{nbytes:,} B" if plan.is_exact else f"~\u2009{format_bytes(nbytes)}"
     is_made = session.is_copy_of_plan
     words = text("verdict.take_made" if is_made else "verdict.take_planned", language, program=program, size=size)
     return _tile("take", "yes" if is_made else "plain", "take", file_name(session), words, language)

@@ -160,7 +160,7 @@ def write(model: CompressedModel, out: Path) -> Writing:
 def _parts(a: Assignment, row: int, tensor: PackedTensor | Tensor) -> Mapping[str, Tensor]:
     """Return some rows of a tensor by the names of the file; the shape goes with the first."""
     if isinstance(tensor, PackedTensor):
-        shape = {} if row else {"weight_shape": torch.tensor(a.layer.matrix)}
+        shape = {} if row else {"weight_shape": torch.tensor(a.layer.matrix, dtype=torch.int64)}
         return {f"{_module(a)}.{part}": array for part, array in (arrays_of(tensor) | shape).items()}
     return {a.layer.name: tensor}
 

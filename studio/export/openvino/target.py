@@ -190,6 +190,7 @@ def _written(model: CompressedModel, folder: Folder, path: Path, total: int) -> 
             yield Progress.of_bytes("export", min(done, total), total)
         file.seek(layout.nbytes)
         file.write(folder.small)
+        yield Progress.of_bytes("export", total, total)
         file.flush()
         os.fsync(file.fileno())
     return path

@@ -12,6 +12,7 @@ import pytest
 
 from studio.base.errors import Cancelled
 from studio.base.text import LANGUAGES, text
+from studio.base.units import format_bytes
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
 from studio.planning import hosts
 from studio.planning.choice import Choice
@@ -57,7 +58,9 @@ def test_a_page_begins_with_the_balanced_preset_of_a_file_for_ollama(deciding: V
     assert text("verdict.fits_yes", need="", memory="16 GB")[:5] in said
     assert "tiny" not in said
     assert ".gguf" in said
-    assert f"{session.decision.target.size(session.plan):,} B" in said  # type: ignore[arg-type]
+    assert session.plan is not None
+    assert not session.plan.is_exact
+    assert f"~\u2009{format_bytes(session.decision.target.size(session.plan))}" in said
     assert deciding.shown[deciding.page.plan.box]["visible"] is False
     assert text("export.reads", program="Ollama", file="", size="")[:20] in deciding.says(deciding.page.export.reads)
     assert deciding.shown[deciding.page.address]["value"]["model"] == session.checkpoint.name  # type: ignore[union-attr]

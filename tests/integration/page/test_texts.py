@@ -12,6 +12,8 @@ from studio.base.text import text
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
 from studio.session.session import Session
+from studio.ui import updates
+from studio.ui.page import Page
 from tests.conftest import SENTENCES
 from tests.page_visitor import LAYERS, SAMPLING, Picked, Visitor, choose
 
@@ -149,3 +151,25 @@ def test_why_a_model_is_not_opened_stays_while_another_is_measured(visitor: Visi
         assert visitor.says(notice) == said
     visitor.do("open_model", visitor.session.checkpoint.name if visitor.session.checkpoint else "")
     assert visitor.says(notice) == ""
+
+
+def test_what_is_answered_while_another_language_is_chosen_is_said_in_that_one(
+    visitor: Visitor, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers are put in words for seconds on a busy machine, and may arrive after the page in the new language."""
+    words = updates.dynamic
+
+    def slow(page: Page, session: Session, language: str) -> updates.Updates:
+        found = words(page, session, language)
+        monkeypatch.setattr(updates, "dynamic", words)
+        visitor.language = "zh-Hans"
+        visitor.do("speak")
+        return found
+
+    monkeypatch.setattr(updates, "dynamic", slow)
+    visitor.do("open_model", models["second"])
+    for component in (visitor.page.where.verdict, visitor.page.model.facts):
+        assert "gpt2" in visitor.says(visitor.page.model.facts)
+        assert text("verdict.label_fits") not in visitor.says(component)
+    assert text("verdict.label_fits", "zh-Hans") in visitor.says(visitor.page.where.verdict)
+    assert visitor.shown[visitor.page.header.language]["value"] == "zh-Hans"
