@@ -80,10 +80,10 @@ def _no_constants(a: Assignment) -> UserError:
     other = None if scheme is None else becomes(scheme, width)
     if scheme is None or other is None:
         return ModelError("to_openvino_width", layer=a.layer.name[:120], width=width)
-    key = "to_openvino_embedding" if constants_of(scheme, width) is not None else "to_openvino_scheme"
-    return SchemeError(
-        key, layer=a.layer.name[:120], scheme=str(scheme), mode=other.mode.value, group_size=other.group_size
-    )
+    layer, mode = a.layer.name[:120], other.mode.value
+    if constants_of(scheme, width) is not None:
+        return SchemeError("to_openvino_embedding", layer=layer, scheme=str(scheme), mode=mode)
+    return SchemeError("to_openvino_scheme", layer=layer, scheme=str(scheme), mode=mode, group_size=other.group_size)
 
 
 def size(plan: Plan) -> int:
