@@ -12,6 +12,8 @@ from studio.session.session import Session
 
 FINE = 0.01
 """Nats; less has a digit more."""
+LEAST = 1e-5
+"""Nats; what was found to be less is said to be less, and no more."""
 
 
 def verdict(session: Session, language: str) -> str:
@@ -78,13 +80,16 @@ def _lose(session: Session, language: str) -> str:
 
 def figure(loss: Loss, language: str) -> str:
     """Return a loss as a KL divergence, with where it is known from."""
+    source = text(f"verdict.{loss.source}", language)
+    if loss.source != "predicted" and loss.kld < LEAST:
+        return text("verdict.kld", language, kld=f"<\u2009{LEAST:f}".rstrip("0"), source=source)
     digits = 3 if loss.kld >= FINE else 4
     if 0 < loss.kld < FINE / 10:  # two digits that say something
         digits = 1 - math.floor(math.log10(loss.kld))
     error = "" if loss.standard_error is None else f" ± {loss.standard_error:.{digits}f}"
     about = "" if loss.source != "predicted" else "≲\u2009" if loss.is_bound else "~\u2009"
     number = f"{loss.kld:.{digits}f}" if loss.source != "predicted" else f"{loss.kld:.2g}"
-    return text("verdict.kld", language, kld=f"{about}{number}{error}", source=text(f"verdict.{loss.source}", language))
+    return text("verdict.kld", language, kld=f"{about}{number}{error}", source=source)
 
 
 def file_name(session: Session) -> str:

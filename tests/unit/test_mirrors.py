@@ -143,7 +143,6 @@ ELSEWHERE = {
     "ui/runs_table": "integration/page/test_decision.py",
     "ui/sample_answers": "integration/page/test_decision.py",
     "ui/take": "integration/page/test_decision.py",
-    "ui/verdict": "integration/page/test_decision.py",
     "session/api": "integration/test_library.py",
     "session/chat_model": "integration/test_library.py",
     "session/compared": "integration/cli/test_inspect.py",
