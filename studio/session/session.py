@@ -75,6 +75,8 @@ class Session:
         self.samples = Samples(shared.pool)
         self.map_figure = figures.DEFAULT
         """The figure that the map shows."""
+        self.looks_at_speed = False
+        """Whether the picture of the speeds is in sight: one that is drawn unseen does not know how wide it may be."""
         self.selected_layers = ""
         """The layer, or the pattern of layers, whose costs are on show beneath the map."""
         self.spoken: str | None = None

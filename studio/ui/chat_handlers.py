@@ -99,6 +99,18 @@ class ChatHandlers:
         return Sampling(int(longest), float(temperature), float(top_p), int(top_k), float(penalty), int(seed or 0))
 
     @errors_shown
+    def look_at_speed(self, session: Session, language: str) -> Iterator[Updates]:
+        """The picture of the speeds comes into sight: draw it."""
+        session.looks_at_speed = True
+        yield updates.speed_picture(self.page, session, language)
+
+    @errors_shown
+    def leave_speed(self, session: Session, language: str) -> Iterator[Updates]:
+        """It is out of sight again: draw it no more."""
+        session.looks_at_speed = False
+        yield updates.speed_picture(self.page, session, language)
+
+    @errors_shown
     def edit(self, session: Session, language: str) -> Iterator[Updates]:
         """Let the last message be changed and asked anew; pressed again, leave it as it is."""
         last, talk = session.conversation.last, session.conversation

@@ -26,6 +26,8 @@ class ChatPanel:
     clear: gr.Button
     notice: gr.HTML
     wide: gr.Button
+    how_fast: gr.Accordion
+    """Closed at first; what is in it is drawn once it opens."""
     speed: gr.HTML
     roofline: gr.Plot
     """There once somebody was answered and the machine was measured."""
@@ -89,7 +91,7 @@ def chat_panel(words: Words) -> ChatPanel:
             edit = words.on(gr.Button, {"value": "chat.edit"}, interactive=False, elem_id="edit", min_width=90)
             clear = words.on(gr.Button, {"value": "chat.clear"}, elem_id="clear", min_width=90)
         notice = gr.HTML(elem_id="chat-notice")
-        with words.on(gr.Accordion, {"label": "chat.speed"}, open=False):
+        with words.on(gr.Accordion, {"label": "chat.speed"}, open=False) as how_fast:
             speed = gr.HTML(elem_id="speed")
             roofline = gr.Plot(elem_id="roofline", show_label=False, container=False, visible=False)
         with words.on(gr.Accordion, {"label": "chat.settings"}, open=False):
@@ -120,7 +122,7 @@ def chat_panel(words: Words) -> ChatPanel:
             cache = gr.HTML(elem_id="kv-cache")
     return ChatPanel(
         original, original_stats, compressed, compressed_stats, prompt, send, stop, regenerate, edit, clear, notice,
-        wide, speed, roofline, kv_bits, cache, system, longest, temperature, top_p, top_k, penalty, seed,
+        wide, how_fast, speed, roofline, kv_bits, cache, system, longest, temperature, top_p, top_k, penalty, seed,
     )  # fmt: skip
 
 

@@ -153,7 +153,7 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "talk": lambda page: page.chat.notice,
     "regenerate": lambda page: page.chat.notice,
     "empty": lambda page: page.chat.notice,
-    "edit": lambda page: page.chat.notice,
+    **dict.fromkeys(("edit", "look_at_speed", "leave_speed"), lambda page: page.chat.notice),
     "stop": lambda page: page.chat.notice,
     "clear": lambda page: page.chat.notice,
     "export": lambda page: page.export.progress,

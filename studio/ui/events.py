@@ -126,6 +126,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     on(chat.edit.click, said.edit, who, quick).then(
         None, js="() => document.querySelector('#prompt textarea')?.focus()", api_visibility="private"
     )
+    on(chat.how_fast.expand, said.look_at_speed, who, quick)
+    on(chat.how_fast.collapse, said.leave_speed, who, quick)
     on(chat.stop.click, said.stop, who, quick)
     on(chat.clear.click, said.clear, who, quick)
 

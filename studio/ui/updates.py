@@ -255,15 +255,21 @@ def conversation(page: Page, session: Session, language: str) -> Updates:
 def rested(page: Page, session: Session, language: str) -> Updates:
     """Return what a conversation that rests changes beside its columns."""
     last = session.conversation.last
-    given = None if last is None else last.answers
-    chart = talking.speed_chart(session, given, language)
     return {
-        page.chat.speed: talking.speed(session, given, language),
-        page.chat.roofline: gr.update(value=chart, visible=chart is not None),
+        page.chat.speed: talking.speed(session, None if last is None else last.answers, language),
+        **speed_picture(page, session, language),
         page.chat.cache: talking.cache_table(session, language),
         page.chat.regenerate: gr.update(interactive=last is not None),
         page.chat.edit: gr.update(interactive=last is not None),
     }
+
+
+def speed_picture(page: Page, session: Session, language: str) -> Updates:
+    """Return the picture of the last answers' speeds where somebody looks, else nothing."""
+    last, chart = session.conversation.last, None
+    if last is not None and session.looks_at_speed:
+        chart = talking.speed_chart(session, last.answers, language)
+    return {page.chat.roofline: gr.update(value=chart, visible=chart is not None)}
 
 
 def compressed_words(session: Session, language: str) -> dict[str, Any]:
