@@ -10,11 +10,11 @@ from tests.conftest import SHARED, served
 from tests.walking import Visit, plain, ready
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(builtin: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page, with the built-in model prepared, and with llama.cpp where the tests have one.
 
-    One for all files: it is there to serve many visitors, and starting takes it some ten seconds of two cores.
+    One for each file: sessions of visitors who left are held for an hour, and one server for all grew slower.
     """
     node = os.environ.get("STUDIO_NODE_LLAMA", str(SHARED / "node"))
     with served(tmp_path_factory.mktemp("server"), STUDIO_NODE_LLAMA=node) as found:
