@@ -19,11 +19,11 @@ from studio.base.progress import Progress
 from studio.base.workers.worker import new_worker
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import QUANTIZATION, load_config
-from studio.checkpoint.file_names import CARD, CONFIG, INDEX
-from studio.checkpoint.hub import is_wanted
+from studio.checkpoint.file_names import CARD, CONFIG
 from studio.checkpoint.layers import Kind
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.model_card import folder_card
+from studio.export.model_folder import files_beside
 from studio.export.openvino.arrays import becomes, bytes_of, constants_of
 from studio.export.openvino.families import FAMILIES, check_family, unknown_family
 from studio.export.openvino.ir import KEPT, MODEL, Layout, built, layout_of
@@ -132,8 +132,7 @@ def laid_out(model: CompressedModel) -> Folder:
         worker.close()
     plan, can_chat = model.plan, model.checkpoint.can_chat
     words = {key: value for key, value in read_json(model.folder / CONFIG).items() if key != QUANTIZATION}
-    there = sorted(path for path in model.folder.iterdir() if path.is_file() and is_wanted(path.name))
-    copied = [path for path in there if path.name not in (CONFIG, INDEX)]
+    copied = files_beside(model.folder)
     texts = made.texts | {
         CONFIG: _json(words),
         CARD: folder_card(model.recipe, plan.weights, size(plan), TARGET.name, USAGE, can_chat).encode(),
