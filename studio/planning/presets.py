@@ -4,12 +4,15 @@ A program that loads files of its own layout names its own words for them (``exp
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from studio.base.errors import SchemeError
 from studio.checkpoint.layers import Layer
 from studio.planning.choice import Choice
 from studio.planning.fitting import fitting
+from studio.planning.plan import make_plan
 from studio.quantization.methods import Method
 
 Words = Mapping[str, Any]
@@ -31,5 +34,10 @@ def preset_choice(words: Words, layers: Sequence[Layer], can_chat: bool = True) 
 
     A model that writes no text has none to be calibrated by: it is rounded to nearest.
     """
-    choice = fitting(Choice.of(**words), layers, can_chat)
+    said = Choice.of(**words)
+    choice = fitting(said, layers, can_chat)
+    pinned = replace(choice, pins=said.pins)  # they are for whatever model it is, unlike a visitor's
+    with suppress(SchemeError):  # a group of theirs that does not divide this model
+        make_plan(layers, pinned)
+        choice = pinned
     return choice if can_chat else replace(choice, method=Method.NEAREST)
