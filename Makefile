@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-export-speed pictures reference reference-points lint format clean browser
+.PHONY: help run test test-all engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-export-speed pictures reference reference-points lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -19,11 +19,14 @@ help: ## Say what can be made
 run: $(VENV)/prepared ## Install, prepare the built-in model, serve http://127.0.0.1:7860 (PORT= changes it)
 	@$(BIN)/python -m studio serve --port $(PORT)
 
-test: $(VENV)/developed browser engine ## Install, then lint, types and all tests, two files at a time (TESTS="-k word")
+test: $(VENV)/developed browser engine ## Install, then lint, types and tests, two files at a time; of a large product a fixed share (TESTS="-k word")
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 	@$(BIN)/python -m tests.engines.installed
 	@$(BIN)/python -m tests.browser.axe
+
+test-all: ## The same with every case of every test, which takes an hour
+	@$(MAKE) --no-print-directory test TESTS="--all $(TESTS)"
 
 coverage: $(VENV)/developed ## Say which branches the unit tests leave untried, worst first (TESTS="tests" for all)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report term $(or $(TESTS),tests/unit)
@@ -129,13 +132,15 @@ engine: $(VENV)/developed
 	@$(BIN)/python -m tests.engines.installed
 	@$(BIN)/python -m tests.browser.axe
 
-# The fonts are for Chinese in screenshots.
+# Without windows where the distribution has such a build; the fonts are for Chinese in screenshots.
 browser:
-	@if command -v chromium >/dev/null; then :; \
+	@if command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null; then :; \
 	elif [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then \
 	  echo "Installing Chromium, which the browser tests drive."; \
 	  export DEBIAN_FRONTEND=noninteractive; \
-	  apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-noto-cjk >/dev/null; \
+	  apt-get update -qq; \
+	  apt-get install -qq -y --no-install-recommends chromium-headless-shell fonts-noto-cjk >/dev/null 2>&1 || \
+	  apt-get install -qq -y --no-install-recommends chromium fonts-noto-cjk >/dev/null; \
 	else \
 	  echo "The browser tests drive Chromium, which is not here: install the package chromium and try again."; exit 1; \
 	fi

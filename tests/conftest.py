@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -52,6 +51,8 @@ startup.prepare()
 from studio.base.settings import settings  # noqa: E402
 from studio.checkpoint import hub, open_model  # noqa: E402
 from studio.checkpoint.checkpoint import Checkpoint  # noqa: E402
+from tests.chromium import chromium as chromium_program  # noqa: E402
+from tests.sampling import sampled  # noqa: E402
 from tests.steps import finish  # noqa: E402
 
 PATIENCE = 600_000
@@ -78,12 +79,24 @@ TEMPLATE = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what drives the browser: walks through the whole page, which take their time."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run every case of every test, as make test-all does")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what drives the browser: walks through the whole page, which take their time. Leave out what is thorough."""
     for item in items:
         if item.path.parent.name == "browser":
             item.add_marker(pytest.mark.browser)
             item.add_marker(pytest.mark.timeout(1800))
+    if not config.getoption("all") and not _is_named(config):
+        items[:], left = sampled(items)
+        config.hook.pytest_deselected(items=left)
+
+
+def _is_named(config: pytest.Config) -> bool:
+    """Return whether somebody asks for tests by name: then all of them run."""
+    return any("::" in argument for argument in config.args) or bool(config.getoption("keyword"))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -246,12 +259,11 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import expect, sync_playwright
 
     expect.set_options(timeout=PATIENCE)
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = next(filter(None, map(shutil.which, names)), None)
-    assert program, "install the package chromium"
     quiet = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", *quiet], timeout=PATIENCE)
+        browser = playwright.chromium.launch(
+            executable_path=chromium_program(), args=["--no-sandbox", *quiet], timeout=PATIENCE
+        )
         yield browser
         browser.close()
 
@@ -265,7 +277,8 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
     contexts, errors, hosts = [], [], set()
 
     def open_page(address: str, **options: Any) -> Any:
-        options = {"viewport": {"width": 1440, "height": 900}, "locale": "en-US", **options}
+        shape = {"viewport": {"width": 1440, "height": 900}, "locale": "en-US"}
+        options = {**shape, "reduced_motion": "reduce", **options}  # without a GPU, what moves takes half a core
         context = chromium.new_context(accept_downloads=True, **options)
         contexts.append(context)
         context.set_default_timeout(PATIENCE)

@@ -3,13 +3,13 @@
 What they show is what the page says today: run it after a change that a visitor sees.
 """
 
-import shutil
 import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from studio.base.text import text
+from tests.chromium import chromium
 from tests.conftest import PATIENCE, ROOT, served
 
 ASSETS = ROOT / "assets"
@@ -43,13 +43,12 @@ def walked(page: Page, language: str) -> None:
 
 def main() -> None:
     expect.set_options(timeout=PATIENCE)
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with (
         tempfile.TemporaryDirectory() as folder,
         served(Path(folder), OMP_NUM_THREADS="2") as address,
         sync_playwright() as playwright,
     ):
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         for name, language, locale, dark in (
             ("page", "en", "en-US", False),
             ("page-dark-zh", "zh-Hans", "zh-CN", True),

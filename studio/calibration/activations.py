@@ -20,8 +20,7 @@ from studio.calibration.listeners import ActivationListener
 from studio.calibration.texts import digest, positions, token_ids
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind
-from studio.runtime.block_model import BlockModel
-from studio.runtime.model import COMPUTE
+from studio.runtime.block_model import BlockModel, fast_dtype
 
 TEXT = asset("calibration.txt")
 MAX_TOKENS = 512
@@ -66,13 +65,13 @@ def inputs(checkpoint: Checkpoint, tokens: Tensor | None = None) -> Generator[Pr
 
 
 def calibrate(
-    checkpoint: Checkpoint, tokens: Tensor | None = None, dtype: torch.dtype = COMPUTE
+    checkpoint: Checkpoint, tokens: Tensor | None = None, dtype: torch.dtype | None = None
 ) -> Generator[Progress, None, dict[str, Inputs]]:
     """Run the model over ``tokens`` [B, T], by default the built-in text; return what each linear layer was given.
 
     Layers that no token came to are missing. Raises CheckpointError when a file is damaged.
     """
-    streamed = BlockModel(checkpoint, dtype)
+    streamed = BlockModel(checkpoint, dtype or fast_dtype())
     linear = [layer for layer in checkpoint.layers if layer.kind is Kind.LINEAR and len(layer.shape) == 2]
     listener = ActivationListener(streamed.model, linear, _sampled)
     part = ""

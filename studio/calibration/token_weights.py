@@ -26,8 +26,7 @@ from studio.calibration.listeners import Gradient, listen_to_gradients
 from studio.calibration.texts import digest
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
-from studio.runtime.block_model import BlockModel
-from studio.runtime.model import COMPUTE
+from studio.runtime.block_model import BlockModel, fast_dtype
 
 SEED = 0
 LEAST = 0.5
@@ -66,7 +65,7 @@ def token_weights(
     Layers that are not given every token once (experts), and those that no gradient comes to, are missing. Raises
     CheckpointError when a file is damaged.
     """
-    model = BlockModel(checkpoint, COMPUTE)
+    model = BlockModel(checkpoint, fast_dtype())
     sums = _Sums()
     listen_to_gradients(model.model, layers, sums.hear)
     generator = torch.Generator().manual_seed(SEED)
@@ -111,7 +110,7 @@ def lots(checkpoint: Checkpoint, tokens: Tensor) -> tuple[Tensor, ...]:
     """Return the windows [W, T] in lots of which everything that the blocks are given fits into memory."""
     width = next((layer.shape[-1] for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING), 1)
     blocks = len({layer.block for layer in checkpoint.layers})
-    size = blocks * tokens.shape[1] * width * COMPUTE.itemsize
+    size = blocks * tokens.shape[1] * width * fast_dtype().itemsize
     return torch.split(tokens, max(1, STATES_BYTES // size))
 
 

@@ -33,8 +33,7 @@ from studio.quantization.rounding.awq import channel_scales, scaled
 from studio.quantization.rounding.regained import regained
 from studio.quantization.rounding.sign_round import Start
 from studio.quantization.scheme import Scheme
-from studio.runtime.block_model import BlockModel
-from studio.runtime.model import COMPUTE
+from studio.runtime.block_model import BlockModel, fast_dtype
 from studio.runtime.module_hooks import Call
 
 BUILTIN_TEXTS = (asset("calibration.txt"), asset("calibration-more.txt"))
@@ -71,7 +70,7 @@ def round_sequentially(
     ``tokens`` int64 [W, T] is what the model reads. Weights that are given nothing, or only zeros, are not yielded, nor
     are those of experts held in one tensor. Raises CheckpointError when a file is damaged or a weight not finite.
     """
-    model = BlockModel(checkpoint, COMPUTE)
+    model = BlockModel(checkpoint, fast_dtype())
     wanted = [
         layer
         for layer in checkpoint.layers

@@ -36,8 +36,7 @@ from studio.planning import layer_losses
 from studio.planning.layer_figure import MeasuredFigure
 from studio.planning.layer_losses import Figures, Loss, Steps, calibrating
 from studio.quantization.scheme import Scheme
-from studio.runtime.block_model import BlockModel
-from studio.runtime.model import COMPUTE
+from studio.runtime.block_model import BlockModel, fast_dtype
 
 VERSION = 3
 """Raised when the figures change their meaning: those kept on disk are then not read any more."""
@@ -114,7 +113,7 @@ def column_costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Progress, 
 
 
 def _costs(checkpoint: Checkpoint, tokens: Tensor) -> Generator[Progress, None, dict[str, Tensor]]:
-    model = BlockModel(checkpoint, COMPUTE)
+    model = BlockModel(checkpoint, fast_dtype())
     powers: dict[str, Tensor] = {}
 
     def pulled(name: str, given: Tensor, gradient: Tensor) -> None:

@@ -7,7 +7,6 @@ which strip, map and chart of sizes all show what the move makes of them. The pa
 import json
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.planning import survey_file
 from studio.ui.launch import launch
 from tests.bench.compress_builtin import BLOCKS, made_up, made_up_survey, many_layers
+from tests.chromium import chromium
 from tests.walking import plain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,9 +152,8 @@ def moved(page: Page, control: str, value: str) -> float:
 
 
 def measure(many: bool) -> dict[str, Any]:
-    program = shutil.which("chromium") or shutil.which("google-chrome")
     with served(many) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1440, "height": 900}, locale="en-US")
         page.goto(plain(address))
         page.wait_for_function(SETTLED, timeout=60_000)

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from tests.bench.compress_page import ROOT, SETTLED, served_by
+from tests.chromium import chromium
 from tests.walking import plain
 
 PROMPT = "Name three planets and say one fact about each."
@@ -40,9 +40,8 @@ def resident(process: int, what: str = "VmRSS") -> int:
 
 def page() -> dict[str, int]:
     """Return what the server holds when idle, with both models after an answer, at most, and what the weights are."""
-    program = shutil.which("chromium") or shutil.which("google-chrome")
     with served_by("-m", "studio", "serve", "--port", "0") as (address, process), sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         shown = browser.new_page(viewport={"width": 1440, "height": 900}, locale="en-US")
         shown.goto(plain(address))
         shown.wait_for_function(SETTLED, timeout=60_000)

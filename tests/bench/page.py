@@ -11,7 +11,6 @@ Gradio page with nothing on it but a heading, opened by turns with ours, for wha
 
 import os
 import re
-import shutil
 import socket
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.bench.compress_page import measure as moves
 from tests.bench.compress_page import served
+from tests.chromium import chromium
 
 FILE = Path(__file__).with_name("PAGE.md")
 ROUNDS = 3
@@ -95,12 +95,11 @@ def main() -> int:
         port = str(probe.getsockname()[1])
     bare = subprocess.Popen([sys.executable, "-c", BARE, port], stdout=subprocess.PIPE, text=True)
     assert bare.stdout is not None
-    program = shutil.which("chromium") or shutil.which("google-chrome")
     try:
         bare.stdout.readline()
         nothing = f"http://127.0.0.1:{port}/"
         with served(many=False) as address, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+            browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
             visits, empty = [], []
             for _ in range(ROUNDS):
                 page, paint = opened(browser, nothing)

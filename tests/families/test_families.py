@@ -41,6 +41,7 @@ def _quiet() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.share(4)
 @pytest.mark.parametrize("family", TAKEN)
 def test_a_family_agrees_with_transformers(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In fp32 it is exact in pieces of odd lengths, token by token and block by block; compressed it is near.

@@ -7,7 +7,7 @@ import pytest
 from tests import sanitized
 
 
-@pytest.mark.parametrize("name", ["address", "thread"])
+@pytest.mark.parametrize("name", [pytest.param("address", marks=pytest.mark.thorough), "thread"])
 def test_the_compiled_code_under_a_sanitizer(name: str) -> None:
     """``make test-native-sanitized`` is the long form, with undefined behaviour, which takes minutes to compile."""
     if not Path(sanitized.environment(name)["LD_PRELOAD"]).is_absolute():

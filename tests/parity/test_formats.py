@@ -21,6 +21,7 @@ INTEGERS = [scheme for scheme in SCHEMES if scheme.mode.value.startswith("int")]
 in_every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 
 
+@pytest.mark.share(3)
 @in_every_scheme
 def test_hostile_weights(scheme: Scheme) -> None:
     weights = hostile.weights_for(scheme)

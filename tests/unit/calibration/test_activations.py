@@ -19,6 +19,7 @@ from studio.compression.sequential import calibration_tokens
 from studio.evaluation.evaluate import text_windows
 from studio.planning import output_error, predicted_damage
 from studio.quantization.scheme import Mode, Scheme
+from studio.runtime.block_model import fast_dtype
 from studio.runtime.model import load_original
 from tests.steps import finish
 
@@ -40,7 +41,7 @@ def tokens(length: int = 160) -> Tensor:
 
 def heard(checkpoint: Checkpoint, ids: Tensor) -> dict[str, Tensor]:
     """Return what every linear layer of the whole model is given: name -> [T, K]."""
-    model = load_original(checkpoint)
+    model = load_original(checkpoint).to(fast_dtype())
     given: dict[str, Tensor] = {}
     for layer in checkpoint.layers:
         if layer.kind is Kind.LINEAR:

@@ -128,6 +128,7 @@ def rounded(checkpoint: Checkpoint, method: Method) -> set[str]:
     }
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", [Method.FISHER_GPTQ, Method.TUNED, Method.AWQ], ids=str)
 def test_every_family_can_be_rounded_so(

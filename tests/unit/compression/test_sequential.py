@@ -18,6 +18,7 @@ from studio.planning.plan import make_plan
 from studio.quantization.methods import Method
 from studio.quantization.rounding import QuantizedWeight, Statistics, round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
+from studio.runtime.block_model import fast_dtype
 from studio.runtime.model import load_original
 from tests.steps import finish
 
@@ -53,7 +54,7 @@ def test_the_first_block_is_given_what_a_direct_run_gives_it(
     checkpoint = of_folder(folder)
     found = heard(folder, monkeypatch, lambda weight: round_to_nearest(weight, SCHEME))
     assert found.keys() == {layer.name for layer in ratio_defining(checkpoint.layers)}
-    model = load_original(checkpoint)
+    model = load_original(checkpoint).to(fast_dtype())
     inputs: dict[str, Tensor] = {}
     first = [layer for layer in ratio_defining(checkpoint.layers) if layer.block == 0]
     for layer in first:

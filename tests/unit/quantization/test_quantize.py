@@ -18,7 +18,10 @@ WEIGHT = random(ROWS, WIDTH) * (1 + torch.arange(ROWS).unsqueeze(1) / 10)
 """Rows of different size, so that pieces by themselves would share other numbers than the whole does."""
 SCHEMES = [Scheme.of(mode, size) for mode in Mode for size in ((-1, 32, 64) if mode.is_grouped else (0,))]
 in_every_scheme = pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-PIECES = {"halves": (75,), "odd": (7, 20, 149), "one_row_each": tuple(range(1, ROWS))}
+PIECES = (
+    pytest.param((75,), id="halves"), pytest.param((7, 20, 149), id="odd"),
+    pytest.param(tuple(range(1, ROWS)), id="one_row_each", marks=pytest.mark.thorough),
+)  # fmt: skip
 
 
 @pytest.fixture(params=["compiled", "torch"], autouse=True)
@@ -51,7 +54,7 @@ def test_what_is_measured_is_what_quantizing_does(scheme: Scheme) -> None:
     assert measured.channel_error == pytest.approx(channel_error(WEIGHT), rel=1e-4)
 
 
-@pytest.mark.parametrize("cuts", PIECES.values(), ids=PIECES.keys())
+@pytest.mark.parametrize("cuts", PIECES)
 def test_the_sums_of_pieces_are_those_of_the_whole(cuts: tuple[int, ...]) -> None:
     shared = finish(tensor_params_of([WEIGHT], SCHEMES))
     first, *rest = [measure(piece, SCHEMES, shared) for piece in pieces(cuts)]
