@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import transformers as tf
+from studio.export.openvino.families import FAMILIES, check_family
 
 from studio.base.errors import ModelError
-from studio.export.openvino.families import FAMILIES, check_family
 
 SIZES = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}
 LONG = {
