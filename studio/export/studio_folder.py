@@ -88,9 +88,7 @@ def archive(folder: Path, file: Path, name: str = "") -> Writing:
                 inner = member.relative_to(folder).as_posix()
                 with (
                     member.open("rb") as source,
-                    out.open(
-                        f"{name or file.stem}/{inner}", "w", force_zip64=True
-                    ) as target,
+                    out.open(f"{name or file.stem}/{inner}", "w", force_zip64=True) as target,
                 ):
                     while piece := source.read(COPY_BYTES):
                         target.write(piece)

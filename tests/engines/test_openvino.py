@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from studio.export.openvino.families import FAMILIES
 from torch import Tensor
 
 from studio.export import targets
 from studio.export.compressed_model import opened
+from studio.export.graph_families import FAMILIES
 from studio.session.api import compress
 from tests.engines.models import ids, save, truth
 from tests.steps import finish

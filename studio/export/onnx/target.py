@@ -36,14 +36,15 @@ TOLD = "transformers.js_config"
 """The config's key of what transformers.js is told."""
 USAGE = """## Run it
 
-In a browser, or under Node (`npm install @huggingface/transformers`), with transformers.js; from a page that is served
-with this folder, `env.localModelPath` is where it lies:
+With transformers.js (`npm install @huggingface/transformers`), under Node, or in a browser by a page that is served
+beside this folder:
 
 ```js
 import { env, pipeline } from "@huggingface/transformers";
 
+env.allowLocalModels = true;
 env.localModelPath = "PARENT_OF_THIS_FOLDER/";
-const answer = await pipeline("text-generation", "NAME_OF_THIS_FOLDER", { local_files_only: true });
+const answer = await pipeline("text-generation", "NAME_OF_THIS_FOLDER");
 console.log(await answer([{ role: "user", content: "What is the capital of France?" }], { max_new_tokens: 100 }));
 ```
 
