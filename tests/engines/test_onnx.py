@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from studio.export.graph_families import FAMILIES
 from studio.session.api import compress
 from tests.engines import installed
 from tests.engines.models import ids, save, tokenizer, truth
+from tests.engines.transformers_js.server import served
 from tests.steps import finish
 
 pytestmark = pytest.mark.skipif(
@@ -49,13 +50,13 @@ EVERY = [
     "*.0.*q_proj=int2_affine-g64", "*.0.*k_proj=int4_affine-g32", "*.0.*v_proj=int2_sym-g32", "*.0.*o_proj=q4_0",
     "*.0.*gate_proj=int8_sym", "*.0.*up_proj=int4_sym-g64", "*.0.*down_proj=int4_asym-g128",
     "*.1.*q_proj=int8_asym", "*.1.*k_proj=int4_sym-gall", "*.1.*v_proj=int4_asym-gall", "*.1.*o_proj=q8_0",
-    "*.1.*down_proj=int4_affine-g256", "*embed*=int4_asym-g32", "lm_head*=int4_asym-g64",
+    "*.1.*down_proj=int4_affine-g256", "*embed*=int2_affine-g32", "lm_head*=int4_asym-g64",
 ]  # fmt: skip
 """Everything that onnxruntime holds."""
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "llama-llama3": ("llama-llama3", {}, ASYM),
     "llama-biases": ("llama-biases", {}, ASYM),
-    "llama-tied": ("llama-tied", {}, ASYM | {"all_layers": True}),
+    "llama-tied": ("llama-tied", {}, ASYM | {"all_layers": True, "group_size": 64}),
     "mistral": ("mistral", {}, ASYM),
     "qwen2-window": ("qwen2-window", {}, ASYM),
     "qwen3-yarn": ("qwen3-yarn", {}, ASYM),
@@ -67,10 +68,14 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "kept": ("llama-linear", {}, ASYM | {"backup": "none", "pins": ["*.0.*=none"]}),
 }
 """A name -> its family, settings of the config, choices."""
+SIZES = 3
+"""Look-ups that the graph has for its own sizes."""
 ANSWERED = 4
 """Tokens of an answer."""
-FAMILIES_OF_GENAI = ("llama-llama3", "gemma3", "phi3-partial", "8 bits")
-FAMILIES_OF_NODE = ("llama-llama3", "llama-tied", "qwen2-window", "phi3-partial", "gemma2", "every scheme")
+GENAI = ("llama-llama3", "gemma3", "phi3-partial", "8 bits")
+NODE = ("llama-llama3", "llama-tied", "qwen2-window", "phi3-partial", "gemma2", "every scheme")
+BROWSER = ("gemma2", "every scheme")
+SCRIPTS = Path(installed.__file__).parent / "transformers_js"
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def said(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
         {
             "folder": str(exported(folders[name])),
             "ids": ids(of, LENGTH),
-            "answer": ANSWERED if name in FAMILIES_OF_GENAI else 0,
+            "answer": ANSWERED if name in GENAI else 0,
         }
         for name, (of, *_) in CASES.items()
     ]
@@ -119,12 +124,12 @@ def said(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     with np.load(place / "reply.npz") as found:
         return {
             name: Said(
-                *(torch.from_numpy(found[f"{i}.{key}"]) for key in ("whole", "steps", "padded")),
-                Counter(str(each) for each in found[f"{i}.operators"]),
+                torch.from_numpy(found[f"{i}.whole"]), torch.from_numpy(found[f"{i}.steps"]),
+                torch.from_numpy(found[f"{i}.padded"]), Counter(str(each) for each in found[f"{i}.operators"]),
                 [int(token) for token in found[f"{i}.answer"]],
             )
             for i, name in enumerate(CASES)
-        }
+        }  # fmt: skip
 
 
 def _run(*command: str) -> str:
@@ -159,34 +164,60 @@ def test_onnxruntime_gives_the_numbers_of_the_folder(
     off = {kind: float((one - other).abs().max() / spread) for kind, (one, other) in pairs.items()}
     print(name, {kind: f"{each:.1e}" for kind, each in off.items()})
     assert {kind: each for kind, each in off.items() if not each < EXACT} == {}
-    assert len(found.answer) == (ANSWERED if name in FAMILIES_OF_GENAI else 0)
+    assert len(found.answer) == (ANSWERED if name in GENAI else 0)
     assert found.answer == expected[LENGTH - 1 : LENGTH - 1 + len(found.answer)].argmax(-1).tolist()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_weights_stay_packed_in_the_optimized_graph(name: str, said: dict[str, Said]) -> None:
-    """What onnxruntime runs, after its own rewriting, multiplies packed weights and looks up packed rows."""
+    """What onnxruntime runs, after its own rewriting, multiplies packed weights, and unpacks no row before it is asked
+    for: one look-up of each part of an embedding."""
     operators = said[name].operators
     matrices = 7 * 2 + 1 if name != "phi3-partial" else 4 * 2 + 1
     kept = 7 + 1 if name == "kept" else 0
     assert operators["MatMulNBits"] == matrices - kept
     assert operators["MatMul"] + operators["FusedMatMul"] == kept
-    assert operators["GatherBlockQuantized"] == (name != "kept")
+    assert operators["Gather"] == (1 if name == "kept" else 2 if name == "8 bits" else 3) + SIZES
     assert operators["GroupQueryAttention"] == 2
     assert operators["DequantizeLinear"] == 0
 
 
-def test_transformers_js_goes_on_with_the_same_tokens(folders: dict[str, Path], tmp_path: Path) -> None:
-    packages = installed.transformers_js()
-    asked = [
-        {"folder": str(exported(folders[name])), "ids": ids(CASES[name][0], LENGTH), "answer": ANSWERED, "text": TEXT}
-        for name in FAMILIES_OF_NODE
-    ]
-    (tmp_path / "request.json").write_text(json.dumps(asked))
-    script = Path(installed.__file__).parent / "transformers_js/answers.mjs"
-    replies = json.loads(_run("node", str(script), str(packages), str(tmp_path / "request.json")).splitlines()[-1])
-    for name, reply in zip(FAMILIES_OF_NODE, replies, strict=True):
+@dataclass(frozen=True)
+class Asked:
+    """What transformers.js is asked of a case."""
+
+    folder: str
+    ids: list[int]
+    answer: int = ANSWERED
+    text: str = TEXT
+
+
+def asked_of(names: tuple[str, ...], folders: dict[str, Path]) -> list[dict[str, Any]]:
+    return [asdict(Asked(str(exported(folders[name])), ids(CASES[name][0], LENGTH))) for name in names]
+
+
+def check_replies(names: tuple[str, ...], folders: dict[str, Path], replies: list[dict[str, list[int]]]) -> None:
+    """Every answer is the greedy one, and every text has the tokens that transformers makes of it."""
+    for name, reply in zip(names, replies, strict=True):
         of, text = CASES[name][0], ids(CASES[name][0], LENGTH)
         expected = truth(folders[name], text + reply["tokens"])[LENGTH - 1 : -1].argmax(-1).tolist()
         assert reply["tokens"] == expected, name
         assert reply["ids"] == tokenizer(of)(TEXT, add_special_tokens=False).input_ids, name
+
+
+def test_transformers_js_goes_on_with_the_same_tokens(folders: dict[str, Path], tmp_path: Path) -> None:
+    packages = installed.transformers_js()
+    (tmp_path / "request.json").write_text(json.dumps(asked_of(NODE, folders)))
+    said = _run("node", str(SCRIPTS / "answers.mjs"), str(packages), str(tmp_path / "request.json"))
+    check_replies(NODE, folders, json.loads(said.splitlines()[-1]))
+
+
+def test_a_browser_goes_on_with_the_same_tokens(folders: dict[str, Path], chromium: Any) -> None:
+    """onnxruntime's build for browsers has fewer operators, and types."""
+    places = {"packages": installed.transformers_js(), "models": exported(folders[BROWSER[0]]).parent, "page": SCRIPTS}
+    with served(places) as address:
+        page = chromium.new_page()
+        page.goto(f"{address}/page/page.html")
+        replies = page.evaluate("asked => answers(asked)", asked_of(BROWSER, folders))
+        page.close()
+    check_replies(BROWSER, folders, replies)

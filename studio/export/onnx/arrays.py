@@ -6,8 +6,8 @@ offsets fp32 [N, K / g]. ``w = (q - zero_point) * scale``, the zero point half o
 group that is no block there is made of several with the same scale.
 
 No number changes: an offset is a zero point of 32 bits, ``-offset / scale``: 24 bits of precision, as a product in fp32
-has. Of 8 bits onnxruntime takes none of these. Sources: ``docs/ContribOperators.md`` and the CPU's ``matmul_nbits.cc``
-and ``gather_block_quantized.cc``, onnxruntime 1.32. Knows no files and no graph.
+has. Of 8 bits onnxruntime takes none of these. Sources: ``docs/ContribOperators.md`` and the CPU's ``matmul_nbits.cc``,
+onnxruntime 1.32. Knows no files and no graph.
 """
 
 import math
@@ -32,11 +32,6 @@ class Settings:
     block_size: int
     zero_point: str | None = None
     """Its dtype, None where there is none."""
-
-    @property
-    def is_gathered(self) -> bool:
-        """Whether rows of it can be looked up, as an embedding's are."""
-        return self.zero_point != "F32"
 
     def slots(self, shape: tuple[int, int]) -> dict[str, Slot]:
         """Return the arrays of a weight [N, K]."""

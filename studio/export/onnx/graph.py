@@ -5,9 +5,10 @@ Inputs and outputs are those that transformers.js and onnxruntime's GenAI feed: 
 f32 [batch, kv heads, read, head] of every layer; ``logits`` f32 [batch, tokens, vocabulary], and ``present.N.key`` and
 ``.value`` with what was read now.
 
-onnxruntime's own operators (domain ``com.microsoft``) are taken where its web builds have them too: MatMulNBits and
-GatherBlockQuantized for packed weights, RotaryEmbedding, GroupQueryAttention. What a token sees is said by a bias of
-scores alone, for windows mean one more or less token from release to release, and lengths know no padding on the left.
+onnxruntime's own operators (domain ``com.microsoft``) are taken where its web builds have them too: MatMulNBits,
+RotaryEmbedding, GroupQueryAttention. GatherBlockQuantized is not among them (1.31): rows of a packed embedding are put
+together from plain operators. What a token sees is said by a bias of scores alone, for windows mean one more or less
+token from release to release, and lengths know no padding on the left.
 """
 
 from collections.abc import Mapping
@@ -51,8 +52,8 @@ class Weights(Protocol):
         """Return the shape of a tensor, before it was packed."""
         ...
 
-    def dtype(self, name: str) -> str:
-        """Return the dtype of a tensor that is kept, by safetensors' names."""
+    def dtype(self, name: str, part: str) -> str:
+        """Return the dtype of a part of a weight, or of a tensor that is kept, by safetensors' names."""
         ...
 
     def __contains__(self, name: str) -> bool: ...
@@ -125,7 +126,7 @@ class _Builder:
 
     def constant(self, numbers: object, dtype: type = np.int64) -> str:
         """Return the name of numbers that the graph itself has, equal ones once."""
-        array = np.asarray(numbers, dtype)
+        array: np.ndarray = np.asarray(numbers, dtype)
         kind, raw = DTYPES[array.dtype.name], array.tobytes()
         key = (kind, array.shape, raw)
         if key not in self._there:
@@ -143,7 +144,7 @@ class _Builder:
     def floats(self, tensor: str, part: str = "") -> str:
         """Return numbers of a weight as f32; onnxruntime makes them so when it loads the graph."""
         name = self.part(tensor, part)
-        if not part and self.weights.dtype(tensor) == "F32":
+        if self.weights.dtype(tensor, part) == "F32":
             return name
         if name not in self._read:
             self._read[name] = self._as(name, "F32")
@@ -166,21 +167,57 @@ class _Builder:
             inputs = [hidden, self.part(tensor, "codes", blocks), self.floats(tensor, "scale")]
             if settings.zero_point is not None:
                 inputs.append(self.part(tensor, "zero_point"))
-            sizes = {"K": width, "N": rows, "bits": settings.bits, "block_size": settings.block_size}
-            product = self.own("MatMulNBits", *inputs, **sizes)
+            product = self.own(
+                "MatMulNBits", *inputs, K=width, N=rows, bits=settings.bits, block_size=settings.block_size
+            )
         bias = f"{tensor.removesuffix('.weight')}.bias"
         return self.op("Add", product, self.floats(bias)) if bias in self.weights else product
 
     def _looked_up(self, tensor: str, ids: str) -> str:
-        """Return rows of a weight, f32 [batch, tokens, K]."""
+        """Return rows of a weight, f32 [batch, tokens, K]: of a packed one its parts, put together."""
         settings = self.weights.settings(tensor)
         if settings is None:
             return self._as(self.op("Gather", self.part(tensor, ""), ids, axis=0), "F32")
-        inputs = [self.part(tensor, "codes", None, "rows"), ids, self.floats(tensor, "scale")]
-        if settings.zero_point is not None:
-            inputs.append(self.part(tensor, "zero_point"))
-        facts = {"bits": settings.bits, "block_size": settings.block_size, "gather_axis": 0, "quantize_axis": 1}
-        return self.own("GatherBlockQuantized", *inputs, **facts)
+        width = self.weights.shape(tensor)[1]
+        blocks = width // settings.block_size
+        codes, scale = (self._rows(tensor, part, ids) for part in ("codes", "scale"))
+        grouped = self._reshaped(self._unpacked(codes, settings.bits), [0, 0, blocks, settings.block_size])
+        if settings.zero_point is None:
+            zero = self.constant(2 ** (settings.bits - 1), np.float32)
+        else:
+            zero = self._rows(tensor, "zero_point", ids)
+            if settings.zero_point == "U8":
+                zero = self._first(self._unpacked(zero, settings.bits), blocks)
+            zero = self._reshaped(zero, [0, 0, blocks, 1])
+        values = self.op("Mul", self.op("Sub", grouped, zero), self._reshaped(scale, [0, 0, blocks, 1]))
+        return self._reshaped(values, [0, 0, width])
+
+    def _rows(self, tensor: str, part: str, ids: str) -> str:
+        """Return rows of a weight's part as f32. Scales are so before, as products have them: not every GPU looks up
+        fp16."""
+        if self.weights.dtype(tensor, part) != "U8":
+            return self.op("Gather", self.floats(tensor, part), ids, axis=0)
+        use = "rows" if part == "codes" else ""  # in two dimensions here, in three where it is multiplied
+        return self._as(self.op("Gather", self.part(tensor, part, None, use), ids, axis=0), "F32")
+
+    def _unpacked(self, octets: str, bits: int) -> str:
+        """Return the codes of bytes, the lowest first, all f32: operators on bits are in few builds."""
+        if bits == 8:
+            return octets
+        parts, rest = [], octets
+        for _ in range(8 // bits - 1):
+            high = self.op("Floor", self.times(rest, 2.0**-bits))
+            parts.append(self.op("Sub", rest, self.times(high, 2.0**bits)))
+            rest = high
+        apart = [self.op("Unsqueeze", part, self.constant([3])) for part in (*parts, rest)]
+        return self._reshaped(self.op("Concat", *apart, axis=3), [0, 0, -1])
+
+    def _first(self, found: str, count: int) -> str:
+        """Return the first numbers of each row, without what fills its last byte."""
+        return self.op("Slice", found, self.constant([0]), self.constant([count]), self.constant([2]))
+
+    def _reshaped(self, found: str, sizes: list[int]) -> str:
+        return self.op("Reshape", found, self.constant(sizes))
 
     # arithmetic
 
@@ -223,7 +260,7 @@ class _Builder:
         """Return cosines and sines of a rotation at the positions."""
         rotation = self.shape.rotations[place]
         frequencies = self.constant(rotation.frequencies.float().numpy().reshape(1, -1), np.float32)
-        where = self._as(self.op("Reshape", "position_ids", self.constant([-1, 1])), "F32")
+        where = self._as(self._reshaped("position_ids", [-1, 1]), "F32")
         angles = self.op("Mul", where, frequencies)
         cos, sin = self.op("Cos", angles), self.op("Sin", angles)
         if rotation.scale != 1:
@@ -292,8 +329,8 @@ class _Builder:
         if norm is None:
             return found
         width = self.shape.head_dim
-        heads = self.op("Reshape", found, self.constant([0, 0, count, width]))
-        return self.op("Reshape", self._norm(heads, norm), self.constant([0, 0, count * width]))
+        heads = self._reshaped(found, [0, 0, count, width])
+        return self._reshaped(self._norm(heads, norm), [0, 0, count * width])
 
     def _turned(self, found: str, count: int, places: str, turns: tuple[str, str]) -> str:
         """Return heads rotated, the first dimensions of them where the rest stays."""

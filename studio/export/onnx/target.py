@@ -20,10 +20,10 @@ from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.graph_families import FAMILIES, check_family, unknown_family
 from studio.export.model_card import folder_card
 from studio.export.model_folder import GENERATION, ModelFolder, as_json, files_beside, generation
-from studio.export.onnx.arrays import becomes, settings_of
+from studio.export.onnx.arrays import becomes
 from studio.export.onnx.genai import GENAI, genai_config
 from studio.export.onnx.graph import model_of
-from studio.export.onnx.weights import DATA, Weights, parts, settings_for
+from studio.export.onnx.weights import DATA, Weights, kept_bytes, parts, settings_for
 from studio.export.target import Target
 from studio.planning.plan import Assignment, Plan
 from studio.runtime.decoder.llama_like import shape_of
@@ -72,7 +72,7 @@ def refusal(plan: Plan, checkpoint: Checkpoint) -> UserError | None:
     for a in plan.assignments:
         if a.layer.kind is not Kind.OTHER and (a.layer.transposed or len(a.layer.shape) != 2):
             return unknown_family(NAME, checkpoint.architecture)
-    misfits = [a for a in plan.assignments if a.scheme and not _is_held(a)]
+    misfits = [a for a in plan.assignments if a.scheme and settings_for(a) is None]
     if misfits:  # a linear weight's scheme is the one that was chosen, others follow from it
         return _not_held(next((a for a in misfits if a.layer.kind is Kind.LINEAR), misfits[0]))
     if checkpoint.architecture not in FAMILIES:
@@ -85,11 +85,6 @@ def refusal(plan: Plan, checkpoint: Checkpoint) -> UserError | None:
     return None
 
 
-def _is_held(a: Assignment) -> bool:
-    settings = settings_for(a)
-    return settings is not None and (settings.is_gathered or a.layer.kind is not Kind.EMBEDDING)
-
-
 def _not_held(a: Assignment) -> UserError:
     """Return what is said of a weight in a scheme that onnxruntime does not hold."""
     width, scheme = a.layer.matrix[1], a.scheme
@@ -97,11 +92,15 @@ def _not_held(a: Assignment) -> UserError:
     layer = a.layer.name[:120]
     if scheme is None or other is None:
         return ModelError("to_onnx_width", layer=layer, width=width)
-    if settings_of(scheme, width) is not None:
-        return SchemeError("to_onnx_embedding", layer=layer, scheme=str(scheme), mode=other.mode.value)
     return SchemeError(
         "to_onnx_scheme", layer=layer, scheme=str(scheme), mode=other.mode.value, group_size=other.group_size
     )
+
+
+def cautions(plan: Plan) -> list[UserError]:
+    """Return what builds for browsers may not read."""
+    kept = next((a for a in plan.assignments if a.layer.is_weight and a.scheme is None), None)
+    return [] if kept is None else [SchemeError("onnx_kept", layer=kept.layer.name[:120])]
 
 
 def size(plan: Plan) -> int:
@@ -111,7 +110,7 @@ def size(plan: Plan) -> int:
 
 def _nbytes(a: Assignment) -> int:
     settings = settings_for(a)
-    return a.nbytes if settings is None else sum(slot.nbytes for slot in settings.slots(a.layer.matrix).values())
+    return kept_bytes(a) if settings is None else sum(slot.nbytes for slot in settings.slots(a.layer.matrix).values())
 
 
 def dtype_of(plan: Plan) -> str:
@@ -131,12 +130,13 @@ def laid_out(model: CompressedModel) -> ModelFolder:
     file = FILES[dtype]
     weights = Weights(model, f"{file}{DATA}")
     how = generation(model.folder)
+    usage = USAGE + "".join(f"\n{error}\n" for error in cautions(plan))
     texts = {
         f"{FOLDER}/{file}": model_of(shape, weights),
         CONFIG: as_json(_config(read_json(model.folder / CONFIG), config, dtype)),
         GENAI: as_json(genai_config(shape, config.max_position_embeddings, how, f"{FOLDER}/{file}")),
         CARD: folder_card(
-            model.recipe, plan.weights, size(plan), TARGET.name, USAGE, model.checkpoint.can_chat
+            model.recipe, plan.weights, size(plan), TARGET.name, usage, model.checkpoint.can_chat
         ).encode(),
     }
     copied = files_beside(model.folder)
@@ -165,5 +165,5 @@ def write(model: CompressedModel, out: Path) -> Writing:
     return laid_out(model).write(model, parts, out)
 
 
-TARGET = Target("onnx", suffix="", refusal=refusal, size=size, file_size=file_size, write=write)
+TARGET = Target("onnx", suffix="", refusal=refusal, size=size, file_size=file_size, write=write, cautions=cautions)
 """Its presets are those of programs that read weights in groups: integers with zero points are onnxruntime's own."""

@@ -28,13 +28,14 @@ class Weights:
         for a in model.plan.assignments:
             name, settings = a.layer.name, self._settings[a.layer.name]
             if settings is None:
-                self.slots[name] = Slot(DTYPE_NAMES[model.checkpoint.saved_dtype(a.layer)], a.layer.shape)
+                saved = DTYPE_NAMES[model.checkpoint.saved_dtype(a.layer)]
+                self.slots[name] = Slot(saved if is_matrix(a) else "F32", a.layer.shape)
             else:
                 self.slots |= {f"{name}/{part}": slot for part, slot in settings.slots(a.layer.matrix).items()}
         self._starts, _ = ConstantFile.layout(self.slots)
 
     def tensor(self, called: str, name: str, part: str, shape: tuple[int, ...] | None) -> bytes:
-        key = f"{name}/{part}" if part else name
+        key = _key(name, part)
         slot = self.slots[key]
         sizes = slot.shape if shape is None else shape
         return external_tensor(called, slot.dtype, sizes, self._file, self._starts[key], slot.nbytes)
@@ -45,11 +46,25 @@ class Weights:
     def shape(self, name: str) -> tuple[int, ...]:
         return self._shapes[name]
 
-    def dtype(self, name: str) -> str:
-        return self.slots[name].dtype
+    def dtype(self, name: str, part: str) -> str:
+        return self.slots[_key(name, part)].dtype
 
     def __contains__(self, name: str) -> bool:
         return name in self._shapes
+
+
+def _key(name: str, part: str) -> str:
+    return f"{name}/{part}" if part else name
+
+
+def is_matrix(a: Assignment) -> bool:
+    """Return whether a tensor that is kept stays in 16 bits. Norms and biases become 32, which all builds add."""
+    return len(a.layer.shape) > 1
+
+
+def kept_bytes(a: Assignment) -> int:
+    """Return the bytes of a tensor that is kept."""
+    return a.nbytes if is_matrix(a) else 4 * a.layer.numel
 
 
 def settings_for(a: Assignment) -> Settings | None:
@@ -61,4 +76,4 @@ def parts(a: Assignment, _: int, tensor: PackedTensor | Tensor) -> Mapping[str, 
     """Return some rows of a tensor by the names of the slots."""
     if isinstance(tensor, PackedTensor):
         return {f"{a.layer.name}/{part}": array for part, array in arrays_of(tensor).items()}
-    return {a.layer.name: tensor}
+    return {a.layer.name: tensor if is_matrix(a) else tensor.float()}
