@@ -17,14 +17,13 @@ from studio.base.errors import ResourceError, disk_error
 from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import read_json
 from studio.checkpoint.config import load_config
-from studio.checkpoint.file_names import CONFIG, INDEX
+from studio.checkpoint.file_names import CONFIG, GENERATION, INDEX
 from studio.checkpoint.hub import is_wanted
 from studio.checkpoint.tensor_writer import SlotFile
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.planning.plan import Assignment
 from studio.quantization.packing import PackedTensor
 
-GENERATION = "generation_config.json"
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 Parts = Callable[[Assignment, int, PackedTensor | Tensor], Mapping[str, Tensor]]
 """Some rows of a tensor, the first of which is number ``int`` -> what the file holds of them, by its names."""

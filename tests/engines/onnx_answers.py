@@ -1,9 +1,10 @@
 """onnxruntime and its GenAI, in their own process: ``python -m tests.engines.onnx_answers REQUEST REPLY``.
 
 The request is JSON, ``[{"folder": …, "ids": […], "answer": 4}, …]``; the reply is an ``.npz`` with, by its place,
-``whole`` and ``steps``, the logits of the prompt in one call and token by token through keys and values; ``padded``,
-those of two texts at once, the second filled up on the left with :data:`PADDING`, and of a token more of each;
-``operators``, what the optimized graph consists of; and ``answer``, GenAI's tokens, where some are asked for.
+``rounded``, the logits of the prompt as the folder's graph computes them; with activations left at 32 bits, ``whole``
+and ``steps``, the same in one call and token by token through keys and values, and ``padded``, those of two texts at
+once, the second filled up on the left with :data:`PADDING`, and of a token more of each; ``operators``, what the
+optimized graph consists of; and ``answer``, GenAI's tokens, where some are asked for.
 """
 
 import json
@@ -69,6 +70,18 @@ class Graph:
         return np.concatenate([whole, last], 1)
 
 
+def exact(file: Path) -> Path:
+    """Return a graph over the same weights that rounds no activations, written beside one."""
+    made = onnx.load(file, load_external_data=False)
+    for node in made.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = 1
+    out = file.with_name("exact.onnx")
+    out.write_bytes(made.SerializeToString())
+    return out
+
+
 def answer(folder: str, ids: list[int], count: int) -> list[int]:
     """Return what GenAI goes on with."""
     model = onnxruntime_genai.Model(folder)
@@ -86,7 +99,10 @@ def answers(request: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     reply: dict[str, np.ndarray] = {}
     for place, asked in enumerate(request):
         ids, count = asked["ids"], asked["answer"]
-        graph = Graph(next(Path(asked["folder"], "onnx").glob("model*.onnx")))
+        file = next(Path(asked["folder"], "onnx").glob("model*.onnx"))
+        graph = Graph(file)
+        reply[f"{place}.rounded"] = graph.one(ids, 0, graph.empty(1))[0]
+        graph = Graph(exact(file))
         reply[f"{place}.whole"] = graph.one(ids, 0, graph.empty(1))[0]
         reply[f"{place}.steps"] = graph.steps(ids)
         reply[f"{place}.padded"] = graph.padded(ids)

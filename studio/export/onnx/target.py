@@ -13,13 +13,14 @@ from studio.base.errors import ModelError, SchemeError, UserError
 from studio.checkpoint.architecture import empty_model
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import QUANTIZATION, load_config
-from studio.checkpoint.file_names import CARD, CONFIG
+from studio.checkpoint.file_names import CARD, CONFIG, GENERATION, INDEX
 from studio.checkpoint.layers import Kind
 from studio.checkpoint.tensor_writer import ConstantFile
+from studio.checkpoint.tokenizer.files import SETTINGS
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.graph_families import FAMILIES, check_family, unknown_family
 from studio.export.model_card import folder_card
-from studio.export.model_folder import GENERATION, ModelFolder, as_json, files_beside, generation
+from studio.export.model_folder import ModelFolder, as_json, files_beside, generation
 from studio.export.onnx.arrays import becomes
 from studio.export.onnx.genai import GENAI, genai_config
 from studio.export.onnx.graph import model_of
@@ -32,6 +33,7 @@ NAME = "ONNX"
 FOLDER = "onnx"
 FILES = {"q4": "model_q4.onnx", "q8": "model_quantized.onnx", "fp32": "model.onnx"}
 """What transformers.js calls a graph by the dtype that it is asked for."""
+TEMPLATE = "chat_template.jinja"
 TOLD = "transformers.js_config"
 """The config's key of what transformers.js is told."""
 USAGE = """## Run it
@@ -63,7 +65,9 @@ while not generator.is_done():
 print(tokenizer.decode(generator.get_sequence(0)))
 ```
 
-Activations are 32 bits; onnxruntime itself opens `onnx/*.onnx`, whose weights lie beside it.
+On a processor, activations are rounded to 8 bits in blocks before packed weights multiply them (`accuracy_level` 4 of
+each `MatMulNBits`; 1 does not, and is many times slower). In a browser a GPU answers (`{ device: "webgpu" }`); its
+processor takes a second a word.
 """
 
 
@@ -139,7 +143,8 @@ def laid_out(model: CompressedModel) -> ModelFolder:
             model.recipe, plan.weights, size(plan), TARGET.name, usage, model.checkpoint.can_chat
         ).encode(),
     }
-    copied = files_beside(model.folder)
+    texts |= _template(model.folder)
+    copied = files_beside(model.folder, without=(*texts, INDEX))
     if GENERATION not in {path.name for path in copied}:
         texts[GENERATION] = as_json(how)
     return ModelFolder(lambda out: ConstantFile(out / FOLDER / f"{file}{DATA}", weights.slots), texts, copied)
@@ -150,6 +155,16 @@ def _config(said: dict[str, Any], config: Any, dtype: str) -> dict[str, Any]:
     found = {**json.loads(json.dumps(config.to_dict(), default=str)), **said}
     told = {"dtype": dtype, "use_external_data_format": True}
     return {key: value for key, value in found.items() if key != QUANTIZATION} | {TOLD: told}
+
+
+def _template(folder: Path) -> dict[str, bytes]:
+    """Return the tokenizer's settings with the chat template in them, where that is a file of its own: transformers.js
+    reads none."""
+    alone, settings = folder / TEMPLATE, folder / SETTINGS
+    if not alone.is_file():
+        return {}
+    said = read_json(settings) if settings.is_file() else {}
+    return {SETTINGS: as_json(said | {"chat_template": alone.read_text(encoding="utf-8", errors="replace")})}
 
 
 def file_size(model: CompressedModel) -> int:

@@ -15,13 +15,13 @@ from studio.base.progress import Progress
 from studio.base.workers.worker import new_worker
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import QUANTIZATION, load_config
-from studio.checkpoint.file_names import CARD, CONFIG
+from studio.checkpoint.file_names import CARD, CONFIG, GENERATION
 from studio.checkpoint.layers import Kind
 from studio.checkpoint.tensor_writer import ConstantFile
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.graph_families import FAMILIES, check_family, unknown_family
 from studio.export.model_card import folder_card
-from studio.export.model_folder import GENERATION, ModelFolder, as_json, files_beside, generation
+from studio.export.model_folder import ModelFolder, as_json, files_beside, generation
 from studio.export.openvino.arrays import becomes, bytes_of, constants_of
 from studio.export.openvino.ir import KEPT, MODEL, PROGRAM, built, layout_of, name_of
 from studio.export.openvino.library import missing

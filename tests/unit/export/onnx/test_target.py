@@ -48,6 +48,8 @@ def test_what_is_written_has_the_bytes_that_were_told(folder: Path, tmp_path: Pa
     genai = json.loads(files["genai_config.json"])
     assert genai["model"]["decoder"]["filename"] == "onnx/model_q4.onnx"
     assert genai["model"]["decoder"]["num_hidden_layers"] == config["num_hidden_layers"]
+    template = (folder / "chat_template.jinja").read_text()
+    assert json.loads(files["tokenizer_config.json"])["chat_template"] == template
     card = files["README.md"].decode()
     assert 'library_name: "onnx"' in card
     assert "pipeline(" in card
