@@ -87,6 +87,7 @@ ELSEWHERE = {
     "export/gguf/types": "integration/gguf/test_export.py",
     "export/gguf/verify": "engines/test_verify.py",
     "export/onnx/graph": "engines/test_onnx.py",
+    "export/onnx/nodes": "engines/test_onnx.py",
     "export/onnx/weights": "engines/test_onnx.py",
     "export/openvino/graph": "engines/test_openvino.py",
     "export/openvino/ir": "engines/test_openvino.py",

@@ -51,7 +51,7 @@ def settings_of(scheme: Scheme, width: int) -> Settings | None:
         return None
     if mode.is_in_blocks:
         form = mode.block_format
-        if form.levels != _integers(mode) or form.scale_range is not None or form.has_offset:
+        if not form.is_symmetric:
             return None
         own = form.sub_block
     else:
@@ -67,11 +67,6 @@ def settings_of(scheme: Scheme, width: int) -> Settings | None:
         own = width if scheme.group_size == WHOLE_CHANNEL else scheme.group_size
     size = next((size for size in BLOCKS if own % size == 0), None)
     return None if size is None or width % size else Settings(mode.bits, size, zero_point)
-
-
-def _integers(mode: Mode) -> tuple[float, ...]:
-    half = 2 ** (mode.bits - 1)
-    return tuple(float(value) for value in range(-half, half))
 
 
 def becomes(scheme: Scheme, width: int) -> Scheme | None:

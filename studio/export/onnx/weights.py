@@ -16,7 +16,7 @@ DATA = "_data"
 
 
 class Weights:
-    """Where a compressed model's arrays lie, a :class:`studio.export.onnx.graph.Weights`."""
+    """Where a compressed model's arrays lie, a :class:`studio.export.onnx.nodes.Weights`."""
 
     def __init__(self, model: CompressedModel, file: str) -> None:
         """``file``: the name of the file of weights."""

@@ -69,7 +69,7 @@ def test_bare_numbers_lie_where_it_is_said_and_the_rest_is_zero(tmp_path: Path) 
     found = bytearray(raw)
     for name, tensor in TENSORS.items():
         place = slice(out.starts[name], out.starts[name] + SLOTS[name].nbytes)
-        assert torch.equal(torch.frombuffer(raw[place], dtype=tensor.dtype), tensor.flatten())
+        assert torch.equal(torch.frombuffer(bytearray(raw[place]), dtype=tensor.dtype), tensor.flatten())
         found[place] = bytes(SLOTS[name].nbytes)
     starts, end = ConstantFile.layout(SLOTS)
     assert (starts, found) == (out.starts, bytearray(end) + b"tail")
