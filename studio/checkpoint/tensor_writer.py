@@ -1,6 +1,7 @@
-"""A safetensors file written in pieces, in any order, so that no tensor need be whole in memory.
+"""Files of tensors written in pieces, in any order, so that no tensor need be whole in memory: safetensors', and one
+of bare numbers that another file describes.
 
-All sizes are known before the first byte: the header is written first, the disk space is taken at once, so that a full
+All sizes are known before the first byte: a header is written first, the disk space is taken at once, so that a full
 disk is found before the work, not after it. Knows no scheme.
 """
 
@@ -41,36 +42,29 @@ class Slot:
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
-class TensorFile:
-    """Writes the tensors that ``slots`` promises; use as a context manager.
+class SlotFile:
+    """A file with a place for each of its tensors, written in pieces, in any order; use as a context manager.
 
     Raises ResourceError("export_disk_full") when the disk cannot hold the file; removing it is the caller's.
     """
 
     def __init__(
-        self, path: Path, slots: Mapping[str, Slot], metadata: Mapping[str, str], kept: Collection[str] = ()
+        self,
+        path: Path,
+        slots: Mapping[str, Slot],
+        starts: Mapping[str, int],
+        size: int,
+        around: Mapping[int, bytes],
+        kept: Collection[str] = (),
     ) -> None:
-        """``kept``: names of tensors that the file holds already, from a run before this one with the same slots."""
-        self.path = path
+        """``starts``: the first byte of each tensor; ``size``: bytes of the whole file; ``around``: by their first
+        byte what else is in it; ``kept``: names of tensors that it holds already, from a run before this one."""
+        self.path, self.slots, self.size = path, dict(slots), size
         self.nbytes = sum(slot.nbytes for slot in slots.values())
-        """Bytes of the tensors, without the header."""
-        claims: dict[str, object] = {"__metadata__": dict(metadata)}
-        position = 0
-        self._starts: dict[str, int] = {}
-        # Wide dtypes first keeps every tensor aligned, which the format asks for.
-        for name, slot in sorted(slots.items(), key=lambda item: -DTYPE_BYTES[item[1].dtype]):
-            end = position + slot.nbytes
-            claims[name] = {"dtype": slot.dtype, "shape": slot.shape, "data_offsets": (position, end)}
-            self._starts[name] = position
-            position = end
-        header = json.dumps(claims).encode()
-        self._header = header + b" " * (-len(header) % 8)
-        self._slots = dict(slots)
-        self._kept = kept
-        self.size = 8 + len(self._header) + self.nbytes
-        """Bytes of the whole file."""
+        """Bytes of the tensors alone."""
         self.written = sum(slots[name].nbytes for name in kept)
         """Bytes of tensors in the file so far."""
+        self._starts, self._around, self._kept = starts, around, kept
 
     def __enter__(self) -> Self:
         with _disk_errors(self.path):
@@ -78,8 +72,11 @@ class TensorFile:
         try:
             with _disk_errors(self.path):
                 if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(self._file.fileno(), 0, self.size)
-                self._file.write(len(self._header).to_bytes(8, "little") + self._header)
+                    os.posix_fallocate(self._file.fileno(), 0, max(self.size, 1))
+                self._file.truncate(self.size)
+                for start, raw in self._around.items():
+                    self._file.seek(start)
+                    self._file.write(raw)
         except BaseException:
             self._file.close()
             raise
@@ -96,12 +93,12 @@ class TensorFile:
 
         Raises ValueError when dtype or place are not the slot's.
         """
-        slot = self._slots[name]
+        slot = self.slots[name]
         size = DTYPE_BYTES[slot.dtype]
         if DTYPE_NAMES.get(tensor.dtype) != slot.dtype or start * size + tensor.nbytes > slot.nbytes:
             raise ValueError(f"{name}: {tensor.dtype} {tuple(tensor.shape)} from {start} does not fit {slot}")
         with _disk_errors(self.path):
-            self._file.seek(8 + len(self._header) + self._starts[name] + start * size)
+            self._file.seek(self._starts[name] + start * size)
             self._file.write(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
         self.written += tensor.nbytes
 
@@ -112,6 +109,51 @@ class TensorFile:
             self._file.close()
         if kind is None and self.written != self.nbytes:
             raise ValueError(f"{self.path.name}: {self.written} of {self.nbytes} bytes were written")
+
+
+class TensorFile(SlotFile):
+    """A safetensors file: its header says where each tensor is."""
+
+    def __init__(
+        self, path: Path, slots: Mapping[str, Slot], metadata: Mapping[str, str], kept: Collection[str] = ()
+    ) -> None:
+        """``kept``: names of tensors that the file holds already, from a run before this one with the same slots."""
+        claims: dict[str, object] = {"__metadata__": dict(metadata)}
+        position = 0
+        starts: dict[str, int] = {}
+        # Wide dtypes first keeps every tensor aligned, which the format asks for.
+        for name, slot in sorted(slots.items(), key=lambda item: -DTYPE_BYTES[item[1].dtype]):
+            end = position + slot.nbytes
+            claims[name] = {"dtype": slot.dtype, "shape": slot.shape, "data_offsets": (position, end)}
+            starts[name] = position
+            position = end
+        text = json.dumps(claims).encode()
+        text += b" " * (-len(text) % 8)
+        header = len(text).to_bytes(8, "little") + text
+        placed = {name: len(header) + start for name, start in starts.items()}
+        super().__init__(path, slots, placed, len(header) + position, {0: header}, kept)
+
+
+class ConstantFile(SlotFile):
+    """Numbers and nothing else, each tensor at a multiple of some bytes; another file says where."""
+
+    ALIGNMENT = 64
+    """Bytes, as memory is lent by programs that map such a file."""
+
+    def __init__(self, path: Path, slots: Mapping[str, Slot], tail: bytes = b"") -> None:
+        """``tail``: what follows the tensors."""
+        self.starts, end = self.layout(slots)
+        """The first byte of each tensor."""
+        super().__init__(path, slots, self.starts, end + len(tail), {end: tail})
+
+    @classmethod
+    def layout(cls, slots: Mapping[str, Slot]) -> tuple[dict[str, int], int]:
+        """Return the first byte of each tensor, and that of what follows them."""
+        starts, position = {}, 0
+        for name, slot in slots.items():
+            starts[name] = position
+            position = -(-(position + slot.nbytes) // cls.ALIGNMENT) * cls.ALIGNMENT
+        return starts, position
 
 
 class _disk_errors:  # noqa: N801 - reads as a statement

@@ -3,22 +3,28 @@
 All sizes are told before the first byte. Knows no layout of a weight and no program.
 """
 
+import json
+import math
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from studio.base.errors import ResourceError, disk_error
 from studio.base.progress import Progress
-from studio.checkpoint.file_names import CONFIG, INDEX, WEIGHTS
+from studio.checkpoint.checkpoint import read_json
+from studio.checkpoint.config import load_config
+from studio.checkpoint.file_names import CONFIG, GENERATION, INDEX
 from studio.checkpoint.hub import is_wanted
-from studio.checkpoint.tensor_writer import Slot, TensorFile
+from studio.checkpoint.tensor_writer import SlotFile
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.planning.plan import Assignment
 from studio.quantization.packing import PackedTensor
 
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 Parts = Callable[[Assignment, int, PackedTensor | Tensor], Mapping[str, Tensor]]
 """Some rows of a tensor, the first of which is number ``int`` -> what the file holds of them, by its names."""
 
@@ -27,43 +33,40 @@ Parts = Callable[[Assignment, int, PackedTensor | Tensor], Mapping[str, Tensor]]
 class ModelFolder:
     """What a folder holds."""
 
-    slots: Mapping[str, Slot]
+    weights: Callable[[Path], SlotFile]
+    """Folder -> the file of weights in it, not opened yet."""
     texts: Mapping[str, bytes]
-    """Files that are written anew."""
+    """Files that are written anew, by their path in the folder."""
     copied: list[Path]
     """Files of the model's folder that go along as they are."""
-    metadata: Mapping[str, str]
-    """Of the file of weights."""
-
-    def tensor_file(self, folder: Path) -> TensorFile:
-        """Return the file of weights, not opened yet."""
-        return TensorFile(folder / WEIGHTS, self.slots, self.metadata)
 
     @property
     def nbytes(self) -> int:
         """Of all files, to the last one."""
         beside = sum(map(len, self.texts.values())) + sum(path.stat().st_size for path in self.copied)
-        return self.tensor_file(Path()).size + beside
+        return self.weights(Path()).size + beside
 
     def write(self, model: CompressedModel, parts: Parts, out: Path) -> Writing:
         """Write the folder to a new path, yielding bytes of all. Raises ResourceError for a disk without the room."""
         total = self.nbytes
         if shutil.disk_usage(out.parent).free < total:
             raise ResourceError("export_disk_full", path=str(out.parent))
+        weights = self.weights(out)
         try:
-            out.mkdir()
+            weights.path.parent.mkdir(parents=True)
             for name, text in self.texts.items():
                 (out / name).write_bytes(text)
             for path in self.copied:
                 shutil.copyfile(path, out / path.name)
         except OSError as error:
             raise disk_error(error, out) from error
-        with self.tensor_file(out) as file:
+        with weights as file:
             beside = total - file.nbytes
             for a, row, tensor in model.pieces():
+                rows = a.layer.matrix[0] if isinstance(tensor, PackedTensor) else max(a.layer.shape[:1], default=1)
                 for name, part in parts(a, row, tensor).items():
-                    columns = part.numel() // max(len(part), 1) if part.ndim else 1
-                    file.write(name, part, row * columns)
+                    count = math.prod(file.slots[name].shape)
+                    file.write(name, part, count * row // max(rows, 1))
                 yield Progress.of_bytes("export", beside + file.written, total)
             file.sync()
         return out
@@ -73,3 +76,19 @@ def files_beside(folder: Path, without: Collection[str] = (CONFIG, INDEX)) -> li
     """Return the files of a compressed folder that any program wants: tokenizer, template, how it generates."""
     there = sorted(path for path in folder.iterdir() if path.is_file() and is_wanted(path.name))
     return [path for path in there if path.name not in without]
+
+
+def as_json(words: Mapping[str, object]) -> bytes:
+    """Return words as a file of JSON."""
+    return json.dumps(words, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def generation(folder: Path) -> dict[str, Any]:
+    """Return what a compressed folder says of generating: its own file of it, else which tokens end an answer.
+
+    Raises CheckpointError for a file that cannot be read.
+    """
+    if (folder / GENERATION).is_file():
+        return read_json(folder / GENERATION)
+    config = load_config(read_json(folder / CONFIG))
+    return {key: getattr(config, key, None) for key in SPECIAL}

@@ -11,6 +11,7 @@ from studio.export import studio_folder
 from studio.export.compressed_tensors import target as compressed_tensors_target
 from studio.export.gguf import target as gguf_target
 from studio.export.mlx import target as mlx_target
+from studio.export.onnx import target as onnx_target
 from studio.export.openvino import target as openvino_target
 from studio.export.target import Target
 from studio.export.targets import TARGETS
@@ -48,9 +49,9 @@ class Program:
         return f"{self.words}.{self.name}.{'becomes' if self.words == 'program' else 'loads'}"
 
 
-_GGUF, _MLX, _OPENVINO, _COMPRESSED_TENSORS, _STUDIO = (
+_GGUF, _MLX, _OPENVINO, _ONNX, _COMPRESSED_TENSORS, _STUDIO = (
     module.TARGET.name
-    for module in (gguf_target, mlx_target, openvino_target, compressed_tensors_target, studio_folder)
+    for module in (gguf_target, mlx_target, openvino_target, onnx_target, compressed_tensors_target, studio_folder)
 )
 PROGRAMS = {
     program.name: program
@@ -79,6 +80,29 @@ PROGRAMS = {
             "unzip {file} -d openvino\npip install openvino-genai\n"
             "python -c 'import glob; from openvino_genai import LLMPipeline\n"
             'print(LLMPipeline(glob.glob("openvino/*")[0], "CPU").generate("Hello!", max_new_tokens=100))\'',
+        ),
+        Program(
+            "transformers_js",
+            _ONNX,
+            "unzip {file} -d onnx\nnpm install @huggingface/transformers\n"
+            'node -e \'import("@huggingface/transformers").then(async ({{ env, pipeline }}) => {{\n'
+            '  env.localModelPath = "onnx/";\n'
+            '  const answer = await pipeline("text-generation", fs.readdirSync("onnx")[0]);\n'
+            '  console.log(await answer("The capital of France is", {{ max_new_tokens: 50 }}));\n'
+            "}})'",
+        ),
+        Program(
+            "onnxruntime",
+            _ONNX,
+            "unzip {file} -d onnx\npip install onnxruntime-genai\n"
+            "python -c 'import glob, onnxruntime_genai as og\n"
+            'model = og.Model(glob.glob("onnx/*")[0])\n'
+            "tokenizer, settings = og.Tokenizer(model), og.GeneratorParams(model)\n"
+            "settings.set_search_options(max_length=100)\n"
+            "generator = og.Generator(model, settings)\n"
+            'generator.append_tokens(tokenizer.encode("The capital of France is"))\n'
+            "while not generator.is_done(): generator.generate_next_token()\n"
+            "print(tokenizer.decode(generator.get_sequence(0)))'",
         ),
         Program("studio", _STUDIO, "unzip {file}\npython -m studio chat {name}"),
     )

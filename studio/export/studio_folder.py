@@ -78,16 +78,17 @@ def archive(folder: Path, file: Path, name: str = "") -> Writing:
     In it the folder is called ``name``, by default as the file; the same files make the same zip, on any day. Closing
     the generator stops it; an unfinished file is removed. Raises ResourceError for a full disk.
     """
-    members = sorted(path for path in folder.iterdir() if path.is_file())
+    members = sorted(path for path in folder.rglob("*") if path.is_file())
     total = sum(member.stat().st_size for member in members)
     done = 0
     partial = file.with_suffix(".partial")
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as out:
             for member in members:
+                inner = member.relative_to(folder).as_posix()
                 with (
                     member.open("rb") as source,
-                    out.open(f"{name or file.stem}/{member.name}", "w", force_zip64=True) as target,
+                    out.open(f"{name or file.stem}/{inner}", "w", force_zip64=True) as target,
                 ):
                     while piece := source.read(COPY_BYTES):
                         target.write(piece)

@@ -23,6 +23,7 @@ from studio.export.compressed_model import CompressedModel, Writing, opened
 from studio.export.compressed_tensors import target as compressed_tensors_target
 from studio.export.gguf import target as gguf_target
 from studio.export.mlx import target as mlx_target
+from studio.export.onnx import target as onnx_target
 from studio.export.openvino import target as openvino_target
 from studio.export.studio_folder import archive
 from studio.export.target import Target
@@ -34,6 +35,7 @@ TARGETS: dict[str, Target] = {
         gguf_target.TARGET,
         mlx_target.TARGET,
         openvino_target.TARGET,
+        onnx_target.TARGET,
         compressed_tensors_target.TARGET,
     )
 }

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from studio.export import targets
 from studio.export.compressed_model import opened
-from studio.export.openvino.families import FAMILIES
+from studio.export.graph_families import FAMILIES
 from studio.session.api import compress
 from tests.engines.models import ids, save, truth
 from tests.steps import finish

@@ -61,19 +61,13 @@ def settings_of(scheme: Scheme, width: int) -> Settings | None:
         return None
     if mode.is_in_blocks:
         form = mode.block_format
-        is_held = form.levels == _integers(mode) and form.scale_range is None and not form.has_offset
-        return Settings(mode.bits, form.sub_block) if is_held and form.sub_block in GROUP_SIZES else None
+        return Settings(mode.bits, form.sub_block) if form.is_symmetric and form.sub_block in GROUP_SIZES else None
     if mode.grid.codes is not Codes.SYMMETRIC or mode.stored_as.scale_dtype != "F16":
         return None
     if scheme.group_size == WHOLE_CHANNEL:
         return Settings(mode.bits, WHOLE_CHANNEL)
     size = next((size for size in GROUP_SIZES if scheme.group_size % size == 0), None)
     return None if size is None else Settings(mode.bits, size)
-
-
-def _integers(mode: Mode) -> tuple[float, ...]:
-    half = 2 ** (mode.bits - 1)
-    return tuple(float(value) for value in range(-half, half))
 
 
 def becomes(scheme: Scheme, width: int) -> Scheme:

@@ -18,9 +18,9 @@ from torch import Tensor
 from studio.base.errors import ModelError, SchemeError, UserError
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import QUANTIZATION
-from studio.checkpoint.file_names import CARD, CONFIG
+from studio.checkpoint.file_names import CARD, CONFIG, WEIGHTS
 from studio.checkpoint.layers import Kind
-from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot
+from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot, TensorFile
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.compressed_tensors.arrays import Settings, arrays_of, becomes, settings_of
 from studio.export.compressed_tensors.vllm import cautions
@@ -116,7 +116,7 @@ def laid_out(model: CompressedModel) -> ModelFolder:
         CONFIG: json.dumps(words, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"),
         CARD: card.encode(),
     }
-    return ModelFolder(slots, texts, files_beside(model.folder), METADATA)
+    return ModelFolder(lambda folder: TensorFile(folder / WEIGHTS, slots, METADATA), texts, files_beside(model.folder))
 
 
 def quantization(plan: Plan) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from torch import Tensor
 from studio.base.errors import ModelError, SchemeError, UserError
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import QUANTIZATION, load_config
-from studio.checkpoint.file_names import CARD, CONFIG
+from studio.checkpoint.file_names import CARD, CONFIG, WEIGHTS
 from studio.checkpoint.layers import Kind
-from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot
+from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot, TensorFile
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.mlx.arrays import ROUNDED, Settings, arrays_of, becomes, settings_of
 from studio.export.mlx.families import FAMILIES, family_of
@@ -110,7 +110,7 @@ def laid_out(model: CompressedModel) -> ModelFolder:
         CONFIG: json.dumps(words, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"),
         CARD: card.encode(),
     }
-    return ModelFolder(slots, texts, files_beside(model.folder), METADATA)
+    return ModelFolder(lambda folder: TensorFile(folder / WEIGHTS, slots, METADATA), texts, files_beside(model.folder))
 
 
 def _are_halves(model: CompressedModel) -> bool:
@@ -165,7 +165,8 @@ def write(model: CompressedModel, out: Path) -> Writing:
     Raises ResourceError for a disk that has no room for it, and what :func:`refusal` would have returned.
     """
     layout = laid_out(model)
-    return layout.write(model, lambda a, _, tensor: _parts(a, tensor, layout.slots), out)
+    slots = layout.weights(out).slots
+    return layout.write(model, lambda a, _, tensor: _parts(a, tensor, slots), out)
 
 
 def _parts(a: Assignment, tensor: PackedTensor | Tensor, slots: Mapping[str, Slot]) -> dict[str, Tensor]:

@@ -24,18 +24,17 @@ from studio.checkpoint.architecture import empty_model
 from studio.checkpoint.checkpoint import read_json
 from studio.checkpoint.config import load_config
 from studio.checkpoint.file_names import CONFIG
-from studio.checkpoint.tensor_writer import DTYPE_NAMES
+from studio.checkpoint.tensor_writer import DTYPE_NAMES, ConstantFile, Slot
 from studio.checkpoint.tokenizer.files import read_tokenizer
 from studio.export.compressed_model import CompressedModel, opened
+from studio.export.graph_families import check_family, unknown_family
 from studio.export.openvino.arrays import Constants, Part, constants_of
-from studio.export.openvino.families import check_family, unknown_family
 from studio.export.openvino.graph import model_of
 from studio.export.openvino.library import opset
 from studio.runtime.decoder.llama_like import shape_of
 
 MODEL, TOKENIZERS = "openvino_model", ("openvino_tokenizer", "openvino_detokenizer")
-ALIGNMENT = 64
-"""Of a constant's first byte, as OpenVINO's memory is."""
+PROGRAM = "OpenVINO"
 KEPT = ""
 """The part that a tensor is which is not compressed."""
 COUNTED = re.compile(r"[A-Za-z]+_[0-9]+")
@@ -46,12 +45,15 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each constant begins in the file of them."""
+    """What constants there are, in the order of the file of them."""
 
     parts: dict[Key, Part]
-    starts: dict[Key, int]
     forms: dict[str, Constants | None]
-    nbytes: int
+
+    @property
+    def slots(self) -> dict[str, Slot]:
+        """Their bytes, by their names in the graph."""
+        return {name_of(key): Slot("U8", (part.nbytes,)) for key, part in self.parts.items()}
 
 
 @dataclass(frozen=True)
@@ -75,19 +77,11 @@ def layout_of(model: CompressedModel) -> Layout:
             parts[name, KEPT] = Part(_type(model.checkpoint.saved_dtype(a.layer)), a.layer.shape)
         else:
             parts |= {(name, part): held for part, held in form.parts(a.layer.matrix).items()}
-    starts, position = {}, 0
-    for key, part in parts.items():
-        starts[key] = position
-        position = _aligned(position + part.nbytes)
-    return Layout(parts, starts, forms, position)
+    return Layout(parts, forms)
 
 
 def _type(dtype: TorchDtype) -> str:
     return DTYPE_NAMES[dtype].lower()
-
-
-def _aligned(position: int) -> int:
-    return -(-position // ALIGNMENT) * ALIGNMENT
 
 
 class _Zeros:
@@ -133,10 +127,10 @@ def built(folder: Path) -> Built:
     """
     model = opened(folder)
     config = load_config(read_json(folder / CONFIG))
-    check_family(config)
+    check_family(PROGRAM, config)
     shape = shape_of(empty_model(config))
     if shape is None:
-        raise unknown_family(str(config.model_type))
+        raise unknown_family(PROGRAM, str(config.model_type))
     layout = layout_of(model)
     graph = model_of(shape, _Zeros(layout))
     xml, small = _described(graph, layout)
@@ -145,7 +139,9 @@ def built(folder: Path) -> Built:
 
 def _described(graph: Any, layout: Layout) -> tuple[bytes, bytes]:
     """Return the XML of a graph, and the bytes of its constants that ``layout`` does not place."""
-    places = {name_of(key): (start, layout.parts[key].nbytes) for key, start in layout.starts.items()}
+    slots = layout.slots
+    starts, end = ConstantFile.layout(slots)
+    places = {name: (start, slots[name].nbytes) for name, start in starts.items()}
     _name(graph, places)
     own = {node.get_friendly_name(): node for node in graph.get_ops() if node.get_type_name() == "Constant"}
     with tempfile.TemporaryDirectory() as place:
@@ -157,7 +153,7 @@ def _described(graph: Any, layout: Layout) -> tuple[bytes, bytes]:
     small = bytearray()
     there: dict[bytes, int] = {}
     for data, name in _constants(tree):
-        start, nbytes = places.get(name) or _added(np.asarray(own[name].data).tobytes(), small, there, layout.nbytes)
+        start, nbytes = places.get(name) or _added(np.asarray(own[name].data).tobytes(), small, there, end)
         data.set("offset", str(start))
         data.set("size", str(nbytes))
     return ElementTree.tostring(tree.getroot(), encoding="utf-8", xml_declaration=True), bytes(small)
@@ -174,7 +170,7 @@ def _constants(tree: "ElementTree.ElementTree[Any]") -> Iterator[tuple[ElementTr
 def _added(numbers: bytes, small: bytearray, there: dict[bytes, int], first: int) -> tuple[int, int]:
     """Put numbers behind those that are there, equal ones once, and return where they begin and how many bytes."""
     if numbers not in there:
-        small.extend(bytes(_aligned(len(small)) - len(small)))
+        small.extend(bytes(-len(small) % ConstantFile.ALIGNMENT))
         there[numbers] = first + len(small)
         small.extend(numbers)
     return there[numbers], len(numbers)

@@ -4,36 +4,31 @@ The graph is made of OpenVINO's operators, so that the package is needed to writ
 Weights go from the folder into the file a few rows at a time. Knows no other target.
 """
 
-import json
-import os
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from studio.base.errors import ModelError, ResourceError, SchemeError, UserError, disk_error
+from studio.base.errors import ModelError, SchemeError, UserError
 from studio.base.progress import Progress
 from studio.base.workers.worker import new_worker
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import QUANTIZATION, load_config
-from studio.checkpoint.file_names import CARD, CONFIG
+from studio.checkpoint.file_names import CARD, CONFIG, GENERATION
 from studio.checkpoint.layers import Kind
+from studio.checkpoint.tensor_writer import ConstantFile
 from studio.export.compressed_model import CompressedModel, Writing
+from studio.export.graph_families import FAMILIES, check_family, unknown_family
 from studio.export.model_card import folder_card
-from studio.export.model_folder import files_beside
+from studio.export.model_folder import ModelFolder, as_json, files_beside, generation
 from studio.export.openvino.arrays import becomes, bytes_of, constants_of
-from studio.export.openvino.families import FAMILIES, check_family, unknown_family
-from studio.export.openvino.ir import KEPT, MODEL, Layout, built, layout_of
+from studio.export.openvino.ir import KEPT, MODEL, PROGRAM, built, layout_of, name_of
 from studio.export.openvino.library import missing
 from studio.export.target import Target
 from studio.planning.plan import Assignment, Plan
 from studio.quantization.packing import PackedTensor
 
-GENERATION = "generation_config.json"
-SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 USAGE = """## Run it
 
 With OpenVINO GenAI (`pip install openvino-genai`), on Intel processors (`"CPU"`), and on their graphics (`"GPU"`):
@@ -55,15 +50,15 @@ def refusal(plan: Plan, checkpoint: Checkpoint) -> UserError | None:
     """Return why a plan cannot be OpenVINO's model as it is, or that the package is missing."""
     for a in plan.assignments:
         if a.layer.kind is not Kind.OTHER and (a.layer.transposed or len(a.layer.shape) != 2):
-            return unknown_family(checkpoint.architecture)
+            return unknown_family(PROGRAM, checkpoint.architecture)
     misfits = [a for a in plan.assignments if a.scheme and not _is_held(a)]
     if misfits:  # a linear weight's scheme is the one that was chosen, others follow from it
         return _no_constants(next((a for a in misfits if a.layer.kind is Kind.LINEAR), misfits[0]))
     if checkpoint.architecture not in FAMILIES:
-        return unknown_family(checkpoint.architecture)
+        return unknown_family(PROGRAM, checkpoint.architecture)
     if checkpoint.folder is not None:
         try:
-            check_family(load_config(read_json(checkpoint.folder / CONFIG)))
+            check_family(PROGRAM, load_config(read_json(checkpoint.folder / CONFIG)))
         except UserError as error:
             return error
     return missing()
@@ -96,31 +91,7 @@ def _nbytes(a: Assignment) -> int:
     return a.nbytes if form is None else sum(part.nbytes for part in form.parts(a.layer.matrix).values())
 
 
-@dataclass(frozen=True)
-class Folder:
-    """What a folder holds."""
-
-    layout: Layout
-    small: bytes
-    """What follows the weights in their file."""
-    texts: dict[str, bytes]
-    """Files that are written anew."""
-    copied: list[Path]
-    """Files of the model's folder that go along as they are."""
-
-    @property
-    def weights_bytes(self) -> int:
-        """Of the file of constants."""
-        return self.layout.nbytes + len(self.small)
-
-    @property
-    def nbytes(self) -> int:
-        """Of all files, to the last one."""
-        beside = sum(map(len, self.texts.values())) + sum(path.stat().st_size for path in self.copied)
-        return self.weights_bytes + beside
-
-
-def laid_out(model: CompressedModel) -> Folder:
+def laid_out(model: CompressedModel) -> ModelFolder:
     """Return what a folder of a compressed model holds. Raises what :func:`refusal` returns, and ProcessError."""
     error = missing()
     if error is not None:
@@ -134,17 +105,13 @@ def laid_out(model: CompressedModel) -> Folder:
     words = {key: value for key, value in read_json(model.folder / CONFIG).items() if key != QUANTIZATION}
     copied = files_beside(model.folder)
     texts = made.texts | {
-        CONFIG: _json(words),
+        CONFIG: as_json(words),
         CARD: folder_card(model.recipe, plan.weights, size(plan), TARGET.name, USAGE, can_chat).encode(),
     }
     if GENERATION not in {path.name for path in copied}:  # which tokens end an answer
-        config = load_config(read_json(model.folder / CONFIG))
-        texts[GENERATION] = _json({key: getattr(config, key, None) for key in SPECIAL})
-    return Folder(layout_of(model), made.small, texts, copied)
-
-
-def _json(words: Mapping[str, object]) -> bytes:
-    return json.dumps(words, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace")
+        texts[GENERATION] = as_json(generation(model.folder))
+    slots = layout_of(model).slots
+    return ModelFolder(lambda out: ConstantFile(out / f"{MODEL}.bin", slots, made.small), texts, copied)
 
 
 def file_size(model: CompressedModel) -> int:
@@ -158,48 +125,14 @@ def write(model: CompressedModel, out: Path) -> Writing:
     Raises ResourceError for a disk that has no room for it, and what :func:`refusal` would have returned.
     """
     yield Progress("export", 0, 1)  # the graph takes a moment
-    folder = laid_out(model)
-    total = folder.nbytes
-    if shutil.disk_usage(out.parent).free < total:
-        raise ResourceError("export_disk_full", path=str(out.parent))
-    try:
-        out.mkdir()
-        for name, text in folder.texts.items():
-            (out / name).write_bytes(text)
-        for path in folder.copied:
-            shutil.copyfile(path, out / path.name)
-        yield from _written(model, folder, out / f"{MODEL}.bin", total)
-    except OSError as error:
-        raise disk_error(error, out) from error
-    return out
+    return (yield from laid_out(model).write(model, _parts, out))
 
 
-def _written(model: CompressedModel, folder: Folder, path: Path, total: int) -> Writing:
-    """Write the file of constants, a few rows at a time."""
-    layout, done = folder.layout, total - folder.layout.nbytes
-    with path.open("wb") as file:
-        file.truncate(folder.weights_bytes)
-        for a, row, tensor in model.pieces():
-            for part, numbers in _parts(tensor).items():
-                key = (a.layer.name, part)
-                rows = a.layer.matrix[0] if isinstance(tensor, PackedTensor) else max(a.layer.shape[:1], default=1)
-                file.seek(layout.starts[key] + layout.parts[key].nbytes * row // max(rows, 1))
-                file.write(numbers.numpy().data)
-                done += numbers.numel()
-            yield Progress.of_bytes("export", min(done, total), total)
-        file.seek(layout.nbytes)
-        file.write(folder.small)
-        yield Progress.of_bytes("export", total, total)
-        file.flush()
-        os.fsync(file.fileno())
-    return path
-
-
-def _parts(tensor: PackedTensor | Tensor) -> dict[str, Tensor]:
-    """Return the bytes of some rows, by the part that they are of."""
+def _parts(a: Assignment, _: int, tensor: PackedTensor | Tensor) -> Mapping[str, Tensor]:
+    """Return the bytes of some rows, by the names of the constants that they are of."""
     if isinstance(tensor, PackedTensor):
-        return bytes_of(tensor)
-    return {KEPT: tensor.contiguous().flatten().view(torch.uint8)}
+        return {name_of((a.layer.name, part)): numbers for part, numbers in bytes_of(tensor).items()}
+    return {name_of((a.layer.name, KEPT)): tensor.contiguous().flatten().view(torch.uint8)}
 
 
 TARGET = Target("openvino", suffix="", refusal=refusal, size=size, file_size=file_size, write=write)

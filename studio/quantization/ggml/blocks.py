@@ -90,6 +90,12 @@ class BlockFormat:
         """Whether its levels are steps of one."""
         return all(high - low == 1 for low, high in zip(self.levels, self.levels[1:], strict=False))
 
+    @cached_property
+    def is_symmetric(self) -> bool:
+        """Whether it is integers about zero, as many below as a code has bits for, times one scale a sub-block."""
+        is_even = self.is_uniform and self.levels[0] == -len(self.levels) / 2
+        return is_even and self.scale_range is None and not self.has_offset
+
     def nbytes(self, shape: tuple[int, int]) -> int:
         """Return the bytes of a weight [N, K], K a multiple of the block."""
         rows, width = shape

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot, TensorFile
+from studio.checkpoint.tensor_writer import DTYPE_NAMES, ConstantFile, Slot, TensorFile
 
 SLOTS = {"bytes": Slot("U8", (3,)), "wide": Slot("F32", (2, 3)), "half": Slot("BF16", (5,))}
 TENSORS = {
@@ -54,6 +54,25 @@ def test_a_second_run_keeps_what_the_first_wrote(tmp_path: Path) -> None:
 def test_what_does_not_fit_its_slot_is_refused(tmp_path: Path, name: str, tensor: torch.Tensor, start: int) -> None:
     with pytest.raises(ValueError, match="does not fit"), TensorFile(tmp_path / "a", SLOTS, {}) as out:
         out.write(name, tensor, start)
+
+
+def test_bare_numbers_lie_where_it_is_said_and_the_rest_is_zero(tmp_path: Path) -> None:
+    file = tmp_path / "numbers.bin"
+    with ConstantFile(file, SLOTS, b"tail") as out:
+        out.write("half", TENSORS["half"])
+        out.write("wide", TENSORS["wide"][1], 3)
+        out.write("wide", TENSORS["wide"][0])
+        out.write("bytes", TENSORS["bytes"])
+    raw = file.read_bytes()
+    assert len(raw) == out.size
+    assert all(start % ConstantFile.ALIGNMENT == 0 for start in out.starts.values())
+    found = bytearray(raw)
+    for name, tensor in TENSORS.items():
+        place = slice(out.starts[name], out.starts[name] + SLOTS[name].nbytes)
+        assert torch.equal(torch.frombuffer(bytearray(raw[place]), dtype=tensor.dtype), tensor.flatten())
+        found[place] = bytes(SLOTS[name].nbytes)
+    starts, end = ConstantFile.layout(SLOTS)
+    assert (starts, found) == (out.starts, bytearray(end) + b"tail")
 
 
 @pytest.mark.parametrize("dtype", DTYPE_NAMES, ids=str)

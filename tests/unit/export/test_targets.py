@@ -15,6 +15,7 @@ from studio.base.text import LANGUAGES, catalogue
 from studio.checkpoint.recipe import read_recipe
 from studio.export import runners, targets
 from studio.export.compressed_model import CompressedModel, Writing, opened
+from studio.export.studio_folder import archive
 from studio.export.target import Target
 from studio.export.targets import TARGETS, export, one_file, target_named
 from studio.planning.choice import Choice, Pin
@@ -173,6 +174,15 @@ def _two_files(model: CompressedModel, out: Path) -> Writing:
         (out / f"{done}.txt").write_text(f"{a.layer.name} {held.shape}")
         yield Progress("export", done, len(model.plan.assignments))
     return out
+
+
+def test_folders_in_a_folder_are_in_the_zip(tmp_path: Path) -> None:
+    inner = tmp_path / "model/onnx"
+    inner.mkdir(parents=True)
+    (inner / "graph.onnx").write_text("graph")
+    (tmp_path / "model/config.json").write_text("{}")
+    with zipfile.ZipFile(finish(archive(tmp_path / "model", tmp_path / "model.zip"))) as zipped:
+        assert sorted(zipped.namelist()) == ["model/config.json", "model/onnx/graph.onnx"]
 
 
 def _only_int8(plan: object, checkpoint: object) -> UserError | None:

@@ -99,5 +99,5 @@ def test_a_family_that_is_not_there_is_refused_by_its_name(family: str, tmp_path
     checkpoint = of_folder(tmp_path / "source")
     refused = TARGET.refusal(make_plan(checkpoint.layers, Choice.of("int4_asym", 32, 1.0)), checkpoint)
     assert isinstance(refused, ModelError)
-    assert refused.key == "to_openvino_family"
+    assert refused.key == "to_graph_family"
     assert family in refused.sentence()

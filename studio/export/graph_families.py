@@ -1,6 +1,7 @@
-"""Which families the graph computes as transformers does, and which settings of theirs it does not. Knows no weights.
+"""Which families a graph that the studio draws computes as transformers does, and what of theirs it does not.
 
-The graph is drawn from a model's own shape (:mod:`studio.runtime.decoder.llama_like`); what no shape tells is here.
+It is drawn from a model's own shape (:mod:`studio.runtime.decoder.llama_like`); what no shape tells is here. Knows no
+weights and no program that runs one.
 """
 
 from typing import Any
@@ -9,23 +10,24 @@ from studio.base.errors import ModelError
 from studio.runtime.decoder.llama_like import ACTIVATIONS, FIXED_ROTATIONS
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3_text")
-"""By transformers' name. A new one is a word here, and a case of ``tests/engines/test_openvino.py``."""
+"""By transformers' name. A new one is a word here, and a case of ``tests/engines/test_openvino.py`` and
+``tests/engines/test_onnx.py``."""
 HEAD = 16
 """Whose multiple a head's width is."""
 
 
-def unknown_family(name: str) -> ModelError:
-    """Return what is said of a family that is not there."""
-    return ModelError("to_openvino_family", family=name[:60], families=", ".join(FAMILIES))
+def unknown_family(program: str, name: str) -> ModelError:
+    """Return what is said of a family that is not there. ``program``: what the files are called after."""
+    return ModelError("to_graph_family", program=program, family=name[:60], families=", ".join(FAMILIES))
 
 
-def check_family(config: Any) -> None:
+def check_family(program: str, config: Any) -> None:
     """Raise ModelError, by name, for a config whose family is not there or that sets what the graph does not have."""
     if config.model_type not in FAMILIES:
-        raise unknown_family(str(config.model_type))
+        raise unknown_family(program, str(config.model_type))
     key = _odd(config)
     if key is not None:
-        raise ModelError("to_openvino_setting", family=config.model_type, key=key)
+        raise ModelError("to_graph_setting", program=program, family=config.model_type, key=key)
 
 
 def _odd(config: Any) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 import transformers as tf
 
 from studio.base.errors import ModelError
-from studio.export.openvino.families import FAMILIES, check_family
+from studio.export.graph_families import FAMILIES, check_family
 
 SIZES = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}
 LONG = {
@@ -32,17 +32,17 @@ ODD: dict[str, tuple[Any, dict[str, Any], str]] = {
 @pytest.mark.parametrize(("config", "more", "key"), ODD.values(), ids=list(ODD))
 def test_a_setting_that_the_graph_does_not_have_is_named(config: Any, more: dict[str, Any], key: str) -> None:
     with pytest.raises(ModelError) as caught:
-        check_family(config(**(SIZES | more)))
-    assert (caught.value.key, caught.value.values["key"]) == ("to_openvino_setting", key)
+        check_family("OpenVINO", config(**(SIZES | more)))
+    assert (caught.value.key, caught.value.values["key"]) == ("to_graph_setting", key)
 
 
 def test_a_family_that_is_not_there_is_named() -> None:
     with pytest.raises(ModelError) as caught:
-        check_family(tf.GPT2Config())
-    assert caught.value.key == "to_openvino_family"
+        check_family("OpenVINO", tf.GPT2Config())
+    assert caught.value.key == "to_graph_family"
     assert all(name in str(caught.value) for name in ("gpt2", *FAMILIES))
 
 
 def test_what_is_usual_is_taken() -> None:
-    check_family(tf.LlamaConfig(**SIZES))
-    check_family(tf.Gemma3TextConfig(**SIZES, head_dim=16, num_hidden_layers=7))
+    check_family("OpenVINO", tf.LlamaConfig(**SIZES))
+    check_family("OpenVINO", tf.Gemma3TextConfig(**SIZES, head_dim=16, num_hidden_layers=7))
