@@ -11,6 +11,7 @@ from studio.ui import panels
 from studio.ui.chat_panel import ChatPanel, chat_panel
 from studio.ui.decision_panel import DecisionPanel, PresetPanel, preset_panel
 from studio.ui.drift_panel import DriftPanel, drift_panel
+from studio.ui.frugal_blocks import FrugalBlocks
 from studio.ui.localized import Words, explained
 from studio.ui.plan_panel import PlanPanel, plan_panel
 from studio.ui.runs_panel import FrontPanel, RunsPanel, front_panel, runs_panel
@@ -47,7 +48,7 @@ class Page:
 def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
     """Return the page with its components; ``close`` is called with the session of a visitor who left."""
     words = Words()
-    with gr.Blocks(title=text("page.title", DEFAULT), analytics_enabled=False) as blocks:
+    with FrugalBlocks(title=text("page.title", DEFAULT), analytics_enabled=False) as blocks:
         session = gr.State(value=None, delete_callback=close)  # Gradio lets it go an hour after the tab
         missing = gr.Number(value=0, visible=False)
         kept = gr.BrowserState({}, storage_key="studio", secret="studio")

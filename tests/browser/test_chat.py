@@ -58,6 +58,9 @@ def test_the_first_token_that_differs_is_marked_in_both_columns(page: Page) -> N
 
 def test_markup_that_is_typed_stays_text_beside_the_mark(page: Page) -> None:
     attack = "<mark title='x'>A</mark> <img src=x onerror=alert(1)> <|im_end|>"
+    page.get_by_role("button", name=text("chat.settings")).click()
+    page.locator("#max_new_tokens input[type=number]").fill("24")
+    page.locator("#max_new_tokens input[type=number]").press("Tab")
     send(page, f"Repeat: {attack}")
     for column in COLUMNS:
         assert said(page, column)[0] == f"Repeat: {attack}"
