@@ -94,6 +94,7 @@ def test_answers_asked_for_again_and_edited_take_the_place_of_the_last(page: Pag
     expect(page.locator("#edit")).to_be_disabled()
 
 
+@pytest.mark.thorough
 def test_another_temperature_gives_another_answer_each_time(page: Page) -> None:
     page.get_by_role("button", name=text("chat.settings")).click()
     page.locator("#temperature input[type=number]").fill("1.5")

@@ -104,6 +104,7 @@ def test_a_calibrated_copy_is_made_and_its_drift_measured(page: Page) -> None:
     expect(page.locator("#drift-headline strong")).to_have_count(0)  # predicted at most: the figures went with the copy
 
 
+@pytest.mark.thorough
 def test_a_data_set_of_the_hub_calibrates_and_measures(page: Page) -> None:
     choose_method(page, "gptq")
     read(page, "calibration", "dataset")
@@ -130,6 +131,7 @@ def test_a_data_set_of_the_hub_calibrates_and_measures(page: Page) -> None:
     assert overflow(page) <= 0
 
 
+@pytest.mark.thorough
 def test_a_copy_is_calibrated_on_what_the_model_writes_and_what_that_misses_is_named(page: Page) -> None:
     choose_method(page, "least_squares")
     read(page, "calibration", "generated")

@@ -86,6 +86,7 @@ def test_a_developer_with_a_16_gb_laptop_takes_a_file_for_ollama(
         expect(page.locator("#verified tbody tr", has_text="llama.cpp")).to_have_count(1)
 
 
+@pytest.mark.thorough
 def test_a_student_on_a_phone_sees_where_answers_part_and_what_int4_is(visit: Visit, address: str) -> None:
     phone = {"width": 375, "height": 812}
     page = visit(f"{address}{PLAIN}", viewport=phone, color_scheme="dark", locale="zh-CN", has_touch=True)
@@ -120,6 +121,7 @@ def test_a_student_on_a_phone_sees_where_answers_part_and_what_int4_is(visit: Vi
     assert axe.violations(page) == []
 
 
+@pytest.mark.thorough
 def test_a_researcher_takes_two_runs_away_with_every_digit(visit: Visit, address: str) -> None:
     page = ready(visit(address + WHOLE.format(mode="int8_sym")))
     make(page)

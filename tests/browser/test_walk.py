@@ -145,6 +145,7 @@ def test_the_page_opens_in_the_browsers_language(visit: Visit, address: str, loc
     expect(page.locator("#prompt textarea")).to_have_value(text("chat.prompt_example", language))
 
 
+@pytest.mark.thorough
 def test_the_page_asks_this_machine_alone_and_logs_no_error(visit: Visit, address: str) -> None:
     """Every other test checks the same at its end."""
     page = visit("about:blank")
