@@ -20,7 +20,8 @@ from studio.calibration.listeners import ActivationListener
 from studio.calibration.texts import digest, positions, token_ids
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind
-from studio.runtime.block_model import BlockModel, fast_dtype
+from studio.runtime.block_model import BlockModel
+from studio.runtime.machine import fast_dtype
 
 TEXT = asset("calibration.txt")
 MAX_TOKENS = 512

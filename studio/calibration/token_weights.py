@@ -26,7 +26,8 @@ from studio.calibration.listeners import Gradient, listen_to_gradients
 from studio.calibration.texts import digest
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
-from studio.runtime.block_model import BlockModel, fast_dtype
+from studio.runtime.block_model import BlockModel
+from studio.runtime.machine import fast_dtype
 
 SEED = 0
 LEAST = 0.5

@@ -33,7 +33,8 @@ from studio.quantization.rounding.awq import channel_scales, scaled
 from studio.quantization.rounding.regained import regained
 from studio.quantization.rounding.sign_round import Start
 from studio.quantization.scheme import Scheme
-from studio.runtime.block_model import BlockModel, fast_dtype
+from studio.runtime.block_model import BlockModel
+from studio.runtime.machine import fast_dtype
 from studio.runtime.module_hooks import Call
 
 BUILTIN_TEXTS = (asset("calibration.txt"), asset("calibration-more.txt"))

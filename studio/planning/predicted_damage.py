@@ -36,7 +36,8 @@ from studio.planning import layer_losses
 from studio.planning.layer_figure import MeasuredFigure
 from studio.planning.layer_losses import Figures, Loss, Steps, calibrating
 from studio.quantization.scheme import Scheme
-from studio.runtime.block_model import BlockModel, fast_dtype
+from studio.runtime.block_model import BlockModel
+from studio.runtime.machine import fast_dtype
 
 VERSION = 3
 """Raised when the figures change their meaning: those kept on disk are then not read any more."""

@@ -7,7 +7,6 @@ architectures), so the result is the whole model's, bit for bit. A forward pass 
 runs in a thread that moves only while the reader waits for it.
 """
 
-import platform
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -40,17 +39,6 @@ HEAD_TOKENS = 64
 """Positions whose logits are made at once: 20 MB of bf16 with a vocabulary of 150,000."""
 LOSS_TOKENS = 256
 """Likewise where there is a gradient, which takes a few times as much."""
-
-
-def fast_dtype() -> torch.dtype:
-    """Return what this processor multiplies fast: bf16, or fp32 where it has no instructions for bf16.
-
-    On x86 without AVX-512 torch's products of bf16 reach an eighth of those of fp32: 4 against 31 GFLOP/s on one core
-    of an AMD EPYC (Zen 3).
-    """
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    is_slow = is_x86 and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
-    return torch.float32 if is_slow else torch.bfloat16
 
 
 class BlockModel:

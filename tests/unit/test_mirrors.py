@@ -128,7 +128,6 @@ ELSEWHERE = {
     "runtime/kernels/int8": "unit/runtime/kernels/test_kernels.py",
     "runtime/kernels/layers": "unit/runtime/kernels/test_kernels.py",
     "runtime/kernels/tiled": "unit/runtime/kernels/test_kernels.py",
-    "runtime/machine": "unit/chat/test_roofline.py",
     "runtime/model": "integration/pipeline/test_architectures.py",
     "runtime/native/nvrtc": "unit/runtime/decoder/test_cuda.py",
     "runtime/native/tiles": "unit/runtime/native/test_products.py",

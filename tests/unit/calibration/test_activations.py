@@ -19,7 +19,7 @@ from studio.compression.sequential import calibration_tokens
 from studio.evaluation.evaluate import text_windows
 from studio.planning import output_error, predicted_damage
 from studio.quantization.scheme import Mode, Scheme
-from studio.runtime.block_model import fast_dtype
+from studio.runtime.machine import fast_dtype
 from studio.runtime.model import load_original
 from tests.steps import finish
 

@@ -18,7 +18,7 @@ from studio.planning.plan import make_plan
 from studio.quantization.methods import Method
 from studio.quantization.rounding import QuantizedWeight, Statistics, round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
-from studio.runtime.block_model import fast_dtype
+from studio.runtime.machine import fast_dtype
 from studio.runtime.model import load_original
 from tests.steps import finish
 

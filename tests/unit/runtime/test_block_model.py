@@ -21,7 +21,7 @@ from studio.checkpoint.checkpoint import Checkpoint, of_folder
 from studio.checkpoint.file_names import WEIGHTS
 from studio.checkpoint.layers import Kind, Layer
 from studio.runtime import model as whole_model
-from studio.runtime.block_model import BlockModel, fast_dtype
+from studio.runtime.block_model import BlockModel
 
 Result = TypeVar("Result")
 
@@ -259,20 +259,3 @@ def test_steps_are_said_before_each_tensor(llama: Checkpoint) -> None:
     within = [layer for layer in llama.layers if ".layers.0." in layer.name]
     assert steps("model.layers.0") == len(within) + 1
     assert isinstance(next(BlockModel(llama).run(some_tokens())), Progress)
-
-
-@pytest.mark.parametrize(
-    ("machine", "capability", "dtype"),
-    [
-        ("x86_64", "AVX2", torch.float32),
-        ("AMD64", "DEFAULT", torch.float32),
-        ("x86_64", "AVX512", torch.bfloat16),
-        ("aarch64", "DEFAULT", torch.bfloat16),
-    ],
-)
-def test_a_processor_without_bf16_multiplies_in_fp32(
-    machine: str, capability: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert fast_dtype() == dtype
