@@ -222,9 +222,12 @@ class Handlers:
     @errors_shown
     @in_turn
     def describe(self, session: Session, language: str, pattern: str) -> Iterator[Updates]:
-        """A layer was named: show what it would cost in each scheme."""
+        """A layer was named: show what it would cost in each scheme.
+
+        A refused pin stays: the button is pressed right after the name is typed, and its answer may arrive first.
+        """
         session.selected_layers = str(pattern or "")
-        yield updates.card(self.page, session, language) | {self.page.map.notice: ""}
+        yield updates.card(self.page, session, language)
         yield updates.levels(self.page, session, language)
 
     @errors_shown

@@ -113,3 +113,14 @@ def test_half_a_character_is_shown_as_none(visitor: Visitor) -> None:
     shown = [*map(str, visitor.shown.values())]
     assert any("\ufffd" in each for each in shown)
     assert not any("\\ud800" in each or "\ud800" in each for each in shown)
+
+
+def test_a_pin_that_was_refused_says_so_whichever_answer_comes_first(visitor: Visitor) -> None:
+    """The layer's box tells the server what was typed as it is left for the button."""
+    visitor.do("pin", "no/such", "int8_asym")
+    refused = visitor.says(visitor.page.map.notice)
+    assert refused
+    visitor.do("describe", "no/such")
+    assert visitor.says(visitor.page.map.notice) == refused
+    visitor.do("pin", LAYERS[0], "int8_asym")
+    assert visitor.says(visitor.page.map.notice) == ""
