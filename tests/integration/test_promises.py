@@ -33,7 +33,6 @@ WINDOWS, LENGTH = 2, 256
 CALIBRATION = 2
 """Windows that methods are calibrated on, of 16: all three methods then cost 72 seconds of one core. Measured on
 these windows: 0.137 for the best, 0.162 for GPTQ and 0.350 to nearest, nats a token."""
-BETTER_FIRST = [Choice.of("int4_asym", 64, 1.0, method=method) for method in ("best", "gptq", "nearest")]
 MARGIN = 20 << 20
 """What a chat may hold beside packed weights and its keys and values: a step's activations, logits, ends of huge pages.
 Measured: 6 to 12 MB. At 16 bits one block would be 7 MB, the embedding 57 MB, and all of them 269 MB."""
@@ -44,17 +43,14 @@ Exported = Callable[[Choice], Path]
 
 @pytest.fixture(scope="module")
 def exported(builtin: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return cache(lambda choice: export_of(builtin, choice, tmp_path_factory.mktemp("promised")))
+    @cache
+    def make(choice: Choice) -> Path:
+        folder = tmp_path_factory.mktemp("promised")
+        tokens = calibration_tokens(builtin)[:CALIBRATION] if choice.method.needs_inputs else None
+        plan = make_plan(builtin.layers, choice, scores_of(builtin, choice))
+        return export.write_folder(builtin, finish(compress(builtin, plan, folder / "packed", tokens)), folder / "out")
 
-
-def export_of(checkpoint: Checkpoint, choice: Choice, parent: Path) -> Path:
-    """Compress a model, and return the folder that is written of it."""
-    folder = parent / choice.method
-    folder.mkdir()
-    tokens = calibration_tokens(checkpoint)[:CALIBRATION] if choice.method.needs_inputs else None
-    plan = make_plan(checkpoint.layers, choice, scores_of(checkpoint, choice))
-    packed = finish(compress(checkpoint, plan, folder / "packed", tokens))
-    return export.write_folder(checkpoint, packed, folder / "out")
+    return make
 
 
 def scores_of(checkpoint: Checkpoint, choice: Choice) -> Mapping[str, float] | None:
@@ -73,7 +69,9 @@ def divergence(checkpoint: Checkpoint, folder: Path) -> float:
 
 
 def test_a_better_method_loses_less(builtin: Checkpoint, exported: Exported) -> None:
-    best, gptq, nearest = (divergence(builtin, exported(choice)) for choice in BETTER_FIRST)
+    methods = ("best", "gptq", "nearest")
+    choices = [Choice.of("int4_asym", 64, 1.0, method=method) for method in methods]
+    best, gptq, nearest = (divergence(builtin, exported(choice)) for choice in choices)
     assert best < gptq < nearest
 
 

@@ -7,7 +7,6 @@ are alike, as most published folders do, and else each by its name, since vLLM l
 joined module apart. Knows no other target.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.compressed_tensors.arrays import Settings, arrays_of, becomes, settings_of
 from studio.export.compressed_tensors.vllm import cautions
 from studio.export.model_card import folder_card
-from studio.export.model_folder import ModelFolder, files_beside
+from studio.export.model_folder import ModelFolder, as_json, files_beside
 from studio.export.target import Target
 from studio.planning.plan import Assignment, Plan
 from studio.planning.presets import Words
@@ -113,7 +112,7 @@ def laid_out(model: CompressedModel) -> ModelFolder:
     usage = USAGE + "".join(f"\n{error}\n" for error in cautions(plan))
     card = folder_card(model.recipe, plan.weights, size(plan), TARGET.name, usage, model.checkpoint.can_chat)
     texts = {
-        CONFIG: json.dumps(words, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"),
+        CONFIG: as_json(words),
         CARD: card.encode(),
     }
     return ModelFolder(lambda folder: TensorFile(folder / WEIGHTS, slots, METADATA), texts, files_beside(model.folder))

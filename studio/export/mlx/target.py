@@ -24,7 +24,7 @@ from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.mlx.arrays import ROUNDED, Settings, arrays_of, becomes, settings_of
 from studio.export.mlx.families import FAMILIES, family_of
 from studio.export.model_card import folder_card
-from studio.export.model_folder import ModelFolder, files_beside
+from studio.export.model_folder import ModelFolder, as_json, files_beside
 from studio.export.target import Target
 from studio.planning.plan import Assignment, Plan
 from studio.planning.presets import Words
@@ -107,7 +107,7 @@ def laid_out(model: CompressedModel) -> ModelFolder:
     plan, can_chat = model.plan, model.checkpoint.can_chat
     card = folder_card(model.recipe, plan.weights, size(plan), TARGET.name, USAGE, can_chat)
     texts = {
-        CONFIG: json.dumps(words, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace"),
+        CONFIG: as_json(words),
         CARD: card.encode(),
     }
     return ModelFolder(lambda folder: TensorFile(folder / WEIGHTS, slots, METADATA), texts, files_beside(model.folder))

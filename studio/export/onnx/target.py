@@ -14,11 +14,10 @@ from studio.checkpoint.architecture import empty_model
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import QUANTIZATION, load_config
 from studio.checkpoint.file_names import CARD, CONFIG, GENERATION, INDEX
-from studio.checkpoint.layers import Kind
 from studio.checkpoint.tensor_writer import ConstantFile
 from studio.checkpoint.tokenizer.files import SETTINGS
 from studio.export.compressed_model import CompressedModel, Writing
-from studio.export.graph_families import FAMILIES, check_family, unknown_family
+from studio.export.graph_families import check_family, graph_refusal, unknown_family
 from studio.export.model_card import folder_card
 from studio.export.model_folder import ModelFolder, as_json, files_beside, generation
 from studio.export.onnx.arrays import becomes
@@ -73,20 +72,7 @@ processor takes a second a word.
 
 def refusal(plan: Plan, checkpoint: Checkpoint) -> UserError | None:
     """Return why a plan cannot be an ONNX model as it is."""
-    for a in plan.assignments:
-        if a.layer.kind is not Kind.OTHER and (a.layer.transposed or len(a.layer.shape) != 2):
-            return unknown_family(NAME, checkpoint.architecture)
-    misfits = [a for a in plan.assignments if a.scheme and settings_for(a) is None]
-    if misfits:  # a linear weight's scheme is the one that was chosen, others follow from it
-        return _not_held(next((a for a in misfits if a.layer.kind is Kind.LINEAR), misfits[0]))
-    if checkpoint.architecture not in FAMILIES:
-        return unknown_family(NAME, checkpoint.architecture)
-    if checkpoint.folder is not None:
-        try:
-            check_family(NAME, load_config(read_json(checkpoint.folder / CONFIG)))
-        except UserError as error:
-            return error
-    return None
+    return graph_refusal(NAME, plan, checkpoint, lambda a: settings_for(a) is not None, _not_held)
 
 
 def _not_held(a: Assignment) -> UserError:

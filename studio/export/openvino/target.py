@@ -14,12 +14,12 @@ from studio.base.errors import ModelError, SchemeError, UserError
 from studio.base.progress import Progress
 from studio.base.workers.worker import new_worker
 from studio.checkpoint.checkpoint import Checkpoint, read_json
-from studio.checkpoint.config import QUANTIZATION, load_config
+from studio.checkpoint.config import QUANTIZATION
 from studio.checkpoint.file_names import CARD, CONFIG, GENERATION
 from studio.checkpoint.layers import Kind
 from studio.checkpoint.tensor_writer import ConstantFile
 from studio.export.compressed_model import CompressedModel, Writing
-from studio.export.graph_families import FAMILIES, check_family, unknown_family
+from studio.export.graph_families import graph_refusal
 from studio.export.model_card import folder_card
 from studio.export.model_folder import ModelFolder, as_json, files_beside, generation
 from studio.export.openvino.arrays import becomes, bytes_of, constants_of
@@ -48,20 +48,7 @@ Its defaults round activations to 8 bits in groups and keep keys and values at 8
 
 def refusal(plan: Plan, checkpoint: Checkpoint) -> UserError | None:
     """Return why a plan cannot be OpenVINO's model as it is, or that the package is missing."""
-    for a in plan.assignments:
-        if a.layer.kind is not Kind.OTHER and (a.layer.transposed or len(a.layer.shape) != 2):
-            return unknown_family(PROGRAM, checkpoint.architecture)
-    misfits = [a for a in plan.assignments if a.scheme and not _is_held(a)]
-    if misfits:  # a linear weight's scheme is the one that was chosen, others follow from it
-        return _no_constants(next((a for a in misfits if a.layer.kind is Kind.LINEAR), misfits[0]))
-    if checkpoint.architecture not in FAMILIES:
-        return unknown_family(PROGRAM, checkpoint.architecture)
-    if checkpoint.folder is not None:
-        try:
-            check_family(PROGRAM, load_config(read_json(checkpoint.folder / CONFIG)))
-        except UserError as error:
-            return error
-    return missing()
+    return graph_refusal(PROGRAM, plan, checkpoint, _is_held, _no_constants) or missing()
 
 
 def _is_held(a: Assignment) -> bool:
