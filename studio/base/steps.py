@@ -25,6 +25,11 @@ def relayed(steps: Generator[Step, None, Result], say: Callable[[Step], Said]) -
         steps.close()
 
 
+def held(steps: Generator[object, None, Result], said: Said) -> Generator[Said, None, Result]:
+    """Yield ``said`` at each step, for work of which nobody needs to know where it stands; return what it returns."""
+    return (yield from relayed(steps, lambda _: said))
+
+
 def threaded(work: Callable[[Callable[[Step], None]], Result]) -> Generator[Step, None, Result]:
     """Yield what ``work`` says and return its result; it runs in a thread, and waits after each thing it says."""
     said: SimpleQueue[Step | None] = SimpleQueue()

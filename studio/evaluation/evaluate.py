@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from studio.base.assets import asset
 from studio.base.settings import settings
+from studio.base.steps import held, relayed
 from studio.base.tensor_cache import Shelf
 from studio.calibration.texts import check_has_head, digest, positions, read_text, token_ids, windows
 from studio.checkpoint.checkpoint import Checkpoint
@@ -47,21 +48,25 @@ def evaluate(checkpoint: Checkpoint, other: Predict, ids: Tensor, asked: tuple[Q
     original = Original(checkpoint)
     tried = options(checkpoint, questions() if asked is None else asked)
     tally = Tally(len(ids) + len(tried.batches))
-    for batch in _batches(ids):
+    for batch in batches(ids):
         hidden = yield from tally.during(original.hidden(batch))
         for window, states in zip(batch, hidden, strict=True):
             yield from tally.during(added_to(tally, window, original.logits(states), other(window)))
             yield tally.result()
-    flips = yield from _flips(original, other, tried, tally)
-    return tally.result(flips)
+
+    def counted(answered: int) -> Evaluation:
+        tally.questions = answered
+        return tally.result()
+
+    return tally.result((yield from relayed(flips_of(original, other, tried), counted)))
 
 
-def predictor(decoder: Decoder[Any]) -> Predict:
+def predictor(decoder: Decoder[Any], kv_bits: int = 16) -> Predict:
     """Return what a model predicts on the way that it answers in a chat, as :func:`evaluate` takes it."""
 
     def predict(ids: Tensor) -> Pieces:
         tokens = ids.tolist()
-        cache = decoder.begin(len(tokens))
+        cache = decoder.begin(len(tokens), kv_bits)
         for start in range(0, len(tokens), MOST_TOKENS):
             yield decoder.forward_all(cache, tokens[start : start + MOST_TOKENS])
 
@@ -76,7 +81,7 @@ def floor(checkpoint: Checkpoint, ids: Tensor) -> Steps:
     original, rerun = Original(checkpoint), Original(checkpoint, torch.bfloat16)
     first = ids[:FLOOR_WINDOWS]
     tally = Tally(len(first))
-    for batch in _batches(first):
+    for batch in batches(first):
         hidden = yield from tally.during(original.hidden(batch))
         again = yield from tally.during(rerun.hidden(batch))
         for window, states, others in zip(batch, hidden, again, strict=True):
@@ -137,23 +142,21 @@ class Original:
             yield piece[0]
 
 
-def _flips(
-    original: Original, other: Predict, tried: Options, tally: Tally
-) -> Generator[Evaluation | None, None, Flips | None]:
-    """Yield while both answer the questions and return how the answers compare, None without questions."""
+def flips_of(original: Original, other: Predict, tried: Options) -> Generator[int, None, Flips | None]:
+    """Yield how many batches both have answered; return how the answers compare, None without questions."""
     answers: tuple[list[float], list[float]] = ([], [])
-    for batch in tried.batches:
+    for done, batch in enumerate(tried.batches):
         # Shorter ones are filled up at the end, which no causal model looks at before it.
-        hidden = yield from tally.during(original.hidden(pad_sequence([o.ids for o in batch], batch_first=True)))
+        padded = pad_sequence([option.ids for option in batch], batch_first=True)
+        hidden = yield from held(original.hidden(padded), done)
         states = torch.cat([row[: len(option.ids)] for row, option in zip(hidden, batch, strict=True)])
         coming = torch.cat([option.ids.roll(-1) for option in batch])
         both = original.logits(states), chain.from_iterable(other(option.ids) for option in batch)
         for likelihoods, pieces in zip(answers, both, strict=True):
-            logs = yield from tally.during(_logs(pieces, coming))
+            logs = yield from held(_logs(pieces, coming), done)
             parts = torch.split(logs, [len(option.ids) for option in batch])
             likelihoods += [option.likelihood(part) for option, part in zip(batch, parts, strict=True)]
-        tally.questions += 1
-        yield tally.result()
+        yield done + 1
     return tried.flips(*answers) if tried.count else None
 
 
@@ -169,7 +172,8 @@ def _logs(pieces: Pieces, coming: Tensor) -> Generator[None, None, Tensor]:
     return torch.cat(log_likelihoods)
 
 
-def _batches(ids: Tensor) -> Iterator[Tensor]:
+def batches(ids: Tensor) -> Iterator[Tensor]:
+    """Yield windows [W, T] in the lots that the original reads at once."""
     start, size = 0, FIRST_BATCH
     while start < len(ids):
         yield ids[start : start + size]

@@ -226,5 +226,10 @@ def calibration_of(text: Text | None, tokens: Tensor) -> Calibration:
 
 
 def export_name(checkpoint: Checkpoint, plan: Plan) -> str:
-    """Return the name of the exported folder: the model's, and the budget's, the mix's or the scheme's."""
-    return f"{file_name(checkpoint.title)}-{file_name(plan.choice.label)}"
+    """Return the name of the exported folder or file: the model's, and the budget's, the mix's or the scheme's.
+
+    A budget's target is told by the file's own ending.
+    """
+    choice = plan.choice
+    made = choice.label if choice.budget is None else str(choice.budget).replace("%", "pct")
+    return f"{file_name(checkpoint.title)}-{file_name(made)}"

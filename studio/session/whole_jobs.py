@@ -81,6 +81,12 @@ def compressed_into(session: Session, target: Path) -> Generator[Progress, None,
     return replace(done, file=target / PACKED)
 
 
+def evaluation_text(session: Session, text: str | None) -> None:
+    """Let a session judge on a file or a data set of the Hub, before a model is fetched. Raises UserError."""
+    if text is not None:
+        session.texts.evaluate_on(text if is_dataset(text) else typed_path(text))
+
+
 def evaluated(
     name: Path | str, against: str, text: str | None, with_floor: bool = True
 ) -> Generator[Progress, None, tuple[Checkpoint, Drift]]:
@@ -89,8 +95,7 @@ def evaluated(
     ``text``: a file or a data set of the Hub, None for the built-in ones. Raises UserError.
     """
     with closing(Session(paths=True)) as session:
-        if text is not None:  # before a model is fetched for nothing
-            session.texts.evaluate_on(text if is_dataset(text) else typed_path(text))
+        evaluation_text(session, text)
         folder = compressed_folder(name)
         original = yield from fetched(session, against)
         if folder is not None:

@@ -76,6 +76,10 @@ class GuardedTokenizer:
         """Return the tokens of a text, with those that the tokenizer sets round it. Raises CheckpointError."""
         return self._encoded([Piece(text, has_frame=True)])
 
+    def continued(self, text: str) -> list[int]:
+        """Return the tokens of a text that goes on after others, with nothing set round it. Raises CheckpointError."""
+        return self._encoded([Piece(text)])
+
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Return the tokens of a conversation that an answer is to follow.
 

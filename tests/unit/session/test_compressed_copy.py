@@ -210,3 +210,10 @@ def test_a_copy_is_called_after_its_model_in_a_name_that_can_be_a_folders(
     llama: Checkpoint, name: str, called: str
 ) -> None:
     assert export_name(replace(llama, name=name), plan_of(llama)) == called
+
+
+@pytest.mark.parametrize(("budget", "ending"), [("q4_k_m", "q4_k_m"), ("60%", "60pct"), ("4.5bpw", "4.5bpw")])
+def test_a_budget_names_the_copy_without_its_target(llama: Checkpoint, budget: str, ending: str) -> None:
+    plan = plan_of(llama)
+    budgeted = replace(plan, choice=Choice.of("int4_asym", 32, budget=budget, target="gguf"))
+    assert export_name(replace(llama, name="owner/tiny"), budgeted) == f"tiny-{ending}"
