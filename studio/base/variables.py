@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_cache_path
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, PrivateAttr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -37,7 +37,33 @@ class Settings(BaseSettings):
     model_memory: int | None = Field(default=None, ge=0)
     """Bytes that the models of all chats may take together; by default what the machine has free."""
 
+    access: Literal["auto", "private", "public"] = "auto"
+    """Who may use the owner's files and Hub login: ``auto``, whoever opens the page at the machine it runs on, by a
+    loopback name and through no proxy; ``private``, all who reach it; ``public``, nobody."""
+    allowed_hosts: str = ""
+    """More names that the page may be called by, between commas: ``studio.example.org,*.example.net``, or ``*``."""
+    proxy: bool | None = None
+    """Whether a proxy of the owner's stands before the page: then its word on a visitor's address is believed. By
+    default on a Space."""
+    space_host: str = Field(default="", validation_alias="SPACE_HOST")
+    """The page's own name on a Hugging Face Space, which sets it."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where counters are served in Prometheus' format, 0 for a free port; by default nowhere."""
+    metrics_host: str = "127.0.0.1"
+    """The address for that."""
+    log: str = ""
+    """Where a line of JSON goes for each job: a file, or ``-`` for standard error. By default standard error on a page
+    that is bound to more than loopback, and nowhere else."""
+
+    _has_strangers: bool = PrivateAttr(default=False)
+
     @property
     def is_private(self) -> bool:
-        """Whether the page is seen by this machine alone: only then may it use the owner's files and Hub login."""
-        return self.host in ("127.0.0.1", "localhost", "::1")
+        """Whether only the owner sees the page: only then may it use the owner's Hub login."""
+        if self.access != "auto":
+            return self.access == "private"
+        return self.host in ("127.0.0.1", "localhost", "::1") and not self._has_strangers
+
+    def admit_strangers(self) -> None:
+        """Hold the page for public from now on: somebody came who does not sit at this machine."""
+        self._has_strangers = True

@@ -23,8 +23,13 @@ PAGE_INSTALL = "pip install 'quantization-studio[page]'"
 def serve(
     host: Annotated[str | None, typer.Option(help=say("help_host"), show_default=False)] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help=say("help_port"), show_default=False)] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help=say("help_metrics_port"), show_default=False)
+    ] = None,
 ) -> None:
     with terminal(as_json=False) as here:
+        if metrics_port is not None:
+            settings().metrics_port = metrics_port
         if not all(map(find_spec, PAGE)):
             raise ResourceError("page_missing", command=PAGE_INSTALL)
         from studio.base import workers

@@ -42,6 +42,7 @@ from studio.session.runs import Run
 from studio.session.samples import Samples
 from studio.session.shared import Shared, of_this_process
 from studio.session.texts import Texts, calibration_windows
+from studio.session.visitor import Visitor
 
 MAX_PROMPT = 100_000
 """Characters."""
@@ -58,13 +59,16 @@ class Session:
         workspace: Path | None = None,
         choice: Choice | None = None,
         max_prompt: int | None = MAX_PROMPT,
+        visitor: Visitor | None = None,
     ) -> None:
         """``shared``: what it shares with other sessions, by default all that this process has. ``paths``: whether a
         local path is accepted as a model's name. ``workspace``: its folder, which goes with it. ``max_prompt``: the
-        characters that a message may have, None where only the model says."""
+        characters that a message may have, None where only the model says. ``visitor``: whose it is, by default whoever
+        sits at this machine."""
         shared = of_this_process() if shared is None else shared
         workspace = own_folder(sessions_folder()) if workspace is None else workspace
         self._pool, self._workspace, self._paths, self._max_prompt = shared.pool, workspace, paths, max_prompt
+        self.visitor = Visitor() if visitor is None else visitor
         self.jobs = Jobs()
         self.planner = Planner(choice)
         self.measurements = Measurements(self.planner, self.jobs, shared.turns)

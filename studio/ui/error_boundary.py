@@ -14,8 +14,10 @@ from studio.base.text import text
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
 from studio.session.session import Session
 from studio.ui import decision_updates, drift_panel, html, updates
+from studio.ui.door.allowance import allowance
 from studio.ui.page import Page
 from studio.ui.updates import Updates
+from studio.ui.watching.jobs import KINDS, watched
 
 LOG = logging.getLogger(__name__)
 ENDS = (GeneratorExit, KeyboardInterrupt, SystemExit, asyncio.CancelledError)
@@ -38,14 +40,17 @@ def errors_shown(handler: Callable[..., Iterable[Updates]]) -> Callable[..., Ite
             yield {page.model.notice: html.notice(text("error.choose_a_model", language), "error")}
             return
         sayable = {name: _sayable(given) for name, given in named.items()}
-        try:
-            answers = handler(self, session, language, *map(_sayable, inputs), **sayable)
-            yield from answers if name == "speak" else _in_its_language(page, session, answers)
-            return
-        except ENDS:
-            raise
-        except BaseException as error:  # a library's panic is no Exception, and yet the buttons are to come back
-            said = _said(error, session, name, session.spoken or language)
+        with watched(name, session) as job:
+            try:
+                allowance().begin(KINDS.get(name, ""), session.visitor)
+                answers = handler(self, session, language, *map(_sayable, inputs), **sayable)
+                yield from answers if name == "speak" else _in_its_language(page, session, answers)
+                return
+            except ENDS:
+                raise
+            except BaseException as error:  # a library's panic is no Exception, and yet the buttons are to come back
+                job.fail(error)
+                said = _said(error, session, name, session.spoken or language)
         yield {**_RESTS.get(name, _nothing)(page, session), _PLACES[name](page): said}
         if name in _REDRAWS:
             yield _REDRAWS[name](page, session, session.spoken or language)

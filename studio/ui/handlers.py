@@ -26,11 +26,13 @@ from studio.session.session import Session
 from studio.ui import browser_memory, choices, decision_updates, drift_panel, html, method_choices, updates
 from studio.ui.address import follow
 from studio.ui.controls import picked
+from studio.ui.door.door import visitor_of
 from studio.ui.error_boundary import errors_shown
 from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
 from studio.ui.turns import in_turn
 from studio.ui.updates import Updates
+from studio.ui.watching.jobs import SESSIONS
 
 VERIFIED = ("gguf",)
 """Targets whose files can be read back and compared."""
@@ -49,7 +51,9 @@ class Handlers:
 
     def visit(self, request: gr.Request) -> Iterator[Updates]:
         """A page was opened: make its session, in the browser's language, with the default model chosen."""
-        session = Session(paths=settings().local_files and settings().is_private)
+        visitor = visitor_of(request)
+        session = Session(paths=settings().local_files and visitor.is_owner, visitor=visitor)
+        SESSIONS.add(session)
         session.measurements.predicted = session.decision.plans
         query = dict(request.query_params)
         follow(session, query)

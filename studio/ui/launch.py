@@ -6,21 +6,32 @@ Knows nothing of what is on the page.
 import contextlib
 import gc
 import socket
+import sys
 import threading
 from pathlib import Path
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
 
 from studio.base import workers
 from studio.base.assets import asset
+from studio.base.errors import ResourceError
+from studio.base.limits import limits
 from studio.base.settings import settings
 from studio.base.workspace import sessions_folder, sweep
 from studio.checkpoint import hub, open_model
 from studio.runtime import machine
 from studio.session.session import Session
+from studio.ui.door.door import Door
+from studio.ui.door.house import house_of, names
 from studio.ui.events import wire
 from studio.ui.page import build
+from studio.ui.queued_calls import QueuedCalls
+from studio.ui.watching import log
+from studio.ui.watching.jobs import listen
+from studio.ui.watching.metrics import Metrics
+from studio.ui.watching.port import Port
 
 
 def launch(host: str | None = None, port: int | None = None, block: bool = True) -> str:
@@ -43,7 +54,9 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
     blocks, page = build(_close)
     with blocks:
         wire(page, blocks)
-    blocks.queue(default_concurrency_limit=1, max_size=256)
+    blocks.queue(default_concurrency_limit=1, max_size=limits().queue)
+    calls = QueuedCalls(blocks)
+    watch = _watching(calls)
     _, address, _ = blocks.launch(
         server_name=settings().host,
         server_port=(settings().port if port is None else port) or _free_port(settings().host),
@@ -59,12 +72,31 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         show_error=False,
         max_file_size="1mb",
         prevent_thread_lock=True,
+        app_kwargs={"middleware": [Middleware(Door, house=house_of(calls, watch.refused))]},
     )
     machine.measure()  # once the port is had: a program that ends while a thread is in torch's code is aborted
     print(f"Quantization Studio: {address}", flush=True)
     if block:
         blocks.block_thread()
     return address
+
+
+def _watching(calls: QueuedCalls) -> Metrics:
+    """Begin to tell the owner of each job, where the settings say. Raises ResourceError, or OSError for the log."""
+    here = settings()
+    metrics = Metrics(calls.count, here.cache_dir)
+    listen(metrics.ended)
+    log_to = here.log or (log.STDERR if names(here.host).is_open else "")
+    if log_to:
+        log.begin(log_to)
+        listen(log.write)
+    if here.metrics_port is not None:
+        try:
+            port = Port(here.metrics_host, here.metrics_port, metrics.text, names(here.metrics_host))
+        except OSError as error:
+            raise ResourceError("cannot_serve", where=f"{here.metrics_host}:{here.metrics_port}") from error
+        print(f"Metrics: http://{here.metrics_host}:{port.server_port}/metrics", file=sys.stderr, flush=True)
+    return metrics
 
 
 def _close(session: Session | None) -> None:

@@ -7,7 +7,7 @@ The zygote has torch and transformers imported and runs no thread, so that a chi
 serves jobs (:class:`Worker`), or whatever function it was started with (:func:`start`). Knows no model.
 """
 
-from studio.base.workers.child import EXIT_GRACE_SECONDS, Child, Limits, start, warm_up
+from studio.base.workers.child import EXIT_GRACE_SECONDS, Child, Limits, are_alive, restarts, start, warm_up
 from studio.base.workers.ending import Ending, no_process
 from studio.base.workers.pulse import Watch
 from studio.base.workers.worker import (
@@ -33,9 +33,11 @@ __all__ = [
     "Watch",
     "Worker",
     "always_wanted",
+    "are_alive",
     "in_worker",
     "new_worker",
     "no_process",
+    "restarts",
     "start",
     "warm_up",
 ]

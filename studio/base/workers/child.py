@@ -93,6 +93,16 @@ def warm_up() -> None:
         ZYGOTE.warm_up()
 
 
+def are_alive() -> bool:
+    """Return whether children can come: at once, for what they come from runs."""
+    return sys.platform != "linux" or ZYGOTE.is_running
+
+
+def restarts() -> int:
+    """Return how often what children come from had to be started again."""
+    return ZYGOTE.restarts
+
+
 class _Process(Protocol):
     pid: int
 

@@ -40,12 +40,17 @@ def is_given(name: str) -> bool:
 
 def environment() -> dict[str, str]:
     """Return the environment of children: what :func:`is_given`, what programs begin with, this package to be found
-    from any folder, and the server's own word on where it listens, which may not come from a variable: on it depends
-    whose login is used."""
+    from any folder, and the server's own word on where it listens and who comes there, which may not come from a
+    variable: on it depends whose login is used."""
     kept = DEFAULTS | {name: value for name, value in os.environ.items() if is_given(name)}
     here = str(Path(studio.__file__).parent.parent)
     paths = [path for path in kept.get("PYTHONPATH", "").split(os.pathsep) if path and path != here]
-    return {**kept, "PYTHONPATH": os.pathsep.join([here, *paths]), "STUDIO_HOST": settings().host}
+    return {**kept, "PYTHONPATH": os.pathsep.join([here, *paths]), **_place()}
+
+
+def _place() -> dict[str, str]:
+    access = "private" if settings().is_private else "public"
+    return {"STUDIO_HOST": settings().host, "STUDIO_ACCESS": access}
 
 
 def working_folder() -> str | None:

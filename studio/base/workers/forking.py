@@ -41,6 +41,17 @@ class Zygote:
         """Killed, with their generation, and to be waited for when there is something to ask anyway."""
         os.register_at_fork(after_in_child=self._forget)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it is there; waits for nothing."""
+        process = self._process
+        return process is not None and process.poll() is None
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again since the first time."""
+        return max(0, self._generation - 1)
+
     def warm_up(self) -> None:
         """Start it, ahead of need."""
         with self._lock:

@@ -1,0 +1,26 @@
+"""The calls of the page that wait in Gradio's queue or run, as the door counts them. Knows nothing of what they do."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import gradio as gr
+
+
+class QueuedCalls:
+    """Those of one page."""
+
+    def __init__(self, blocks: gr.Blocks) -> None:
+        self._blocks = blocks
+
+    def count(self) -> int:
+        """Return how many there are."""
+        return len(self._blocks._queue.event_ids_to_events)
+
+    def in_flight(self) -> Mapping[str, int]:
+        """Return how many each session has."""
+        return Counter(event.session_hash for event in list(self._blocks._queue.event_ids_to_events.values()))
+
+    def session_of(self, call: str) -> str | None:
+        """Return whose a call is, None for one that has ended or never was."""
+        event = self._blocks._queue.event_ids_to_events.get(call)
+        return None if event is None else event.session_hash
