@@ -25,6 +25,11 @@ def relayed(steps: Generator[Step, None, Result], say: Callable[[Step], Said]) -
         steps.close()
 
 
+def as_it_is(step: Step) -> Step:
+    """Return a step: what is said of it is what it is."""
+    return step
+
+
 def threaded(work: Callable[[Callable[[Step], None]], Result]) -> Generator[Step, None, Result]:
     """Yield what ``work`` says and return its result; it runs in a thread, and waits after each thing it says."""
     said: SimpleQueue[Step | None] = SimpleQueue()

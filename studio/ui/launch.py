@@ -19,7 +19,7 @@ from studio.base.workspace import sessions_folder, sweep
 from studio.checkpoint import hub, open_model
 from studio.runtime import machine
 from studio.session.session import Session
-from studio.ui.events import wire
+from studio.ui.events import THREADS, wire
 from studio.ui.page import build
 
 
@@ -58,6 +58,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         quiet=True,
         show_error=False,
         max_file_size="1mb",
+        max_threads=THREADS,
         prevent_thread_lock=True,
     )
     machine.measure()  # once the port is had: a program that ends while a thread is in torch's code is aborted
