@@ -27,6 +27,14 @@ def pid() -> int:
     return os.getpid()
 
 
+def niceness() -> int:
+    return os.nice(0)
+
+
+def said_niceness() -> Generator[int, None, None]:
+    yield os.nice(0)
+
+
 def environment(name: str) -> str | None:
     return os.environ.get(name)
 

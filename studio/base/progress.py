@@ -6,6 +6,7 @@ Every long job is a generator of :class:`Progress`. What it finds on its way tra
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from studio.base.fair_turns import Line
 from studio.base.units import format_bytes
 
 Job = Literal["open", "survey", "sample", "compress", "chat", "drift", "export"]
@@ -26,6 +27,8 @@ class Progress:
     """What is worked on, in a word: a layer, a module, so many bytes."""
     is_shared: bool = False
     """Whether it takes turns with another visitor's."""
+    line: Line | None = None
+    """Where its visitor stands who waits for a place, None for who has one."""
 
     @classmethod
     def of_bytes(cls, stage: str, done: int, total: int) -> "Progress":

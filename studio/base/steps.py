@@ -30,6 +30,11 @@ def held(steps: Generator[object, None, Result], said: Said) -> Generator[Said, 
     return (yield from relayed(steps, lambda _: said))
 
 
+def as_it_is(step: Step) -> Step:
+    """Return a step: what is said of it is what it is."""
+    return step
+
+
 def threaded(work: Callable[[Callable[[Step], None]], Result]) -> Generator[Step, None, Result]:
     """Yield what ``work`` says and return its result; it runs in a thread, and waits after each thing it says."""
     said: SimpleQueue[Step | None] = SimpleQueue()

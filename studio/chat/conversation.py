@@ -4,10 +4,12 @@ Knows neither files nor pages. What a turn changes, it changes at its end.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
 from studio.base.errors import UserError
+from studio.base.fair_turns import Turns, Visitor
 from studio.base.progress import Progress
 from studio.base.steps import relayed
 from studio.chat.answer import Look, Reply, look, side_by_side
@@ -80,12 +82,14 @@ class Conversation:
         again: bool = False,
         checkpoint: Checkpoint | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
+        visitor: Visitor | None = None,
     ) -> Iterator[Progress | Answers]:
         """Yield every column's answer as it grows; the turn joins the others at the end, also when it was stopped.
 
         ``again``: the turn takes the place of the last one. ``checkpoint``: the original, to be run over an answer that
-        it did not fit beside.
+        it did not fit beside, which ``visitor`` does in turns with other long jobs; these rest while the answer comes.
         """
+        visitor = Turns().visitor() if visitor is None else visitor
         history, reset_count, attempt = self.turns, self.reset_count, 0
         if again and history:
             attempt = history[-1].attempt + 1 if history[-1].prompt == prompt else 0
@@ -93,8 +97,14 @@ class Conversation:
         seeded = replace(sampling, seed=sampling.seed + attempt)
         system_messages: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         user_message: Message = {"role": "user", "content": prompt}
+
+        def is_over() -> bool:
+            return is_stopped() or reset_count != self.reset_count
+
         yield Progress("load")
-        with borrowed(pool, columns) as (models, failures):
+        answering = ExitStack()
+        answering.enter_context(visitor.answering())
+        with answering, borrowed(pool, columns) as (models, failures):
             prompts = [[*system_messages, *_messages(history, i), user_message] for i in range(len(models))]
             loaded = {i: model for i, model in enumerate(models) if model is not None}
             prefixes = {i: self._resume(pool, i) for i in loaded}
@@ -117,14 +127,17 @@ class Conversation:
                     if answers.is_compressed_only and last.newest is not None and last.tokens > len(answer_tokens):
                         answer_tokens.append(last.newest.token)
                     yield answers
-                    if is_stopped() or reset_count != self.reset_count:
+                    if is_over():
                         return
+                answering.close()
                 if answer_tokens and checkpoint is not None:
-                    judging = _judged(pool, checkpoint, columns[1], prompts[1], answer_tokens, prefixes[1], kv_bits)
+                    judging = visitor.shared(
+                        _judged(pool, checkpoint, columns[1], prompts[1], answer_tokens, prefixes[1], kv_bits)
+                    )
                     try:
                         while True:
                             yield next(judging)
-                            if is_stopped() or reset_count != self.reset_count:
+                            if is_over():
                                 return
                     except StopIteration as finished:
                         answers = replace(answers, reference_score=finished.value)

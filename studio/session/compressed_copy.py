@@ -13,7 +13,7 @@ from torch import Tensor
 from studio import export
 from studio.base.errors import Cancelled, ModelError, ResourceError
 from studio.base.progress import Progress
-from studio.base.steps import relayed
+from studio.base.steps import as_it_is
 from studio.base.units import format_bytes
 from studio.base.workers import in_worker
 from studio.calibration.texts import BUILTIN, GENERATED, Text, digest
@@ -88,7 +88,7 @@ class CompressedCopy:
             try:
                 is_unwanted = self._jobs.should_stop("compress")
                 steps = in_worker(compress, checkpoint, plan, file, tokens, threads, is_unwanted=is_unwanted)
-                compressed = yield from self._jobs.relay("compress", steps, is_current)
+                compressed = yield from self._jobs.in_turn("compress", steps, as_it_is, is_current)
                 yield Progress("finish", 1, 1)
                 self._jobs.raise_if_stopped("compress")
                 if again is None:
@@ -136,7 +136,7 @@ class CompressedCopy:
         self._forget_archive()
         self._archive = folder
         folder.mkdir(parents=True)
-        return (yield from self._jobs.relay("export", targets.one_file(into, self.folder, folder)))
+        return (yield from self._jobs.in_turn("export", targets.one_file(into, self.folder, folder), as_it_is))
 
     def verify(self) -> Generator[Progress, None, Verified]:
         """Read the file that was made last back, here and in llama.cpp where there is one, and compare with the folder.
@@ -153,7 +153,7 @@ class CompressedCopy:
         prepared = prepared_folder(file)
         try:
             steps = in_worker(verified, file, self.folder, is_unwanted=self._jobs.should_stop("export"))
-            return (yield from self._jobs.relay("export", steps))
+            return (yield from self._jobs.in_turn("export", steps, as_it_is))
         finally:
             shutil.rmtree(prepared, ignore_errors=True)
 
@@ -179,15 +179,12 @@ class CompressedCopy:
         with self._pool.borrow(column.key, column.need, column.load) as model:
 
             def sharpened(drift: Drift) -> Progress:
-                self._jobs.raise_if_stopped("drift")
-                if self.column is not make:
-                    raise Cancelled
                 self.drift = drift
                 return drift.progress
 
             name, is_unwanted = "" if text is None else text.name, self._jobs.should_stop("drift")
             steps = model.run(drift_of, checkpoint, ids, name, with_floor, is_short, is_unwanted=is_unwanted)
-            whole = yield from relayed(steps, sharpened)
+            whole = yield from self._jobs.in_turn("drift", steps, sharpened, lambda: self.column is make)
         if self.column is not make:
             raise Cancelled
         self.drift = self._drifts[job] = whole

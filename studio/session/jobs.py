@@ -5,10 +5,13 @@ A job is a generator that asks at each of its steps; another thread may say stop
 
 import threading
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TypeVar
 
 from studio.base.errors import Cancelled
-from studio.base.progress import JOBS, Job
+from studio.base.fair_turns import Line, Turns
+from studio.base.progress import JOBS, Job, Progress
 from studio.base.steps import relayed
 
 Item = TypeVar("Item")
@@ -16,9 +19,11 @@ Result = TypeVar("Result")
 
 
 class Jobs:
-    """A wish to stop for each kind of job."""
+    """A wish to stop for each kind of job, and the turns that long ones take with those of other sessions."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns | None = None) -> None:
+        """``turns``: those of all sessions that share this machine; None for a session alone."""
+        self.visitor = (Turns() if turns is None else turns).visitor()
         self._stops = {job: threading.Event() for job in JOBS}
 
     def clear_stop(self, job: Job) -> None:
@@ -52,10 +57,35 @@ class Jobs:
         longer the session's.
         """
 
-        def checked(step: Item) -> Item:
-            self.raise_if_stopped(job)
-            if not is_current():
-                raise Cancelled
-            return step
+        return (yield from relayed(steps, lambda step: self._checked(job, is_current, step)))
 
-        return (yield from relayed(steps, checked))
+    def in_turn(
+        self,
+        job: Job,
+        steps: Generator[Item, None, Result],
+        say: Callable[[Item], Progress],
+        is_current: Callable[[], bool] = lambda: True,
+    ) -> Generator[Progress, None, Result]:
+        """Yield what ``say`` makes of a long stage's steps, and return its result: it takes turns with that of others,
+        and rests while somebody's answer is computed. A step may be said again. Raises as :meth:`relay` does."""
+
+        def told(step: Item) -> Progress:
+            return replace(say(self._checked(job, is_current, step)), is_shared=self.visitor.turns.jobs > 1)
+
+        shared = self.visitor.shared(steps, lambda: self._checked(job, is_current, None))
+        return (yield from relayed(shared, told))
+
+    def placed(self, job: Job) -> Generator[Progress, None, AbstractContextManager[None]]:
+        """Yield where the session stands in line for a place among those whose long work is under way, and return the
+        place, to be entered at once. Raises Cancelled once :meth:`stop` was called for the job."""
+
+        def told(line: Line) -> Progress:
+            return Progress("queue", line=line)
+
+        return (yield from relayed(self.visitor.place(lambda: self.raise_if_stopped(job)), told))
+
+    def _checked(self, job: Job, is_current: Callable[[], bool], step: Item) -> Item:
+        self.raise_if_stopped(job)
+        if not is_current():
+            raise Cancelled
+        return step

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from studio.base.progress import Job, Progress
+from studio.base.steps import relayed
 from studio.session.expected import STEPS, Expected, expected, took
 from studio.session.session import Session
 
@@ -35,7 +36,19 @@ def make(session: Session, prompts: Sequence[str]) -> Generator[MakingStep, None
 
     A copy that is of this plan already is not made again. Raises UserError, and Cancelled where it was stopped.
     """
-    clock = _Clock(expected(session, len(prompts)))
+    guess = expected(session, len(prompts))
+
+    def waits(progress: Progress) -> MakingStep:
+        return MakingStep(progress, STEPS[0], guess.total)
+
+    if not session.is_copy_of_plan:
+        session.measurements.check_can_predict()
+        yield from relayed(session.fetch(), waits)  # which others need not wait for
+    with (yield from relayed(session.jobs.placed("compress"), waits)):
+        yield from _made(session, prompts, _Clock(guess))
+
+
+def _made(session: Session, prompts: Sequence[str], clock: "_Clock") -> Iterator[MakingStep]:
     if not session.is_copy_of_plan:
         yield from clock.timed("compress", session.compress())
     session.note_run()

@@ -4,11 +4,11 @@ Each job is a generator of :class:`Progress`; closing it cancels, and keeps what
 the visitor goes on to another model.
 """
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 
 from studio.base.errors import Cancelled, ModelError
-from studio.base.fair_turns import Turns
 from studio.base.progress import Job, Progress
 from studio.base.workers import in_worker
 from studio.checkpoint import open_model
@@ -18,6 +18,7 @@ from studio.planning.layer_measured import LayerMeasured, progress_of
 from studio.planning.plan import Plan
 from studio.planning.sampled_survey import RUNS, Sample, sampled_survey
 from studio.planning.survey import candidates, sensitivities, survey
+from studio.planning.survey_file import LayerSurvey
 from studio.quantization.scheme import Scheme
 from studio.session.jobs import Jobs
 from studio.session.opened_model import Figure
@@ -27,8 +28,8 @@ from studio.session.planner import Planner
 class Measurements:
     """The jobs that measure the layers of a planner's model; what they find is the model's, and the plan follows it."""
 
-    def __init__(self, planner: Planner, jobs: Jobs, turns: Turns) -> None:
-        self._planner, self._jobs, self._turns = planner, jobs, turns
+    def __init__(self, planner: Planner, jobs: Jobs) -> None:
+        self._planner, self._jobs = planner, jobs
         self.is_sampling = False
         self.predicted: Callable[[], Sequence[Plan]] | None = None
         """The plans whose loss is to be predicted beside the one on show, also where neither map nor ranking asks for
@@ -63,19 +64,18 @@ class Measurements:
             return
         self._jobs.clear_stop("survey")
         is_unwanted = self._jobs.should_stop("survey")
-        steps = self._turns.shared(
-            in_worker(survey, model.chosen, model.known, self._wanted_schemes(), is_unwanted=is_unwanted)
-        )
-        try:
-            for step in steps:
-                self._jobs.raise_if_stopped("survey")
+        steps = in_worker(survey, model.chosen, model.known, self._wanted_schemes(), is_unwanted=is_unwanted)
+
+        def noted(step: Progress | LayerMeasured[LayerSurvey]) -> Progress:
+            if isinstance(step, LayerMeasured):
+                model.add_survey(step.layer, step.result)
+            return progress_of(step)
+
+        with closing(self._jobs.in_turn("survey", steps, noted)) as told:
+            for step in told:
                 if not self._planner.is_of(model):
                     return
-                if isinstance(step, LayerMeasured):
-                    model.add_survey(step.layer, step.result)
-                yield self._told(progress_of(step))
-        finally:
-            steps.close()
+                yield step
         if model.scores is None and self._planner.is_of(model):
             model.rank()
             self._planner.replan(model)
@@ -120,7 +120,8 @@ class Measurements:
             yield from self.measure_figure("damage", "compress")
         elif model.scores is None and model.is_here:
             steps = in_worker(sensitivities, checkpoint, is_unwanted=self._jobs.should_stop("compress"))
-            model.scores = yield from self._jobs.relay("compress", steps, lambda: self._planner.is_of(model))
+            is_current = partial(self._planner.is_of, model)
+            model.scores = yield from self._jobs.in_turn("compress", steps, progress_of, is_current)
 
     def check_can_predict(self) -> None:
         """Raise ModelError where layers are ranked by damage and the model writes no text."""
@@ -139,29 +140,26 @@ class Measurements:
             return
         if job == "survey":
             self._jobs.clear_stop(job)
-        steps = self._turns.shared(
-            in_worker(MEASURED[figure], model.chosen, missing, is_unwanted=self._jobs.should_stop(job))
-        )
-        try:
+        steps = in_worker(MEASURED[figure], model.chosen, missing, is_unwanted=self._jobs.should_stop(job))
+
+        def noted(step: Progress | LayerMeasured[Mapping[str, float]]) -> Progress:
+            if isinstance(step, LayerMeasured):
+                model.add_figures(figure, {step.layer: step.result})
+            return progress_of(step)
+
+        with closing(self._jobs.in_turn(job, steps, noted)) as told:
             while True:
-                step = next(steps)
-                self._jobs.raise_if_stopped(job)
+                try:
+                    step = next(told)
+                except StopIteration as finished:
+                    figures: Figures = finished.value
+                    break
                 if not self._planner.is_of(model):
                     return
-                if isinstance(step, LayerMeasured):
-                    model.add_figures(figure, {step.layer: step.result})
-                yield self._told(progress_of(step))
-        except StopIteration as finished:
-            figures: Figures = finished.value
-            model.add_figures(figure, figures)
-            if figure == "damage":
-                self._planner.replan(model)
-        finally:
-            steps.close()
-
-    def _told(self, progress: Progress) -> Progress:
-        """Return progress that says whether it takes turns with another visitor's."""
-        return replace(progress, is_shared=self._turns.jobs > 1)
+                yield step
+        model.add_figures(figure, figures)
+        if figure == "damage":
+            self._planner.replan(model)
 
     def _wanted_figures(self, colour: str) -> list[Figure]:
         """Return the figures that the map shows, and those that a ranking or a prediction still lacks."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from studio.base.fair_turns import Visitor
 from studio.base.progress import Progress
 from studio.chat.answers import Answers
 from studio.chat.columns import Column
@@ -28,8 +29,9 @@ class Samples:
         columns: Sequence[Callable[[], Column]],
         prompts: Sequence[str],
         is_stopped: Callable[[], bool],
+        visitor: Visitor | None = None,
     ) -> Iterator[Progress]:
-        """Yield while each prompt is answered by every column; ``turns`` grows meanwhile."""
+        """Yield while each prompt is answered by every column; ``turns`` grows meanwhile, and long jobs rest."""
         self.turns = ()
         for number, prompt in enumerate(prompts):
             before, talk = self.turns, Conversation()
@@ -41,6 +43,7 @@ class Samples:
                     Sampling(max_new_tokens=LONGEST),
                     checkpoint=checkpoint,
                     is_stopped=is_stopped,
+                    visitor=visitor,
                 ):
                     if isinstance(item, Answers):
                         self.turns = (*before, Turn(prompt, item))

@@ -69,9 +69,9 @@ class Session:
         workspace = own_folder(sessions_folder()) if workspace is None else workspace
         self._pool, self._workspace, self._paths, self._max_prompt = shared.pool, workspace, paths, max_prompt
         self.visitor = Visitor() if visitor is None else visitor
-        self.jobs = Jobs()
+        self.jobs = Jobs(shared.turns)
         self.planner = Planner(choice)
-        self.measurements = Measurements(self.planner, self.jobs, shared.turns)
+        self.measurements = Measurements(self.planner, self.jobs)
         self.texts = Texts(self.planner, workspace)
         self.copy = CompressedCopy(workspace, shared.pool, self.jobs)
         self.conversation = Conversation()
@@ -168,11 +168,12 @@ class Session:
         self.measurements.check_can_predict()
         model = self.model
         checkpoint = yield from self._fetched(model)
-        plan = yield from self._ranked(model)
-        text, tokens = self.texts.calibration, None
-        if plan.choice.method.needs_inputs:
-            tokens = yield from self.calibration_windows(checkpoint)
-        return (yield from self._made(checkpoint, plan, text, tokens))
+        with (yield from self.jobs.placed("compress")):
+            plan = yield from self._ranked(model)
+            text, tokens = self.texts.calibration, None
+            if plan.choice.method.needs_inputs:
+                tokens = yield from self.calibration_windows(checkpoint)
+            return (yield from self._made(checkpoint, plan, text, tokens))
 
     def remake(self, recipe: Recipe, plan: Plan, tokens: Tensor | None) -> Generator[Progress, None, Compressed]:
         """Carry out the plan of a recipe of this model, calibrated on ``tokens``. Raises as :meth:`compress` does."""
@@ -209,7 +210,9 @@ class Session:
 
     def measure_drift(self, is_short: bool = False) -> Generator[Progress, None, Drift]:
         """Compare the compressed copy, as it answers, with the original: see :meth:`CompressedCopy.measure_drift`."""
-        return self.copy.measure_drift(self.model.chosen, self.texts.evaluation, is_short=is_short)
+        checkpoint = self.model.chosen
+        with (yield from self.jobs.placed("drift")):
+            return (yield from self.copy.measure_drift(checkpoint, self.texts.evaluation, is_short=is_short))
 
     def note_run(self) -> Run | None:
         """Keep what is known of the compressed copy as a run; None where nothing was compressed here."""
@@ -238,7 +241,8 @@ class Session:
         checkpoint = self.checkpoint if self.copy.column is not None else self.model.chosen
         self.jobs.raise_if_stopped("chat")
         try:
-            yield from self.samples.ask(checkpoint, self._columns(checkpoint), prompts, self.jobs.should_stop("chat"))
+            columns, is_stopped = self._columns(checkpoint), self.jobs.should_stop("chat")
+            yield from self.samples.ask(checkpoint, columns, prompts, is_stopped, self.jobs.visitor)
             self.jobs.raise_if_stopped("chat")
         finally:
             self.jobs.clear_stop("chat")
@@ -277,6 +281,7 @@ class Session:
                 again,
                 checkpoint,
                 self.jobs.should_stop("chat"),
+                self.jobs.visitor,
             )
         finally:
             self.jobs.clear_stop("chat")  # a wish to stop ends with what it stopped

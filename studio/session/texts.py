@@ -8,6 +8,7 @@ from torch import Tensor
 
 from studio.base.errors import ResourceError
 from studio.base.progress import Progress
+from studio.base.steps import as_it_is
 from studio.calibration import self_generated
 from studio.calibration.dataset import read_dataset
 from studio.calibration.texts import GENERATED, Text, check_has_head, read_text
@@ -91,7 +92,7 @@ def calibration_windows(
     try:
         with pool.borrow(column.key, column.need, column.load) as model:
             writing = model.run(own_words, checkpoint, self_generated.WINDOWS)
-            windows = yield from jobs.relay("compress", writing, is_current)
+            windows = yield from jobs.in_turn("compress", writing, as_it_is, is_current)
     except ResourceError as error:
         if error.key != "memory":
             raise

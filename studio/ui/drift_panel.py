@@ -13,8 +13,8 @@ from studio.evaluation.figures import WindowMean
 from studio.quantization.methods import Method
 from studio.session import expected
 from studio.session.session import Session
+from studio.ui.html import duration
 from studio.ui.localized import Words
-from studio.ui.method_choices import duration
 from studio.ui.text_picker import EVALUATION, text_choice
 
 

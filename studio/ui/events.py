@@ -15,10 +15,15 @@ from studio.ui.handlers import Handlers
 from studio.ui.page import Page
 from studio.ui.scripts import ADDRESS, FOCUS, MENUS, NAMES, PROJECTOR, RADIOS, SAVE, SHARE, WIDE
 
-WORK = "work"
-"""Loading, compressing, chatting and exporting wait for each other: they share one machine."""
+CHATS = 8
+"""Answers given at once, in a lane of their own: none waits for what is long. A step of one has the whole machine."""
+WORKERS = 16
+"""Visitors who compress, make, export or verify, and as many who measure drift: most of them wait for a place, and are
+told where they stand (``base/fair_turns.py``)."""
 MEASURERS = 8
-"""Visitors whose models are measured in turns; the others wait in line, for each takes one of Gradio's 40 threads."""
+"""Visitors whose models are measured in turns; the others wait in line."""
+THREADS = CHATS + 2 * WORKERS + MEASURERS + 32
+"""Of Gradio: one for each of these, and some for what is quick."""
 
 
 def wire(page: Page, blocks: gr.Blocks) -> None:
@@ -40,7 +45,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         "queue": True,
     }
     last = quick | {"trigger_mode": "always_last"}
-    slow = quick | {"concurrency_limit": 1, "concurrency_id": WORK}
+    slow = quick | {"concurrency_limit": WORKERS, "concurrency_id": "work"}
+    talking = quick | {"concurrency_limit": CHATS, "concurrency_id": "chat"}
 
     # Without the queue, which looks for work twenty times a second and answers in three messages.
     instant = last | {"queue": False}
@@ -119,10 +125,10 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     said = ChatHandlers(page)
     for trigger in (chat.send.click, chat.prompt.submit):
         sent = on(trigger, said.queue_talk, who, quick)
-        answered = sent.then(said.talk, [*who, chat.prompt, *sampling], everything, **slow)
+        answered = sent.then(said.talk, [*who, chat.prompt, *sampling], everything, **talking)
         answered.then(said.empty, [*who, chat.prompt], [page.model.notice, chat.prompt, chat.notice], **quick)
     again = on(chat.regenerate.click, said.queue_talk, who, quick)
-    again.then(said.regenerate, [*who, chat.prompt, *sampling], everything, **slow)
+    again.then(said.regenerate, [*who, chat.prompt, *sampling], everything, **talking)
     on(chat.edit.click, said.edit, who, quick).then(
         None, js="() => document.querySelector('#prompt textarea')?.focus()", api_visibility="private"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
+from studio.base.fair_turns import Line
 from studio.base.progress import Progress
 from studio.base.text import text
 
@@ -15,6 +16,8 @@ def notice(sentence: str, kind: str = "") -> str:
 
 def progress(event: Progress, language: str) -> str:
     """Return a progress bar with the stage's name and what it works on."""
+    if event.line is not None:
+        return notice(in_line(event.line, language))
     label = text(f"stage.{event.stage}", language)
     turns = f" · {text('stage.turns', language)}" if event.is_shared else ""
     known = event.fraction is not None
@@ -26,6 +29,22 @@ def progress(event: Progress, language: str) -> str:
         f'<p class="notice"><span>{escape(label)}{f" {percent} %" if known else ""}{escape(turns)}</span> '
         f"<code>{escape(event.detail)}</code></p>"
     )
+
+
+def in_line(line: Line, language: str) -> str:
+    """Return how many others are served sooner, and about how long that will take."""
+    said = text("stage.queue", language, before=line.before)
+    if line.seconds is None:
+        return said
+    return text("stage.queue_time", language, queue=said, time=duration(line.seconds, language))
+
+
+def duration(seconds: float, language: str) -> str:
+    """Return a rough time: ``"~ 40 s"``, ``"~ 5 min"``, ``"~ 2 h"``."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * size:
+            return text(f"method.{unit}", language, count=round(seconds / size))
+    return text("method.s", language, count=max(1, round(seconds)))
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -25,7 +25,7 @@ from studio.runtime import machine
 from studio.session.session import Session
 from studio.ui.door.door import Door
 from studio.ui.door.house import house_of, names
-from studio.ui.events import wire
+from studio.ui.events import THREADS, wire
 from studio.ui.page import build
 from studio.ui.queued_calls import QueuedCalls
 from studio.ui.watching import log
@@ -71,6 +71,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         quiet=True,
         show_error=False,
         max_file_size="1mb",
+        max_threads=THREADS,
         prevent_thread_lock=True,
         app_kwargs={"middleware": [Middleware(Door, house=house_of(calls, watch.refused))]},
     )

@@ -5,11 +5,13 @@ from html import escape
 from studio.base.text import text
 from studio.session.expected import STEPS
 from studio.session.making import MakingStep
-from studio.ui.method_choices import duration
+from studio.ui.html import duration, progress
 
 
 def make_progress(step: MakingStep, language: str) -> str:
     """Return which step of how many it is, how far that has come, and about how long all of it still takes."""
+    if step.progress.line is not None:
+        return progress(step.progress, language)
     label = text(
         "make.step",
         language,

@@ -9,6 +9,7 @@ from studio.calibration.texts import GENERATED, Text
 from studio.checkpoint.layers import ratio_defining
 from studio.quantization.methods import Method
 from studio.session.session import Session
+from studio.ui.html import duration
 
 FEW = 12
 """Names that are listed unasked."""
@@ -50,14 +51,6 @@ def expected_seconds(session: Session, method: Method) -> float:
     layers = ratio_defining(session.checkpoint.layers) if session.checkpoint is not None else []
     weights = sum(layer.numel for layer in layers)
     return weights * method.rounding.nanoseconds * 1e-9 * CORES / torch.get_num_threads()
-
-
-def duration(seconds: float, language: str) -> str:
-    """Return a rough time: ``"~ 40 s"``, ``"~ 5 min"``, ``"~ 2 h"``."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * size:
-            return text(f"method.{unit}", language, count=round(seconds / size))
-    return text("method.s", language, count=max(1, round(seconds)))
 
 
 def uncalibrated(session: Session, language: str) -> str:

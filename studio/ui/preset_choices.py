@@ -5,7 +5,7 @@ from studio.base.units import format_bytes
 from studio.planning.presets import CUSTOM, PRESETS
 from studio.session.decision import Option
 from studio.session.session import Session
-from studio.ui.method_choices import duration
+from studio.ui.html import duration
 from studio.ui.verdict import how_often
 
 __all__ = ["duration", "preset_choices"]

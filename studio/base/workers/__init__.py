@@ -7,7 +7,16 @@ The zygote has torch and transformers imported and runs no thread, so that a chi
 serves jobs (:class:`Worker`), or whatever function it was started with (:func:`start`). Knows no model.
 """
 
-from studio.base.workers.child import EXIT_GRACE_SECONDS, Child, Limits, are_alive, restarts, start, warm_up
+from studio.base.workers.child import (
+    BACKGROUND,
+    EXIT_GRACE_SECONDS,
+    Child,
+    Limits,
+    are_alive,
+    restarts,
+    start,
+    warm_up,
+)
 from studio.base.workers.ending import Ending, no_process
 from studio.base.workers.pulse import Watch
 from studio.base.workers.worker import (
@@ -22,6 +31,7 @@ from studio.base.workers.worker import (
 )
 
 __all__ = [
+    "BACKGROUND",
     "EXIT_GRACE_SECONDS",
     "Child",
     "Ending",

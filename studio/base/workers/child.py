@@ -24,12 +24,18 @@ EXIT_GRACE_SECONDS = 5.0
 """From a socket's end to that of its process, which closes the one before it is the other."""
 
 
+BACKGROUND = 10
+"""Niceness of what is long: beside an answer it has a tenth of a core and whatever that leaves, so it never stands."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a child may take."""
 
     memory: int | None = None
     """Bytes of address space beside what it begins with; None: as much as there is."""
+    niceness: int = 0
+    """How far it stands back where others compute, 0 to 19."""
 
 
 class Child:
@@ -77,6 +83,7 @@ def start(target: str, *args: Any, limits: Limits = Limits()) -> Child:
     ours, theirs = socket.socketpair()
     with theirs:
         request: dict[str, Any] = {"op": "fork", "target": target, "args": args, "memory": limits.memory}
+        request["niceness"] = limits.niceness
         request |= {"env": environment(), "folder": working_folder()}
         try:
             if sys.platform == "linux":

@@ -21,7 +21,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from studio.base.errors import Cancelled, ProcessError
 from studio.base.settings import settings
 from studio.base.workers.channel import Channel, Gone
-from studio.base.workers.child import EXIT_GRACE_SECONDS, Child, start
+from studio.base.workers.child import BACKGROUND, EXIT_GRACE_SECONDS, Child, Limits, start
 from studio.base.workers.ending import no_process
 from studio.base.workers.pulse import Watch
 from studio.base.workers.serving import Answer, Ask
@@ -107,10 +107,11 @@ class Worker(ABC):
 class ProcessWorker(Worker):
     """A process of its own."""
 
-    def __init__(self) -> None:
-        """Start it. Raises ProcessError where the system has no process left."""
+    def __init__(self, is_background: bool = False) -> None:
+        """Start it; ``is_background``: others come first. Raises ProcessError where the system has no process left."""
+        limits = Limits(niceness=BACKGROUND if is_background else 0)
         try:
-            self._child: Child = start("studio.base.workers.serving:serve")
+            self._child: Child = start("studio.base.workers.serving:serve", limits=limits)
         except OSError as error:
             raise no_process(error) from error
         self._child.socket.settimeout(STALLED_SECONDS)
@@ -276,16 +277,20 @@ class Here(Worker):
         """Nothing to do, for the same reason."""
 
 
-def new_worker() -> Worker:
-    """Return a worker as the settings want it. Raises ProcessError where no process can be started."""
-    return ProcessWorker() if settings().isolate else Here()
+def new_worker(is_background: bool = False) -> Worker:
+    """Return a worker as the settings want it; ``is_background``: one whose work is long, so that others come first.
+
+    Raises ProcessError where no process can be started.
+    """
+    return ProcessWorker(is_background) if settings().isolate else Here()
 
 
 def in_worker(
     function: GeneratorFunction[Item, Result], *args: Any, is_unwanted: IsUnwanted = always_wanted
 ) -> Generator[Item, None, Result]:
-    """Run a generator function in a worker of its own, which ends with it: its memory is then the system's again."""
-    worker = new_worker()
+    """Run a long job, a generator function, in a worker of its own, which ends with it: its memory is then the system's
+    again. It is a background one."""
+    worker = new_worker(is_background=True)
     try:
         return (yield from worker.run(function, *args, is_unwanted=is_unwanted))
     finally:

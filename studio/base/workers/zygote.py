@@ -170,6 +170,8 @@ def become(request: dict[str, Any], fd: int) -> NoReturn:
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(LIKELY_VICTIM)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if request["niceness"]:
+            os.nice(request["niceness"])
         if request["memory"] is not None:
             most = most_memory(_address_space() + request["memory"], resource.getrlimit(resource.RLIMIT_AS)[1])
             resource.setrlimit(resource.RLIMIT_AS, (most, most))

@@ -18,7 +18,7 @@ from studio.base.errors import CheckpointError, ResourceError, UserError, disk_e
 from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.units import format_bytes
-from studio.base.workers import EXIT_GRACE_SECONDS, Ending, Watch, no_process, start
+from studio.base.workers import BACKGROUND, EXIT_GRACE_SECONDS, Ending, Limits, Watch, no_process, start
 from studio.base.workspace import partial_in, sweep_partials
 from studio.checkpoint.checkpoint import Checkpoint, fingerprint, of_folder, read_json
 from studio.checkpoint.file_names import STORED
@@ -115,7 +115,8 @@ def _made(model: GgufModel, folder: Path, note: dict[str, Any]) -> Generator[Pro
 def _converted(model: GgufModel, folder: Path) -> Generator[Progress, None, None]:
     """Run the converting process, yielding its steps; it is killed when this is closed."""
     try:
-        child = start("studio.checkpoint.gguf.convert:serve", str(model.file.absolute()), str(folder.absolute()))
+        names = str(model.file.absolute()), str(folder.absolute())
+        child = start("studio.checkpoint.gguf.convert:serve", *names, limits=Limits(niceness=BACKGROUND))
     except OSError as error:
         raise no_process(error) from error
     step, heard = "reading", b""

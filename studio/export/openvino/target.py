@@ -83,7 +83,7 @@ def laid_out(model: CompressedModel) -> ModelFolder:
     error = missing()
     if error is not None:
         raise error
-    worker = new_worker()
+    worker = new_worker(is_background=True)
     try:
         made = worker.call(built, model.folder)
     finally:

@@ -7,7 +7,8 @@ from collections.abc import Generator
 import pytest
 
 from studio.base import fair_turns as turns_module
-from studio.base.fair_turns import Turns
+from studio.base.errors import Cancelled
+from studio.base.fair_turns import Line, Turns
 from tests.steps import finish
 
 
@@ -18,11 +19,14 @@ def counted(count: int) -> Generator[int, None, str]:
 
 @pytest.fixture
 def _one_step_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which each counts the same."""
     monkeypatch.setattr(turns_module, "TURN", 0.0)
+    monkeypatch.setattr(turns_module, "LEAST", 100.0)
+    monkeypatch.setattr(turns_module, "CREDIT", 1e6)
 
 
 def test_a_job_alone_is_as_it_would_be_without_a_line() -> None:
-    steps = Turns().shared(counted(5))
+    steps = Turns().visitor().shared(counted(5))
     assert [next(steps) for _ in range(5)] == [0, 1, 2, 3, 4]
     assert finish(steps) == "done"
 
@@ -30,23 +34,37 @@ def test_a_job_alone_is_as_it_would_be_without_a_line() -> None:
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_the_result_comes_back(count: int) -> None:
     turns = Turns()
-    assert finish(turns.shared(counted(count))) == "done"
+    assert finish(turns.visitor().shared(counted(count))) == "done"
     assert turns.jobs == 0
 
 
 def test_a_turn_is_several_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 0.04, 0.08, 0.12, *[9.0] * 9])
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    made: list[int] = []
-    steps = Turns().shared(noted(made, 9))
+    made, clock = list[int](), Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    turns = Turns()
+    other = turns.visitor().shared(counted(9))
+    next(other)
+    steps = turns.visitor().shared(noted(made, 9, clock, 0.04))
     next(steps)
     assert made == [0, 1, 2]
+    other.close()
     steps.close()
 
 
-def noted(made: list[int], count: int) -> Generator[int, None, None]:
+class Clock:
+    """Time that passes when it is said to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def noted(made: list[int], count: int, clock: Clock, seconds: float) -> Generator[int, None, None]:
     for i in range(count):
         made.append(i)
+        clock.now += seconds
         yield i
 
 
@@ -62,7 +80,7 @@ def test_jobs_of_two_threads_take_turns() -> None:
             order.append(name)
             yield
 
-    threads = [threading.Thread(target=finish, args=(turns.shared(job(name)),)) for name in "ab"]
+    threads = [threading.Thread(target=finish, args=(turns.visitor().shared(job(name)),)) for name in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -72,10 +90,10 @@ def test_jobs_of_two_threads_take_turns() -> None:
 
 def test_a_listener_who_does_not_come_back_keeps_nobody_waiting() -> None:
     turns = Turns()
-    left = turns.shared(counted(5))
+    left = turns.visitor().shared(counted(5))
     next(left)
     assert turns.jobs == 1
-    assert finish(turns.shared(counted(5))) == "done"
+    assert finish(turns.visitor().shared(counted(5))) == "done"
     left.close()
     assert turns.jobs == 0
 
@@ -87,9 +105,9 @@ def test_a_job_that_fails_gives_its_turn_away() -> None:
 
     turns = Turns()
     with pytest.raises(ValueError, match="no"):
-        finish(turns.shared(failing()))
+        finish(turns.visitor().shared(failing()))
     assert (turns.jobs, turns.waiting) == (0, 0)
-    assert finish(turns.shared(counted(5))) == "done"
+    assert finish(turns.visitor().shared(counted(5))) == "done"
 
 
 def test_closing_closes_the_job() -> None:
@@ -102,7 +120,124 @@ def test_closing_closes_the_job() -> None:
         finally:
             closed.append(True)
 
-    steps = Turns().shared(job())
+    steps = Turns().visitor().shared(job())
     next(steps)
     steps.close()
     assert closed == [True]
+
+
+@pytest.mark.usefixtures("_one_step_a_turn")
+def test_two_jobs_of_one_visitor_have_one_share() -> None:
+    turns, order = Turns(), list[str]()
+    one, other = turns.visitor(), turns.visitor()
+
+    def job(name: str, steps: int) -> Generator[None, None, None]:
+        for step in range(steps):
+            while (step == 0 and turns.jobs < 3) or (turns.jobs == 3 and turns.waiting < 3):
+                time.sleep(0)
+            if turns.jobs == 3:
+                order.append(name)
+            yield
+
+    jobs = ((one, "a", 10), (one, "b", 10), (other, "c", 20))
+    threads = [threading.Thread(target=finish, args=(who.shared(job(name, count)),)) for who, name, count in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert abs(order.count("c") - order.count("a") - order.count("b")) <= 1
+
+
+def test_long_jobs_rest_while_an_answer_is_computed_and_go_on_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, turns, made = Clock(), Turns(), list[int]()
+    monkeypatch.setattr(time, "monotonic", clock)
+    monkeypatch.setattr(turns._moved, "wait", lambda seconds: setattr(clock, "now", clock.now + seconds))
+    job = turns.visitor().shared(noted(made, 99, clock, 1.0))
+    with turns.visitor().answering():
+        assert next(job) == 0
+        assert clock.now > 1, "it did not begin at once"
+        for _ in range(7):
+            assert next(job) == 0, "says again where it stood"
+        assert (made, turns.answers) == ([0], 1)
+    began = clock.now
+    assert next(job) == 1
+    assert (clock.now, turns.answers) == (began + 1, 0)
+    job.close()
+
+
+def test_a_job_has_its_share_of_the_time_beside_one_who_never_stops_talking(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, turns, made = Clock(), Turns(), list[int]()
+    monkeypatch.setattr(time, "monotonic", clock)
+    monkeypatch.setattr(turns._moved, "wait", lambda seconds: setattr(clock, "now", clock.now + seconds))
+    job = turns.visitor().shared(noted(made, 99, clock, 1.0))
+    with turns.answering():
+        while clock.now < 100:
+            next(job)
+    assert len(made) == pytest.approx(100 * turns_module.SHARE, abs=1)
+    job.close()
+
+
+def test_a_job_that_waits_ends_when_it_is_wanted_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "LOOK", 0.0)
+    turns = Turns()
+
+    def check() -> None:
+        raise Cancelled
+
+    waits = turns.visitor().shared(counted(9), check)
+    with turns.answering(), pytest.raises(Cancelled):
+        next(waits)
+    assert (turns.jobs, turns.waiting) == (0, 0)
+
+
+def test_places_are_given_in_the_order_in_which_visitors_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "LOOK", 0.0)
+    turns = Turns(places=1)
+    first, second, third = (turns.visitor().place() for _ in range(3))
+    with finish(first):
+        assert next(second) == Line(0, None)
+        assert next(third) == Line(1, None)
+    assert next(third).before == 0
+    with finish(second):
+        assert next(third).before == 0
+    with finish(third):
+        pass
+
+
+def test_a_visitor_who_has_a_place_gets_it_again_and_gives_it_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "LOOK", 0.0)
+    turns = Turns(places=1)
+    one, other = turns.visitor(), turns.visitor().place()
+    with finish(one.place()):
+        next(other)
+        with finish(one.place()):
+            pass
+        assert next(other).before == 0
+    with finish(other):
+        pass
+
+
+def test_who_leaves_the_line_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "LOOK", 0.0)
+    turns = Turns(places=1)
+    first, second, third = (turns.visitor().place() for _ in range(3))
+    with finish(first):
+        next(second)
+        assert next(third).before == 1
+        second.close()
+        assert next(third).before == 0
+        third.close()
+
+
+def test_the_line_says_how_long_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(turns_module, "LOOK", 0.0)
+    monkeypatch.setattr(time, "monotonic", clock)
+    turns = Turns(places=2)
+    for seconds in (10, 30, 20):
+        with finish(turns.visitor().place()):
+            clock.now += seconds
+    with finish(turns.visitor().place()), finish(turns.visitor().place()):
+        waits = turns.visitor().place()
+        assert next(waits) == Line(0, 10.0), "one of two places that are held for 20 s"
+        waits.close()

@@ -4,8 +4,11 @@ from collections.abc import Generator
 
 import pytest
 
+from studio.base import fair_turns
 from studio.base.errors import Cancelled
-from studio.base.progress import JOBS, Job
+from studio.base.fair_turns import Line, Turns
+from studio.base.progress import JOBS, Job, Progress
+from studio.base.steps import as_it_is, relayed
 from studio.session.jobs import Jobs
 from tests.steps import finish
 
@@ -64,3 +67,56 @@ def test_a_job_ends_with_what_it_is_done_for() -> None:
     with pytest.raises(Cancelled):
         next(relayed)
     assert stage.is_closed
+
+
+def steps_of(stage: Counted) -> Generator[Progress, None, str]:
+    return relayed(stage.steps(), lambda step: Progress("compress", step, stage.count))
+
+
+def test_a_long_stage_rests_while_another_session_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_turns, "LOOK", 0.01)
+    monkeypatch.setattr(fair_turns, "SHARE", 1e-9)
+    turns = Turns()
+    talking, compressing = Jobs(turns), Jobs(turns)
+    told = compressing.in_turn("compress", steps_of(Counted(3)), as_it_is)
+    assert next(told).done == 0
+    with talking.visitor.answering():
+        assert [next(told).done for _ in range(5)] == [0] * 5
+    assert [each.done for each in told] == [1, 2]
+
+
+def test_a_stage_that_waits_for_its_turn_is_stopped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_turns, "LOOK", 0.01)
+    monkeypatch.setattr(fair_turns, "SHARE", 1e-9)
+    jobs, stage = Jobs(), Counted(3)
+    told = jobs.in_turn("compress", steps_of(stage), as_it_is)
+    next(told)
+    with jobs.visitor.answering():
+        next(told)
+        jobs.stop("compress")
+        with pytest.raises(Cancelled):
+            next(told)
+    assert stage.is_closed
+
+
+def test_long_jobs_take_turns_and_are_told_so() -> None:
+    turns = Turns()
+    one, other = (Jobs(turns).in_turn("drift", steps_of(Counted(2)), as_it_is) for _ in range(2))
+    assert not next(one).is_shared
+    assert next(other).is_shared
+    other.close()
+    assert not next(one).is_shared
+
+
+def test_who_waits_for_a_place_can_change_their_mind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fair_turns, "LOOK", 0.01)
+    turns = Turns(places=1)
+    first, second = Jobs(turns), Jobs(turns)
+    with finish(first.placed("compress")):
+        waits = second.placed("compress")
+        assert next(waits) == Progress("queue", line=Line(0, None))
+        second.stop("compress")
+        with pytest.raises(Cancelled):
+            next(waits)
+    with finish(second.placed("compress")):
+        pass

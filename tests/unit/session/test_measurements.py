@@ -43,7 +43,7 @@ def jobs() -> Jobs:
 
 @pytest.fixture
 def measurements(planner: Planner, jobs: Jobs) -> Measurements:
-    return Measurements(planner, jobs, Turns())
+    return Measurements(planner, jobs)
 
 
 def weights_of(model: OpenedModel) -> set[str]:
@@ -55,7 +55,7 @@ def another(folder: Path) -> OpenedModel:
 
 
 def test_before_a_model_is_chosen_there_is_nothing_to_find() -> None:
-    empty = Measurements(Planner(), Jobs(), Turns())
+    empty = Measurements(Planner(), Jobs())
     assert not empty.is_lacking("weight")
     assert list(empty.measure("weight")) == []
     for start in (SAMPLE, RANK):
@@ -144,9 +144,9 @@ def test_a_job_that_is_stopped_ends_and_can_be_begun_again(
     finish(start(measurements))
 
 
-def test_closing_a_survey_keeps_what_was_found_and_gives_back_its_turn(planner: Planner, jobs: Jobs) -> None:
+def test_closing_a_survey_keeps_what_was_found_and_gives_back_its_turn(planner: Planner) -> None:
     turns = Turns()
-    steps = Measurements(planner, jobs, turns).survey()
+    steps = Measurements(planner, Jobs(turns)).survey()
     while not planner.model.known.layers:
         next(steps)
     assert turns.jobs == 1
@@ -158,7 +158,7 @@ def test_closing_a_survey_keeps_what_was_found_and_gives_back_its_turn(planner: 
 
 def test_who_takes_turns_is_told_so(planner: Planner, model: OpenedModel) -> None:
     turns = Turns()
-    one, other = Measurements(planner, Jobs(), turns).survey(), Measurements(planner, Jobs(), turns).survey()
+    one, other = Measurements(planner, Jobs(turns)).survey(), Measurements(planner, Jobs(turns)).survey()
     assert not next(one).is_shared
     assert next(other).is_shared
     other.close()

@@ -2,7 +2,9 @@
 
 import pytest
 
+from studio.base.fair_turns import Line
 from studio.base.progress import Progress
+from studio.base.text import LANGUAGES
 from studio.ui.html import notice, progress, table
 
 MARKUP = "<script>alert('x')</script>"
@@ -36,3 +38,13 @@ def test_a_table_has_its_heads_and_rows() -> None:
     assert html.count("<th ") == 2
     assert html.count("<td>") == 4
     assert html.count("<tr>") == 3
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_who_waits_for_a_place_is_told_how_many_come_before_and_how_long_it_takes(language: str) -> None:
+    unknown = progress(Progress("queue", line=Line(2, None)), language)
+    known = progress(Progress("queue", line=Line(2, 40.4)), language)
+    assert "2" in unknown
+    assert "40" not in unknown
+    assert "40" in known
+    assert "progressbar" not in known, "nothing has begun"

@@ -1,5 +1,6 @@
 """Workers that hang: each is ended, and an answer that nobody wants is not waited for."""
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from studio.base.errors import Cancelled, ProcessError
-from studio.base.workers import ProcessWorker, in_worker, pulse, start, worker
+from studio.base.workers import BACKGROUND, ProcessWorker, in_worker, pulse, start, worker
 from studio.checkpoint.gguf import source
 from tests import worker_jobs as jobs
 from tests.worker_jobs import PATIENCE
@@ -72,7 +73,7 @@ def test_a_job_that_does_not_close_is_ended(process: ProcessWorker, impatient: N
 
 def test_a_conversion_that_stands_still_is_ended(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "TICK", 0.05)
-    monkeypatch.setattr(source, "start", lambda *_: start("tests.worker_jobs:standing"))
+    monkeypatch.setattr(source, "start", lambda *_, **_limits: start("tests.worker_jobs:standing"))
     with pytest.raises(ProcessError) as caught:
         list(source._converted(SimpleNamespace(file=Path("m.gguf"), tokenizer_seconds=5), Path("m")))  # type: ignore[arg-type]
     assert caught.value.key == "worker_hung"
@@ -84,3 +85,10 @@ def unclosing() -> Generator[int, None, None]:
             yield 1
     finally:
         jobs.stopped()
+
+
+def test_a_long_job_of_its_own_stands_back_where_others_compute(process: ProcessWorker) -> None:
+    ours = os.nice(0)
+    assert process.call(jobs.niceness) == ours
+    steps: Iterator[int] = in_worker(jobs.said_niceness)
+    assert list(steps) == [min(19, ours + BACKGROUND)]
