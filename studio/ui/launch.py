@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
 
 from studio.base import workers
 from studio.base.assets import asset
@@ -18,9 +19,9 @@ from studio.base.settings import settings
 from studio.base.workspace import sessions_folder, sweep
 from studio.checkpoint import hub, open_model
 from studio.runtime import machine
-from studio.session.session import Session
 from studio.ui.events import wire
 from studio.ui.page import build
+from studio.ui.presence import ATTENDANCE, Presence, attend
 
 
 def launch(host: str | None = None, port: int | None = None, block: bool = True) -> str:
@@ -40,9 +41,10 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
                 pass
     gc.freeze()  # what is loaded by now stays: looking through it again would cost a third of a second, now and then
     threading.Thread(target=hub.reachable, daemon=True).start()  # the first visitor is told at once where it is silent
-    blocks, page = build(_close)
+    blocks, page = build()
     with blocks:
         wire(page, blocks)
+    attend(blocks, ATTENDANCE)
     blocks.queue(default_concurrency_limit=1, max_size=256)
     _, address, _ = blocks.launch(
         server_name=settings().host,
@@ -58,6 +60,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         quiet=True,
         show_error=False,
         max_file_size="1mb",
+        app_kwargs={"middleware": [Middleware(Presence, attendance=ATTENDANCE)]},
         prevent_thread_lock=True,
     )
     machine.measure()  # once the port is had: a program that ends while a thread is in torch's code is aborted
@@ -65,12 +68,6 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
     if block:
         blocks.block_thread()
     return address
-
-
-def _close(session: Session | None) -> None:
-    """Give back what a visitor who left was holding."""
-    if session is not None:
-        session.close()
 
 
 def _free_port(host: str) -> int:
