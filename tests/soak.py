@@ -72,7 +72,8 @@ class Visitor:
     def __init__(self, address: str, models: list[str], findings: Findings, seed: int) -> None:
         self._address, self._models, self._findings = address, models, findings
         self._random = random.Random(seed)
-        self._hash = uuid.uuid4().hex
+        self.key = uuid.uuid4().hex
+        """Of this visit."""
         with urllib.request.urlopen(f"{address}config", timeout=ANSWER) as response:
             page = json.loads(response.read())
         functions = {each["api_name"]: each for each in page["dependencies"] if each["api_name"]}
@@ -83,7 +84,7 @@ class Visitor:
         self._lock, self._is_wanted, self._has_left = threading.Lock(), threading.Event(), False
         self._heard: dict[str, queue.SimpleQueue[str]] = {}
         threading.Thread(target=self._listen, daemon=True).start()
-        self._heart = _heartbeat(f"{address}gradio_api/heartbeat/{self._hash}")
+        self._heart = _heartbeat(f"{address}gradio_api/heartbeat/{self.key}")
         self.call("visit")
 
     def leave(self) -> None:
@@ -158,7 +159,7 @@ class Visitor:
 
     def _said(self, name: str, inputs: list[object]) -> str:
         number, is_queued = self._functions[name]
-        body = {"data": inputs, "fn_index": number, "session_hash": self._hash, "trigger_id": None}
+        body = {"data": inputs, "fn_index": number, "session_hash": self.key, "trigger_id": None}
         if not is_queued:
             return self._asked(f"run/{name}", body).decode()
         with self._lock:  # what the server says before the event is known here would be lost
@@ -183,7 +184,7 @@ class Visitor:
 
     def _listen(self) -> None:
         """Hand what the server says to whoever waits for it; it ends a stream once it has no more to say."""
-        url = f"{self._address}gradio_api/queue/data?session_hash={self._hash}"
+        url = f"{self._address}gradio_api/queue/data?session_hash={self.key}"
         while not self._has_left:
             self._is_wanted.wait(1)
             if not self._is_wanted.is_set():

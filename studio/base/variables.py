@@ -34,6 +34,13 @@ class Settings(BaseSettings):
     node_llama: Path | None = None
     """A folder in whose ``node_modules`` node-llama-cpp lies, which ``verify`` asks; by default the cache folder."""
 
+    stop_after: float = Field(default=5, gt=0)
+    """Seconds after which the jobs of a visitor who left are stopped."""
+    free_after: float = Field(default=45, gt=0)
+    """Seconds after which a compressed copy, its files and the models of a visitor who left are given back."""
+    forget_after: float = Field(default=3600, gt=0)
+    """Seconds after which the rest of such a visit is forgotten."""
+
     model_memory: int | None = Field(default=None, ge=0)
     """Bytes that the models of all chats may take together; by default what the machine has free."""
 

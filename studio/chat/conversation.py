@@ -71,6 +71,13 @@ class Conversation:
             prefix.forget()
         self._prefixes = {}
 
+    def rest(self, pool: Pool) -> None:
+        """Give back the memory of what the models have read; what was said stays, and is read again when it goes on."""
+        prefixes, self._prefixes = self._prefixes, {}
+        for prefix in prefixes.values():
+            pool.resume(prefix)
+            prefix.forget()
+
     def answer(
         self,
         pool: Pool,

@@ -8,7 +8,7 @@ import copy
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -133,6 +133,13 @@ class Pool:
         with self._lock:
             if key in self._models:
                 self._give_up(key)
+
+    def keep_only(self, keys: Collection[str]) -> None:
+        """Forget the models that rest but for these: nobody is there who would come back to them."""
+        with self._lock:
+            for idle in self._idle():
+                if idle not in keys:
+                    self._give_up(idle)
 
     def keep(self, prefix: Prefix) -> None:
         """Hold what a conversation has read until it goes on; it is forgotten when its memory is wanted."""

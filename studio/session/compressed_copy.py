@@ -55,6 +55,7 @@ class CompressedCopy:
         self.column: Callable[[], Column] | None = None
         """What answers in its name, None while there is nothing; fails by itself where the files are damaged."""
         self._archive: Path | None = None
+        self._is_closed = False
         self._job: tuple[str, Text | None] = ("", None)
         """The job whose copy is here: its digest, and the text that it was calibrated on."""
         self._drifts: dict[tuple[str, Text | None], Drift] = {}
@@ -97,7 +98,7 @@ class CompressedCopy:
                 else:
                     source = again.source
                 folder = export.write_folder(checkpoint, compressed, place / name, read, source)
-                if not is_current():
+                if not is_current() or self._is_closed:
                     raise Cancelled
             except BaseException:
                 shutil.rmtree(place, ignore_errors=True)
@@ -197,10 +198,29 @@ class CompressedCopy:
             shutil.rmtree(self.folder.parent, ignore_errors=True)
         self.compressed = self.folder = self.drift = self.column = None
 
-    def close(self) -> None:
+    @property
+    def is_holding(self) -> bool:
+        """Whether it has files."""
+        return self.folder is not None or self._archive is not None
+
+    @property
+    def model_keys(self) -> set[str]:
+        """What the pool calls its model."""
+        return set() if self.folder is None else {str(self.folder)}
+
+    def hand_over(self, workspace: Path, jobs: Jobs) -> None:
+        """Go on in another session: its jobs and its folder are meant from now on; files that are there stay."""
+        self._workspace, self._jobs = workspace, jobs
+
+    def let_go(self) -> None:
         """Forget it, and the file that was made of it."""
         self.forget()
         self._forget_archive()
+
+    def close(self) -> None:
+        """Let it go, and whatever a job still makes of it."""
+        self._is_closed = True
+        self.let_go()
 
     def _forget_archive(self) -> None:
         if self._archive is not None:

@@ -38,6 +38,11 @@ class Jobs:
         for job in JOBS:
             self.stop(job)
 
+    def clear_all(self) -> None:
+        """Forget every wish to stop: whoever was thought to be gone is back."""
+        for job in JOBS:
+            self.clear_stop(job)
+
     def should_stop(self, job: Job) -> Callable[[], bool]:
         """Return what says whether the job is to end, for a worker to ask while it makes a step."""
         return self._stops[job].is_set

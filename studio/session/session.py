@@ -70,6 +70,11 @@ class Session:
         self._pool, self._workspace, self._paths, self._max_prompt = shared.pool, workspace, paths, max_prompt
         self.visitor = Visitor() if visitor is None else visitor
         self.jobs = Jobs(shared.turns)
+        self._taken_over: list[Path] = []
+        """Folders of earlier visits whose copy is this one's now."""
+        self._before: Session | None = None
+        self.has_let_go = False
+        """Whether a copy was let go while its visitor was away."""
         self.planner = Planner(choice)
         self.measurements = Measurements(self.planner, self.jobs)
         self.texts = Texts(self.planner, workspace)
@@ -116,10 +121,25 @@ class Session:
             return self.checkpoint  # chosen again: what was made of it stays
         self.planner.take(OpenedModel.of(checkpoint), self.decision.begin(checkpoint))
         self.selected_layers = ""
-        self.copy.forget()
+        before, self._before = self._before, None
+        self.copy.let_go()
         self.conversation.forget()
         self.samples.forget()
+        if before is not None and before.model.is_of(checkpoint) and not before.has_let_go:
+            self._take_over(before)
+        elif before is not None:
+            before.close()
         return checkpoint
+
+    def go_on_from(self, before: "Session") -> None:
+        """Take over what an earlier visit of the same visitor made and said, as soon as the same model is opened."""
+        before.jobs.stop_all()
+        self._before = before
+
+    def _take_over(self, before: "Session") -> None:
+        self.copy, self.conversation, self.samples = before.copy, before.conversation, before.samples
+        self.copy.hand_over(self._workspace, self.jobs)
+        self._taken_over += [before._workspace, *before._taken_over]
 
     def fetch(self) -> Generator[Progress, None, Checkpoint]:
         """Bring the model's files to this machine. Raises HubError, ModelError or ResourceError."""
@@ -297,9 +317,35 @@ class Session:
 
     # the end
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether it has what :meth:`let_go` gives back."""
+        return self.copy.is_holding or self._before is not None
+
+    @property
+    def model_keys(self) -> set[str]:
+        """What the pool calls the models that it comes back to."""
+        original = set() if self.checkpoint is None else {original_column(self.checkpoint).key}
+        return original | self.copy.model_keys
+
+    def let_go(self) -> None:
+        """Give back what is big, for a visitor who is away: the copy with its files, and what models have read.
+
+        What was found out, chosen, said and measured stays.
+        """
+        self.jobs.stop_all()
+        self.has_let_go |= self.copy.is_holding
+        self.conversation.rest(self._pool)
+        self.copy.let_go()
+        if self._before is not None:
+            self._before.close()
+            self._before = None
+        for folder in self._taken_over:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def close(self) -> None:
         """Give back what the session holds on disk and in memory."""
-        self.jobs.stop_all()
+        self.let_go()
         self.conversation.forget()
         self.copy.close()
         shutil.rmtree(self._workspace, ignore_errors=True)

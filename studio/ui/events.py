@@ -13,6 +13,7 @@ from studio.ui.decision_handlers import DecisionHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
+from studio.ui.presence import PRESENCE
 from studio.ui.scripts import ADDRESS, FOCUS, MENUS, NAMES, PROJECTOR, RADIOS, SAVE, SHARE, WIDE
 
 CHATS = 8
@@ -158,6 +159,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     )
     on(page.presets.stop.click, decide.stop_make, who, quick)
     on(page.export.verify.click, decide.verify, who, slow)
+    page.visit.change(None, inputs=[page.visit], js=PRESENCE, api_visibility="private")
     page.address.change(None, inputs=[page.address], js=ADDRESS, api_visibility="private")
 
     exported = on(page.export.button.click, do.export, who, slow)

@@ -30,6 +30,7 @@ from studio.ui.door.door import visitor_of
 from studio.ui.error_boundary import errors_shown
 from studio.ui.pacing import MAP_PACE, paced
 from studio.ui.page import Page
+from studio.ui.presence import ATTENDANCE
 from studio.ui.turns import in_turn
 from studio.ui.updates import Updates
 from studio.ui.watching.jobs import SESSIONS
@@ -58,10 +59,13 @@ class Handlers:
         query = dict(request.query_params)
         follow(session, query)
         language = preferred(request.headers.get("accept-language", ""))
+        visit = str(request.session_hash)
+        ATTENDANCE.arrive(visit, session)
         yield updates.merged(
             updates.spoken(self.page, session, language),
             {
                 self.page.session: session,
+                self.page.visit: gr.update(value={"key": visit}),
                 self.page.header.language: gr.update(value=language),
                 self.page.model.name: gr.update(value=query.get("model") or open_model.default_model()),
                 self.page.where.host: gr.update(value=session.decision.host.name),

@@ -22,11 +22,11 @@ from studio.base.settings import settings
 from studio.base.workspace import sessions_folder, sweep
 from studio.checkpoint import hub, open_model
 from studio.runtime import machine
-from studio.session.session import Session
 from studio.ui.door.door import Door
 from studio.ui.door.house import house_of, names
 from studio.ui.events import THREADS, wire
 from studio.ui.page import build
+from studio.ui.presence import ATTENDANCE, Presence, attend
 from studio.ui.queued_calls import QueuedCalls
 from studio.ui.watching import log
 from studio.ui.watching.jobs import listen
@@ -51,9 +51,10 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
                 pass
     gc.freeze()  # what is loaded by now stays: looking through it again would cost a third of a second, now and then
     threading.Thread(target=hub.reachable, daemon=True).start()  # the first visitor is told at once where it is silent
-    blocks, page = build(_close)
+    blocks, page = build()
     with blocks:
         wire(page, blocks)
+    attend(blocks, ATTENDANCE)
     blocks.queue(default_concurrency_limit=1, max_size=limits().queue)
     calls = QueuedCalls(blocks)
     watch = _watching(calls)
@@ -73,7 +74,12 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         max_file_size="1mb",
         max_threads=THREADS,
         prevent_thread_lock=True,
-        app_kwargs={"middleware": [Middleware(Door, house=house_of(calls, watch.refused))]},
+        app_kwargs={
+            "middleware": [
+                Middleware(Door, house=house_of(calls, watch.refused)),
+                Middleware(Presence, attendance=ATTENDANCE),
+            ]
+        },
     )
     machine.measure()  # once the port is had: a program that ends while a thread is in torch's code is aborted
     print(f"Quantization Studio: {address}", flush=True)
@@ -98,12 +104,6 @@ def _watching(calls: QueuedCalls) -> Metrics:
             raise ResourceError("cannot_serve", where=f"{here.metrics_host}:{here.metrics_port}") from error
         print(f"Metrics: http://{here.metrics_host}:{port.server_port}/metrics", file=sys.stderr, flush=True)
     return metrics
-
-
-def _close(session: Session | None) -> None:
-    """Give back what a visitor who left was holding."""
-    if session is not None:
-        session.close()
 
 
 def _free_port(host: str) -> int:

@@ -1,8 +1,6 @@
 """The page as a whole: where each panel stands. On a phone the style sheet reorders them. Decides nothing else."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import gradio as gr
 
@@ -30,6 +28,8 @@ class Page:
     """What the browser remembers from one visit to the next: where models are to run, and the key of the runs."""
     address: gr.JSON
     """Not seen; what the page's address is to say of the choices."""
+    visit: gr.JSON
+    """Not seen; the key under which the page asks whether it is still known."""
     header: panels.Header
     model: panels.ModelPanel
     where: DecisionPanel
@@ -45,14 +45,15 @@ class Page:
     runs: RunsPanel
 
 
-def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
-    """Return the page with its components; ``close`` is called with the session of a visitor who left."""
+def build() -> tuple[gr.Blocks, Page]:
+    """Return the page with its components."""
     words = Words()
     with FrugalBlocks(title=text("page.title", DEFAULT), analytics_enabled=False) as blocks:
-        session = gr.State(value=None, delete_callback=close)  # Gradio lets it go an hour after the tab
+        session = gr.State(value=None)
         missing = gr.Number(value=0, visible=False)
         kept = gr.BrowserState({}, storage_key="studio", secret="studio")
         address = gr.JSON(visible=False)
+        visit = gr.JSON(visible=False)
         header = panels.header(words)
         model, where = panels.model_panel(words)
         with gr.Row(elem_id="surface"):
@@ -68,8 +69,8 @@ def build(close: Callable[[Any], None]) -> tuple[gr.Blocks, Page]:
                 chat = chat_panel(words)
         runs = runs_panel(words)
         page = Page(
-            words, session, missing, kept, address, header, model, where, presets, samples, front, drift, plan, map_,
-            chat, sizes, export, runs,
+            words, session, missing, kept, address, visit, header, model, where, presets, samples, front, drift, plan,
+            map_, chat, sizes, export, runs,
         )  # fmt: skip
     return blocks, page
 

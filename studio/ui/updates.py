@@ -362,7 +362,7 @@ def moving(page: Page) -> list[Block]:
 
 def components(page: Page) -> list[Block]:
     """Return every component a handler may change."""
-    alone = (page.session, page.missing, page.kept, page.address, page.samples)
+    alone = (page.session, page.missing, page.kept, page.address, page.visit, page.samples)
     listed: dict[Block, None] = dict.fromkeys([*alone, *page.words.components])
     panels = (
         page.header, page.model, page.where, page.presets, page.front, page.drift, page.plan, page.map, page.chat,

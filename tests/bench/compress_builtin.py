@@ -140,7 +140,7 @@ def move(many: bool) -> dict[str, Any]:
     from studio.ui import updates
     from studio.ui.page import build
 
-    blocks, page = build(lambda _: None)
+    blocks, page = build()
     session = opened(many)
     assert session.checkpoint is not None
     seconds, sent = [], 0

@@ -17,7 +17,7 @@ from tests.page_visitor import Visitor
 @pytest.fixture(scope="module")
 def page() -> Page:
     async def made() -> Page:
-        return build(lambda _: None)[1]
+        return build()[1]
 
     return asyncio.run(made())  # outside a loop Gradio opens several, and closes none
 

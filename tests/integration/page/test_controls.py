@@ -27,7 +27,7 @@ def test_a_control_is_read_by_its_name_wherever_it_stands(turned: bool, models: 
     """What the browser sends has an order, and nobody but Gradio knows it."""
 
     async def moved(session: Session) -> None:
-        blocks, page = build(lambda _: None)
+        blocks, page = build()
         order = list(page.plan.controls.items())
         page = replace(page, plan=replace(page.plan, controls=dict(reversed(order) if turned else order)))
         with blocks:
