@@ -2,7 +2,7 @@
 
 What a layer is predicted to lose in a scheme is its damage (``predicted_damage``), which is that of rounding to
 nearest, times what the method leaves of it (``remaining_loss``); the losses of layers add up. Experts of one block and
-projection are one weight to most engines, and get one scheme.
+projection are one weight to most engines, and get one scheme, as do the parts that an engine joins.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,9 +43,9 @@ def allotted(
     held = sum(palette.nbytes(layer, pinned.get(layer.name)) for layer in layers) - sum(
         palette.nbytes(layer, None) for layer in free
     )
-    lots = _held_together(free)
+    lots = _held_together(free, palette)
     guessed = _Guess(free, damages)
-    offered: list[list[Scheme | None]] = [[*palette.fitting(lot[0].matrix[1]), None] for lot in lots]
+    offered: list[list[Scheme | None]] = [[*palette.offered(lot[0]), None] for lot in lots]
     groups = [
         [
             Option(
@@ -67,11 +67,13 @@ def allotted(
     return found, not guessed.is_lacking(palette)
 
 
-def _held_together(layers: Sequence[Layer]) -> list[list[Layer]]:
-    """Return the weights in lots of one scheme each: the experts of a block and projection, all others alone."""
+def _held_together(layers: Sequence[Layer], palette: Palette) -> list[list[Layer]]:
+    """Return the weights in lots of one scheme each: the experts of a block and projection, the parts that are joined
+    there, all others alone."""
     lots: dict[object, list[Layer]] = {}
     for layer in layers:
-        key = layer.place if layer.place is not None and "*" in layer.place[0] else layer.name
+        is_expert = layer.place is not None and "*" in layer.place[0]
+        key = layer.place if is_expert else palette.joins(layer) or layer.name
         lots.setdefault((key, layer.matrix[1]), []).append(layer)
     return list(lots.values())
 
@@ -105,6 +107,6 @@ class _Guess:
             line = self._damages.get(layer.name)
             if layer.kind is Kind.LINEAR and line is None:
                 return True
-            if line and not all(str(scheme) in line for scheme in palette.fitting(layer.matrix[1])):
+            if line and not all(str(scheme) in line for scheme in palette.offered(layer)):
                 return True
         return False

@@ -1,32 +1,29 @@
-"""How large a model may be: bytes, a share of the original, bits a weight, or what one of llama.cpp's mixes takes.
+"""How large a model may be: bytes, a share of the original, bits a weight, what one of llama.cpp's mixes takes, or what
+a machine's memory has room for.
 
-Says how many bytes that is for a model's layers. Knows neither losses nor plans.
+Says how many bytes that is for a model's layers. Knows neither losses nor plans, and nothing of a model's context:
+``settled.py`` finds what is left beside it.
 """
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, field
 
 from studio.base.errors import SchemeError
 from studio.checkpoint.layers import Layer
+from studio.planning.amount import BITS, SHARE, Amount
 from studio.planning.mixes import MIXES, NONE
 from studio.planning.palettes import Palette
-
-UNITS = {
-    "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
-}  # fmt: skip
-WRITTEN = {unit: unit.upper().replace("I", "i") for unit in UNITS} | {"%": "%", "bpw": "bpw"}
-"""Each unit as it is written: ``GiB``."""
-FORM = re.compile(r"(?P<number>\d{1,15}(?:\.\d{1,6})?)\s*(?P<unit>[a-z]{1,3}|%)", re.ASCII)
+from studio.planning.room import Room
 
 
 @dataclass(frozen=True)
 class Budget:
-    """``Budget.parse("5GB")``, ``"60%"``, ``"4.5bpw"``, ``"q4_k_m"``."""
+    """``Budget.parse("5GB")``, ``"60%"``, ``"4.5bpw"``, ``"q4_k_m"``, ``"fits:8GB@8k"``."""
 
     words: str
     """As it is written, one way each."""
+    left: int | None = field(default=None, compare=False)
+    """Bytes that a machine has left for weights, once a model says what its context takes; None of all else."""
 
     def __str__(self) -> str:
         return self.words
@@ -39,23 +36,31 @@ class Budget:
             return None
         if said in MIXES:
             return cls(said)
-        found = FORM.fullmatch(said)
-        if found is None or found["unit"] not in WRITTEN or not Fraction(found["number"]):
+        found = Room.parse(said) or Amount.parse(said)
+        if found is None:
             raise SchemeError("bad_budget", budget=words.strip()[:40], mixes=", ".join(MIXES))
-        number = found["number"]
-        number = number.rstrip("0").rstrip(".") if "." in number else number
-        return cls(f"{number.lstrip('0') if not number.startswith('0.') else number}{WRITTEN[found['unit']]}")
+        return cls(str(found))
+
+    @property
+    def room(self) -> Room | None:
+        """The machine and the context that are meant; None where a size is."""
+        return Room.parse(self.words)
 
     def limit(self, layers: Sequence[Layer], palette: Palette) -> int:
-        """Return the bytes that all tensors of a model may take together, as the palette's target holds them."""
+        """Return the bytes that all tensors of a model may take together, as the palette's target holds them.
+
+        Raises ValueError for a machine's memory of which nobody has said yet what is left.
+        """
         if self.words in MIXES:
             taken = MIXES[self.words].schemes(layers)
             return sum(palette.nbytes(layer, taken.get(layer.name)) for layer in layers)
-        found = FORM.fullmatch(self.words.lower())
-        assert found is not None  # as parse made it
-        number, unit = Fraction(found["number"]), found["unit"]
-        if unit == "%":
-            return int(number * sum(layer.original_bytes for layer in layers) / 100)
-        if unit == "bpw":
-            return int(number * sum(layer.numel for layer in layers) / 8)
-        return int(number * UNITS[unit])
+        if self.left is not None:
+            return self.left
+        amount = Amount.parse(self.words)
+        if amount is None:
+            raise ValueError(f"{self.words} is not settled for a model")
+        if amount.unit == SHARE:
+            return int(amount.value * sum(layer.original_bytes for layer in layers) / 100)
+        if amount.unit == BITS:
+            return int(amount.value * sum(layer.numel for layer in layers) / 8)
+        return amount.nbytes or 0

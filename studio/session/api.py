@@ -44,7 +44,7 @@ class Choices(TypedDict, total=False):
     sensitivity: str
     mix: str
     budget: str
-    """``"5GB"``, ``"60%"`` of the original, ``"4.5bpw"``, or a mix whose bytes are meant."""
+    """``"5GB"``, ``"60%"`` of the original, ``"4.5bpw"``, ``"fits:8GB@8k"``, or a mix whose bytes are meant."""
     target: str
     """The export target whose schemes a budget is spent on."""
 

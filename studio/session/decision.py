@@ -18,11 +18,13 @@ from studio.export.target import Target
 from studio.export.targets import DEFAULT as DEFAULT_TARGET
 from studio.export.targets import TARGETS
 from studio.planning import hosts
+from studio.planning.bytes_read import read_per_token
 from studio.planning.choice import Choice
-from studio.planning.hosts import Fit, cache_per_token, read_per_token
+from studio.planning.hosts import Fit
 from studio.planning.layer_figure import planned_sum
 from studio.planning.plan import Plan, make_plan
 from studio.planning.presets import CUSTOM, PRESETS, preset_choice
+from studio.planning.settled import cache_bytes, longest_context, settled
 from studio.quantization.methods import Method
 from studio.session.planner import Planner
 from studio.session.reference import points_of
@@ -122,7 +124,7 @@ class Decision:
             return self.choice_of(self.picked, checkpoint)
         if asked is not None:
             with suppress(SchemeError):  # an address may say what this model cannot have
-                make_plan(checkpoint.layers, asked)
+                make_plan(checkpoint.layers, settled(asked, checkpoint))
                 return asked
         return None
 
@@ -132,8 +134,7 @@ class Decision:
     def longest_context(self) -> int | None:
         """Tokens that the model takes at most, None where its config is not here."""
         checkpoint = self._planner.model.checkpoint
-        figures = None if checkpoint is None else figures_of(checkpoint)
-        return None if figures is None else figures.context
+        return None if checkpoint is None else longest_context(checkpoint)
 
     @property
     def tokens(self) -> int:
@@ -154,10 +155,7 @@ class Decision:
         if plan is None or checkpoint is None:
             return None
         figures = figures_of(checkpoint)
-        if figures is not None and figures.cache is not None:
-            cache = figures.cache.nbytes(self.tokens)
-        else:
-            cache = self.tokens * (cache_per_token(checkpoint.layers) or 0)
+        cache = cache_bytes(checkpoint, self.tokens) or 0
         experts = None if figures is None else figures.called_experts
         return Fit(self.host, self.nbytes(plan), cache, read_per_token(plan, experts))
 

@@ -12,8 +12,8 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.open_model import open_model
 from studio.planning import survey_file
 from studio.planning.choice import Choice
-from studio.planning.fitting import fitting
 from studio.planning.plan import Plan, make_plan
+from studio.planning.settled import as_far_as_possible
 
 
 def estimate(
@@ -44,4 +44,4 @@ def taken(choice: Choice, checkpoint: Checkpoint, keep_group_size: bool) -> Choi
     """Return ``choice``, with a group size that fits this model unless ``keep_group_size``."""
     if keep_group_size:
         return choice
-    return replace(choice, group_size=fitting(choice, checkpoint.layers, checkpoint.can_chat).group_size)
+    return replace(choice, group_size=as_far_as_possible(choice, checkpoint).group_size)

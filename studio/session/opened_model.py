@@ -17,6 +17,7 @@ from studio.planning.layer_losses import Figures
 from studio.planning.palettes import PALETTES
 from studio.planning.plan import Plan, damage_scores, fitted_scheme, make_plan
 from studio.planning.sampled_survey import Sample, SampledLayer
+from studio.planning.settled import settled
 from studio.planning.survey import candidates
 from studio.planning.survey_file import LayerSurvey, Survey
 from studio.quantization.scheme import Scheme
@@ -105,7 +106,7 @@ class OpenedModel:
         """
         layers = self.chosen.layers
         if choice.budget is not None:
-            return make_plan(layers, choice, damages=self.damages)
+            return make_plan(layers, settled(choice, self.chosen), damages=self.damages)
         if choice.sensitivity == "damage":
             return make_plan(layers, choice, damage_scores(layers, choice, self.damages))
         scores, sampled = self.scores, self.sampled

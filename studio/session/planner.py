@@ -10,9 +10,9 @@ from dataclasses import replace
 from studio.base.errors import SchemeError
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.planning.choice import Choice, Pin
-from studio.planning.fitting import fitting
 from studio.planning.layer_figure import planned_sum
 from studio.planning.plan import Plan
+from studio.planning.settled import as_far_as_possible
 from studio.planning.survey_file import Survey
 from studio.quantization.scheme import Scheme
 from studio.session.opened_model import OpenedModel
@@ -36,7 +36,7 @@ class Planner:
 
         ``choice`` is one that can be carried out for it, by default as much of the present one as can be.
         """
-        choice = fitting(self.choice, model.chosen.layers, model.chosen.can_chat) if choice is None else choice
+        choice = as_far_as_possible(self.choice, model.chosen) if choice is None else choice
         plan = model.plan(choice)
         with self._lock:  # what still works for the model before it sees that it is gone, and ends
             self.model, self.choice, self.plan = model, choice, plan

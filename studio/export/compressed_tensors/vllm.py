@@ -9,10 +9,9 @@ from collections.abc import Iterator
 
 from studio.base.errors import SchemeError, UserError
 from studio.checkpoint.layers import Kind
+from studio.planning.palettes import JOINED
 from studio.planning.plan import Assignment, Plan
 
-JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Modules of one parent that vLLM makes one of."""
 ROWS, COLUMNS = 64, 128
 
 

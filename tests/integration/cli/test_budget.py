@@ -50,6 +50,17 @@ def test_an_export_spends_it_on_what_the_target_holds(tiny_model: TinyModel, tmp
     assert sum(int(tensor.n_bytes) for tensor in gguf.GGUFReader(out).tensors) * 8 <= 6 * weights
 
 
+@pytest.mark.parametrize("target", ["mlx", "onnx", "openvino", "compressed-tensors"])
+def test_other_programs_load_it_too(tiny_model: TinyModel, tmp_path: Path, target: str) -> None:
+    model, out = tiny_model("llama"), tmp_path / "out"
+    asked = ("--budget", "80%", "--to", target, "--json")
+    answer = run("export", model, *asked, "--method", "nearest", "--out", out)
+    assert answer.code == 0, answer
+    schemes = {layer["scheme"] for layer in run("estimate", model, *asked).json["layers"]}
+    assert len(schemes) > 1
+    assert schemes <= {str(scheme) for scheme in PALETTES[target].schemes} | {"float16"}
+
+
 @pytest.mark.parametrize(
     ("options", "key"),
     [
@@ -57,6 +68,10 @@ def test_an_export_spends_it_on_what_the_target_holds(tiny_model: TinyModel, tmp
         (("--budget", "5"), "bad_budget"),
         (("--budget", "1bpw"), "budget_range"),
         (("--budget", "5GB"), "budget_range"),
+        (("--budget", "fits:8GB@64"), "budget_range"),
+        (("--budget", "fits:0.1GB"), "budget_range"),
+        (("--budget", "fits:8GB@900000k"), "budget_context"),
+        (("--budget", "fits:desk"), "bad_budget"),
         (("--budget", "5GB", "--ratio", "0.5"), "budget_and_other"),
         (("--budget", "5GB", "--mix", "q4_k_m"), "budget_and_other"),
         (("--budget", "5bpw", "--to", "paper"), "unknown_target"),

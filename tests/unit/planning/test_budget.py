@@ -1,5 +1,7 @@
 """A budget is read in every form, and is so many bytes; what is none is refused with what there is."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,13 +55,30 @@ def test_none_is_none(words: str) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["5", "GB", "-5GB", "5 TBB", "1e9B", "nan%", "infGB", "0GB", "0.0%", "five GB", "5GB%", "5,5GB", "q9_k"],
+    [
+        "5",
+        "fits:",
+        "fits:60%",
+        "fits:paper",
+        "GB",
+        "-5GB",
+        "5 TBB",
+        "1e9B",
+        "nan%",
+        "infGB",
+        "0GB",
+        "0.0%",
+        "five GB",
+        "5GB%",
+        "5,5GB",
+        "q9_k",
+    ],
 )
 def test_what_is_no_budget_is_refused_with_examples(words: str) -> None:
     with pytest.raises(SchemeError) as caught:
         Budget.parse(words)
     assert caught.value.key == "bad_budget"
-    assert all(example in str(caught.value) for example in ("5GB", "60%", "4.5bpw", "q4_k_m"))
+    assert all(example in str(caught.value) for example in ("5GB", "60%", "4.5bpw", "fits:8GB@8k", "q4_k_m"))
 
 
 @given(st.decimals(min_value="0.01", max_value=10**9, places=2), st.sampled_from(["B", "GB", "GiB", "%", "bpw", "kib"]))
@@ -78,7 +97,7 @@ def test_what_decides_instead_cannot_stand_beside_it(other: str, word: float | s
 
 
 def test_an_unknown_target_names_the_known() -> None:
-    with pytest.raises(SchemeError, match="studio, gguf"):
+    with pytest.raises(SchemeError, match="studio, gguf, mlx"):
         Choice.of(budget="5GB", target="x")
 
 
@@ -88,3 +107,14 @@ def test_a_budget_is_ranked_by_damage_and_says_so() -> None:
     assert choice.sensitivity == "damage"
     assert choice.title == "gguf-60%"
     assert choice.arguments(repeated=False)[-4:] == ["--budget", "60%", "--to", "gguf"]
+
+
+def test_a_machines_memory_is_so_many_bytes_once_a_model_is_known() -> None:
+    budget = Budget.parse("fits: 8 gb @8192")
+    assert budget is not None
+    assert str(budget) == "fits:8GB@8k"
+    with pytest.raises(ValueError, match="not settled"):
+        budget.limit(a_model(), STUDIO)
+    known = replace(budget, left=123)
+    assert known.limit(a_model(), STUDIO) == 123
+    assert known == budget, "the same choice, whichever model it met"

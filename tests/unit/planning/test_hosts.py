@@ -5,9 +5,7 @@ import math
 import pytest
 
 from studio.checkpoint.layers import Kind, Layer
-from studio.planning.choice import Choice
-from studio.planning.hosts import CONTEXTS, GB, HOSTS, PROGRAM, Fit, Host, cache_per_token, own_host, read_per_token
-from studio.planning.plan import make_plan
+from studio.planning.hosts import CONTEXTS, GB, HOSTS, PROGRAM, Fit, Host, cache_per_token, own_host
 
 
 def layer(name: str, kind: Kind, *shape: int, tied: tuple[str, ...] = ()) -> Layer:
@@ -41,18 +39,6 @@ def test_speed_is_memory_speed_over_what_a_token_reads() -> None:
     assert fit.tokens_per_second == pytest.approx(25)
     assert fit.tokens_per_second_when_full == pytest.approx(20)
     assert Fit(Host("unknown", 8 * GB, 0), 4 * GB, 1 * GB, 4 * GB).tokens_per_second is None
-
-
-def test_a_token_reads_all_linear_weights_one_row_of_an_embedding_and_called_experts() -> None:
-    plan = make_plan(UNTIED, Choice.of("int8_asym"))
-    sizes = {a.layer.name: a.nbytes for a in plan.assignments}
-    embedding, experts = sizes["model.embed_tokens.weight"], sizes["model.layers.0.mlp.experts.weight"]
-    whole = sum(sizes.values()) - embedding + embedding // 1000
-    assert read_per_token(plan) == whole
-    assert read_per_token(plan, called_experts=2) == whole - experts + experts // 4
-    tied = (layer("model.embed_tokens.weight", Kind.EMBEDDING, 1000, 64, tied=("lm_head.weight",)), *UNTIED[1:5])
-    plan = make_plan(tied, Choice.of("int8_asym"))
-    assert read_per_token(plan) == plan.compressed_bytes  # a head that is the embedding is read whole
 
 
 def test_keys_and_values_are_read_off_the_layers_that_make_them() -> None:

@@ -1,4 +1,4 @@
-"""What is left is known for every scheme that a budget can choose, and best never makes it more."""
+"""What is left is known for every scheme of the studio and GGUF, and best never makes it more."""
 
 import pytest
 
@@ -13,5 +13,9 @@ SCHEMES = {str(scheme): scheme for palette in PALETTES.values() for scheme in pa
 @pytest.mark.parametrize("scheme", SCHEMES.values(), ids=list(SCHEMES))
 def test_best_leaves_a_share_of_what_nearest_loses(scheme: Scheme) -> None:
     assert remaining_loss(scheme, Method.NEAREST) == 1
-    assert (str(scheme) in LEFT_BY_BEST) == (scheme.mode.bits < 8)
     assert 0 < remaining_loss(scheme, BEST) <= 1
+
+
+@pytest.mark.parametrize("name", ["studio", "gguf"])
+def test_what_the_studio_and_gguf_hold_was_measured(name: str) -> None:
+    assert {str(scheme) for scheme in PALETTES[name].schemes if scheme.mode.bits < 8} <= LEFT_BY_BEST.keys()
