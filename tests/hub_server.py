@@ -4,8 +4,8 @@
         hub.add("owner/model", folder)
         # HF_ENDPOINT=hub.url
 
-It answers the routes that search, inspection, ranges and download use, and keeps a list of what it was asked and what
-it sent.
+It answers the routes that search, inspection, ranges, download and (``hub_push.py``) pushing use, and keeps a list of
+what it was asked and what it sent.
 """
 
 import hashlib
@@ -15,10 +15,13 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.hub_push import Account, PushRoutes
 
 PIECE_BYTES = 64 * 1024
 
@@ -32,6 +35,8 @@ class Request:
     range: str | None
     authorization: str | None = None
     sent: int = 0
+    host: str = ""
+    """The name of the server that it was sent to, where that was noted."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ class LocalHub:
     signature: int = 0
     """The only one that the other server takes."""
     models: dict[str, Model] = field(default_factory=dict)
+    account: Account = field(default_factory=Account)
+    """Whose token may push, and what was pushed."""
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -143,6 +150,10 @@ class LocalHub:
         """Return the bytes of bodies sent for the file ``name``, over all repositories."""
         return sum(request.sent for request in self.requests if request.path.endswith(f"/{name}"))
 
+    def note(self, method: str, path: str, headers: Message) -> None:
+        """Remember a request, and to which name of the server it was sent."""
+        self.requests.append(Request(method, path, None, headers.get("Authorization"), host=headers.get("Host", "")))
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -158,10 +169,8 @@ class _Server(ThreadingHTTPServer):
     """Connections that wait to be taken: with five, those of more threads wait a second for a second try."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(PushRoutes, BaseHTTPRequestHandler):
     """One request per connection (HTTP/1.0), so that nothing is left open."""
-
-    hub: LocalHub
 
     def log_message(self, *_: object) -> None:
         """Keep the terminal clean; the log is ``LocalHub.requests``."""
@@ -176,6 +185,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(self.request_log)
         if self.hub.status is not None:
             self._fail(self.hub.status)
+        elif path == "/api/whoami-v2":
+            self.whoami()
         elif path == "/api/models":
             self._json([_listed(model, query) for model in self._search(query)])
         elif match := re.fullmatch(
@@ -204,7 +215,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _describe(self, repo: str, revision: str, tree: bool) -> None:
         """Answer model_info, or the listing of all files."""
         if model := self._model(repo, revision):
-            facts = {"id": model.repo, "sha": model.sha, "siblings": model.siblings(), "cardData": model.card}
+            facts = {"id": model.repo, "sha": model.sha, "siblings": model.siblings(), "cardData": model.card} | {
+                "private": model.repo in self.hub.account.private
+            }
             self._json(model.tree() if tree else facts)
 
     def _resolve(self, repo: str, revision: str, name: str) -> None:
@@ -230,10 +243,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._file(self.hub.models[repo], self.hub.models[repo].blobs[name])
 
     def _model(self, repo: str, revision: str) -> Model | None:
-        model = self.hub.models.get(repo)
-        if model is None:
+        model: Model | None = self.hub.models.get(repo)
+        if model is None or (repo in self.hub.account.private and self.account is None):
             self._fail(404, "RepoNotFound")
-        elif revision not in ("main", model.sha):
+            return None
+        if revision not in ("main", model.sha):
             self._fail(404, "RevisionNotFound")
             return None
         return model

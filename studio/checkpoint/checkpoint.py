@@ -13,6 +13,7 @@ from studio.checkpoint.file_names import CARD, CONFIG
 from studio.checkpoint.headers import TensorEntry, read_header
 from studio.checkpoint.json_file import read_json as read_json
 from studio.checkpoint.layers import Kind, Layer
+from studio.checkpoint.left_out import LeftOut, left_out
 from studio.checkpoint.license import UNKNOWN, License, of_card
 from studio.checkpoint.packed.formats import with_packed
 from studio.checkpoint.stored_as import OfType, StoredAs
@@ -77,6 +78,11 @@ class Checkpoint:
         """Parameter -> how it came; nothing where all came at 16 bits or more, so that there is nothing to tell."""
         found = {layer.name: self.stored_as(layer) for layer in self.layers}
         return found if any(each.bits < 16 for each in found.values() if each.numel) else {}
+
+    @cached_property
+    def left_out(self) -> LeftOut | None:
+        """What the files hold beside the model that the studio takes, None where there is nothing."""
+        return left_out(self.entries, self.layers)
 
     @property
     def title(self) -> str:

@@ -42,6 +42,11 @@ def token() -> bool | None:
     return None if settings().is_private else False
 
 
+def own_token() -> str | None:
+    """Return the owner's login, of the environment or of ``hf auth login``; None where there is none."""
+    return client.get_token()
+
+
 def cache() -> Path:
     """Return where the client keeps what it fetched."""
     return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser().resolve()

@@ -13,18 +13,19 @@ import sys
 import warnings
 
 # Each adds its commands, in the order of the help.
-from studio.cli import serve, plans, evaluate, inspect, chat, export, apply, verify  # isort: skip
+from studio.cli import serve, plans, evaluate, inspect, chat, targets, export, push, apply, verify  # isort: skip
 from studio.cli.options import app
 
 __all__ = ["app", "main"]
 
-COMMANDS = (serve, plans, evaluate, inspect, chat, export, apply, verify)
+COMMANDS = (serve, plans, evaluate, inspect, chat, targets, export, push, apply, verify)
 
 
 def main() -> None:
     """Run a command with nothing on the screen but what the studio says."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

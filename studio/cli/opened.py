@@ -41,9 +41,12 @@ def compressing(
 
 
 def note_part(here: Terminal, checkpoint: "Checkpoint") -> None:
-    """Say where a model is only part of what its files hold."""
+    """Say where a model is only part of what its files hold, and which tensors nothing is made of."""
     if checkpoint.part:
         here.note(text(f"model.note_part_{checkpoint.part}", language()))
+    found = checkpoint.left_out
+    if found is not None:
+        here.note(found.sentence(language()))
 
 
 def note_uncalibrated(here: Terminal, done: "Compressed") -> None:

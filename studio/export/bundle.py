@@ -33,19 +33,22 @@ def export_folder(
 ) -> Writing:
     """Write a compressed folder as each of ``chosen`` into the new folder ``out``, yielding the bytes done.
 
-    ``names``: what the files are called, by default after the recipe; ``quality``: what was measured of the folder.
-    All is there under this name or nothing. Raises as :func:`studio.export.targets.export` does.
+    ``names``: what they are called, by default files after the recipe, folders after their target; ``quality``: what
+    was measured of the folder. All is there under this name or nothing. Raises as
+    :func:`studio.export.targets.export` does.
     """
     model = openable(folder, list(chosen), out)
-    called = names or [f"{model.recipe.name}{target.suffix}" for target in chosen]
+    called = names or [f"{model.recipe.name}{each.suffix}" if each.suffix else each.name for each in chosen]
     with put_in_place(out) as place, checking(model.recipe if check else None, folder) as soundness:
         place.mkdir()
-        exports, written = [], []
+        exports, folders, written = [], [], []
         for target, name in zip(chosen, called, strict=True):
             written.append((yield from target.write(model, place / name)))
             if written[-1].is_file():  # one that is a folder is in the manifest, file by file
                 exports.append((yield from exported(model, target, written[-1])))
-        write_beside(model, exports, place, quality)
+            else:
+                folders.append(name)
+        write_beside(model, exports, place, quality, folders)
         yield from settled(soundness, *(path for path in place.rglob("*") if path.is_file()))
     return out
 
@@ -64,16 +67,26 @@ def recipe_for(model: CompressedModel, exports: Sequence[Exported]) -> Recipe:
 
 
 def card_for(
-    model: CompressedModel, exports: Sequence[Exported], has_map: bool = False, quality: Evaluation | None = None
+    model: CompressedModel,
+    exports: Sequence[Exported],
+    has_map: bool = False,
+    quality: Evaluation | None = None,
+    folders: Sequence[str] = (),
 ) -> str:
-    """Return the card of these files."""
-    return export_card(model.recipe, model.plan.weights, exports, model.checkpoint.can_chat, has_map, quality)
+    """Return the card of these files, and of folders that have cards of their own."""
+    return export_card(model.recipe, model.plan.weights, exports, model.checkpoint.can_chat, has_map, quality, folders)
 
 
-def write_beside(model: CompressedModel, exports: Sequence[Exported], place: Path, quality: Evaluation | None) -> None:
+def write_beside(
+    model: CompressedModel,
+    exports: Sequence[Exported],
+    place: Path,
+    quality: Evaluation | None,
+    folders: Sequence[str] = (),
+) -> None:
     """Write card, map, recipe and manifest beside files that are there."""
     (place / MAP).write_bytes(map_picture(model.plan, model.recipe.name))
-    (place / CARD).write_text(card_for(model, exports, True, quality), encoding="utf-8")
+    (place / CARD).write_text(card_for(model, exports, True, quality, folders), encoding="utf-8")
     recipe = recipe_for(model, exports)
     (place / RECIPE).write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     known = {each.file: each.sha256 for each in exports}

@@ -7,7 +7,7 @@ of plain characters, and stand in the front matter as JSON strings.
 from collections.abc import Sequence
 
 from studio.base.units import format_bytes
-from studio.checkpoint.file_names import RECIPE
+from studio.checkpoint.file_names import CARD, MANIFEST, RECIPE
 from studio.checkpoint.recipe import Choices, Exported, Recipe
 from studio.evaluation.figures import Evaluation, WindowMean
 from studio.export.card_words import front_matter, shown
@@ -41,16 +41,18 @@ def export_card(
     can_chat: bool = True,
     has_map: bool = False,
     quality: Evaluation | None = None,
+    folders: Sequence[str] = (),
 ) -> str:
     """Return README.md for files that were written of a folder of ``weights`` parameters.
 
     ``has_map``: whether the picture stands beside it; ``quality``: what was measured of the folder, whose numbers are
-    those of the files.
+    those of the files; ``folders``: names of those that stand beside them, each with a card of its own.
     """
-    targets = list(dict.fromkeys(each.target for each in exports))
+    targets = list(dict.fromkeys([*(each.target for each in exports), *folders]))
     library = "gguf" if "gguf" in targets else "quantization-studio"
     facts = _facts(recipe, can_chat, library, [*targets, "quantized", "quantization-studio"])
-    files = "\n".join(f"| `{each.file}` | {each.nbytes:,} | `{each.sha256}` |" for each in exports)
+    rows = [f"| `{each.file}` | {each.nbytes:,} | `{each.sha256}` |" for each in exports]
+    files = "\n".join([*rows, *(f"| [`{name}/`]({name}/{CARD}) | a folder | in `{MANIFEST}` |" for name in folders)])
     usage = "\n".join(PROGRAMS[each.target](each, recipe) for each in exports if each.target in PROGRAMS)
     return f"""{front_matter(facts)}
 {_heading(recipe)}

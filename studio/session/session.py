@@ -86,6 +86,8 @@ class Session:
         """The figure that the map shows."""
         self.looks_at_speed = False
         """Whether the picture of the speeds is in sight: one that is drawn unseen does not know how wide it may be."""
+        self.looks_at_others = False
+        """Whether the table of what every program makes of the plan is in sight."""
         self.selected_layers = ""
         """The layer, or the pattern of layers, whose costs are on show beneath the map."""
         self.spoken: str | None = None

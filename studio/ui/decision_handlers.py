@@ -153,6 +153,18 @@ class DecisionHandlers:
         yield {self.page.presets.stop: gr.update(interactive=False)}
 
     @errors_shown
+    def look_at_others(self, session: Session, language: str) -> Iterator[Updates]:
+        """The table of all programs opens: find out what each makes of the plan."""
+        session.looks_at_others = True
+        yield {self.page.export.table: take.others(session, session.spoken or language)}
+
+    @errors_shown
+    def leave_others(self, session: Session, language: str) -> Iterator[Updates]:
+        """It is out of sight again."""
+        session.looks_at_others = False
+        yield {self.page.export.table: ""}
+
+    @errors_shown
     def verify(self, session: Session, language: str) -> Iterator[Updates]:
         """Read the file back and compare it with what was measured."""
         export = self.page.export

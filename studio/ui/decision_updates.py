@@ -34,6 +34,7 @@ def planned(page: Page, session: Session, language: str) -> Updates:
         page.presets.make: gr.update(value=make_words(session, language)),
         page.plan.box: gr.update(visible=preset == CUSTOM),
         page.export.reads: take.reads(session, language),
+        page.export.table: take.others(session, language),
         page.export.switch: gr.update(visible=take.is_of_scheme(error)),
         **button(page, session),
         **address(page, session),

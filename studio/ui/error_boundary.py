@@ -164,7 +164,7 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "export": lambda page: page.export.progress,
     **dict.fromkeys(("queue_make", "make", "made", "stop_make", "take_preset"), lambda page: page.presets.progress),
     **dict.fromkeys(("settle", "run_in", "recall"), lambda page: page.model.notice),
-    **dict.fromkeys(("switch_plan", "verify"), lambda page: page.export.progress),
+    **dict.fromkeys(("switch_plan", "verify", "look_at_others", "leave_others"), lambda page: page.export.progress),
     **dict.fromkeys(("load_plan", "tick_run", "draw_picture", "open_recipe"), lambda page: page.runs.notice),
 }
 """Where each handler's errors are shown: beside what was pressed."""

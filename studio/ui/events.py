@@ -158,6 +158,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         decide.made, who, everything, **quick
     )
     on(page.presets.stop.click, decide.stop_make, who, quick)
+    on(page.export.others.expand, decide.look_at_others, who, quick)
+    on(page.export.others.collapse, decide.leave_others, who, quick)
     on(page.export.verify.click, decide.verify, who, slow)
     page.visit.change(None, inputs=[page.visit], js=PRESENCE, api_visibility="private")
     page.address.change(None, inputs=[page.address], js=ADDRESS, api_visibility="private")

@@ -46,6 +46,8 @@ def model_facts(session: Session, language: str) -> str:
         notes.append(text("model.note_grid", language, scheme=session.model.grid))
     if checkpoint.part:
         notes.append(text(f"model.note_part_{checkpoint.part}", language))
+    if checkpoint.left_out is not None:
+        notes.append(checkpoint.left_out.sentence(language))
     if not checkpoint.can_chat:
         notes.append(text("model.note_cannot_chat", language))
     title = f"<b>{escape(checkpoint.title)}</b> · "

@@ -15,6 +15,10 @@ class TakePanel:
     program: gr.Radio
     reads: gr.HTML
     """Whether the program reads the plan, what that becomes there, and what to type."""
+    others: gr.Accordion
+    """Closed at first; what is in it is found out once it opens."""
+    table: gr.HTML
+    """What every program makes of the plan."""
     switch: gr.Button
     """Makes the plan one that the program reads."""
     button: gr.Button
@@ -37,6 +41,8 @@ def take_panel(words: Words) -> TakePanel:
             container=False,
         )
         reads = gr.HTML(elem_id="reads", js_on_load=NEWEST)
+        with words.on(gr.Accordion, {"label": "export.others"}, open=False, elem_id="others") as others:
+            table = gr.HTML(elem_id="others-table")
         with gr.Row(elem_classes="tight"):
             switch = words.on(
                 gr.Button, {"value": "export.switch"}, visible=False, elem_id="switch-plan", min_width=150
@@ -49,4 +55,4 @@ def take_panel(words: Words) -> TakePanel:
         progress = gr.HTML(elem_id="export-progress")
         verified = gr.HTML(elem_id="verified")
         summary = gr.HTML(elem_id="export-summary")
-    return TakePanel(program, reads, switch, button, file, verify, progress, verified, summary)
+    return TakePanel(program, reads, others, table, switch, button, file, verify, progress, verified, summary)
