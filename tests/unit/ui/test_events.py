@@ -16,7 +16,7 @@ def lanes() -> Lanes:
     """The lane of every handler by its name, and how many go through it at once."""
 
     async def functions() -> list[Any]:
-        blocks, page = build(lambda _: None)
+        blocks, page = build()
         with blocks:
             wire(page, blocks)
         return list(blocks.fns.values())
