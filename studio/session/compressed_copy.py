@@ -135,7 +135,7 @@ class CompressedCopy:
         self._check_disk(max(held, into.size(self.compressed.plan)))
         self._forget_archive()
         self._archive = folder
-        folder.mkdir(parents=True)
+        folder.mkdir(mode=0o700, parents=True)
         return (yield from self._jobs.relay("export", targets.one_file(into, self.folder, folder)))
 
     def verify(self) -> Generator[Progress, None, Verified]:
