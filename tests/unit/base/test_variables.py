@@ -52,6 +52,14 @@ def test_whose_page_it_is_can_be_said(
     assert found.is_private is is_private
 
 
+@pytest.mark.parametrize("name", ["STUDIO_PROXY", "STUDIO_ALLOWED_HOSTS", "SPACE_HOST"])
+def test_a_page_that_has_a_proxy_or_other_names_is_for_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    assert not Settings().is_private
+    monkeypatch.setenv("STUDIO_ACCESS", "private")
+    assert Settings().is_private
+
+
 def test_a_stranger_makes_a_page_public() -> None:
     found = Settings()
     found.admit_strangers()

@@ -48,6 +48,7 @@ def test_the_owner_names_hosts_and_proxies(monkeypatch: pytest.MonkeyPatch) -> N
     assert house.names.is_known("studio.example.org")
     assert house.names.is_known("a.example.net")
     assert house.has_proxy
+    assert house.access == "public"  # not everything that comes through a proxy says so
 
 
 def test_health_says_nothing_of_the_machine() -> None:
