@@ -16,7 +16,7 @@ CELL = '#map-grid .cell[data-layer="model.layers.4.mlp.up_proj.weight"]'
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A page for strangers who may do next to nothing."""
-    few = {"STUDIO_LIMIT_VISITOR_JOBS_PER_HOUR": "1", "STUDIO_LIMIT_CALLS_PER_MINUTE": "25"}
+    few = {"STUDIO_LIMIT_VISITOR_JOBS_PER_HOUR": "1", "STUDIO_LIMIT_CALLS_PER_MINUTE": "16"}
     with served(tmp_path_factory.mktemp("server"), STUDIO_ACCESS="public", **few) as found:
         yield found
 
@@ -37,7 +37,11 @@ def test_too_much_at_once_is_a_sentence_on_the_page(chromium: Browser, strict: s
     page.goto(plain(strict))
     expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
     said = text("door.calls", "zh-Hant", seconds="|").partition("|")[0]
-    for _ in range(30):
+    for _ in range(60):
         page.locator(CELL).click()
-    expect(page.get_by_text(said).first).to_be_visible()
+        if page.get_by_text(said).count():  # it goes after some seconds
+            break
+        page.wait_for_timeout(100)
+    else:
+        pytest.fail("nothing was said")
     page.close()

@@ -23,6 +23,21 @@ def test_connections_are_held_while_they_last() -> None:
         pass
 
 
+def test_what_an_address_is_sending_is_held_in_so_many_bytes() -> None:
+    visitors = Visitors()
+    pace = Pace(Limits(address_body_bytes=2000), visitors, dict)
+    one, two = (visitors.who((cookie,), ADDRESS, True) for cookie in ("one", "two"))
+    with pace.sending(one) as came:
+        came(1000)
+        came(500)
+        with pytest.raises(Refused), pace.sending(two) as also:
+            also(501)
+        with pace.sending(two) as also:
+            also(500)
+    with pace.sending(two) as also:
+        also(2000)
+
+
 def test_calls_that_come_at_once_are_counted_before_the_queue_knows_them() -> None:
     visitors = Visitors()
     pace = Pace(Limits(session_calls=2), visitors, dict)
