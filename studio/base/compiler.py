@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from studio.base.private_folder import code_folder, is_sealed, seal
 from studio.base.settings import settings
 
 LOG = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ FLAGS = ("-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-
 """No -ffast-math: the numbers are to be those of the torch code. No contraction: torch does not fuse either."""
 FUSED_FLAGS = (*(flag for flag in FLAGS if flag != "-ffp-contract=off"), "-ffp-contract=fast", "-Wno-psabi")
 """For what need not be equal bit for bit: products and sums in one instruction."""
+FOLDER = "native"
+"""Within the cache folder; the account's alone."""
 PATIENCE = 120
 """Seconds a compiler may take."""
 
@@ -49,20 +52,17 @@ def made(source: Path, flags: tuple[str, ...] = FLAGS) -> Path | None:
         return None
     tuned = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     flags = (*flags, tuned, *shlex.split(settings().native_flags))
-    folder, name = settings().cache_dir / "native", f"{source.stem}-{_key(source, compiler, flags)}"
-    return next(filter(_is_whole, folder.glob(f"{name}-*.so")), None) or _compiled(
-        compiler, flags, source, folder, name
-    )
+    folder, name = code_folder(settings().cache_dir / FOLDER), f"{source.stem}-{_key(source, compiler, flags)}"
+    return next(filter(_is_ours, folder.glob(f"{name}-*.so")), None) or _compiled(compiler, flags, source, folder, name)
 
 
 def _compiled(compiler: str, flags: tuple[str, ...], source: Path, folder: Path, name: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as place:
         made = Path(place) / "made.so"
         # CC may hold a launcher or flags: "ccache gcc".
         command = [*shlex.split(compiler), *flags, str(source), "-o", str(made), "-lm", "-lpthread"]
         _run(command)
-        file = folder / f"{name}-{_checksum(made)}.so"
+        file = folder / f"{name}-{seal(folder, made.read_bytes())}.so"
         made.replace(file)  # whole or not at all, also when two processes compile at once
         return file
 
@@ -83,13 +83,10 @@ def _run(command: Sequence[str]) -> None:
         raise subprocess.CalledProcessError(status, command)
 
 
-def _is_whole(file: Path) -> bool:
-    """Return whether a library is as it was made: loading one that was cut short would end the process."""
-    return file.stem.endswith(_checksum(file))
-
-
-def _checksum(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+def _is_ours(file: Path) -> bool:
+    """Return whether a library is as we made it: loading one that was cut short would end the process, and one that
+    somebody else put there would run what they like."""
+    return is_sealed(file.parent, file.read_bytes(), file.stem.rpartition("-")[2])
 
 
 def _key(source: Path, compiler: str, flags: tuple[str, ...]) -> str:

@@ -17,25 +17,27 @@ class Limits(BaseSettings):
 
     session_calls: int = Field(default=24, ge=1)
     """Calls of the page that one tab may have waiting or running; a busy one has three."""
-    visitor_calls: int = Field(default=96, ge=1)
+    visitor_calls: int = Field(default=128, ge=1)
     """The same for all tabs of a visitor."""
-    address_calls: int = Field(default=192, ge=1)
+    address_calls: int = Field(default=256, ge=1)
     """The same for all visitors from one address."""
-    queue: int = Field(default=768, ge=1)
+    queue: int = Field(default=1024, ge=1)
     """Calls of all visitors that may wait; beyond, the page says that it is busy. Several addresses' worth."""
     visitor_tabs: int = Field(default=128, ge=1)
     """Tabs that a visitor may have opened within an hour."""
     address_tabs: int = Field(default=1024, ge=1)
     """The same for one address."""
-    visitor_connections: int = Field(default=64, ge=1)
+    visitor_connections: int = Field(default=200, ge=1)
     """Answers to a visitor that may be under way; each tab holds two open."""
-    address_connections: int = Field(default=512, ge=1)
+    address_connections: int = Field(default=1000, ge=1)
     """The same for one address."""
     calls_per_minute: int = Field(default=600, ge=1)
     """Calls of a visitor, of whatever kind; a hand on a slider makes some ten a second."""
 
-    body_bytes: int = Field(default=2_000_000, ge=1024)
-    """Of a request that is no upload: the longest prompt takes a fifth of it."""
+    body_bytes: int = Field(default=1_000_000, ge=1024)
+    """Of a request that is no upload: the longest prompt takes two fifths of it."""
+    address_body_bytes: int = Field(default=32_000_000, ge=1024)
+    """Of all that one address is sending at this moment, which is held until it is here."""
     body_seconds: float = Field(default=60.0, gt=0)
     """Until which a request has to be here as a whole."""
     upload_bytes: int = Field(default=1_000_000, ge=1024)

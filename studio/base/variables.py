@@ -46,7 +46,8 @@ class Settings(BaseSettings):
 
     access: Literal["auto", "private", "public"] = "auto"
     """Who may use the owner's files and Hub login: ``auto``, whoever opens the page at the machine it runs on, by a
-    loopback name and through no proxy; ``private``, all who reach it; ``public``, nobody."""
+    loopback name and through no proxy, unless it has other names or a proxy; ``private``, all who reach it;
+    ``public``, nobody."""
     allowed_hosts: str = ""
     """More names that the page may be called by, between commas: ``studio.example.org,*.example.net``, or ``*``."""
     proxy: bool | None = None
@@ -69,7 +70,14 @@ class Settings(BaseSettings):
         """Whether only the owner sees the page: only then may it use the owner's Hub login."""
         if self.access != "auto":
             return self.access == "private"
-        return self.host in ("127.0.0.1", "localhost", "::1") and not self._has_strangers
+        is_here = self.host in ("127.0.0.1", "localhost", "::1")
+        return is_here and not self.is_for_others and not self._has_strangers
+
+    @property
+    def is_for_others(self) -> bool:
+        """Whether the settings speak of a proxy, or of names that only others would say: some proxies pass nothing by
+        which their visitors could be told from the owner."""
+        return bool(self.proxy or self.allowed_hosts or self.space_host)
 
     def admit_strangers(self) -> None:
         """Hold the page for public from now on: somebody came who does not sit at this machine."""

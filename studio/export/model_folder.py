@@ -20,6 +20,7 @@ from studio.checkpoint.config import load_config
 from studio.checkpoint.file_names import CONFIG, GENERATION, INDEX
 from studio.checkpoint.hub import is_wanted
 from studio.checkpoint.tensor_writer import SlotFile
+from studio.checkpoint.weight_files import listed
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.planning.plan import Assignment
 from studio.quantization.packing import PackedTensor
@@ -73,9 +74,11 @@ class ModelFolder:
 
 
 def files_beside(folder: Path, without: Collection[str] = (CONFIG, INDEX)) -> list[Path]:
-    """Return the files of a compressed folder that any program wants: tokenizer, template, how it generates."""
-    there = sorted(path for path in folder.iterdir() if path.is_file() and is_wanted(path.name))
-    return [path for path in there if path.name not in without]
+    """Return the files of a compressed folder that any program wants: tokenizer, template, how it generates.
+
+    Raises CheckpointError for a link out of it.
+    """
+    return [folder / name for name in listed(folder) if is_wanted(name) and name not in without]
 
 
 def as_json(words: Mapping[str, object]) -> bytes:

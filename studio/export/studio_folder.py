@@ -24,6 +24,7 @@ from studio.checkpoint.config import exported_config
 from studio.checkpoint.file_names import CARD, CONFIG, INDEX, PACKED
 from studio.checkpoint.hub import is_wanted
 from studio.checkpoint.recipe import RECIPE, Calibration, Choices, Machine, PackedWeight, Recipe, Source, sha256
+from studio.checkpoint.weight_files import listed
 from studio.compression.compress import Compressed
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.model_card import model_card
@@ -44,16 +45,17 @@ def write_folder(
 
     ``calibration`` says what a calibrated method read, ``source`` where the weights came from, if more of it is known
     than the checkpoint says. Everything is made beside it and put in place by one rename, so that a folder under this
-    name is always whole. Raises ResourceError for a full disk or a folder that has files in it already.
+    name is always whole. Raises ResourceError for a full disk or a folder that has files in it already, CheckpointError
+    for a link out of the model's folder.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ResourceError("folder_not_empty", path=str(folder))
     partial = partial_in(folder.parent, folder.name)
     try:
         partial.mkdir(parents=True)
-        for file in sorted(checkpoint.path.iterdir()):
-            if file.is_file() and is_wanted(file.name) and file.name != INDEX:
-                shutil.copyfile(file, partial / file.name)
+        for name in listed(checkpoint.path):  # a link may have come since it was opened
+            if is_wanted(name) and name != INDEX:
+                shutil.copyfile(checkpoint.path / name, partial / name)
         config = exported_config(read_json(checkpoint.path / CONFIG))
         words = json.dumps(config, indent=2, ensure_ascii=False)
         (partial / CONFIG).write_bytes(words.encode("utf-8", "backslashreplace"))  # half a character as JSON escapes it

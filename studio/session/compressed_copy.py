@@ -136,7 +136,7 @@ class CompressedCopy:
         self._check_disk(max(held, into.size(self.compressed.plan)))
         self._forget_archive()
         self._archive = folder
-        folder.mkdir(parents=True)
+        folder.mkdir(mode=0o700, parents=True)
         return (yield from self._jobs.in_turn("export", targets.one_file(into, self.folder, folder), as_it_is))
 
     def verify(self) -> Generator[Progress, None, Verified]:

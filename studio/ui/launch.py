@@ -5,6 +5,7 @@ Knows nothing of what is on the page.
 
 import contextlib
 import gc
+import os
 import socket
 import sys
 import threading
@@ -18,6 +19,7 @@ from studio.base import workers
 from studio.base.assets import asset
 from studio.base.errors import ResourceError
 from studio.base.limits import limits
+from studio.base.private_folder import make_private
 from studio.base.settings import settings
 from studio.base.workspace import sessions_folder, sweep
 from studio.checkpoint import hub, open_model
@@ -43,7 +45,9 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         settings().host = host
     settings().cache_dir.mkdir(parents=True, exist_ok=True)
     workers.warm_up()  # tokenizers are read in children, whether models are or not
-    for folder in (sessions_folder(), Path(get_upload_folder())):
+    # What visitors make and send is no other user's: Gradio's own folder is one for all users of the machine.
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(make_private(settings().cache_dir / "page")))
+    for folder in (make_private(sessions_folder()), Path(get_upload_folder())):
         sweep(folder)
     if open_model.builtin_file() is not None:
         with contextlib.suppress(Exception):  # the page says what is wrong when someone picks it

@@ -21,6 +21,9 @@ class QueuedCalls:
         return Counter(event.session_hash for event in list(self._blocks._queue.event_ids_to_events.values()))
 
     def session_of(self, call: str) -> str | None:
-        """Return whose a call is, None for one that has ended or never was."""
-        event = self._blocks._queue.event_ids_to_events.get(call)
-        return None if event is None else event.session_hash
+        """Return whose a call is, also of one that has ended and was not heard; None for one that never was."""
+        queue = self._blocks._queue
+        event = queue.event_ids_to_events.get(call)
+        if event is not None:
+            return event.session_hash
+        return next((name for name, calls in list(queue.pending_event_ids_session.items()) if call in calls), None)

@@ -20,6 +20,7 @@ WITHOUT_LOGIC = {
     "runtime/decoder/interface": "the abstract decoder",
     "runtime/kernels/product": "the abstract product",
     "session/model_jobs": "two calls passed on",
+    "session/visitor": "a dataclass",
     "ui/chat_panel": "builds components",
     "ui/decision_panel": "builds components",
     "ui/runs_panel": "builds components",

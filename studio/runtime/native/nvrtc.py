@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from studio.base.compiler import FOLDER
+from studio.base.private_folder import code_folder, is_sealed, seal
 from studio.base.settings import settings
 
 LOG = logging.getLogger(__name__)
@@ -124,20 +126,23 @@ def _image(source: Path, names: Sequence[str], defines: Sequence[str], checks: s
     texts = [file.read_text() for file in (source, *sorted(source.parent.glob("*.cuh")))]
     texts[0] += f"\n{checks}"
     key = hashlib.sha256(repr((texts, list(names), options[0], defines, torch.version.cuda)).encode()).hexdigest()[:16]
-    folder = settings().cache_dir / "native"
-    file = folder / f"{source.stem}-{key}.cubin"
     try:
+        folder = code_folder(settings().cache_dir / FOLDER)
+        file = folder / f"{source.stem}-{key}.cubin"
         head, _, image = file.read_bytes().partition(b"\n")
         checksum, *lowered = head.decode().split(" ")
-        if checksum == _checksum(image):
+        if is_sealed(folder, " ".join(lowered).encode() + image, checksum):
             return image, lowered
-    except (OSError, UnicodeDecodeError, ValueError):
+    except (UnicodeDecodeError, ValueError, FileNotFoundError):
         pass
+    except OSError as error:
+        LOG.info("kernels are not kept: %s", error)
+        return _compiled(texts[0], source.name, names, options)
     image, lowered = _compiled(texts[0], source.name, names, options)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(f".{id(image)}")
-        partial.write_bytes(" ".join([_checksum(image), *lowered]).encode() + b"\n" + image)
+        sealed = seal(folder, " ".join(lowered).encode() + image)
+        partial.write_bytes(" ".join([sealed, *lowered]).encode() + b"\n" + image)
         partial.replace(file)  # whole or not at all
     except OSError as error:
         LOG.info("kernels are not kept: %s", error)
@@ -172,10 +177,6 @@ def _filled(size_of: Callable[..., int], get: Callable[..., int], program: ctype
     buffer = ctypes.create_string_buffer(size.value)
     get(program, buffer)
     return buffer.raw
-
-
-def _checksum(image: bytes) -> str:
-    return hashlib.sha256(image).hexdigest()[:16]
 
 
 def _check(result: int, driver: ctypes.CDLL) -> None:

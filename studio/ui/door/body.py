@@ -23,8 +23,11 @@ class Gone(Exception):  # noqa: N818
     """Whoever sent it has left."""
 
 
-async def read(receive: Receive, most: int, seconds: float) -> bytes:
-    """Return a body of at most ``most`` bytes that is here within ``seconds``. Raises TooLong, TooSlow or Gone."""
+async def read(receive: Receive, most: int, seconds: float, came: Callable[[int], None] = lambda _: None) -> bytes:
+    """Return a body of at most ``most`` bytes that is here within ``seconds``. Raises TooLong, TooSlow or Gone.
+
+    ``came`` is told the bytes of each piece, and may raise what it likes.
+    """
     pieces: list[bytes] = []
     length = 0
     try:
@@ -37,6 +40,7 @@ async def read(receive: Receive, most: int, seconds: float) -> bytes:
                 length += len(pieces[-1])
                 if length > most:
                     raise TooLong
+                came(len(pieces[-1]))
                 if not message.get("more_body", False):
                     return b"".join(pieces)
     except TimeoutError as error:

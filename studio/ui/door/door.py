@@ -151,7 +151,8 @@ class Door:
         if said.isdecimal() and int(said[:20]) > most:
             raise Refused(413, "too_long", most=most)
         try:
-            body = await bodies.read(receive, most, limits.body_seconds)
+            with self._pace.sending(who) as came:
+                body = await bodies.read(receive, most, limits.body_seconds, came)
         except bodies.TooLong:
             raise Refused(413, "too_long", most=most) from None
         except bodies.TooSlow:

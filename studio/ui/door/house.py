@@ -21,7 +21,7 @@ def house_of(calls: Calls, on_refused: Callable[[str], None]) -> House:
         names(here.host),
         limits(),
         calls,
-        access=here.access,
+        access="public" if here.access == "auto" and here.is_for_others else here.access,
         has_proxy=is_space if here.proxy is None else here.proxy,
         framed_by=SPACES if is_space else (),
         health=health,

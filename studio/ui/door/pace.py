@@ -22,6 +22,8 @@ class Pace:
         """``in_flight``: how many calls of each session wait or run."""
         self._limits, self._visitors, self._in_flight = limits, visitors, in_flight
         self._connections, self._calls = Held(), Held()
+        self._bytes: dict[int, int] = {}
+        """That each address is sending at this moment."""
         self._often = Counting(limits.calls_per_minute, MINUTE)
         self._tabs = Counting(limits.visitor_tabs, HOUR), Counting(limits.address_tabs, HOUR)
         self._uploads = (
@@ -58,6 +60,30 @@ class Pace:
             raise Refused(429, "in_flight", SOON)
         with _taken(self._calls, keys):
             yield
+
+    @contextmanager
+    def sending(self, who: Who) -> Iterator[Callable[[int], None]]:
+        """Give what is to be called with the bytes of each piece that comes; all are given back in the end.
+
+        That raises Refused where they are more than an address may be sending.
+        """
+        key, taken = who.visitor.address, 0
+
+        def came(nbytes: int) -> None:
+            nonlocal taken
+            taken += nbytes
+            self._bytes[key] = self._bytes.get(key, 0) + nbytes
+            if self._bytes[key] > self._limits.address_body_bytes:
+                raise Refused(429, "connections", SOON)
+
+        try:
+            yield came
+        finally:
+            left = self._bytes.get(key, 0) - taken
+            if left > 0:
+                self._bytes[key] = left
+            else:
+                self._bytes.pop(key, None)
 
     def opened(self, who: Who) -> None:
         """Count a new tab. Raises Refused."""

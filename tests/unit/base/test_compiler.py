@@ -1,5 +1,6 @@
 """Compiled where it can be; without a compiler, a cache or a whole file, torch does the work and nobody notices."""
 
+import hashlib
 import os
 import select
 import shutil
@@ -168,3 +169,23 @@ def test_two_processes_that_compile_at_once_do_not_disturb_each_other(unbuilt: P
     both = [loading(), loading()]
     assert [process.communicate(timeout=PATIENCE)[0] for process in both] == ["compiled\n"] * 2
     assert {path.suffix for path in (unbuilt / "native").iterdir()} == {".so"}
+
+
+@needs_compiler
+def test_a_library_that_somebody_planted_is_not_loaded(unbuilt: Path) -> None:
+    """By its name it is what is looked for, and its own checksum stands in it."""
+    assert library(SOURCE) is not None
+    folder = unbuilt / "native"
+    [made] = folder.iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    start = made.stem.rpartition("-")[0]
+    made.unlink()
+    planted = folder / "planted.so"
+    another_library(planted)
+    content = planted.read_bytes()
+    for digits in (16, 32):
+        planted.with_name(f"{start}-{hashlib.sha256(content).hexdigest()[:digits]}.so").write_bytes(content)
+    planted.unlink()
+    process = loading()
+    assert process.communicate(timeout=PATIENCE)[0] == "compiled\n"
+    assert process.returncode == 0

@@ -1,0 +1,16 @@
+"""The calls of the page in Gradio's queue."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from studio.ui.queued_calls import QueuedCalls
+
+
+def test_calls_are_counted_and_found_until_they_were_heard() -> None:
+    events = {"a": SimpleNamespace(session_hash="one"), "b": SimpleNamespace(session_hash="one")}
+    queue = SimpleNamespace(event_ids_to_events=events, pending_event_ids_session={"one": {"a", "b"}, "two": {"c"}})
+    blocks: Any = SimpleNamespace(_queue=queue)
+    calls = QueuedCalls(blocks)
+    assert calls.count() == 2
+    assert calls.in_flight() == {"one": 2}
+    assert [calls.session_of(call) for call in ("a", "c", "d")] == ["one", "two", None]
