@@ -52,8 +52,8 @@ bench-compress: $(VENV)/developed ## Time compressing against NNCF and the machi
 bench-decode: $(VENV)/bench ## Time answering against llama.cpp and OpenVINO, into tests/bench/DECODE.md, and on a GPU machine DECODE_CUDA.md (BENCH="--only cuda")
 	@$(BIN)/python -W ignore -m tests.bench.decode $(BENCH)
 
-bench-load: $(VENV)/developed ## Say what is left of the speed of answering beside two processes that never rest
-	@$(BIN)/python -m tests.bench.load
+bench-load: $(VENV)/developed ## Many visitors at one page, and answers beside busy processes, into tests/bench/LOAD.md (BENCH="--minutes 10 --sessions 20")
+	@$(BIN)/python -W ignore -m tests.bench.load $(BENCH)
 
 bench-page: $(VENV)/developed browser ## What somebody who opens the page waits for, into tests/bench/PAGE.md
 	@$(BIN)/python -W ignore -m tests.bench.page

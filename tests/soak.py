@@ -43,6 +43,8 @@ BAD = re.compile(
 EVENT = re.compile(rb'"event_id": ?"([0-9a-f]+)"')
 BUG = re.compile(r"(?i:unexpected|a bug in)|\bSIG[A-Z]{3,4}\b")
 """What no page should say."""
+TALKS, FIRST = ("talk", "regenerate"), "first token"
+"""What asks for an answer, and the words of the figures beneath one that has begun."""
 QUESTIONS = ("What is the capital of France?", "Count to ten.", "one two three", "Tell me about rivers. " * 30)
 CHOICES = (
     Choice.of("int4_asym", 64, 1.0),
@@ -51,6 +53,7 @@ CHOICES = (
     Choice.of("int8_asym", -1, 1.0),
     Choice.of("int5_sym", 32, 1.0),
     Choice.of("int4_asym", 64, 0.8, sensitivity="damage"),
+    Choice.of("int4_asym", 64, 1.0, method="gptq"),
 )
 WHO = (None, "en")
 """What every function of the page but the first takes before its own: the session, and a language."""
@@ -64,12 +67,15 @@ class Findings:
     faults: list[str] = field(default_factory=list)
     waiting: dict[int, tuple[str, float]] = field(default_factory=dict)
     """Requests under way: what was asked, and when."""
+    first_tokens: list[float] = field(default_factory=list)
+    """Seconds from what was asked to the first token of its answer, as it reached the visitor."""
 
 
 class Visitor:
     """One tab of one visitor."""
 
     def __init__(self, address: str, models: list[str], findings: Findings, seed: int) -> None:
+        """Come in; ``models`` are those to choose among."""
         self._address, self._models, self._findings = address, models, findings
         self._random = random.Random(seed)
         self.key = uuid.uuid4().hex
@@ -99,7 +105,7 @@ class Visitor:
         """Do something; return whether the visitor stays."""
         acts: list[tuple[int, Callable[[], object]]] = [
             (3, lambda: self.call("open_model", self._random.choice(self._models))),
-            (6, self._choose),
+            (6, self.choose),
             (2, lambda: self.call("paint", self._random.choice(["weight", "output", "damage", "bits"]))),
             (3, lambda: self.call("measure", None)),
             (2, lambda: self.call("undo")),
@@ -114,7 +120,8 @@ class Visitor:
         self._random.choices(things, weights)[0]()
         return self._random.random() > 0.04
 
-    def _choose(self) -> None:
+    def choose(self) -> None:
+        """Move the controls."""
         words = self._random.choice(CHOICES).words()
         self.call("choose", *(words[name] for name in self._controls))
 
@@ -168,10 +175,13 @@ class Visitor:
             event = json.loads(self._asked("queue/join", body))["event_id"]
             heard = self._heard[event] = queue.SimpleQueue()
             self._is_wanted.set()
-        said = ""
+        said, asked, is_waiting = "", time.monotonic(), name in TALKS
         while True:
             message = heard.get(timeout=ANSWER)
             said += message
+            if is_waiting and FIRST in message:
+                self._findings.first_tokens.append(time.monotonic() - asked)
+                is_waiting = False
             if '"process_completed"' in message:
                 return said
 
@@ -242,15 +252,15 @@ def visits(address: str, models: list[str], findings: Findings, seed: int, until
 
 
 @contextlib.contextmanager
-def serving(folder: Path, sanitizer: str) -> Iterator[tuple[str, "subprocess.Popen[str]", Path]]:
-    """Run the page in a process of its own."""
+def serving(folder: Path, sanitizer: str, cache: Path = SHARED) -> Iterator[tuple[str, "subprocess.Popen[str]", Path]]:
+    """Run the page in a process of its own; all that it writes is in ``folder`` and ``cache``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = folder / "server.log"
     environment = os.environ | {
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
-        "STUDIO_CACHE_DIR": str(SHARED),
+        "STUDIO_CACHE_DIR": str(cache),
         "STUDIO_LOCAL_FILES": "1",
     }
     if sanitizer:
@@ -285,6 +295,22 @@ def memory_of(server: psutil.Process) -> tuple[int, int]:
     return total, len(children)
 
 
+def tiny_models(folder: Path) -> list[str]:
+    """Make models that take no time, and return their names."""
+    models = []
+    for name in ("llama", "gemma3_text", "gpt2"):
+        save_tiny_model(name, folder / name)
+        (folder / name / "chat_template.jinja").write_text(TEMPLATE)
+        models.append(str(folder / name))
+    return models
+
+
+def log_faults(log: Path) -> list[str]:
+    """Return what nobody should find in the server's log."""
+    bad = [line for line in log.read_text(errors="replace").splitlines() if BAD.search(line)]
+    return [f"log: {line[:300]}" for line in bad[:20]]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=60)
@@ -297,11 +323,7 @@ def main() -> int:
     findings = Findings()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        models = [] if asked.tiny else ["builtin", "builtin"]
-        for name in ("llama", "gemma3_text", "gpt2"):
-            save_tiny_model(name, folder / name)
-            (folder / name / "chat_template.jinja").write_text(TEMPLATE)
-            models.append(str(folder / name))
+        models = ([] if asked.tiny else ["builtin", "builtin"]) + tiny_models(folder)
         with serving(folder, asked.sanitizer) as (address, server, log):
             until = time.monotonic() + 60 * asked.minutes
             threads = [
@@ -326,11 +348,9 @@ def main() -> int:
                 waiting = sum(thread.is_alive() for thread in threads)
                 if waiting:
                     findings.faults.append(f"{waiting} visitors were never answered")
-        text = log.read_text(errors="replace")
-        bad = [line for line in text.splitlines() if BAD.search(line)]
-        findings.faults += [f"log: {line[:300]}" for line in bad[:20]]
+        findings.faults += log_faults(log)
         if asked.keep is not None:
-            asked.keep.write_text(text)
+            asked.keep.write_text(log.read_text(errors="replace"))
     print(dict(findings.done.most_common()))
     for fault in findings.faults[:50]:
         print("FAULT", fault)

@@ -62,6 +62,8 @@ class Pool:
         self._models: OrderedDict[str, _Held] = OrderedDict()
         self._prefixes: OrderedDict[int, Prefix] = OrderedDict()
         """Keys and values of conversations that rest, the longest first."""
+        self._reserved = 0
+        """Bytes of jobs that are no model of the pool's."""
         self._lock = threading.RLock()
 
     @contextmanager
@@ -158,7 +160,7 @@ class Pool:
         budget = settings().model_memory
         with self._lock:
             coming = sum(held.need for held in self._models.values() if not held.ready.is_set())
-            free = available_memory() * HEADROOM - coming
+            free = available_memory() * HEADROOM - coming - self._reserved
             if budget is not None:
                 free = min(free, budget - sum(held.nbytes for held in self._models.values()))
         return max(0, int(free))
@@ -167,6 +169,21 @@ class Pool:
         """Forget what rests until ``need`` bytes are free. Raises ResourceError with the arithmetic when short."""
         with self._lock:
             self._make_room(need)
+
+    @contextmanager
+    def reserved(self, need: int) -> Iterator[None]:
+        """Keep ``need`` bytes for a job that is no model of the pool's. Raises as :meth:`make_room` does.
+
+        What the job has taken already is counted twice: a model that is refused beside it can be had after it.
+        """
+        with self._lock:
+            self._make_room(need)
+            self._reserved += need
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._reserved -= need
 
     def _make_room(self, need: int) -> None:
         while need > (free := self.free()):

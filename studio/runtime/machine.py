@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
 
+from studio.base.control_group import free_in_group
 from studio.base.device import device
 from studio.runtime.native.arena import Arena
 
@@ -123,10 +123,5 @@ def _seconds(work: Callable[[], object], place: torch.device) -> float:
 
 def available_memory() -> int:
     """Return the bytes this process may still take: the machine's, or its control group's where that is less."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return min(free, int(limit) - used) if limit.isdecimal() else free
+    free, allowed = int(psutil.virtual_memory().available), free_in_group()
+    return free if allowed is None else min(free, allowed)

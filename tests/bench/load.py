@@ -1,81 +1,176 @@
-"""``python -m tests.bench.load``: what is left of the speed of answering beside two processes that never rest.
+"""``make bench-load``: many visitors at one page of this machine, into tests/bench/LOAD.md.
 
-Random weights of SmolLM2-135M's shape in int4_asym 64, two threads. Quiet and busy runs follow each other, so that a
-machine that does other things too meets both; the middle of each counts.
+The visitors are those of ``tests/soak.py``: they open models, move controls, compress, calibrate, chat, measure, export
+and leave. One more asks for the page and moves a control every second, and its times count. Memory and disk are looked
+at once a second; what they are after a warm-up of a third of the time is compared with what they are at the end. All of
+it is bound to loopback and ends after the minutes that were asked for.
 """
 
-import subprocess
+import argparse
+import statistics
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from statistics import median
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import torch
+import psutil
 
-from studio.quantization.packing import PackedTensor
-from studio.quantization.scheme import Mode, Scheme
-from studio.runtime.decoder.cpu import NativeDecoder
-from studio.runtime.native.arena import Arena
-from studio.runtime.native.tiling import tiles_of, tiles_of_floats
-from tests.decoders import LLAMA, layer, rotation, small
+from studio.base.units import format_bytes
+from tests.bench.beside import kept
+from tests.bench.measure import machine
+from tests.soak import ANSWER, Findings, Visitor, log_faults, memory_of, serving, tiny_models, visits
 
-SHAPE = replace(
-    LLAMA, hidden=576, heads=9, kv_heads=3, head_dim=64, intermediate_size=1536, vocabulary=49152,
-    attention_scale=0.125, rotations=(rotation(64),), layers=tuple(map(layer, range(30))), head="embed",
-)  # fmt: skip
-BUSY, ROUNDS, SECONDS = 2, 5, 1.5
-GOAL = 0.4
+FILE = Path(__file__).with_name("LOAD.md")
+EVERY = 1.0
+"""Seconds between two looks."""
+WARM, END = 1 / 3, 0.9
+"""Shares of the time: memory and disk are those of the looks in the tenth behind each."""
 
 
-def decoder() -> NativeDecoder:
-    arena, model = Arena(), small(SHAPE, Scheme(Mode.INT4_ASYM, 64), {"embed": Scheme(Mode.INT8_ASYM)})
-    tiles = {
-        name: (tiles_of(w) if isinstance(w, PackedTensor) else tiles_of_floats(w)).within(arena)
-        for name, w in model.weights.items()
-    }
-    return NativeDecoder(SHAPE, tiles, model.norms, 8192)
+@dataclass
+class Seen:
+    """What was measured while the visitors were there."""
+
+    page: list[float] = field(default_factory=list)
+    """Seconds."""
+    moved: list[float] = field(default_factory=list)
+    memory: list[tuple[float, int]] = field(default_factory=list)
+    """The share of the time that had passed, and bytes."""
+    disk: list[tuple[float, int]] = field(default_factory=list)
 
 
-def speed(model: NativeDecoder, seconds: float = SECONDS) -> float:
-    """Return tokens a second, a little work of Python's after each, as a chat has."""
-    cache, count, token = model.begin(4096), 0, 1
-    began = time.perf_counter()
-    while (spent := time.perf_counter() - began) < seconds and cache.room:
-        token = int(model.step(cache, [token]).numpy().argmax())
-        count += 1
-    return count / spent
+def percentile(seconds: Sequence[float], share: float = 0.95) -> float:
+    """Return the value that ``share`` of all are not above; NaN where there is none."""
+    ordered = sorted(seconds)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
 
-@contextmanager
-def busy(count: int) -> Iterator[None]:
-    """Have processes that take all they can get."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        time.sleep(0.2)  # until they have started
-        yield
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
+def at(looks: Sequence[tuple[float, int]], share: float) -> float:
+    """Return the median of what was seen in the tenth of the time that begins at ``share``; NaN where nothing was."""
+    found = [value for when, value in looks if share <= when < share + 0.1]
+    return statistics.median(found) if found else float("nan")
 
 
-def main() -> None:
-    torch.set_num_threads(2)
-    model = decoder()
-    speed(model)
-    quiet, loaded = [], []
-    for _ in range(ROUNDS):
-        quiet.append(speed(model))
-        with busy(BUSY):
-            loaded.append(speed(model))
-    print("quiet  ", " ".join(f"{each:6.0f}" for each in quiet), "tok/s")
-    print("loaded ", " ".join(f"{each:6.0f}" for each in loaded), "tok/s")
-    print(
-        f"{median(loaded) / median(quiet):.2f} of the quiet speed is left beside {BUSY} busy processes, {GOAL} is asked"
-    )
+def on_disk(folders: Sequence[Path]) -> int:
+    """Return the bytes of all files; those that are removed meanwhile count nothing."""
+    total = 0
+    for folder in folders:
+        for file in folder.rglob("*"):
+            try:
+                total += 0 if file.is_symlink() or not file.is_file() else file.stat().st_size
+            except OSError:
+                continue
+    return total
+
+
+def watch(address: str, findings: Findings, seen: Seen, until: float) -> None:
+    """Ask for the page, and move a control, every second."""
+    visitor = Visitor(address, ["builtin"], findings, seed=-1)
+    visitor.call("open_model", "builtin")
+    while time.monotonic() < until:
+        began = time.monotonic()
+        try:
+            with urllib.request.urlopen(address, timeout=ANSWER) as answer:
+                answer.read()
+        except OSError as error:
+            findings.faults.append(f"the page: {error}")
+        seen.page.append(time.monotonic() - began)
+        began = time.monotonic()
+        visitor.choose()
+        seen.moved.append(time.monotonic() - began)
+        time.sleep(max(0.0, EVERY - (time.monotonic() - began)))
+    visitor.leave()
+
+
+def load(minutes: float, sessions: int, seed: int) -> tuple[Findings, Seen]:
+    """Let visitors come and go for so many minutes; return what they met and what was measured meanwhile."""
+    findings, seen = Findings(), Seen()
+    with tempfile.TemporaryDirectory() as place:
+        folder, cache = Path(place), Path(place) / "cache"
+        models = ["builtin", "builtin", *tiny_models(folder)]
+        with serving(folder, "", cache) as (address, server, log):
+            began = time.monotonic()
+            until = began + 60 * minutes
+            threads = [
+                threading.Thread(target=visits, args=(address, models, findings, seed + i, until), daemon=True)
+                for i in range(sessions)
+            ]
+            threads.append(threading.Thread(target=watch, args=(address, findings, seen, until), daemon=True))
+            for thread in threads:
+                thread.start()
+            process = psutil.Process(server.pid)
+            while any(thread.is_alive() for thread in threads) and time.monotonic() < until + ANSWER:
+                time.sleep(EVERY)
+                if server.poll() is not None:
+                    findings.faults.append(f"the server ended with {server.returncode}")
+                    break
+                share = (time.monotonic() - began) / (60 * minutes)
+                seen.memory.append((share, memory_of(process)[0]))
+                seen.disk.append((share, on_disk([cache, folder / "gradio"])))
+            waiting = sum(thread.is_alive() for thread in threads)
+            if waiting and server.poll() is None:
+                findings.faults.append(f"{waiting} visitors were never answered")
+        findings.faults += log_faults(log)
+    return findings, seen
+
+
+def table(minutes: float, sessions: int, findings: Findings, seen: Seen, share: float) -> str:
+    """Return the figures in Markdown, beside what is asked."""
+    memory = [at(seen.memory, when) for when in (WARM, END)]
+    disk = [at(seen.disk, when) for when in (WARM, END)]
+    rows = [
+        ("errors that are not a clear refusal", f"{len(findings.faults)}", "0", "0"),
+        ("memory after warm-up, and at the end", _pair(memory), "flat within 10 %", "the same"),
+        ("disk after warm-up, and at the end", _pair(disk), "within its budget", "the same"),
+        ("the page, 95th percentile", f"{percentile(seen.page):.2f} s", "1 s", "0.3 s"),
+        ("a moved control, 95th percentile", f"{percentile(seen.moved):.2f} s", "1 s", "0.3 s"),
+        ("first token, median", f"{percentile(findings.first_tokens, 0.5):.1f} s", "", ""),
+        ("first token, 95th percentile", f"{percentile(findings.first_tokens):.1f} s", "10 s", "3 s"),
+        ("answering beside two busy processes, of the quiet speed", f"{share:.2f}", "0.4", "0.6"),
+    ]
+    done = ", ".join(f"{name} {count}" for name, count in sorted(findings.done.items(), key=lambda each: -each[1]))
+    lines = [
+        "# Many visitors at one page",
+        "",
+        f"`make bench-load`: {sessions} sessions for {minutes:g} minutes, on {machine()}.",
+        "",
+        "| | found | must | goal |",
+        "| --- | --- | --- | --- |",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        f"{sum(findings.done.values())} requests: {done}; {len(findings.first_tokens)} answers began.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _pair(values: Sequence[float]) -> str:
+    before, after = values
+    if not before or before != before or after != after:
+        return "–"
+    return f"{format_bytes(int(before))}, {format_bytes(int(after))} ({after / before - 1:+.0%})"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=FILE)
+    asked = parser.parse_args()
+    share = kept()
+    findings, seen = load(asked.minutes, asked.sessions, asked.seed)
+    said = table(asked.minutes, asked.sessions, findings, seen, share)
+    asked.out.write_text(said)
+    print(said)
+    for fault in findings.faults[:50]:
+        print("FAULT", fault)
+    return 1 if findings.faults else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

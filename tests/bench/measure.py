@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -69,3 +70,9 @@ def writing(file: Path, nbytes: int) -> float:
     seconds = time.perf_counter() - begun
     file.unlink()
     return seconds
+
+
+def machine() -> str:
+    """Return the processor's name and how many cores there are."""
+    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    return f"{os.cpu_count()} cores of {found[1] if found else 'a processor without a name'}"

@@ -9,8 +9,6 @@ Gradio page with nothing on it but a heading, opened by turns with ours, for wha
 * a moved control: what ``make bench-compress`` has for 211 and 9,890 weights, measured again here.
 """
 
-import os
-import re
 import socket
 import statistics
 import subprocess
@@ -22,6 +20,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.bench.compress_page import measure as moves
 from tests.bench.compress_page import served
+from tests.bench.measure import machine
 from tests.chromium import chromium
 
 FILE = Path(__file__).with_name("PAGE.md")
@@ -81,12 +80,6 @@ def visit(browser: Browser, address: str) -> Opened:
     shift, shifted = max(page.evaluate("window.shifts"), default=(0.0, ""))
     page.context.close()
     return Opened(paint, verdict, answers, done, shift, shifted)
-
-
-def machine() -> str:
-    """Return the processor's name and how many cores there are."""
-    found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    return f"{os.cpu_count()} cores of {found[1] if found else 'a processor without a name'}"
 
 
 def main() -> int:

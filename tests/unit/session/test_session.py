@@ -1,10 +1,14 @@
 """Whether a copy is that of what is chosen now: a text that its method reads makes it stale, another does not."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from studio.base import fair_turns
+from studio.base.errors import ResourceError
+from studio.chat import model_pool
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
 from studio.quantization.scheme import Mode
@@ -68,3 +72,48 @@ def test_the_same_model_opened_again_keeps_its_copy_and_another_does_not(
     finish(session.open(str(tiny_model("gpt2"))))
     assert session.copy.compressed is None
     assert not session.is_copy_of_choice
+
+
+def test_a_method_that_does_not_fit_is_refused_before_anything_is_fetched(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_pool, "available_memory", lambda: 50 << 20)
+    session.planner.choose(Choice(Mode.INT4_ASYM, 32, method=Method.GPTQ))
+    steps = session.compress()
+    with pytest.raises(ResourceError) as caught:
+        next(steps)
+    assert caught.value.key == "calibration_memory"
+    assert caught.value.values["fits"] == Method.HALF_QUADRATIC
+    assert "--method gptq" in str(caught.value.values["command"])
+    session.planner.choose(Choice(Mode.INT4_ASYM, 32, method=Method.HALF_QUADRATIC))
+    assert finish(session.compress()).plan.choice.method is Method.HALF_QUADRATIC, "what it is told to take fits"
+
+
+def test_a_comparison_that_does_not_fit_is_refused_with_what_to_run(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(session.compress())
+    monkeypatch.setattr(model_pool, "available_memory", lambda: 50 << 20)
+    with pytest.raises(ResourceError) as caught:
+        finish(session.measure_drift())
+    assert caught.value.key == "drift_memory"
+    assert "evaluate" in str(caught.value.values["command"])
+
+
+def test_who_compresses_waits_for_a_place_and_who_fetches_does_not(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fair_turns, "LOOK", 0.01)
+    turns = session.jobs.visitor.turns
+    others = [turns.visitor() for _ in range(fair_turns.PLACES)]
+    with ExitStack() as places:
+        for other in others:
+            places.enter_context(finish(other.place()))
+        finish(session.fetch())
+        waits = session.compress()
+        told = next(step for step in waits if step.stage == "queue")
+        assert told.line is not None
+        assert told.line.before == 0
+        assert session.copy.compressed is None
+    finish(waits)
+    assert session.copy.compressed is not None

@@ -1,0 +1,91 @@
+"""What jobs that read a model block by block take of memory, told before they begin. Knows no processes.
+
+Shapes are known from headers, so it is asked before anything is downloaded. Each figure is what has to be held at once
+by the arithmetic; what passes through in pieces is counted as ``PIECES``.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from studio.base.errors import ResourceError
+from studio.base.units import format_bytes
+from studio.chat.judge import largest_part
+from studio.chat.model_pool import Pool
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.layers import Kind, Layer
+from studio.compression.sequential import WINDOW, WINDOWS
+from studio.evaluation import evaluate
+from studio.runtime.decoder import MOST_TOKENS
+
+PIECES = 128 << 20
+"""Bytes of a process of our own, and of what is read and written in pieces."""
+STORED, RUN = 2, 4
+"""Bytes of a weight as it is read, and as it runs."""
+SQUARES = 3
+"""Matrices of a layer's inputs that are held while it is rounded: their moments, the inverse's factor, and one more."""
+STATES = 3
+"""Times that the text's states are held: what a block is given, its output, and the widest between."""
+LOGITS = 4
+"""Tables of logits that a comparison holds: two models', and the logarithms of both."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of a job, by what they are for."""
+
+    block: int
+    """The largest block, or the head where that is larger, as it is read and as it runs."""
+    states: int
+    """What the text becomes in it."""
+    statistics: int
+    """What is known of the inputs of a block's layers, or the logits that are compared."""
+
+    @property
+    def nbytes(self) -> int:
+        return PIECES + self.block + self.states + self.statistics
+
+
+def calibration_need(checkpoint: Checkpoint) -> Need:
+    """Return what rounding by a method that reads a text takes."""
+    widths: dict[object, set[int]] = {}
+    for layer in _linear(checkpoint):
+        widths.setdefault(layer.block, set()).add(layer.matrix[1])
+    squares = max((sum(width * width for width in each) for each in widths.values()), default=0)
+    states = STATES * WINDOWS * WINDOW * _widest(checkpoint) * RUN
+    return Need((STORED + RUN) * largest_part(checkpoint), states, SQUARES * squares * RUN)
+
+
+def drift_need(checkpoint: Checkpoint) -> Need:
+    """Return what running the original takes while the copy is compared with it, beside the copy itself."""
+    tables = [layer for layer in checkpoint.layers if layer.kind in (Kind.EMBEDDING, Kind.HEAD)]
+    vocabulary = max((layer.matrix[0] for layer in tables), default=0)
+    states = STATES * evaluate.WINDOW * _widest(checkpoint) * RUN
+    return Need((STORED + RUN) * largest_part(checkpoint), states, LOGITS * MOST_TOKENS * vocabulary * RUN)
+
+
+@contextmanager
+def admitted(pool: Pool, need: Need | None, key: str, **more: str) -> Iterator[None]:
+    """Keep the memory of a job for it, where it takes any. Raises ResourceError called ``key``, with the arithmetic."""
+    with ExitStack() as held:
+        if need is not None:
+            try:
+                held.enter_context(pool.reserved(need.nbytes))
+            except ResourceError as error:
+                raise refusal(key, need, pool.free(), **more) from error
+        yield
+
+
+def refusal(key: str, need: Need, free: int, **more: str) -> ResourceError:
+    """Return why a job is not begun, with the arithmetic."""
+    parts = {name: format_bytes(size) for name, size in vars(need).items()}
+    told = {"need": format_bytes(need.nbytes), "free": format_bytes(free), "pieces": format_bytes(PIECES)}
+    return ResourceError(key, **told, **parts, **more)
+
+
+def _linear(checkpoint: Checkpoint) -> list[Layer]:
+    return [layer for layer in checkpoint.layers if layer.kind is Kind.LINEAR]
+
+
+def _widest(checkpoint: Checkpoint) -> int:
+    return max((max(layer.matrix) for layer in _linear(checkpoint)), default=0)
