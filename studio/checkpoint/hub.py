@@ -21,6 +21,9 @@ from huggingface_hub import constants, errors
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
+from studio.base import leases
+from studio.base.cache import note_download
+from studio.base.cache_budget import make_room
 from studio.base.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
 from studio.base.progress import Progress
 from studio.base.units import format_bytes
@@ -146,6 +149,8 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
     """
     if not is_repo_id(repo):
         raise ModelError("model_not_found", model=repo)
+    place = _snapshots(repo).parent
+    is_first = not place.exists()  # else it may be another program's, whose models are not ours to remove
     with explained(repo):
         sha, sizes, license = listing(repo, revision, MODEL)
 
@@ -154,6 +159,8 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
             path = client.hf_hub_download(
                 repo, name, revision=sha, cache_dir=cache(), endpoint=endpoint(), token=token()
             )
+            if is_first:
+                note_download(place, repo)
             return read_json(Path(path))
 
         weights = weight_files(sizes, fetch_json)
@@ -203,6 +210,7 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
     writable), ModelError or HubError.
     """
     folder, total = _snapshots(repository.repo) / repository.sha, repository.download_bytes
+    leases.touch(_snapshots(repository.repo).parent)
 
     def missing() -> list[str]:
         return [name for name in repository.files if not (folder / name).is_file()]
@@ -242,6 +250,7 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
 
 def _check_disk(need: int) -> None:
     folder = cache()
+    make_room(need)
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     if free < need:
         raise ResourceError("disk_too_small", need=format_bytes(need), free=format_bytes(free))
