@@ -7,19 +7,17 @@ import contextlib
 import gc
 import socket
 import threading
-from pathlib import Path
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from studio.base import workers
 from studio.base.assets import asset
 from studio.base.settings import settings
-from studio.base.workspace import sessions_folder, sweep
 from studio.checkpoint import hub, open_model
 from studio.runtime import machine
 from studio.ui.events import wire
+from studio.ui.housekeeping import keep_tidy, tidy
 from studio.ui.page import build
 from studio.ui.presence import ATTENDANCE, Presence, attend
 
@@ -33,8 +31,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         settings().host = host
     settings().cache_dir.mkdir(parents=True, exist_ok=True)
     workers.warm_up()  # tokenizers are read in children, whether models are or not
-    for folder in (sessions_folder(), Path(get_upload_folder())):
-        sweep(folder)
+    tidy()
     if open_model.builtin_file() is not None:
         with contextlib.suppress(Exception):  # the page says what is wrong when someone picks it
             for _ in open_model.open_model(open_model.BUILTIN, paths=False):
@@ -63,6 +60,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         app_kwargs={"middleware": [Middleware(Presence, attendance=ATTENDANCE)]},
         prevent_thread_lock=True,
     )
+    keep_tidy()
     machine.measure()  # once the port is had: a program that ends while a thread is in torch's code is aborted
     print(f"Quantization Studio: {address}", flush=True)
     if block:
