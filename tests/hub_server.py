@@ -103,6 +103,17 @@ def _claims(path: Path) -> dict[str, Any]:
     return claims
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with one answer."""
+
+    kind: Literal["status", "cut", "flipped", "longer", "whole"]
+    """An error; the line breaks in the middle; the last byte is another; a byte too many, said to be all; the whole
+    file where a part was asked for."""
+    status: int = 500
+    headers: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass
 class LocalHub:
     """The server; ``bytes_per_second`` slows every file down, ``status`` answers everything with that error."""
@@ -114,6 +125,10 @@ class LocalHub:
     bytes or too many; or the line breaks, once."""
     elsewhere: bool = False
     """Whether weights are kept by another server, as on the Hub: a file's address leads to one that is signed."""
+    ordered: list[Fault] = field(default_factory=list)
+    """What the next requests for a large file's bytes meet, one each, the first first; then all is well."""
+    private: dict[str, str] = field(default_factory=dict)
+    """Repository -> the login that sees it; others are told that there is none."""
     signature: int = 0
     """The only one that the other server takes."""
     models: dict[str, Model] = field(default_factory=dict)
@@ -231,7 +246,9 @@ class _Handler(PushRoutes, BaseHTTPRequestHandler):
             self._fail(404, "EntryNotFound", {"X-Repo-Commit": model.sha})
         elif self.hub.elsewhere and model.blobs[name].lfs:
             place = f"{self.hub.url.replace('127.0.0.1', 'localhost')}/stored/{self.hub.signature}/{repo}/{name}"
-            self._send(302, b"", {"Location": place})
+            blob = model.blobs[name]
+            linked = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size)}
+            self._send(302, b"", {"Location": place, "X-Repo-Commit": model.sha, **linked})
         else:
             self._file(model, model.blobs[name])
 
@@ -244,7 +261,9 @@ class _Handler(PushRoutes, BaseHTTPRequestHandler):
 
     def _model(self, repo: str, revision: str) -> Model | None:
         model: Model | None = self.hub.models.get(repo)
-        if model is None or (repo in self.hub.account.private and self.account is None):
+        login = self.hub.private.get(repo)
+        is_shut = login is not None and self.request_log.authorization != f"Bearer {login}"
+        if model is None or is_shut or (repo in self.hub.account.private and self.account is None):
             self._fail(404, "RepoNotFound")
             return None
         if revision not in ("main", model.sha):
@@ -258,8 +277,13 @@ class _Handler(PushRoutes, BaseHTTPRequestHandler):
             headers |= {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size), "ETag": '"of-the-cdn"'}
         else:
             headers |= {"ETag": f'"{blob.git}"'}
+        wrong = self.hub.ordered.pop(0) if self.hub.ordered and blob.lfs and self.command == "GET" else None
+        if wrong is not None and wrong.kind == "status":
+            self._fail(wrong.status, None, wrong.headers)
+            return
+        kind = "" if wrong is None else wrong.kind
         start, stop = 0, blob.size
-        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.request_log.range or "")
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.request_log.range or "") if kind != "whole" else None
         fault, name = self.hub.fault if match else "", "Content-Range"
         if match and fault != "whole":
             start, stop = int(match[1]), min(int(match[2] or stop) + 1, blob.size)
@@ -279,6 +303,13 @@ class _Handler(PushRoutes, BaseHTTPRequestHandler):
             content = content[:-1]
         if fault == "long":
             content *= 1000
+        if kind == "cut":
+            headers |= {"Content-Length": str(len(content))}
+            content = content[: len(content) // 2]
+        if kind == "flipped":
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        if kind == "longer":
+            content += b"\0"
         self._send(206 if match and fault != "whole" else 200, content, headers)
 
     def _json(self, content: object) -> None:

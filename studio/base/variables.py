@@ -20,6 +20,8 @@ class Settings(BaseSettings):
     """Accept folders and .gguf files as models on a page bound to loopback."""
     cache_dir: Path = user_cache_path("quantization-studio")
     """Where prepared models, sensitivities and compressed folders are kept."""
+    cache_gb: float | None = Field(default=None, ge=0)
+    """Gigabytes that models which are kept there may take, downloads included; by default a quarter of the disk."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where weights are rounded and measured, and where models answer as far as their kernels know them."""
     native: bool = True

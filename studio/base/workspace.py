@@ -4,6 +4,7 @@ import glob
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,10 @@ except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
 
+_OWN = r"(\d{1,9})-[0-9a-f]{32}"
+"""The names of :func:`own_folder`."""
+
+
 def sessions_folder() -> Path:
     """Return where all sessions of this machine keep their files."""
     return settings().cache_dir / "sessions"
@@ -31,7 +36,16 @@ def own_folder(parent: Path) -> Path:
 
 def sweep(parent: Path) -> None:
     """Remove what programs that were killed left in ``parent`` under names of :func:`own_folder`."""
-    _remove(parent, "*-*", r"(\d{1,9})-[0-9a-f]{32}")
+    _remove(parent, "*-*", _OWN)
+
+
+def sweep_old(parent: Path, seconds: float) -> None:
+    """Remove the folders in ``parent`` that nobody changed for so long, but for those of programs that still run."""
+    for folder in parent.glob("*"):
+        with suppress(OSError):
+            newest = max((path.lstat().st_mtime for path in (folder, *folder.rglob("*"))), default=0.0)
+            if _whose(folder, _OWN) is None and time.time() - newest > seconds and folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def partial_in(parent: Path, name: str) -> Path:

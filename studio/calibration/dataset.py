@@ -59,7 +59,7 @@ def read_dataset(name: str) -> DatasetText:
     if match is None or not is_repo_id(match["repo"]):
         raise TextError("bad_dataset_name", name=name[:120])
     repo, wished = match["repo"], (match["file"] or "").strip("/")
-    sha, sizes, _ = listing(repo, match["revision"] or match["branch"], DATASET)
+    sha, sizes, *_ = listing(repo, match["revision"] or match["branch"], DATASET)
     file = _file(repo, wished, sizes)
     content = HubRanges(repo, sha, DATASET).read_bytes(file, 0, min(sizes[file], MOST_BYTES))
     text = _decoded(file, content, is_cut=sizes[file] > MOST_BYTES)

@@ -9,10 +9,11 @@ import glob
 import shutil
 import threading
 import time
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,16 @@ from huggingface_hub import constants, errors
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
+from studio.base import leases
+from studio.base.cache import note_download
+from studio.base.cache_budget import make_room
 from studio.base.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
 from studio.base.progress import Progress
 from studio.base.units import format_bytes
+from studio.checkpoint.download_meter import Meter
 from studio.checkpoint.file_names import CONFIG, INDEX, PACKED
 from studio.checkpoint.headers import MAX_HEADER_BYTES, TensorEntry, parse_header
+from studio.checkpoint.hub_blobs import Blob, Transfer, fetch_blob
 from studio.checkpoint.hub_client import MODEL, HubRanges, cache, endpoint, explained, is_repo_id, listing, token
 from studio.checkpoint.json_file import check_bytes, read_json
 from studio.checkpoint.license import UNKNOWN, License
@@ -45,6 +51,8 @@ IGNORE_PATTERNS = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.safet
 """What it never fetches: code, pickles, adapters, other variants of the weights."""
 
 FIRST_READ_BYTES = 100_000  # most headers are shorter: one request per file
+AT_ONCE = 4
+"""Large files that are fetched together."""
 PROBE_SECONDS, REMEMBER_SECONDS = 1.5, 60.0
 REPORT_SECONDS, STOP_SECONDS = 0.2, 2.0
 
@@ -69,6 +77,8 @@ class Repository:
     entries: dict[str, TensorEntry]
     files: dict[str, int]
     license: License = UNKNOWN
+    digests: dict[str, str] = field(default_factory=dict)
+    """File -> SHA-256, of those that the Hub keeps as large ones."""
 
     @property
     def download_bytes(self) -> int:
@@ -146,14 +156,18 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
     """
     if not is_repo_id(repo):
         raise ModelError("model_not_found", model=repo)
+    place = _snapshots(repo).parent
+    is_first = not place.exists()  # else it may be another program's, whose models are not ours to remove
     with explained(repo):
-        sha, sizes, license = listing(repo, revision, MODEL)
+        sha, sizes, license, digests = listing(repo, revision, MODEL)
 
         def fetch_json(name: str) -> dict[str, Any]:
             check_bytes(name, sizes[name])
             path = client.hf_hub_download(
                 repo, name, revision=sha, cache_dir=cache(), endpoint=endpoint(), token=token()
             )
+            if is_first:
+                note_download(place, repo)
             return read_json(Path(path))
 
         weights = weight_files(sizes, fetch_json)
@@ -166,7 +180,8 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
         config = fetch_json(CONFIG)
         entries = _fetch_entries(repo, sha, {name: sizes[name] for name in weights})
     files = {name: size for name, size in sizes.items() if name in weights or is_wanted(name)}
-    return Repository(repo, sha, config, entries, files, license)
+    known = {name: digests[name] for name in files if name in digests}
+    return Repository(repo, sha, config, entries, files, license, known)
 
 
 def is_wanted(name: str) -> bool:
@@ -203,6 +218,7 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
     writable), ModelError or HubError.
     """
     folder, total = _snapshots(repository.repo) / repository.sha, repository.download_bytes
+    leases.touch(_snapshots(repository.repo).parent)
 
     def missing() -> list[str]:
         return [name for name in repository.files if not (folder / name).is_file()]
@@ -210,55 +226,80 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
     if missing():
         kept = total - sum(repository.files[name] for name in missing())
         _check_disk(total - kept)
-        stop, bars = threading.Event(), list[Any]()
-        pool = ThreadPoolExecutor(1)
-        transfer = pool.submit(
-            client.snapshot_download,
-            repository.repo,
-            revision=repository.sha,
-            cache_dir=cache(),
-            endpoint=endpoint(),
-            token=token(),
-            allow_patterns=[glob.escape(name) for name in repository.files],
-            tqdm_class=_counting_bar(stop, bars),
-        )
-        try:
-            while not transfer.done():
-                # The client keeps one bar for the bytes off the wire and one for those on disk.
-                done = kept + max((bar.n for bar in bars), default=0)
-                yield Progress.of_bytes("download", min(done, total), total)
-                wait([transfer], REPORT_SECONDS)
-        finally:
-            stop.set()
-            wait([transfer], STOP_SECONDS)
-            pool.shutdown(wait=False)
-        with explained(repository.repo):
-            transfer.result()
+        large = [name for name in missing() if name in repository.digests]
+        transfer, meter = Transfer(done=kept), Meter()
+        yield from _watched(repository, [_fetching(repository, name, transfer) for name in large], transfer, meter)
+        yield from _watched(repository, [_fetching_small(repository, transfer)], transfer, meter)
         if missing():  # where it cannot list the files, the client is content with a folder that merely exists
             raise HubError("hub_unreachable", model=repository.repo)
     yield Progress.of_bytes("download", total, total)
     return folder
 
 
+def _fetching(repository: Repository, name: str, transfer: Transfer) -> Callable[[], object]:
+    """Return what fetches one large file."""
+    blob = Blob(repository.repo, repository.sha, name, repository.files[name], repository.digests[name])
+    return partial(fetch_blob, blob, _snapshots(repository.repo).parent / "blobs", transfer)
+
+
+def _fetching_small(repository: Repository, transfer: Transfer) -> Callable[[], object]:
+    """Return what has the client fetch the rest, and give the large files their names in the commit's folder."""
+    return partial(
+        client.snapshot_download,
+        repository.repo,
+        revision=repository.sha,
+        cache_dir=cache(),
+        endpoint=endpoint(),
+        token=token(),
+        allow_patterns=[glob.escape(name) for name in repository.files],
+        tqdm_class=_counting_bar(transfer),
+    )
+
+
+def _watched(
+    repository: Repository, jobs: Sequence[Callable[[], object]], transfer: Transfer, meter: Meter
+) -> Generator[Progress, None, None]:
+    """Yield where jobs stand until all of them are done; closing it stops them. Raises as :func:`explained` says."""
+    if not jobs:
+        return
+    pool, total = ThreadPoolExecutor(min(AT_ONCE, len(jobs))), repository.download_bytes
+    running = [pool.submit(job) for job in jobs]
+    try:
+        while not all(job.done() for job in running):
+            yield meter.progress(min(transfer.here, total), total, transfer.waits_until - time.monotonic())
+            wait(running, REPORT_SECONDS, FIRST_EXCEPTION)
+            if any(job.done() and job.exception() is not None for job in running):
+                break
+    finally:
+        transfer.stop.set()
+        wait(running, STOP_SECONDS)
+        pool.shutdown(wait=False, cancel_futures=True)
+    transfer.stop.clear()
+    failed = [error for job in running if job.done() and not job.cancelled() and (error := job.exception())]
+    with explained(repository.repo):
+        for error in sorted(failed, key=lambda each: isinstance(each, Cancelled)):
+            raise error
+
+
 def _check_disk(need: int) -> None:
     folder = cache()
+    make_room(need)
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     if free < need:
         raise ResourceError("disk_too_small", need=format_bytes(need), free=format_bytes(free))
 
 
-def _counting_bar(stop: threading.Event, bars: list[Any]) -> type[Any]:
-    """Return a progress bar that draws nothing, joins ``bars`` if it counts bytes, and raises once ``stop`` is set."""
+def _counting_bar(transfer: Transfer) -> type[Any]:
+    """Return a progress bar that draws nothing, joins those of ``transfer`` if it counts bytes, and stops with it."""
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]
             if options.get("unit") == "B":
-                bars.append(self)
+                transfer.bars.append(self)
 
         def update(self, count: float | None = 1) -> None:
-            if stop.is_set():
-                raise Cancelled
+            transfer.add(0)
             with self.get_lock():
                 self.n += count or 0
 

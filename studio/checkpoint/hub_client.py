@@ -8,9 +8,10 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import httpx2
 import huggingface_hub as client
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TIMEOUT_SECONDS = 10.0
+PATIENCE_SECONDS = 10.0
+"""The most that a server may ask for between two tries at a few bytes: somebody waits for them."""
 WAITS = (0.5, 2.0)
 """Seconds before a range is asked for again, when the line broke or the server stumbled."""
-SERVER_ERROR = 500
+SERVER_ERROR, TOO_MANY = 500, 429
+LONGEST_WAIT_SECONDS = 300.0
+"""Of what a server asks for."""
 MODEL, DATASET = "model", "dataset"
 """Kinds of repository."""
 
@@ -61,14 +66,41 @@ def is_repo_id(name: str) -> bool:
     return True
 
 
-def listing(repo: str, revision: str | None, kind: str) -> tuple[str, dict[str, int], License]:
-    """Return a repository's commit, its files with their bytes, and its license. Raises as :func:`explained` says."""
+class Listing(NamedTuple):
+    """What a repository says that it holds."""
+
+    sha: str
+    """Its commit."""
+    sizes: dict[str, int]
+    """File -> bytes."""
+    license: License
+    digests: dict[str, str]
+    """File -> SHA-256, of those that are kept as large ones."""
+
+
+def retry_after(response: httpx2.Response) -> float | None:
+    """Return how many seconds a server wants to be left alone, None where it does not say; 5 minutes at most."""
+    said = response.headers.get("Retry-After", "").strip()
+    limit = re.search(r"\bt=(\d{1,9})\b", response.headers.get("RateLimit", ""))  # as the Hub says it
+    if re.fullmatch(r"\d{1,9}", said):
+        return min(float(said), LONGEST_WAIT_SECONDS)
+    with suppress(ValueError, TypeError):
+        at = parsedate_to_datetime(said)
+        return min(max(0.0, at.timestamp() - time.time()), LONGEST_WAIT_SECONDS)
+    return None if limit is None else min(float(limit[1]), LONGEST_WAIT_SECONDS)
+
+
+def listing(repo: str, revision: str | None, kind: str) -> Listing:
+    """Return what a repository holds. Raises as :func:`explained` says."""
     with explained(repo, kind):
         api = client.HfApi(endpoint(), token=token())
         ask = api.dataset_info if kind == DATASET else api.model_info
         info = ask(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        return str(info.sha), sizes, License.of(vars(info.card_data) if info.card_data else {})
+        digests = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs is not None}
+        license = License.of(vars(info.card_data) if info.card_data else {})
+        sound = {name: digest for name, digest in digests.items() if re.fullmatch("[0-9a-f]{64}", digest or "")}
+        return Listing(str(info.sha), sizes, license, sound)
 
 
 class HubRanges:
@@ -125,11 +157,17 @@ def _asked(url: str, file: str, start: int, stop: int, headers: dict[str, str]) 
                 client.hf_raise_for_status(response)
                 return _body(response, file, start, stop), str(response.url)
         except (httpx2.TransportError, errors.HfHubHTTPError) as error:
-            has_stumbled = not isinstance(error, errors.HfHubHTTPError) or error.response.status_code >= SERVER_ERROR
+            answer = error.response if isinstance(error, errors.HfHubHTTPError) else None
             wait = next(waits, None)
-            if wait is None or not has_stumbled:
+            if wait is None or (answer is not None and not has_stumbled(answer)):
                 raise
-            time.sleep(wait)
+            said = None if answer is None else retry_after(answer)
+            time.sleep(wait if said is None else min(said, PATIENCE_SECONDS))
+
+
+def has_stumbled(response: httpx2.Response) -> bool:
+    """Return whether an answer is an error that passes: the server fell, or was asked too much."""
+    return response.status_code >= SERVER_ERROR or response.status_code == TOO_MANY
 
 
 def _body(response: httpx2.Response, file: str, start: int, stop: int) -> bytes:
@@ -164,6 +202,9 @@ def explained(model: str, kind: str = MODEL) -> Iterator[None]:
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.TransportError) as error:
         raise HubError("dataset_unreachable" if kind == DATASET else "hub_unreachable", model=model) from error
     except errors.HfHubHTTPError as error:
+        if error.response.status_code == TOO_MANY:
+            seconds = retry_after(error.response) or WAITS[-1]
+            raise HubError("hub_patience", model=model, seconds=f"{seconds:.0f}") from error
         raise HubError("hub_failed", model=model, reason=f"HTTP {error.response.status_code}") from error
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         raise HubError("hub_failed", model=model, reason=type(error).__name__) from error

@@ -10,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studio.base import leases
 from studio.base.errors import ModelError
 from studio.base.progress import Progress
+from studio.base.settings import settings
 from studio.base.typed_paths import is_there, typed_path
 from studio.checkpoint.checkpoint import Checkpoint, of_folder, of_repository
 from studio.checkpoint.gguf import source
@@ -50,9 +52,23 @@ def open_model(name: str, paths: bool, revision: str | None = None) -> Generator
     """Yield steps and return the checkpoint called ``name``, from headers alone where it is on the Hub.
 
     ``revision``: a commit of it there, the newest by default.
-    ``paths``: whether a local folder or .gguf file is accepted. Raises ModelError, HubError or CheckpointError.
+    ``paths``: whether a local folder or .gguf file is accepted. What the cache holds of it stays there as long as the
+    checkpoint is about. Raises ModelError, HubError or CheckpointError.
     """
-    name = name.strip()
+    return _leased((yield from _opened(name.strip(), paths, revision)))
+
+
+def _leased(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint whose place in the cache is not given to others."""
+    folder = checkpoint.folder
+    if folder is not None and folder.parent.name == "snapshots":  # of the Hub's client
+        leases.hold(folder.parents[1], checkpoint)
+    elif folder is not None and folder.is_relative_to(settings().cache_dir):
+        leases.hold(folder, checkpoint)
+    return checkpoint
+
+
+def _opened(name: str, paths: bool, revision: str | None) -> Generator[Progress, None, Checkpoint]:
     if name == BUILTIN:
         return (yield from _builtin())
     if paths and name and is_there(path := typed_path(name)):
@@ -79,7 +95,7 @@ def fetch(checkpoint: Checkpoint) -> Generator[Progress, None, Checkpoint]:
 
     repository = hub.inspect(checkpoint.name, checkpoint.revision)
     folder = yield from hub.download(repository)
-    return of_repository(repository, folder)
+    return _leased(of_repository(repository, folder))
 
 
 def byte_ranges(checkpoint: Checkpoint) -> "ByteRanges | None":

@@ -9,10 +9,8 @@ import os
 import socket
 import sys
 import threading
-from pathlib import Path
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from studio.base import workers
@@ -21,12 +19,13 @@ from studio.base.errors import ResourceError
 from studio.base.limits import limits
 from studio.base.private_folder import make_private
 from studio.base.settings import settings
-from studio.base.workspace import sessions_folder, sweep
+from studio.base.workspace import sessions_folder
 from studio.checkpoint import hub, open_model
 from studio.runtime import machine
 from studio.ui.door.door import Door
 from studio.ui.door.house import house_of, names
 from studio.ui.events import THREADS, wire
+from studio.ui.housekeeping import keep_tidy, tidy
 from studio.ui.page import build
 from studio.ui.presence import ATTENDANCE, Presence, attend
 from studio.ui.queued_calls import QueuedCalls
@@ -47,8 +46,8 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
     workers.warm_up()  # tokenizers are read in children, whether models are or not
     # What visitors make and send is no other user's: Gradio's own folder is one for all users of the machine.
     os.environ.setdefault("GRADIO_TEMP_DIR", str(make_private(settings().cache_dir / "page")))
-    for folder in (make_private(sessions_folder()), Path(get_upload_folder())):
-        sweep(folder)
+    make_private(sessions_folder())
+    tidy()
     if open_model.builtin_file() is not None:
         with contextlib.suppress(Exception):  # the page says what is wrong when someone picks it
             for _ in open_model.open_model(open_model.BUILTIN, paths=False):
@@ -85,6 +84,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
             ]
         },
     )
+    keep_tidy()
     machine.measure()  # once the port is had: a program that ends while a thread is in torch's code is aborted
     print(f"Quantization Studio: {address}", flush=True)
     if block:

@@ -29,7 +29,7 @@ ENTRIES = {*RANK, "__init__.py", "__main__.py", "py.typed"}
 ONLY_IN = {
     "gradio": ("studio/ui/",),
     "plotly": ("studio/ui/",),
-    "huggingface_hub": ("studio/checkpoint/hub.py", "studio/checkpoint/hub_client.py", "studio/export/"),
+    "huggingface_hub": ("studio/checkpoint/hub", "studio/export/"),
 }
 """Libraries with one home each."""
 

@@ -45,6 +45,7 @@ ELSEWHERE = {
     "chat/worker_model": "integration/test_isolation.py",
     "checkpoint/config": "unit/checkpoint/test_architecture.py",
     "checkpoint/gguf/tensors": "unit/checkpoint/gguf/test_convert.py",
+    "checkpoint/hub_blobs": "integration/hub",
     "checkpoint/hub_client": "integration/hub",
     "checkpoint/open_model": "integration/pipeline/test_damaged_sources.py",
     "checkpoint/packed/awq": "unit/checkpoint/packed/test_formats.py",

@@ -13,7 +13,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from studio.base import errors
+from studio.base import errors, leases
+from studio.base.cache_budget import make_room
 from studio.base.errors import CheckpointError, ResourceError, UserError, disk_error
 from studio.base.progress import Progress
 from studio.base.settings import settings
@@ -52,8 +53,10 @@ def prepare(file: Path, name: str | None = None) -> Generator[Progress, None, Ch
     if not file.is_file():
         raise CheckpointError("missing_file", file=file.name)
     folder = prepared_folder(file)
+    leases.touch(folder)
     if not _is_whole(folder):
         model = read_gguf_model(file)
+        make_room(2 * model.weights + SMALL_FILES)
         try:
             _check_disk(folder, 2 * model.weights + SMALL_FILES)
             lock = FileLock(folder.parent / f".{folder.name}.lock", blocking=False, thread_local=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.base.workspace import own_folder, partial_in, sweep, sweep_partials
+from studio.base.workspace import own_folder, partial_in, sweep, sweep_old, sweep_partials
 
 NAME = "out[1]*"
 """A folder's name that is also a pattern."""
@@ -50,3 +50,15 @@ def test_where_there_is_no_folder_nothing_is_left(tmp_path: Path, is_file: bool)
         (tmp_path / "parent").write_text("")
     sweep_partials(tmp_path / "parent", NAME)
     sweep(tmp_path / "parent")
+
+
+def test_what_nobody_changed_for_long_goes_but_not_a_folder_of_ours(tmp_path: Path) -> None:
+    mine, old, new = own_folder(tmp_path), tmp_path / "0a1b", tmp_path / "2c3d"
+    for folder in (mine, old, new):
+        folder.mkdir()
+        (folder / "upload.txt").write_text("words")
+    for path in (mine / "upload.txt", mine, old / "upload.txt", old, new):
+        os.utime(path, (1e9, 1e9))
+    sweep_old(tmp_path, 600)
+    assert set(tmp_path.iterdir()) == {mine, new}
+    sweep_old(tmp_path / "nowhere", 600)
