@@ -13,12 +13,12 @@ import sys
 import warnings
 
 # Each adds its commands, in the order of the help.
-from studio.cli import serve, plans, evaluate, inspect, chat, export, apply, verify  # isort: skip
+from studio.cli import serve, plans, evaluate, front, inspect, chat, export, apply, verify  # isort: skip
 from studio.cli.options import app
 
 __all__ = ["app", "main"]
 
-COMMANDS = (serve, plans, evaluate, inspect, chat, export, apply, verify)
+COMMANDS = (serve, plans, evaluate, front, inspect, chat, export, apply, verify)
 
 
 def main() -> None:
