@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-all engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-export-speed pictures reference reference-points lint format clean browser
+.PHONY: help run test test-all engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-export-speed bench-budget pictures reference reference-points lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,9 @@ bench-workers: $(VENV)/developed ## What a token costs more because models and t
 
 bench-export-speed: $(VENV)/developed ## What writing a GGUF file takes over copying as many bytes (BENCH="--place /dev/shm")
 	@$(BIN)/python -W ignore -m tests.bench.export_speed $(BENCH)
+
+bench-budget: $(VENV)/prepared $(VENV)/developed ## What a budget promises, by prediction and measured, into tests/bench/BUDGET.md (BENCH="--plans 10 --short")
+	@$(BIN)/python -W ignore -m tests.bench.budget $(BENCH)
 
 bench-quality: $(VENV)/bench ## What compressing loses, by method, into tests/bench/QUALITY.md (TEXT=file, a long English text; BENCH="--only gptq")
 	@$(BIN)/python -m tests.bench.quality $(if $(TEXT),--text "$(TEXT)") $(BENCH)

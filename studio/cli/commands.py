@@ -13,12 +13,12 @@ import sys
 import warnings
 
 # Each adds its commands, in the order of the help.
-from studio.cli import serve, plans, evaluate, inspect, chat, targets, export, push, apply, verify, cache  # isort: skip
+from studio.cli import serve, plans, evaluate, front, inspect, chat, targets, export, push, apply, verify, cache  # isort: skip
 from studio.cli.options import app
 
 __all__ = ["app", "main"]
 
-COMMANDS = (serve, plans, evaluate, inspect, chat, targets, export, push, apply, verify, cache)
+COMMANDS = (serve, plans, evaluate, front, inspect, chat, targets, export, push, apply, verify, cache)
 
 
 def main() -> None:

@@ -39,10 +39,8 @@ def allotted(
     from studio.planning.knapsack import Option, least_loss  # brings numpy, which only plans with a budget need
 
     limit = budget.limit(layers, palette)
-    free = [layer for layer in layers if layer.is_weight and layer.name not in pinned]
-    held = sum(palette.nbytes(layer, pinned.get(layer.name)) for layer in layers) - sum(
-        palette.nbytes(layer, None) for layer in free
-    )
+    free = _free(layers, pinned)
+    held = _held(layers, free, palette, pinned)
     lots = _held_together(free, palette)
     guessed = _Guess(free, damages)
     offered: list[list[Scheme | None]] = [[*palette.offered(lot[0]), None] for lot in lots]
@@ -65,6 +63,27 @@ def allotted(
         layer.name: schemes[place] for lot, schemes, place in zip(lots, offered, taken, strict=True) for layer in lot
     }
     return found, not guessed.is_lacking(palette)
+
+
+def bounds(layers: Sequence[Layer], palette: Palette) -> tuple[int, int]:
+    """Return the fewest bytes that a model can take, and the most with every weight in a scheme that can hold it."""
+    free = _free(layers, {})
+    held = _held(layers, free, palette, {})
+    sizes = [
+        [palette.nbytes(layer, scheme) for scheme in palette.offered(layer)] or [palette.nbytes(layer, None)]
+        for layer in free
+    ]
+    return held + sum(map(min, sizes)), held + sum(map(max, sizes))
+
+
+def _free(layers: Sequence[Layer], pinned: Mapping[str, Scheme | None]) -> list[Layer]:
+    return [layer for layer in layers if layer.is_weight and layer.name not in pinned]
+
+
+def _held(layers: Sequence[Layer], free: Sequence[Layer], palette: Palette, pinned: Mapping[str, Scheme | None]) -> int:
+    """Return the bytes of all that is not ``free``."""
+    every = sum(palette.nbytes(layer, pinned.get(layer.name)) for layer in layers)
+    return every - sum(palette.nbytes(layer, None) for layer in free)
 
 
 def _held_together(layers: Sequence[Layer], palette: Palette) -> list[list[Layer]]:

@@ -156,6 +156,8 @@ ELSEWHERE = {
     "session/api": "integration/test_library.py",
     "session/chat_model": "integration/test_library.py",
     "session/compared": "integration/cli/test_inspect.py",
+    "cli/front": "integration/cli/test_front.py",
+    "session/referee": "integration/cli/test_front.py",
     "ui/chat_handlers": "integration/page",
     "ui/controls": "integration/page/test_controls.py",
     "ui/drift_handlers": "integration/page",

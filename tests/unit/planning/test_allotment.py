@@ -1,17 +1,18 @@
 """A budget is shared out by predicted loss: within it, best of all, monotone, pins kept, experts together."""
 
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 
 from studio.base.errors import SchemeError
 from studio.checkpoint.layers import Kind, Layer
-from studio.planning.allotment import Damages
+from studio.planning.allotment import Damages, bounds
 from studio.planning.choice import Choice
 from studio.planning.knapsack import TOLERANCE
 from studio.planning.mixes import MIXES
 from studio.planning.palettes import PALETTES
 from studio.planning.plan import Plan, make_plan
+from tests import rivals
 from tests.unit.planning.test_plan import a_layer, a_model
 
 TARGETS = pytest.mark.parametrize("target", [name for name in PALETTES if name != "compressed-tensors"])
@@ -131,3 +132,51 @@ def test_a_scheme_that_is_not_measured_yet_makes_it_an_estimate() -> None:
 @pytest.mark.parametrize("mix", MIXES)
 def test_every_mixes_bytes_can_be_had(mix: str) -> None:
     assert held(plan(mix)) > 0
+
+
+def in_every_scheme(layers: list[Layer]) -> dict[str, dict[str, float]]:
+    """Return damages in the schemes of the studio and of GGUF alike, in which layers differ."""
+    ours, theirs = damages(layers, "studio"), damages(layers, "gguf")
+    return {name: ours[name] | theirs[name] for name in ours}
+
+
+def no_worse(target: str, others: list[rivals.Schemes]) -> list[bool]:
+    layers = a_model()
+    known = in_every_scheme(layers)
+    found = []
+    for theirs in others:
+        size = rivals.nbytes(layers, theirs, PALETTES[target])
+        ours = rivals.of_budget(layers, size, target, known)
+        assert rivals.nbytes(layers, ours, PALETTES[target]) <= size
+        found.append(rivals.loss(ours, known) <= rivals.loss(theirs, known) * (1 + TOLERANCE))
+    return found
+
+
+@pytest.mark.parametrize("by", ["damage", "nncf"])
+def test_it_loses_no_more_than_a_ratio_in_fifty_of_fifty(by: str) -> None:
+    layers = a_model()
+    scores = {layer.name: float(index * 7 % 5) for index, layer in enumerate(layers)} if by == "nncf" else None
+    assert no_worse("studio", list(rivals.by_ratio(layers, in_every_scheme(layers), scores, 50))) == [True] * 50
+
+
+def test_it_loses_no_more_than_llama_cpps_rule_in_fifty_of_fifty() -> None:
+    assert no_worse("gguf", list(islice(rivals.by_rule(a_model()), 50))) == [True] * 50
+
+
+@pytest.mark.parametrize("target", ["studio", "gguf"])
+def test_it_loses_no_more_than_greedy_steps_in_fifty_of_fifty(target: str) -> None:
+    layers = a_model()
+    low, high = bounds(layers, PALETTES[target])
+    limits = [low + (high - low) * step // 49 for step in range(50)]
+    others = [rivals.greedy(layers, limit, target, in_every_scheme(layers)) for limit in limits]
+    assert no_worse(target, others) == [True] * 50
+
+
+@pytest.mark.parametrize("target", PALETTES)
+def test_the_smallest_that_can_be_is_what_is_said(target: str) -> None:
+    low, high = bounds(a_model(), PALETTES[target])
+    assert low < high
+    assert held(plan(f"{low}B", target)) == low
+    assert held(plan(f"{high}B", target)) <= high
+    with pytest.raises(SchemeError):
+        plan(f"{low - 1}B", target)
