@@ -58,6 +58,8 @@ ELSEWHERE = {
     "cli/apply": "integration/recipe/test_apply.py",
     "base/torch_threads": "integration/recipe/test_apply.py",
     "export/model_folder": "unit/export/mlx/test_target.py",
+    "ui/login": "integration/page/test_push.py",
+    "ui/push_handlers": "integration/page/test_push.py",
     "export/push": "integration/hub/test_push.py",
     "export/push_files": "integration/hub/test_push.py",
     "session/pushing": "integration/hub/test_push.py",
