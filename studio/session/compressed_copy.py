@@ -28,8 +28,9 @@ from studio.compression.resume import unfinished
 from studio.evaluation.drift import Drift
 from studio.evaluation.evaluate import text_windows
 from studio.export import targets
-from studio.export.gguf.verify import Verified, verified
+from studio.export.gguf.verify import verified
 from studio.export.push import Destination, Pushed
+from studio.export.read_back import Verified
 from studio.export.target import Target
 from studio.planning.plan import Plan
 from studio.runtime.machine import available_memory

@@ -5,8 +5,8 @@ from html import escape
 from studio.base.errors import UserError
 from studio.base.text import text
 from studio.base.units import format_bytes
-from studio.export.gguf.verify import Verified
 from studio.export.holding import Held, every_target
+from studio.export.read_back import Verified
 from studio.export.runners import known
 from studio.session.session import Session
 from studio.ui.html import notice, table

@@ -60,6 +60,7 @@ ELSEWHERE = {
     "export/model_folder": "unit/export/mlx/test_target.py",
     "ui/login": "integration/page/test_push.py",
     "ui/push_handlers": "integration/page/test_push.py",
+    "export/read_back": "unit/export/test_verify_folder.py",
     "export/push": "integration/hub/test_push.py",
     "export/push_files": "integration/hub/test_push.py",
     "session/pushing": "integration/hub/test_push.py",
