@@ -53,6 +53,7 @@ def test_every_row_is_what_the_formula_says(kind: Format, plain: Path, tmp_path:
     checkpoint = of_folder(tmp_path / "m")
     layers = {layer.name: layer for layer in checkpoint.layers}
     assert values.keys() < layers.keys()
+    assert checkpoint.left_out is None
     for name, expected in values.items():
         layer = layers[name]
         assert torch.equal(checkpoint.read(layer), expected)
