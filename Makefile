@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-all engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-export-speed bench-budget pictures reference reference-points lint format clean browser
+.PHONY: help run test test-all engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-export-speed bench-budget pictures engines reference reference-points lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +81,9 @@ pictures: $(VENV)/developed browser ## Take the README's pictures anew
 
 reference-points: $(VENV)/prepared $(VENV)/developed ## Measure the presets of the built-in model anew, into assets/reference.json (POINTS="--missing")
 	@$(BIN)/python -m tests.reference_points $(POINTS)
+
+engines: engine browser ## Load what was written for each target in its engine, into docs/engines.md
+	@$(BIN)/python -m tests.engines.table
 
 reference: $(VENV)/developed ## Write docs/reference.md and docs/formats.md, the tables of what is registered
 	@$(BIN)/python -m tests.reference

@@ -13,6 +13,7 @@ from studio.ui.decision_handlers import DecisionHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
+from studio.ui.push_handlers import PushHandlers
 
 SAMPLING = ("", 16, 8, 0.0, 1.0, 0, 1.0, 0)
 
@@ -26,7 +27,9 @@ class Visitor:
     def __init__(self, page: Page, session: Session) -> None:
         self.page, self.session, self.language = page, session, "en"
         self.shown: dict[Block, dict[str, Any]] = {}
-        self._handlers = [kind(page) for kind in (Handlers, ChatHandlers, DriftHandlers, DecisionHandlers)]
+        self._handlers = [
+            kind(page) for kind in (Handlers, ChatHandlers, DriftHandlers, DecisionHandlers, PushHandlers)
+        ]
 
     def do(self, name: str, *inputs: Any, **named: Any) -> None:
         """Run an event to its end."""

@@ -9,9 +9,9 @@ from typing import Literal
 from studio.base.fair_turns import Line
 from studio.base.units import format_bytes
 
-Job = Literal["open", "survey", "sample", "compress", "chat", "drift", "export"]
+Job = Literal["open", "survey", "sample", "compress", "chat", "drift", "export", "push"]
 """What can be stopped, each by itself."""
-JOBS: tuple[Job, ...] = ("open", "survey", "sample", "compress", "chat", "drift", "export")
+JOBS: tuple[Job, ...] = ("open", "survey", "sample", "compress", "chat", "drift", "export", "push")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from studio.base.errors import ModelError
 from studio.checkpoint.config_values import check_heads, check_values, refused
 from studio.checkpoint.file_names import CONFIG
 from studio.checkpoint.json_file import check_depth
+from studio.checkpoint.packed import mlx
+from studio.checkpoint.packed.formats import quantization_of
 from studio.checkpoint.source_formats import is_readable
 
 IGNORED_KEYS = frozenset(
@@ -31,7 +33,7 @@ QUANTIZATION = "quantization_config"
 PACKED_BY_STUDIO = {"quant_method": "quantization-studio"}
 """What an export's config says of its weights, so that a program that looks there (vLLM, llama.cpp's converter) refuses
 them by name."""
-NOT_EXPORTED = frozenset({QUANTIZATION, "transformers_weights", "auto_map"})
+NOT_EXPORTED = frozenset({QUANTIZATION, mlx.KEY, "transformers_weights", "auto_map"})
 """What the original's config says and an export's may not: how its weights were packed, in which file transformers is
 to find them, whose code reads them."""
 
@@ -83,7 +85,7 @@ def load_config(config: Mapping[str, Any]) -> Any:
         raise ModelError(reason, architecture=kind[:40] or "?")
     if kind in REFUSED:
         raise ModelError(REFUSED[kind], architecture=kind)
-    quantization = config.get(QUANTIZATION)
+    quantization = quantization_of(config)
     if quantization not in (None, PACKED_BY_STUDIO) and not is_readable(quantization):
         method = quantization.get("quant_method") if isinstance(quantization, Mapping) else None
         raise ModelError("already_quantized", method=str(method)[:40])
@@ -134,7 +136,9 @@ def _allowed(value: Any) -> Any:
     if isinstance(value, Mapping):
         if value.keys() == {"__float__"}:  # how transformers writes what JSON has no number for
             return INFINITE.get(value["__float__"], value) if isinstance(value["__float__"], str) else value
-        kept = {k: v for k, v in value.items() if k.lstrip("_") not in IGNORED_KEYS | {QUANTIZATION, "auto_map"}}
+        kept = {
+            k: v for k, v in value.items() if k.lstrip("_") not in IGNORED_KEYS | {QUANTIZATION, mlx.KEY, "auto_map"}
+        }
         return {k: _allowed(v) for k, v in kept.items()}
     if isinstance(value, list):
         return [_allowed(each) for each in value]

@@ -19,7 +19,8 @@ from studio.checkpoint.gguf.model import GgufModel, read_gguf_model
 from studio.checkpoint.headers import TensorEntry, read_header
 from studio.checkpoint.license import UNKNOWN, License, of_card
 from studio.checkpoint.open_model import BUILTIN, BUILTIN_INSTALL, BUILTIN_LICENSE, builtin_file
-from studio.checkpoint.packed.formats import with_packed
+from studio.checkpoint.packed import mlx
+from studio.checkpoint.packed.formats import quantization_of, with_packed
 from studio.checkpoint.recipe import is_compressed, read_recipe
 from studio.checkpoint.stored_as import OfType, StoredAs
 from studio.checkpoint.weight_files import joined, listed, no_weights, weight_files
@@ -196,7 +197,7 @@ def _of_safetensors(
         tensors=tuple(tensors),
         nbytes=sum(tensor.nbytes for tensor in tensors),
         tokenizer=_tokenizer(names, tokenizer),
-        quantized_by=_quantizer(config.get("quantization_config")),
+        quantized_by=_quantizer(quantization_of(config)),
         recipe=next((file for file in RECIPES if file in names), ""),
         source=_word(config.get("_name_or_path")) if not str(config.get("_name_or_path", "")).startswith("/") else "",
     )
@@ -206,6 +207,8 @@ def _quantizer(said: Any) -> str:
     """Return what a ``quantization_config`` says of who packed the weights."""
     if not isinstance(said, Mapping):
         return ""
+    if mlx.is_mlx(said):
+        return mlx.TITLE
     meta = said.get("meta")
     made_by = meta.get("quantizer") if isinstance(meta, Mapping) else said.get("version")
     made_by = made_by[0] if isinstance(made_by, list) and made_by else made_by

@@ -66,6 +66,15 @@ class SlotFile:
         """Bytes of tensors in the file so far."""
         self._starts, self._around, self._kept = starts, around, kept
 
+    def place(self, name: str, start: int = 0) -> int:
+        """Return the byte at which a tensor's element number ``start`` stands."""
+        return self._starts[name] + start * DTYPE_BYTES[self.slots[name].dtype]
+
+    @property
+    def around(self) -> Mapping[int, bytes]:
+        """What is in the file beside its tensors, by its first byte."""
+        return self._around
+
     def __enter__(self) -> Self:
         with _disk_errors(self.path):
             self._file = self.path.open("r+b" if self._kept else "wb")
@@ -98,7 +107,7 @@ class SlotFile:
         if DTYPE_NAMES.get(tensor.dtype) != slot.dtype or start * size + tensor.nbytes > slot.nbytes:
             raise ValueError(f"{name}: {tensor.dtype} {tuple(tensor.shape)} from {start} does not fit {slot}")
         with _disk_errors(self.path):
-            self._file.seek(self._starts[name] + start * size)
+            self._file.seek(self.place(name, start))
             self._file.write(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
         self.written += tensor.nbytes
 

@@ -7,6 +7,7 @@ import typer
 
 from studio.base.errors import HubError, SchemeError
 from studio.base.typed_paths import typed_path
+from studio.cli.export import note_license
 from studio.cli.options import AsJson, app
 from studio.cli.terminal import say, terminal
 
@@ -27,7 +28,9 @@ def push(
     with terminal(as_json) as here:
         here.starting()
         from studio.base.units import format_bytes
+        from studio.checkpoint.file_names import RECIPE
         from studio.checkpoint.hub_client import own_token
+        from studio.checkpoint.recipe import recipe_of
         from studio.export.push import Destination
         from studio.export.targets import target_named
         from studio.session.pushing import pushing
@@ -38,6 +41,9 @@ def push(
         token = own_token()
         if token is None:
             raise HubError("push_no_token")
+        for source in sources:
+            if (typed_path(source) / RECIPE).is_file():
+                note_license(here, recipe_of(typed_path(source) / RECIPE).source.license)
         here.interrupted = "push_interrupted"
         where = Destination(repo, public, existing)
         done = here.follow(pushing([typed_path(each) for each in sources], targets, where, token))

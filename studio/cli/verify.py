@@ -14,7 +14,7 @@ from studio.cli.options import AsJson, app
 from studio.cli.terminal import language, say, terminal
 
 if TYPE_CHECKING:
-    from studio.export.gguf.verify import Kld, Verified
+    from studio.export.read_back import Kld, Verified
 
 
 @app.command(help=say("help_verify"))
@@ -25,11 +25,14 @@ def verify(
 ) -> None:
     with terminal(as_json) as here:
         here.starting()
-        from studio.export.gguf.verify import verified
+        from studio.export import verify_folder
+        from studio.export.gguf import verify as verify_gguf
 
-        done = here.follow(verified(typed_path(file).resolve(), typed_path(against)))
+        given = typed_path(file).resolve()
+        verified = verify_folder.verified if given.is_dir() else verify_gguf.verified
+        done = here.follow(verified(given, typed_path(against)))
         here.answer(_facts(done), say("verified", file=file.name, tokens=done.tokens), _rows(done))
-        if done.llama_cpp is None:
+        if done.llama_cpp is None and not given.is_dir():
             here.note(text("terminal.verify_not_tried", language()))
 
 

@@ -6,20 +6,21 @@ All sizes are told before the first byte. Knows no layout of a weight and no pro
 import json
 import math
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import torch
 from torch import Tensor
 
-from studio.base.errors import ResourceError, disk_error
+from studio.base.errors import CheckpointError, ResourceError, disk_error
 from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import read_json
 from studio.checkpoint.config import load_config
-from studio.checkpoint.file_names import CONFIG, GENERATION, INDEX
+from studio.checkpoint.file_names import CARD, CONFIG, GENERATION, INDEX
 from studio.checkpoint.hub import is_wanted
-from studio.checkpoint.tensor_writer import SlotFile
+from studio.checkpoint.tensor_writer import Slot, SlotFile
 from studio.checkpoint.weight_files import listed
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.planning.plan import Assignment
@@ -64,13 +65,56 @@ class ModelFolder:
         with weights as file:
             beside = total - file.nbytes
             for a, row, tensor in model.pieces():
-                rows = a.layer.matrix[0] if isinstance(tensor, PackedTensor) else max(a.layer.shape[:1], default=1)
                 for name, part in parts(a, row, tensor).items():
-                    count = math.prod(file.slots[name].shape)
-                    file.write(name, part, count * row // max(rows, 1))
+                    file.write(name, part, _element(a, row, tensor, file.slots[name]))
                 yield Progress.of_bytes("export", beside + file.written, total)
             file.sync()
         return out
+
+    def compared(self, model: CompressedModel, parts: Parts, out: Path) -> Generator[Progress, None, int]:
+        """Yield bytes read of a folder that was written so, and return how many tensors it has, all of them the same.
+
+        The card may say anything. Raises CheckpointError for the first difference, by name.
+        """
+        expected = {name: text for name, text in self.texts.items() if name != CARD}
+        expected |= {path.name: path.read_bytes() for path in self.copied}
+        for name, content in expected.items():
+            if not (out / name).is_file():
+                raise CheckpointError("missing_file", file=name)
+            if (out / name).read_bytes() != content:
+                kind = "verify_tokenizer" if name.startswith("tokenizer") else "verify_setting"
+                raise CheckpointError(kind, file=out.name, key=name)
+        weights = self.weights(out)
+        if not weights.path.is_file():
+            raise CheckpointError("missing_file", file=weights.path.name)
+        with weights.path.open("rb") as file:
+            if weights.path.stat().st_size != weights.size or not _stand_around(weights, file):
+                raise CheckpointError("verify_layout", file=weights.path.name, tensor=next(iter(weights.slots))[:120])
+            done = 0
+            for a, row, tensor in model.pieces():
+                for name, part in parts(a, row, tensor).items():
+                    file.seek(weights.place(name, _element(a, row, tensor, weights.slots[name])))
+                    raw = part.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+                    if file.read(len(raw)) != raw:
+                        raise CheckpointError("verify_tensor", file=weights.path.name, tensor=name[:120])
+                    done += len(raw)
+                yield Progress.of_bytes("verify", done, weights.nbytes)
+        return len(weights.slots)
+
+
+def _element(a: Assignment, row: int, tensor: PackedTensor | Tensor, slot: Slot) -> int:
+    """Return at which of a slot's elements the rows of a tensor from ``row`` on begin."""
+    rows = a.layer.matrix[0] if isinstance(tensor, PackedTensor) else max(a.layer.shape[:1], default=1)
+    return math.prod(slot.shape) * row // max(rows, 1)
+
+
+def _stand_around(weights: SlotFile, file: BinaryIO) -> bool:
+    """Return whether what is in a file beside its tensors is what was written there."""
+    for start, raw in weights.around.items():
+        file.seek(start)
+        if file.read(len(raw)) != raw:
+            return False
+    return True
 
 
 def files_beside(folder: Path, without: Collection[str] = (CONFIG, INDEX)) -> list[Path]:

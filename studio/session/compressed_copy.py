@@ -28,11 +28,15 @@ from studio.compression.resume import unfinished
 from studio.evaluation.drift import Drift
 from studio.evaluation.evaluate import text_windows
 from studio.export import targets
-from studio.export.gguf.verify import Verified, verified
+from studio.export.gguf.verify import verified
+from studio.export.push import Destination, Pushed
+from studio.export.read_back import Verified
+from studio.export.target import Target
 from studio.planning.plan import Plan
 from studio.runtime.machine import available_memory
 from studio.session.jobs import Jobs
 from studio.session.model_jobs import drift_of
+from studio.session.pushing import pushing
 from studio.session.texts import content_of
 
 DISK_MARGIN = 64 << 20
@@ -138,6 +142,16 @@ class CompressedCopy:
         self._archive = folder
         folder.mkdir(mode=0o700, parents=True)
         return (yield from self._jobs.in_turn("export", targets.one_file(into, self.folder, folder), as_it_is))
+
+    def push(self, target: Target, where: Destination, token: str) -> Generator[Progress, None, Pushed]:
+        """Send the compressed model to the Hub as ``target`` has it, as whoever the token names.
+
+        Raises ModelError while nothing is compressed, and what :func:`studio.session.pushing.pushing` does.
+        """
+        if self.folder is None:
+            raise ModelError("nothing_compressed")
+        self._jobs.clear_stop("push")
+        return (yield from self._jobs.relay("push", pushing([self.folder], [target], where, token)))
 
     def verify(self) -> Generator[Progress, None, Verified]:
         """Read the file that was made last back, here and in llama.cpp where there is one, and compare with the folder.

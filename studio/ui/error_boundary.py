@@ -114,6 +114,7 @@ _RESTS: dict[str, Callable[[Page, Session], Updates]] = {
     "estimate": lambda page, session: updates.sample_at_rest(page),
     "halt": lambda page, session: updates.sample_at_rest(page),
     "export": updates.export_at_rest,
+    **dict.fromkeys(("push", "push_as", "stop_push"), lambda page, session: updates.push_at_rest(page)),
     "verify": lambda page, session: {page.export.verify: gr.update(interactive=True)},
     **dict.fromkeys(("queue_make", "make", "stop_make"), lambda page, session: decision_updates.at_rest(page)),
 }
@@ -165,6 +166,7 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     **dict.fromkeys(("queue_make", "make", "made", "stop_make", "take_preset"), lambda page: page.presets.progress),
     **dict.fromkeys(("settle", "run_in", "recall"), lambda page: page.model.notice),
     **dict.fromkeys(("switch_plan", "verify", "look_at_others", "leave_others"), lambda page: page.export.progress),
+    **dict.fromkeys(("push", "push_as", "stop_push"), lambda page: page.export.pushed),
     **dict.fromkeys(("load_plan", "tick_run", "draw_picture", "open_recipe"), lambda page: page.runs.notice),
 }
 """Where each handler's errors are shown: beside what was pressed."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.ui import decision_updates, updates
+from studio.ui import decision_updates, login, updates
 from studio.ui.chat_handlers import ChatHandlers
 from studio.ui.controls import TYPED
 from studio.ui.decision_handlers import DecisionHandlers
@@ -14,6 +14,7 @@ from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
 from studio.ui.page import Page
 from studio.ui.presence import PRESENCE
+from studio.ui.push_handlers import PushHandlers
 from studio.ui.scripts import ADDRESS, FOCUS, MENUS, NAMES, PROJECTOR, RADIOS, SAVE, SHARE, WIDE
 
 CHATS = 8
@@ -162,6 +163,11 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     on(page.export.others.collapse, decide.leave_others, who, quick)
     on(page.export.verify.click, decide.verify, who, slow)
     page.visit.change(None, inputs=[page.visit], js=PRESENCE, api_visibility="private")
+    sent = PushHandlers(page)
+    asked = [*who, page.export.repo, page.export.is_public, page.export.is_existing]
+    sending = quick | {"concurrency_limit": 4, "concurrency_id": "push"}
+    on(page.export.push.click, sent.push_as if login.has_login() else sent.push, asked, sending)
+    on(page.export.stop_push.click, sent.stop_push, who, quick)
     page.address.change(None, inputs=[page.address], js=ADDRESS, api_visibility="private")
 
     exported = on(page.export.button.click, do.export, who, slow)

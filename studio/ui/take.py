@@ -5,8 +5,8 @@ from html import escape
 from studio.base.errors import UserError
 from studio.base.text import text
 from studio.base.units import format_bytes
-from studio.export.gguf.verify import Verified
 from studio.export.holding import Held, every_target
+from studio.export.read_back import Verified
 from studio.export.runners import known
 from studio.session.session import Session
 from studio.ui.html import notice, table
@@ -60,7 +60,7 @@ def others(session: Session, language: str) -> str:
     if plan is None or checkpoint is None or not session.looks_at_others:
         return ""
     found = {each.target.name: each for each in every_target(plan, checkpoint, session.model.plan)}
-    columns = [text(f"export.{name}", language) for name in ("program", "holds", "bytes", "bits")]
+    columns = [text(f"export.{name}", language) for name in ("program", "bytes", "bits", "holds")]
     rows = [
         (text(program.title_key, language), *_held(found.get(program.target), language)) for program in known().values()
     ]
@@ -69,18 +69,18 @@ def others(session: Session, language: str) -> str:
 
 
 def _held(held: Held | None, language: str) -> tuple[str, str, str]:
-    """Return a row's cells after the program: what becomes of the plan, bytes, bits a weight."""
+    """Return a row's cells after the program: bytes, bits a weight, what becomes of the plan."""
     if held is None:
-        return text("export.no_form", language), "", ""
+        return "", "", text("export.no_form", language)
     if held.plan is None or held.nbytes is None:
-        return "✗ " + ("" if held.reason is None else held.reason.sentence(language)), "", ""
+        return "", "", "✗ " + ("" if held.reason is None else held.reason.sentence(language))
     about = "" if held.plan.is_exact else "~\u2009"
     if held.becomes is None:
         said = "✓ " + text("export.as_it_is", language)
     else:
         said = "✗ " + text("export.becomes", language, scheme=held.becomes.label)
     cautions = "".join(f" {each.sentence(language)}" for each in held.cautions)
-    return said + cautions, f"{about}{held.nbytes:,}", f"{held.bits_per_weight:.2f}"
+    return f"{about}{held.nbytes:,}", f"{held.bits_per_weight:.2f}", said + cautions
 
 
 def _line(is_good: bool, words: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.export import runners
+from studio.ui import login
 from studio.ui.decision_panel import program_choices
 from studio.ui.localized import Words, explained
 from studio.ui.scripts import NEWEST
@@ -26,6 +27,12 @@ class TakePanel:
     verify: gr.Button
     progress: gr.HTML
     verified: gr.HTML
+    repo: gr.Textbox
+    is_public: gr.Checkbox
+    is_existing: gr.Checkbox
+    push: gr.Button
+    stop_push: gr.Button
+    pushed: gr.HTML
     summary: gr.HTML
 
 
@@ -54,5 +61,26 @@ def take_panel(words: Words) -> TakePanel:
             verify = words.on(gr.Button, {"value": "export.verify"}, visible=False, elem_id="verify", min_width=120)
         progress = gr.HTML(elem_id="export-progress")
         verified = gr.HTML(elem_id="verified")
+        with words.on(
+            gr.Accordion, {"label": "export.push_heading"}, open=False, elem_id="push-panel", visible=login.can_push()
+        ):
+            if login.has_login():
+                gr.LoginButton(size="md")  # in the Hub's words, of which a script of its own makes those of the visitor
+            repo = words.on(
+                gr.Textbox, {"label": "export.repo", "info": "export.repo_info"}, placeholder="owner/name",
+                elem_id="repo", max_length=200,
+            )  # fmt: skip
+            with gr.Row(elem_classes="tight"):
+                public = words.on(gr.Checkbox, {"label": "export.public"}, elem_id="push-public", min_width=160)
+                existing = words.on(gr.Checkbox, {"label": "export.existing"}, elem_id="push-existing", min_width=160)
+            with gr.Row(elem_classes="tight"):
+                push = words.on(gr.Button, {"value": "export.push"}, elem_id="push", min_width=120)
+                stop = words.on(
+                    gr.Button, {"value": "export.stop_push"}, interactive=False, elem_id="stop-push", min_width=120
+                )
+            pushed = gr.HTML(elem_id="pushed")
         summary = gr.HTML(elem_id="export-summary")
-    return TakePanel(program, reads, others, table, switch, button, file, verify, progress, verified, summary)
+    return TakePanel(
+        program, reads, others, table, switch, button, file, verify, progress, verified, repo, public, existing, push,
+        stop, pushed, summary,
+    )  # fmt: skip

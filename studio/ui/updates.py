@@ -231,6 +231,11 @@ def export_at_rest(page: Page, session: Session) -> Updates:
     return decision_updates.button(page, session)
 
 
+def push_at_rest(page: Page) -> Updates:
+    """Return the buttons of pushing as they are while nothing is sent."""
+    return {page.export.push: gr.update(interactive=True), page.export.stop_push: gr.update(interactive=False)}
+
+
 def sample_at_rest(page: Page) -> Updates:
     """Return the buttons of the sample as they are while none is drawn."""
     return {page.map.estimate: gr.update(interactive=True), page.map.halt: gr.update(visible=False)}

@@ -25,7 +25,7 @@ from studio.checkpoint.layers import Kind, Layer
 from studio.compression.compress import compress
 from studio.export import targets
 from studio.export.compressed_model import opened
-from studio.export.gguf.verify import kld
+from studio.export.read_back import kld
 from studio.planning.choice import Choice
 from studio.planning.plan import make_plan
 from studio.quantization.packing import PackedTensor

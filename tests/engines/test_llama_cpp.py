@@ -17,7 +17,7 @@ import pytest
 
 from studio.base.errors import ProcessError
 from studio.export.gguf.llama_cpp import LlamaCpp, Question, Reply
-from studio.export.gguf.verify import SAMPLE, kld
+from studio.export.read_back import SAMPLE, kld
 from tests.engines.models import FAMILIES, ids, save, tokenizer, truth, written
 
 BOUND = 2e-3

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from studio.export import targets
 from studio.export.compressed_model import opened
-from studio.export.gguf.verify import kld
 from studio.export.graph_families import FAMILIES
+from studio.export.read_back import kld
 from studio.session.api import compress
 from tests.engines import installed
 from tests.engines.models import ids, save, tokenizer, truth

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from studio.base.errors import CheckpointError
 from studio.checkpoint.headers import TensorEntry
-from studio.checkpoint.packed import awq, compressed_tensors, gptq
+from studio.checkpoint.packed import awq, compressed_tensors, gptq, mlx
 from studio.checkpoint.packed.packing import Index, Packing
 
 if TYPE_CHECKING:  # headers need no torch
@@ -32,6 +32,8 @@ class PackedFormat:
     values: "Callable[[Packing, Mapping[str, Tensor], int, int], Tensor]"
     is_by_columns: bool
     """Whether a few rows of a weight cost as much to read as all of it."""
+    codes: str = ""
+    """What is added to the name of codes that are called as the weight is, so that this can be the weight's."""
 
 
 FORMATS = {
@@ -48,17 +50,28 @@ FORMATS = {
         compressed_tensors.values,
         False,
     ),
+    "mlx": PackedFormat(
+        mlx.settings, lambda said, entries, *_: mlx.described(said, entries), mlx.places, mlx.values, False, mlx.CODES
+    ),
 }
-"""By the ``quant_method`` of a config."""
+"""By the ``quant_method`` of a config, but for MLX's, which names none."""
 
 
 def format_of(quantization: Any) -> PackedFormat | None:
     """Return the packed format that a ``quantization_config`` is of, None for one of another kind."""
+    if mlx.is_mlx(quantization):
+        return FORMATS["mlx"]
     if not isinstance(quantization, Mapping) or not isinstance(method := quantization.get("quant_method"), str):
         return None
     if method == "compressed-tensors" and quantization.get("format") == compressed_tensors.FLOAT:
         return None
     return FORMATS.get(method)
+
+
+def quantization_of(config: Mapping[str, Any]) -> Any:
+    """Return what a config says of its quantization; older MLX folders have a place of their own for it."""
+    own = config.get(mlx.KEY)
+    return own if mlx.is_mlx(own) else config.get("quantization_config")
 
 
 def with_packed(
@@ -68,7 +81,7 @@ def with_packed(
 
     Raises ModelError for a config that is not read, CheckpointError for tensors that do not fit each other.
     """
-    quantization = config.get("quantization_config")
+    quantization = quantization_of(config)
     kind = format_of(quantization)
     if kind is None or not isinstance(quantization, Mapping):
         return entries
@@ -76,8 +89,11 @@ def with_packed(
     weights: dict[str, TensorEntry] = {}
     for module, packing, dtype in kind.described(quantization, entries, read, is_near):
         name = f"{module}.weight"
-        if name in entries:
+        own = dict(packing.parts)["codes"]
+        if (own if kind.codes else name) in entries:
             raise CheckpointError("tensor_twice", tensor=name[:120])
-        codes = entries[dict(packing.parts)["codes"]]
+        codes = entries[own.removesuffix(kind.codes)]
+        if kind.codes:
+            weights[own] = codes
         weights[name] = TensorEntry(codes.file, dtype, packing.shape, codes.start, codes.end, packing)
     return {**entries, **weights}

@@ -31,17 +31,21 @@ class Packing:
     """Weights along K that share a scale; -1: all of a row."""
     is_symmetric: bool
     parts: tuple[tuple[str, str], ...]
-    """Role -> the file's tensor: ``"codes"``, ``"scales"`` and, where there are any, ``"zeros"`` and ``"order"``."""
+    """Role -> the file's tensor: ``"codes"``, ``"scales"`` and, where there are any, ``"zeros"``, ``"offsets"`` and
+    ``"order"``."""
     nbytes: int
     """All of these together."""
     zeros_are_one_less: bool = False
     """Whether a stored zero point is one less than what it stands for."""
+    has_offset: bool = False
+    """Whether a group has an offset in floats in place of a zero point."""
 
     @property
     def scheme(self) -> str:
         """The scheme in the studio's words: ``"int4_asym-g128"``."""
         group = "all" if self.group_size == WHOLE_CHANNEL else self.group_size
-        return f"int{self.bits}_{'sym' if self.is_symmetric else 'asym'}-g{group}"
+        kind = "affine" if self.has_offset else "sym" if self.is_symmetric else "asym"
+        return f"int{self.bits}_{kind}-g{group}"
 
     @property
     def name(self) -> str:

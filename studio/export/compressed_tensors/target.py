@@ -153,10 +153,10 @@ def write(model: CompressedModel, out: Path) -> Writing:
 
     Raises ResourceError for a disk that has no room for it, and what :func:`refusal` would have returned.
     """
-    return laid_out(model).write(model, _parts, out)
+    return laid_out(model).write(model, parts, out)
 
 
-def _parts(a: Assignment, row: int, tensor: PackedTensor | Tensor) -> Mapping[str, Tensor]:
+def parts(a: Assignment, row: int, tensor: PackedTensor | Tensor) -> Mapping[str, Tensor]:
     """Return some rows of a tensor by the names of the file; the shape goes with the first."""
     if isinstance(tensor, PackedTensor):
         shape = {} if row else {"weight_shape": torch.tensor(a.layer.matrix, dtype=torch.int64)}

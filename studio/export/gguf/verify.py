@@ -5,11 +5,9 @@ how the file was written.
 """
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from studio.base.errors import CheckpointError
@@ -23,18 +21,9 @@ from studio.export.gguf import llama_cpp
 from studio.export.gguf.families import family_of
 from studio.export.gguf.llama_cpp import PATIENCE, LlamaCpp, Question
 from studio.export.gguf.same import compared
+from studio.export.read_back import ANSWER, SAMPLE, TEXT, InLlamaCpp, Verified, answer_of, difference, kld, logits_of
 from studio.runtime.model import load_compressed, load_original, load_tokenizer
 
-TEXT = (
-    "The capital of France is Paris, and that of Italy is Rome. Water boils at 100 degrees, and freezes at 0. "
-    "Once upon a time there was a small village by the sea, where an old fisherman told stories to the children."
-)
-SAMPLE = "Hello world, 1234567 don't über 你好，世界！ 😀👩‍🚀\n\n  x\t3.14\n"
-"""What tokenizers differ in: words, digits, apostrophes, Chinese, emoji, runs of spaces, newlines."""
-ANSWER = 16
-"""Tokens of an answer."""
-COUNTS = 1e-4
-"""Of a token's probability; logits of less likely ones say nothing of an answer."""
 ROUNDED = 0.007
 """By how much of its spread llama.cpp's product of a packed weight is off, whose inputs it rounds to 8 bits.
 
@@ -42,40 +31,6 @@ In a block whose largest is m that is m / 127 / sqrt(12), and m is 3.1 standard 
 """
 MARGIN = 10
 """How many times the derived divergence is taken for rounding: depth and outliers add to it, an error much more."""
-
-
-@dataclass(frozen=True)
-class Kld:
-    """A KL divergence over the tokens of a text, in nats."""
-
-    mean: float
-    largest: float
-
-
-@dataclass(frozen=True)
-class InLlamaCpp:
-    """What llama.cpp makes of the file."""
-
-    kld: Kld
-    difference: float
-    """The largest between two log probabilities of tokens as likely as :data:`COUNTS`."""
-    has_same_tokens: bool
-    """Whether it tokenizes :data:`SAMPLE` as the folder's tokenizer does."""
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What was found; ``llama_cpp`` is None where none was there to be asked."""
-
-    tensors: int
-    """That are the folder's, byte for byte: all."""
-    tokens: int
-    reader: Kld
-    difference: float
-    """The largest between two logits, the folder's and the file's as the studio reads it."""
-    answer: str
-    """How the file goes on after the text: in llama.cpp where it is, else as the studio reads it."""
-    llama_cpp: InLlamaCpp | None
 
 
 def verified(file: Path, folder: Path) -> Generator[Progress, None, Verified]:
@@ -93,13 +48,13 @@ def verified(file: Path, folder: Path) -> Generator[Progress, None, Verified]:
     ids = tokenizer.encode(TEXT)[: family_of(config).context(config)]
     checkpoint = yield from prepare(file)
     yield Progress("load")
-    ours = _logits(load_compressed(folder), ids)
+    ours = logits_of(load_compressed(folder), ids)
     reader = load_original(checkpoint)
-    read = _logits(reader, ids)
+    read = logits_of(reader, ids)
     engine = llama_cpp.found()
     other, answer = None, list[int]()
     if engine is None:
-        answer = _answer(reader, ids)
+        answer = answer_of(reader, ids)
     else:
         yield Progress("load")
         other, answer = _in_llama_cpp(engine, file, ids, ours, config.num_hidden_layers, tokenizer)
@@ -128,31 +83,3 @@ def bound(ours: Tensor, layers: int) -> float:
     """
     spread = float((ours - ours.mean(-1, keepdim=True)).std())
     return MARGIN * ROUNDED**2 * (4 * layers + 1) * spread**2 / 2
-
-
-def kld(logits: Tensor, other: Tensor) -> Kld:
-    """Return how far log probabilities are from the distributions that logits give, both [tokens, vocabulary]."""
-    ours = logits.double().log_softmax(-1)
-    each = (ours.exp() * (ours - other.double().clamp_min(-100))).sum(-1)
-    return Kld(float(each.mean()), float(each.max()))
-
-
-def difference(logits: Tensor, other: Tensor) -> float:
-    """Return the largest difference of log probabilities of tokens that count, both [tokens, vocabulary]."""
-    ours = logits.double().log_softmax(-1)
-    counts = ours.exp() >= COUNTS
-    return float((ours - other.double().clamp_min(-100))[counts].abs().max())
-
-
-@torch.inference_mode()
-def _logits(model: torch.nn.Module, ids: Sequence[int]) -> Tensor:
-    found: Tensor = model(torch.tensor([list(ids)], dtype=torch.int64)).logits
-    return found[0].float()
-
-
-def _answer(model: torch.nn.Module, ids: Sequence[int]) -> list[int]:
-    """Return the likeliest tokens after those given, one after the other."""
-    found: list[int] = []
-    for _ in range(ANSWER):
-        found.append(int(_logits(model, [*ids, *found])[-1].argmax()))
-    return found

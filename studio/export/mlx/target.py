@@ -24,7 +24,7 @@ from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.mlx.arrays import ROUNDED, Settings, arrays_of, becomes, settings_of
 from studio.export.mlx.families import FAMILIES, family_of
 from studio.export.model_card import folder_card
-from studio.export.model_folder import ModelFolder, as_json, files_beside
+from studio.export.model_folder import ModelFolder, Parts, as_json, files_beside
 from studio.export.target import Target
 from studio.planning.plan import Assignment, Plan
 from studio.planning.presets import Words
@@ -165,8 +165,13 @@ def write(model: CompressedModel, out: Path) -> Writing:
     Raises ResourceError for a disk that has no room for it, and what :func:`refusal` would have returned.
     """
     layout = laid_out(model)
-    slots = layout.weights(out).slots
-    return layout.write(model, lambda a, _, tensor: _parts(a, tensor, slots), out)
+    return layout.write(model, parts_of(layout), out)
+
+
+def parts_of(layout: ModelFolder) -> Parts:
+    """Return what makes the arrays of a folder's file of some rows of a tensor."""
+    slots = layout.weights(Path()).slots
+    return lambda a, _, tensor: _parts(a, tensor, slots)
 
 
 def _parts(a: Assignment, tensor: PackedTensor | Tensor, slots: Mapping[str, Slot]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """What a model's files hold beside it is named; tables, scales and a head that is the embedding again are not."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from studio.checkpoint.checkpoint import of_folder
 from studio.checkpoint.headers import TensorEntry
 from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.left_out import LeftOut, left_out
-from tests.conftest import save_tiny_model
+from tests.conftest import ARCHITECTURES, save_tiny_model
 from tests.terminal import run
 
 LAYERS = (
@@ -55,6 +56,11 @@ def test_a_name_that_moves_a_cursor_does_not() -> None:
     found = left_out(entries("\x1b[2J.weight"), LAYERS)
     assert found is not None
     assert "\x1b" not in found.sentence("en")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_of_a_model_as_it_is_saved_nothing_is_left_out(architecture: str, tiny_model: Callable[[str], Path]) -> None:
+    assert of_folder(tiny_model(architecture)).left_out is None
 
 
 def test_the_terminal_says_it_before_anything_is_made(tmp_path: Path) -> None:
