@@ -130,7 +130,6 @@ ELSEWHERE = {
     "runtime/kernels/layers": "unit/runtime/kernels/test_kernels.py",
     "runtime/kernels/tiled": "unit/runtime/kernels/test_kernels.py",
     "runtime/model": "integration/pipeline/test_architectures.py",
-    "runtime/native/nvrtc": "unit/runtime/decoder/test_cuda.py",
     "runtime/native/tiles": "unit/runtime/native/test_products.py",
     "session/decision": "integration/page/test_decision.py",
     "session/making": "integration/page/test_decision.py",
