@@ -152,7 +152,6 @@ ELSEWHERE = {
     "ui/controls": "integration/page/test_controls.py",
     "ui/drift_handlers": "integration/page",
     "ui/handlers": "integration/page",
-    "ui/launch": "integration/cli/test_process.py",
     "ui/map_text": "unit/ui/test_present.py",
     "ui/plan_panel": "integration/page/test_controls.py",
     "ui/roofline": "unit/chat/test_roofline.py",
