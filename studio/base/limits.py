@@ -33,6 +33,8 @@ class Limits(BaseSettings):
     """The same for one address."""
     calls_per_minute: int = Field(default=600, ge=1)
     """Calls of a visitor, of whatever kind; a hand on a slider makes some ten a second."""
+    address_calls_per_minute: int = Field(default=3000, ge=1)
+    """The same for one address."""
 
     body_bytes: int = Field(default=1_000_000, ge=1024)
     """Of a request that is no upload: the longest prompt takes two fifths of it."""

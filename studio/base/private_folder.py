@@ -96,9 +96,13 @@ def _key(folder: Path) -> bytes:
         if key:
             partial.replace(file)  # it was cut short
         else:
-            with suppress(FileExistsError):
+            try:
                 os.link(partial, file)  # of two processes that begin at once, one is first
-            partial.unlink()
+            except FileExistsError:
+                pass
+            except OSError:  # a disk that knows no links
+                partial.replace(file)
+            partial.unlink(missing_ok=True)
         key = _read(file)
     return key
 

@@ -44,9 +44,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         settings().host = host
     settings().cache_dir.mkdir(parents=True, exist_ok=True)
     workers.warm_up()  # tokenizers are read in children, whether models are or not
-    # What visitors make and send is no other user's: Gradio's own folder is one for all users of the machine.
-    os.environ.setdefault("GRADIO_TEMP_DIR", str(make_private(settings().cache_dir / "page")))
-    make_private(sessions_folder())
+    _close_folders()
     tidy()
     if open_model.builtin_file() is not None:
         with contextlib.suppress(Exception):  # the page says what is wrong when someone picks it
@@ -90,6 +88,14 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
     if block:
         blocks.block_thread()
     return address
+
+
+def _close_folders() -> None:
+    """Keep what visitors make and send from other users of the machine: Gradio's own folder is one for all of them."""
+    with contextlib.suppress(OSError):  # a cache that is another's: who writes there is told
+        make_private(sessions_folder())
+        if "GRADIO_TEMP_DIR" not in os.environ:
+            os.environ["GRADIO_TEMP_DIR"] = str(make_private(settings().cache_dir / "page"))
 
 
 def _watching(calls: QueuedCalls) -> Metrics:

@@ -178,6 +178,8 @@ class Door:
         call = said.get("event_id")
         if isinstance(call, str):
             self._check_call_of(call, who)
+        if session is None and api.startswith("call/"):
+            raise Refused(400, "garbled")  # Gradio would think of a session for it, which is nobody's
         if JOINS.fullmatch(api):
             held.enter_context(self._pace.called(who, session or ""))
 

@@ -24,7 +24,7 @@ class Pace:
         self._connections, self._calls = Held(), Held()
         self._bytes: dict[int, int] = {}
         """That each address is sending at this moment."""
-        self._often = Counting(limits.calls_per_minute, MINUTE)
+        self._often = Counting(limits.calls_per_minute, MINUTE), Counting(limits.address_calls_per_minute, MINUTE)
         self._tabs = Counting(limits.visitor_tabs, HOUR), Counting(limits.address_tabs, HOUR)
         self._uploads = (
             Counting(limits.visitor_uploads_per_hour, HOUR), Counting(limits.address_uploads_per_hour, HOUR)
@@ -46,7 +46,7 @@ class Pace:
 
         Raises Refused where the tab, the visitor or the address has too many in flight, or called too often.
         """
-        self._paced(self._often, who.visitor.number, who, "calls")
+        self._paced(self._often, who, "calls")
         waiting: Counter[tuple[str, object]] = Counter()
         for name, count in self._in_flight().items():
             owner = self._visitors.owner(name)
@@ -87,18 +87,21 @@ class Pace:
 
     def opened(self, who: Who) -> None:
         """Count a new tab. Raises Refused."""
-        self._paced(self._tabs[0], who.visitor.number, who, "tabs")
-        self._paced(self._tabs[1], who.visitor.address, who, "tabs")
+        self._paced(self._tabs, who, "tabs")
 
     def uploaded(self, who: Who) -> None:
         """Count an upload. Raises Refused."""
-        self._paced(self._uploads[0], who.visitor.number, who, "uploads")
-        self._paced(self._uploads[1], who.visitor.address, who, "uploads")
+        self._paced(self._uploads, who, "uploads")
 
-    def _paced(self, counting: Counting, key: int, who: Who, kind: str) -> None:
-        wait = 0.0 if who.visitor.is_owner else counting.count(key)
+    def _paced(self, counted: tuple[Counting, Counting], who: Who, kind: str) -> None:
+        """Count once for a visitor and for their address. Raises Refused where either may not, and counts neither."""
+        if who.visitor.is_owner:
+            return
+        of_visitor, of_address = counted
+        wait = of_address.wait(who.visitor.address) or of_visitor.count(who.visitor.number)
         if wait:
             raise Refused(429, kind, wait, minutes=math.ceil(wait / MINUTE))
+        of_address.count(who.visitor.address)
 
 
 @contextmanager

@@ -222,6 +222,12 @@ def test_what_cannot_be_read_does_not_pass(ours: Server, body: bytes) -> None:
     assert ours.page.came == []
 
 
+def test_a_call_of_no_session_is_refused_since_nobody_would_have_to_answer_for_it(ours: Server) -> None:
+    browser = ours.browser(has_cookie=False)
+    assert browser.post("/gradio_api/call/compress", json={"data": []}).status_code == 400
+    assert browser.post("/gradio_api/call/compress", json={"data": [], "session_hash": "mine"}).status_code == 200
+
+
 def test_what_came_is_what_was_read(ours: Server) -> None:
     body = json.dumps({"session_hash": "mine", "data": ["é"]}).encode()
     ours.browser().post(JOIN, content=body)
