@@ -4,7 +4,7 @@ Shapes are known from headers, so it is asked before anything is downloaded. Eac
 by the arithmetic; what passes through in pieces is counted as ``PIECES``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -65,22 +65,45 @@ def drift_need(checkpoint: Checkpoint) -> Need:
 
 
 @contextmanager
-def admitted(pool: Pool, need: Need | None, key: str, **more: str) -> Iterator[None]:
-    """Keep the memory of a job for it, where it takes any. Raises ResourceError called ``key``, with the arithmetic."""
+def admitted(pool: Pool, need: Need | None, refusal: Callable[[Need, int], ResourceError]) -> Iterator[None]:
+    """Keep the memory of a job for it, where it takes any. Raises ``refusal(need, bytes that are free)``."""
     with ExitStack() as held:
         if need is not None:
             try:
                 held.enter_context(pool.reserved(need.nbytes))
             except ResourceError as error:
-                raise refusal(key, need, pool.free(), **more) from error
+                raise refusal(need, pool.free()) from error
         yield
 
 
-def refusal(key: str, need: Need, free: int, **more: str) -> ResourceError:
-    """Return why a job is not begun, with the arithmetic."""
-    parts = {name: format_bytes(size) for name, size in vars(need).items()}
-    told = {"need": format_bytes(need.nbytes), "free": format_bytes(free), "pieces": format_bytes(PIECES)}
-    return ResourceError(key, **told, **parts, **more)
+def no_calibration(need: Need, free: int, fits: str, command: str) -> ResourceError:
+    """Return why a method that reads a text is not begun; ``fits``: the method that would do, ``command``: the same
+    work from a terminal."""
+    return ResourceError(
+        "calibration_memory",
+        need=format_bytes(need.nbytes),
+        block=format_bytes(need.block),
+        states=format_bytes(need.states),
+        statistics=format_bytes(need.statistics),
+        pieces=format_bytes(PIECES),
+        free=format_bytes(free),
+        fits=fits,
+        command=command,
+    )
+
+
+def no_drift(need: Need, free: int, command: str) -> ResourceError:
+    """Return why nothing is compared with the original; ``command``: the same work from a terminal."""
+    return ResourceError(
+        "drift_memory",
+        need=format_bytes(need.nbytes),
+        block=format_bytes(need.block),
+        states=format_bytes(need.states),
+        statistics=format_bytes(need.statistics),
+        pieces=format_bytes(PIECES),
+        free=format_bytes(free),
+        command=command,
+    )
 
 
 def _linear(checkpoint: Checkpoint) -> list[Layer]:

@@ -67,10 +67,10 @@ def on_disk(folders: Sequence[Path]) -> int:
     return total
 
 
-def watch(address: str, findings: Findings, seen: Seen, until: float) -> None:
+def watch(address: str, model: str, findings: Findings, seen: Seen, until: float) -> None:
     """Ask for the page, and move a control, every second."""
-    visitor = Visitor(address, ["builtin"], findings, seed=-1)
-    visitor.call("open_model", "builtin")
+    visitor = Visitor(address, [model], findings, seed=-1)
+    visitor.call("open_model", model)
     while time.monotonic() < until:
         began = time.monotonic()
         try:
@@ -86,12 +86,12 @@ def watch(address: str, findings: Findings, seen: Seen, until: float) -> None:
     visitor.leave()
 
 
-def load(minutes: float, sessions: int, seed: int) -> tuple[Findings, Seen]:
+def load(minutes: float, sessions: int, seed: int, is_tiny: bool = False) -> tuple[Findings, Seen]:
     """Let visitors come and go for so many minutes; return what they met and what was measured meanwhile."""
     findings, seen = Findings(), Seen()
     with tempfile.TemporaryDirectory() as place:
         folder, cache = Path(place), Path(place) / "cache"
-        models = ["builtin", "builtin", *tiny_models(folder)]
+        models = [*([] if is_tiny else ["builtin", "builtin"]), *tiny_models(folder)]
         with serving(folder, "", cache) as (address, server, log):
             began = time.monotonic()
             until = began + 60 * minutes
@@ -99,7 +99,9 @@ def load(minutes: float, sessions: int, seed: int) -> tuple[Findings, Seen]:
                 threading.Thread(target=visits, args=(address, models, findings, seed + i, until), daemon=True)
                 for i in range(sessions)
             ]
-            threads.append(threading.Thread(target=watch, args=(address, findings, seen, until), daemon=True))
+            threads.append(
+                threading.Thread(target=watch, args=(address, models[0], findings, seen, until), daemon=True)
+            )
             for thread in threads:
                 thread.start()
             process = psutil.Process(server.pid)
@@ -160,10 +162,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tiny", action="store_true", help="only tiny models: to see that it runs")
     parser.add_argument("--out", type=Path, default=FILE)
     asked = parser.parse_args()
     share = kept()
-    findings, seen = load(asked.minutes, asked.sessions, asked.seed)
+    findings, seen = load(asked.minutes, asked.sessions, asked.seed, asked.tiny)
     said = table(asked.minutes, asked.sessions, findings, seen, share)
     asked.out.write_text(said)
     print(said)
