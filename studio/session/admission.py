@@ -17,11 +17,12 @@ from studio.checkpoint.layers import Kind, Layer
 from studio.compression.sequential import WINDOW, WINDOWS
 from studio.evaluation import evaluate
 from studio.runtime.decoder import MOST_TOKENS
+from studio.runtime.machine import fast_dtype
 
 PIECES = 128 << 20
 """Bytes of a process of our own, and of what is read and written in pieces."""
-STORED, RUN = 2, 4
-"""Bytes of a weight as it is read, and as it runs."""
+NUMBER = 4
+"""Bytes of one in fp32, which text and statistics are held in."""
 SQUARES = 3
 """Matrices of a layer's inputs that are held while it is rounded: their moments, the inverse's factor, and one more."""
 STATES = 3
@@ -35,7 +36,7 @@ class Need:
     """Bytes of a job, by what they are for."""
 
     block: int
-    """The largest block, or the head where that is larger, as it is read and as it runs."""
+    """The largest block, or the head where that is larger, as it runs."""
     states: int
     """What the text becomes in it."""
     statistics: int
@@ -52,16 +53,16 @@ def calibration_need(checkpoint: Checkpoint) -> Need:
     for layer in _linear(checkpoint):
         widths.setdefault(layer.block, set()).add(layer.matrix[1])
     squares = max((sum(width * width for width in each) for each in widths.values()), default=0)
-    states = STATES * WINDOWS * WINDOW * _widest(checkpoint) * RUN
-    return Need((STORED + RUN) * largest_part(checkpoint), states, SQUARES * squares * RUN)
+    states = STATES * WINDOWS * WINDOW * _widest(checkpoint) * NUMBER
+    return Need(fast_dtype().itemsize * largest_part(checkpoint), states, SQUARES * squares * NUMBER)
 
 
 def drift_need(checkpoint: Checkpoint) -> Need:
     """Return what running the original takes while the copy is compared with it, beside the copy itself."""
     tables = [layer for layer in checkpoint.layers if layer.kind in (Kind.EMBEDDING, Kind.HEAD)]
     vocabulary = max((layer.matrix[0] for layer in tables), default=0)
-    states = STATES * evaluate.WINDOW * _widest(checkpoint) * RUN
-    return Need((STORED + RUN) * largest_part(checkpoint), states, LOGITS * MOST_TOKENS * vocabulary * RUN)
+    states = STATES * evaluate.WINDOW * _widest(checkpoint) * NUMBER
+    return Need(NUMBER * largest_part(checkpoint), states, LOGITS * MOST_TOKENS * vocabulary * NUMBER)
 
 
 @contextmanager

@@ -51,8 +51,7 @@ def test_needs_follow_from_shapes(tmp_path: Path) -> None:
     checkpoint = saved(tmp_path, a_few_weights())
     largest = max(50 * 64, 96 * 64, 64 * 128, 3 * 20 * 64)
     calibration, drift = calibration_need(checkpoint), drift_need(checkpoint)
-    assert calibration.block == drift.block
-    assert calibration.block >= 6 * largest
+    assert drift.block >= calibration.block >= 2 * largest
     assert calibration.statistics == 3 * 4 * (64 * 64 + 128 * 128)
     assert drift.statistics == 4 * 4 * 50 * MOST_TOKENS
     assert calibration.nbytes == admission.PIECES + calibration.block + calibration.states + calibration.statistics
