@@ -1,5 +1,7 @@
 """What the control group of this process lets it take of memory, versions 1 and 2. Linux; elsewhere there is none.
 
+Knows nothing of what takes it.
+
 A group's limit holds for all below it, so every group from this process's own up to the root is looked at. Within a
 container the names in ``/proc/self/cgroup`` may be those of the host, and its own group is the root of what it sees.
 What a group holds of files counts as free, as the system's own ``MemAvailable`` counts it: it goes when memory is

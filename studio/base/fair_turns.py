@@ -116,7 +116,7 @@ class Turns:
                 yield line
                 check()
                 with self._moved:
-                    self._moved.wait(LOOK)
+                    self._moved.wait_for(lambda: self._stands(visitor) is None, LOOK)
         except BaseException:
             self._leave(visitor)
             raise
@@ -139,22 +139,22 @@ class Turns:
 
     # turns
 
-    def _begin(self, job: "_Job") -> None:
-        """Stand in line for a turn."""
+    def _wait(self, job: "_Job") -> bool:
+        """Return whether it is the turn of ``job``, which is its own from then on; waits ``LOOK`` seconds at most, and
+        stands in line no longer: who asks does not come back, perhaps."""
+        until = time.monotonic() + LOOK
         with self._moved:
             job.visitor.worked = max(job.visitor.worked, self._level - CREDIT)
             self._waiting.append(job)
-
-    def _wait(self, job: "_Job") -> bool:
-        """Return whether it is the turn of ``job``, which is its own from then on; waits ``LOOK`` seconds at most."""
-        until = time.monotonic() + LOOK
-        with self._moved:
-            while not self._is_next(job):
-                left = (min(until, self._rest_until) if self._is_resting else until) - time.monotonic()
-                if left <= 0 and time.monotonic() >= until:
-                    return False
-                self._moved.wait(max(0.0, left))
-            self._waiting.remove(job)
+            try:
+                while not self._is_next(job):
+                    left = (min(until, self._rest_until) if self._is_resting else until) - time.monotonic()
+                    if left <= 0 and time.monotonic() >= until:
+                        self._moved.notify_all()  # it was the next one, perhaps
+                        return False
+                    self._moved.wait(max(0.0, left))
+            finally:
+                self._waiting.remove(job)
             self._is_busy, self._level = True, job.visitor.worked
             return True
 
@@ -170,13 +170,10 @@ class Turns:
             self._is_busy, self._rest_until = False, time.monotonic() + _rest(seconds)
             self._moved.notify_all()
 
-    def _count(self, more: int, gone: "_Job | None" = None) -> None:
-        """Note that a job has begun or ended, which then waits no more."""
+    def _count(self, more: int) -> None:
+        """Note that a job has begun or ended."""
         with self._moved:
             self.jobs += more
-            if gone in self._waiting:
-                self._waiting.remove(gone)
-                self._moved.notify_all()
 
 
 class Visitor:
@@ -220,7 +217,6 @@ class Visitor:
         try:
             said: list[Item] = []
             while True:
-                self.turns._begin(job)
                 while not self.turns._wait(job):
                     yield from said[-1:]
                     check()
@@ -231,7 +227,7 @@ class Visitor:
                     return result
                 said = items
         finally:
-            self.turns._count(-1, job)
+            self.turns._count(-1)
             steps.close()
 
 

@@ -5,7 +5,8 @@ Every model steps through the same loop, so that two columns compare; each one's
 
 import logging
 import time
-from collections.abc import Generator, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -160,7 +161,7 @@ def answer(
         raise PromptError("prompt_too_long", tokens=len(ids), context=loaded.context)
     room = min(sampling.max_new_tokens, loaded.context - len(ids))
     bits = min(decoder.kv_bits, key=lambda each: abs(each - kv_bits))
-    _check_memory(decoder, decoder.kv_bytes(len(ids) + room, bits) - read.nbytes, len(ids) + room)
+    _check_memory(lambda answered: decoder.kv_bytes(len(ids) + answered, bits) - read.nbytes, room, decoder)
     kept = read.begin(decoder, ids, len(ids) + room, bits)
     pick, written, stops = Picker(sampling, ids), Detokenizer(loaded.tokenizer), loaded.stop_ids
     reply = Reply(prompt_tokens=len(ids), kept_tokens=kept, kv_bits=bits)
@@ -198,10 +199,12 @@ def answer(
     return reply
 
 
-def _check_memory(decoder: Decoder[Any], need: int, positions: int) -> None:
+def _check_memory(need: Callable[[int], int], room: int, decoder: Decoder[Any]) -> None:
+    """Raise ResourceError where what an answer of ``room`` tokens needs is not free, with how many would fit."""
     free = decoder.free_bytes()
-    if need > free:
-        raise ResourceError("kv_memory", tokens=positions, need=format_bytes(need), free=format_bytes(free))
+    if need(room) > free:
+        fits = max(0, bisect_right(range(room), free, key=need) - 1)
+        raise ResourceError("kv_memory", tokens=room, fits=fits, need=format_bytes(need(room)), free=format_bytes(free))
 
 
 def side_by_side(answers: Sequence[Iterator[Reply]]) -> Iterator[tuple[Reply, ...]]:

@@ -4,7 +4,7 @@ Shapes are known from headers, so it is asked before anything is downloaded. Eac
 by the arithmetic; what passes through in pieces is counted as ``PIECES``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -17,11 +17,12 @@ from studio.checkpoint.layers import Kind, Layer
 from studio.compression.sequential import WINDOW, WINDOWS
 from studio.evaluation import evaluate
 from studio.runtime.decoder import MOST_TOKENS
+from studio.runtime.machine import fast_dtype
 
 PIECES = 128 << 20
 """Bytes of a process of our own, and of what is read and written in pieces."""
-STORED, RUN = 2, 4
-"""Bytes of a weight as it is read, and as it runs."""
+NUMBER = 4
+"""Bytes of one in fp32, which text and statistics are held in."""
 SQUARES = 3
 """Matrices of a layer's inputs that are held while it is rounded: their moments, the inverse's factor, and one more."""
 STATES = 3
@@ -35,7 +36,7 @@ class Need:
     """Bytes of a job, by what they are for."""
 
     block: int
-    """The largest block, or the head where that is larger, as it is read and as it runs."""
+    """The largest block, or the head where that is larger, as it runs."""
     states: int
     """What the text becomes in it."""
     statistics: int
@@ -52,35 +53,58 @@ def calibration_need(checkpoint: Checkpoint) -> Need:
     for layer in _linear(checkpoint):
         widths.setdefault(layer.block, set()).add(layer.matrix[1])
     squares = max((sum(width * width for width in each) for each in widths.values()), default=0)
-    states = STATES * WINDOWS * WINDOW * _widest(checkpoint) * RUN
-    return Need((STORED + RUN) * largest_part(checkpoint), states, SQUARES * squares * RUN)
+    states = STATES * WINDOWS * WINDOW * _widest(checkpoint) * NUMBER
+    return Need(fast_dtype().itemsize * largest_part(checkpoint), states, SQUARES * squares * NUMBER)
 
 
 def drift_need(checkpoint: Checkpoint) -> Need:
     """Return what running the original takes while the copy is compared with it, beside the copy itself."""
     tables = [layer for layer in checkpoint.layers if layer.kind in (Kind.EMBEDDING, Kind.HEAD)]
     vocabulary = max((layer.matrix[0] for layer in tables), default=0)
-    states = STATES * evaluate.WINDOW * _widest(checkpoint) * RUN
-    return Need((STORED + RUN) * largest_part(checkpoint), states, LOGITS * MOST_TOKENS * vocabulary * RUN)
+    states = STATES * evaluate.WINDOW * _widest(checkpoint) * NUMBER
+    return Need(NUMBER * largest_part(checkpoint), states, LOGITS * MOST_TOKENS * vocabulary * NUMBER)
 
 
 @contextmanager
-def admitted(pool: Pool, need: Need | None, key: str, **more: str) -> Iterator[None]:
-    """Keep the memory of a job for it, where it takes any. Raises ResourceError called ``key``, with the arithmetic."""
+def admitted(pool: Pool, need: Need | None, refusal: Callable[[Need, int], ResourceError]) -> Iterator[None]:
+    """Keep the memory of a job for it, where it takes any. Raises ``refusal(need, bytes that are free)``."""
     with ExitStack() as held:
         if need is not None:
             try:
                 held.enter_context(pool.reserved(need.nbytes))
             except ResourceError as error:
-                raise refusal(key, need, pool.free(), **more) from error
+                raise refusal(need, pool.free()) from error
         yield
 
 
-def refusal(key: str, need: Need, free: int, **more: str) -> ResourceError:
-    """Return why a job is not begun, with the arithmetic."""
-    parts = {name: format_bytes(size) for name, size in vars(need).items()}
-    told = {"need": format_bytes(need.nbytes), "free": format_bytes(free), "pieces": format_bytes(PIECES)}
-    return ResourceError(key, **told, **parts, **more)
+def no_calibration(need: Need, free: int, fits: str, command: str) -> ResourceError:
+    """Return why a method that reads a text is not begun; ``fits``: the method that would do, ``command``: the same
+    work from a terminal."""
+    return ResourceError(
+        "calibration_memory",
+        need=format_bytes(need.nbytes),
+        block=format_bytes(need.block),
+        states=format_bytes(need.states),
+        statistics=format_bytes(need.statistics),
+        pieces=format_bytes(PIECES),
+        free=format_bytes(free),
+        fits=fits,
+        command=command,
+    )
+
+
+def no_drift(need: Need, free: int, command: str) -> ResourceError:
+    """Return why nothing is compared with the original; ``command``: the same work from a terminal."""
+    return ResourceError(
+        "drift_memory",
+        need=format_bytes(need.nbytes),
+        block=format_bytes(need.block),
+        states=format_bytes(need.states),
+        statistics=format_bytes(need.statistics),
+        pieces=format_bytes(PIECES),
+        free=format_bytes(free),
+        command=command,
+    )
 
 
 def _linear(checkpoint: Checkpoint) -> list[Layer]:

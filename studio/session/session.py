@@ -13,6 +13,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -35,7 +36,7 @@ from studio.planning.choice import Choice
 from studio.planning.plan import Plan
 from studio.quantization.methods import Method
 from studio.runtime.sampling import Sampling
-from studio.session.admission import admitted, calibration_need, drift_need
+from studio.session.admission import admitted, calibration_need, drift_need, no_calibration, no_drift
 from studio.session.compressed_copy import CompressedCopy
 from studio.session.decision import Decision
 from studio.session.jobs import Jobs
@@ -211,7 +212,7 @@ class Session:
         fits = [method.value for method in Method if not method.needs_inputs][-1]
         options = [*self.choice.arguments(repeated=False), *self.choice.arguments(repeated=True)]
         command = shlex.join([*PROGRAM, "compress", checkpoint.name, *options, "--out", "DIR"])
-        return admitted(self._pool, need, "calibration_memory", fits=fits, command=command)
+        return admitted(self._pool, need, partial(no_calibration, fits=fits, command=command))
 
     def remake(self, recipe: Recipe, plan: Plan, tokens: Tensor | None) -> Generator[Progress, None, Compressed]:
         """Carry out the plan of a recipe of this model, calibrated on ``tokens``. Raises as :meth:`compress` does."""
@@ -253,7 +254,7 @@ class Session:
         command = shlex.join([*PROGRAM, "evaluate", "DIR", "--against", checkpoint.name])
         with (
             (yield from self.jobs.placed("drift")),
-            admitted(self._pool, need, "drift_memory", command=command),
+            admitted(self._pool, need, partial(no_drift, command=command)),
         ):
             return (yield from self.copy.measure_drift(checkpoint, self.texts.evaluation, is_short=is_short))
 

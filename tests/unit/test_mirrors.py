@@ -29,7 +29,6 @@ WITHOUT_LOGIC = {
     "ui/drift_panel": "builds components",
     "ui/page": "builds components",
     "ui/panels": "builds components",
-    "ui/events": "wires events",
     "ui/text_picker": "builds components",
 }
 

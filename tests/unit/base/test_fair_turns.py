@@ -98,6 +98,20 @@ def test_a_listener_who_does_not_come_back_keeps_nobody_waiting() -> None:
     assert turns.jobs == 0
 
 
+def test_a_job_that_waits_and_does_not_come_back_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "LOOK", 0.01)
+    monkeypatch.setattr(turns_module, "SHARE", 1e-9)
+    turns = Turns()
+    left, other = turns.visitor().shared(counted(5)), turns.visitor()
+    other.worked = 1.0
+    next(left)
+    with turns.answering():
+        next(left)
+    assert (turns.jobs, turns.waiting) == (1, 0)
+    assert finish(other.shared(counted(5))) == "done"
+    left.close()
+
+
 def test_a_job_that_fails_gives_its_turn_away() -> None:
     def failing() -> Generator[int, None, None]:
         yield 1

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from studio.base.errors import ResourceError
 from studio.chat.answer import LoadedModel, answer, side_by_side
 from studio.checkpoint.checkpoint import of_folder
 from studio.runtime.decoder import PrefixCache, open_original
@@ -55,3 +56,18 @@ def test_logits_that_are_no_numbers_end_an_answer(folder: Path) -> None:
     [*_, (reply,)] = side_by_side([answer(loaded, user("one"), LONG)])
     assert reply.error is not None
     assert reply.error.key == "no_numbers"
+
+
+def test_an_answer_whose_keys_and_values_do_not_fit_is_refused_with_the_longest_that_would(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [*_, whole] = answer(loaded, user("one"), Sampling(max_new_tokens=8))
+    free = loaded.decoder.kv_bytes(whole.prompt_tokens + 50)
+    monkeypatch.setattr(loaded.decoder, "free_bytes", lambda: free)
+    with pytest.raises(ResourceError) as caught:
+        next(answer(loaded, user("one"), Sampling(max_new_tokens=90)))
+    fits = int(str(caught.value.values["fits"]))
+    assert 50 <= fits < 90
+    next(answer(loaded, user("one"), Sampling(max_new_tokens=fits)))
+    with pytest.raises(ResourceError):
+        next(answer(loaded, user("one"), Sampling(max_new_tokens=fits + 1)))
