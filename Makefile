@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-all engine coverage test-native-sanitized soak parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-export-speed bench-budget pictures engines reference reference-points lint format clean browser
+.PHONY: help run test test-all engine coverage test-native-sanitized soak killed parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-export-speed bench-budget pictures engines reference reference-points lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ test-native-sanitized: $(VENV)/developed ## The compiled code under sanitizers o
 
 soak: $(VENV)/developed ## Visitors at random at one page for an hour (SOAK="--minutes 30 --sanitizer address")
 	@$(BIN)/python -m tests.soak $(SOAK)
+
+killed: $(VENV)/developed ## kill -9 at 50 random moments, terminal and page: nothing half, wrong or left (KILLED="--times 10")
+	@$(BIN)/python -m tests.killed $(KILLED)
 
 parity: $(VENV)/developed ## Compare every weight of the built-in model with NNCF, into tests/parity/REPORT.md
 	@$(BIN)/python -m tests.parity.report

@@ -25,8 +25,8 @@ APART = (PREPARED, SESSIONS)
 """Kinds whose folders are listed one by one."""
 TOGETHER = {
     "surveys": ("survey",),
-    "figures": ("costs", "hidden", "inputs", "tokens", "generated"),
-    "facts": ("models", "digests"),
+    "figures": ("costs", "hidden", "inputs", "tokens"),
+    "facts": ("models", "digests", "generated"),
     "unfinished": ("unfinished",),
     "compiled": ("native",),
     "logs": ("logs",),

@@ -16,7 +16,7 @@ from pathlib import Path
 from studio.base.errors import ResourceError, SchemeError, disk_error
 from studio.base.interrupts import removed_on_leaving
 from studio.base.progress import Progress
-from studio.base.workspace import partial_in, sweep_partials
+from studio.base.workspace import claimed, sweep_partials
 from studio.export import studio_folder
 from studio.export.checking import checking
 from studio.export.compressed_model import CompressedModel, Writing, opened
@@ -96,12 +96,17 @@ def openable(folder: Path, chosen: list[Target], out: Path) -> CompressedModel:
 
 @contextmanager
 def put_in_place(out: Path) -> Iterator[Path]:
-    """Lend a hidden path that becomes ``out`` if all goes well, and is gone if it does not. Raises ResourceError."""
-    hidden = partial_in(out.parent, out.name)
+    """Lend a hidden path that becomes ``out`` if all goes well, and is gone if it does not.
+
+    Raises ResourceError, at once where another run is at the same ``out``.
+    """
+    hidden: Path | None = None
     try:
         sweep_partials(out.parent, out.name)
+        hidden = claimed(out.parent, out.name)
+        if hidden is None:
+            raise ResourceError("folder_in_use", path=out)
         with removed_on_leaving(hidden):
-            hidden.mkdir(parents=True)
             yield hidden / out.name
             if out.exists():
                 raise ResourceError("already_there", path=out)
@@ -114,7 +119,8 @@ def put_in_place(out: Path) -> Iterator[Path]:
             raise
         raise ResourceError("export_disk_full", path=str(out.parent)) from error  # not the hidden folder's name
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        if hidden is not None:
+            shutil.rmtree(hidden, ignore_errors=True)
 
 
 def settled(soundness: "Future[None]", *written: Path) -> Generator[Progress, None, None]:

@@ -17,7 +17,7 @@ from studio.export import runners, targets
 from studio.export.compressed_model import CompressedModel, Writing, opened
 from studio.export.studio_folder import archive
 from studio.export.target import Target
-from studio.export.targets import TARGETS, export, one_file, target_named
+from studio.export.targets import TARGETS, export, one_file, put_in_place, target_named
 from studio.planning.choice import Choice, Pin
 from studio.quantization.packing import PackedTensor
 from studio.quantization.scheme import Mode, Scheme
@@ -218,3 +218,14 @@ def test_an_export_of_the_studio_holds_the_folder(folder: Path, tmp_path: Path) 
     with zipfile.ZipFile(file) as zipped:
         zipped.extractall(tmp_path)
     assert read_recipe(tmp_path / read_recipe(folder).name) == read_recipe(folder)
+
+
+def test_of_two_at_one_new_place_the_second_is_refused_at_once(tmp_path: Path) -> None:
+    out = tmp_path / "made.gguf"
+    with put_in_place(out) as place:
+        with pytest.raises(ResourceError) as caught, put_in_place(out):
+            pass
+        assert caught.value.key == "folder_in_use"
+        place.write_text("of the first")
+    assert out.read_text() == "of the first"
+    assert list(tmp_path.iterdir()) == [out]
