@@ -9,11 +9,9 @@ from studio.base.text import text
 from studio.planning.choice import Choice
 from studio.session.decision import Loss, measured
 from studio.session.session import Session
-from studio.ui.chart_look import ACCENT, INK, WARM, framed
+from studio.ui.chart_look import ACCENT, FLOOR, INK, WARM, framed
 from studio.ui.verdict import figure, how_often
 
-FLOOR = 1e-4
-"""Nats; less is drawn as this."""
 SYMBOLS = {"preset": "circle", "run": "square", "other": "diamond", "shown": "star"}
 
 
