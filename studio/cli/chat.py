@@ -32,8 +32,8 @@ def chat(
         from studio.cli.report import answer_facts, speed
         from studio.runtime.decoder import KV_BITS
         from studio.runtime.sampling import Sampling
+        from studio.session.compressed_folder import compressed_folder
         from studio.session.session import Session
-        from studio.session.whole_jobs import compressed_folder
 
         if kv_bits not in KV_BITS:
             raise PromptError("unknown_kv_bits", bits=kv_bits, choices=", ".join(map(str, KV_BITS)))

@@ -1,14 +1,16 @@
 """``front``: size against loss, of plans, mixes and files of others. Knows not how they are measured."""
 
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from studio.base.errors import disk_error
+from studio.base.errors import ResourceError, disk_error
 from studio.base.typed_paths import typed_path
 from studio.cli.options import AsJson, ModelName, app
+from studio.cli.serve import PAGE_INSTALL
 from studio.cli.terminal import Terminal, language, say, terminal
 from studio.planning.palettes import PALETTES
 from studio.quantization.methods import BEST, parse_method
@@ -42,9 +44,10 @@ def front(
         from studio.session.front import Asked
         from studio.session.front import front as front_of
         from studio.session.session import Session
-        from studio.ui.front_picture import front_picture
 
         places = [_place(path) for path in (csv, html)]
+        if html is not None and find_spec("plotly") is None:
+            raise ResourceError("page_missing", command=PAGE_INSTALL)
         asked = Asked(_target(to), parse_method(method), points, measure, tuple(others or ()), whole)
         with closing(Session(paths=True)) as session:
             if given is not None:  # before a model is fetched for nothing
@@ -53,6 +56,8 @@ def front(
         if places[0] is not None:
             _write(here, places[0], front_csv(found))
         if places[1] is not None:
+            from studio.ui.front_picture import front_picture
+
             _write(here, places[1], front_picture(found, language()).to_html(include_plotlyjs=True))
         here.answer(front_facts(found), say("front_heading", model=found.model), front_rows(found))
 

@@ -128,7 +128,7 @@ def _proved(
     one_each = csr_array((np.ones(len(sizes)), (which, np.arange(len(sizes)))), shape=(len(open_), len(sizes)))
     within = csr_array((sizes // unit).astype(np.float64)[None])
     # Relative to the objective, which is what the solver's tolerance is; without presolve, which in HiGHS of today may
-    # write to stdout.
+    # write to stdout, as its search may still (``cli/commands.py`` keeps that from an answer).
     fixed = sum(float(groups[i].losses[places].min()) for i, places in enumerate(kept))
     answer = milp(
         losses * (SCALE / gap),

@@ -136,9 +136,10 @@ def load(model: Path | str, *, progress: Follow | None = None) -> "ChatModel":
     """
     from studio.chat.columns import compressed_column, original_column
     from studio.session.chat_model import ChatModel
+    from studio.session.compressed_folder import compressed_folder
     from studio.session.session import Session
     from studio.session.shared import of_this_process
-    from studio.session.whole_jobs import compressed_folder, fetched
+    from studio.session.whole_jobs import fetched
 
     folder = compressed_folder(model)
     if folder is not None:

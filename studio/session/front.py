@@ -134,7 +134,7 @@ def front(session: Session, name: str, asked: Asked) -> Generator[Progress, None
     original = yield from fetched(session, name)
     others = []
     for given in asked.others:
-        others.append((yield from referee.opened_for(original, given)))
+        others.append((yield from referee.opened_for(original, given, paths=True)))
     session.planner.choose(_budgeted(asked, f"{bounds(original.layers, PALETTES[asked.target])[1]}B"))
     mixes = _mix_plans(session, asked)
     session.measurements.predicted = lambda: mixes
@@ -149,10 +149,10 @@ def front(session: Session, name: str, asked: Asked) -> Generator[Progress, None
         found = [replace(p, evaluation=drift.evaluation) if p.choice == plan.choice else p for p in found]
         floor = drift.floor or floor
     for other in others:
-        judged = yield from referee.judged(session, original, other, is_short=not asked.is_whole)
+        judged = yield from session.judge_opened(other, is_short=not asked.is_whole)
         command = ("evaluate", other.given, "--against", name)
         bits = 8 * other.nbytes / original.weights
-        found.append(FrontPoint("other", other.title, other.nbytes, bits, command, evaluation=judged))
+        found.append(FrontPoint("other", other.title, other.nbytes, bits, command, evaluation=judged.evaluation))
     found.sort(key=lambda point: (point.nbytes, point.kld))
     return Front(name, original.weights, 2 * original.weights, tuple(found), floor)
 

@@ -12,15 +12,16 @@ from torch.nn.functional import cosine_similarity
 
 from studio.base.errors import CheckpointError, ModelError
 from studio.base.progress import Progress
+from studio.calibration.texts import Text
+from studio.chat.model_pool import Pool
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.open_model import fetch, open_model
 from studio.checkpoint.recipe import read_recipe
-from studio.evaluation.figures import Evaluation
+from studio.evaluation.drift import Drift
 from studio.export.compressed_model import opened
-from studio.session.session import Session
-from studio.session.shared import of_this_process
-from studio.session.whole_jobs import compressed_folder
+from studio.session.compressed_copy import CompressedCopy
+from studio.session.compressed_folder import compressed_folder
 
 ROWS = 256
 """Of the embedding, by which a model is known: nobody rotates or scales it, and rounding hardly turns a row."""
@@ -41,17 +42,18 @@ class Other:
     """A folder that the studio compressed, else any other."""
 
 
-def opened_for(original: Checkpoint, name: str) -> Generator[Progress, None, Other]:
+def opened_for(original: Checkpoint, name: str, paths: bool) -> Generator[Progress, None, Other]:
     """Yield while a file or folder is opened and fetched; return it, once it is known to be of the ``original``.
 
+    ``paths``: whether a local one is accepted, beside a repository of the Hub.
     Raises CheckpointError that says what differs, ModelError for a model that writes no text, HubError.
     """
-    folder = compressed_folder(name)
+    folder = compressed_folder(name) if paths else None
     if folder is not None:
         held = opened(folder).checkpoint
         check_same(original, held)
         return Other(name, folder.name, read_recipe(folder).compressed_bytes, folder)
-    checkpoint = yield from open_model(name, paths=True)
+    checkpoint = yield from open_model(name, paths)
     if not checkpoint.can_chat:
         raise ModelError("cannot_chat", architecture=checkpoint.architecture)
     check_same(original, checkpoint)
@@ -62,38 +64,34 @@ def opened_for(original: Checkpoint, name: str) -> Generator[Progress, None, Oth
 
 
 def judged(
-    session: Session, original: Checkpoint, other: Other, is_short: bool
-) -> Generator[Progress, None, Evaluation]:
-    """Yield while it is compared with the original on the session's text, and return the evaluation.
+    copy: CompressedCopy, pool: Pool, original: Checkpoint, other: Other, text: Text | None, is_short: bool
+) -> Generator[Progress, None, Drift]:
+    """Yield while it is compared with the original, and return what was found. ``copy`` is one to be used for it.
 
-    What stood beside the original in the session is forgotten for it. Raises UserError.
+    ``text`` None is the built-in ones; ``is_short``: a few windows of it, and no questions. Raises UserError.
     """
-    session.copy.place(other.model)
-    column = session.copy.column
+    copy.place(other.model)
+    column = copy.column
     try:
-        drift = yield from session.copy.measure_drift(original, session.texts.evaluation, False, is_short)
+        return (yield from copy.measure_drift(original, text, with_floor=False, is_short=is_short))
     finally:
         if column is not None:  # nobody asks it again
-            of_this_process().pool.drop(column().key)
-    if drift.evaluation is None:
-        raise ValueError("nothing was evaluated")
-    return drift.evaluation
+            pool.drop(column().key)
 
 
 def check_same(original: Checkpoint, other: Checkpoint) -> None:
     """Raise CheckpointError, with what differs, where two models have not the same architecture and tensors."""
-    names = {"file": other.title[:80], "model": original.title[:80]}
+    file, model = other.title[:80], original.title[:80]
     if other.architecture != original.architecture:
-        raise CheckpointError(
-            "judge_architecture", theirs=other.architecture[:60], ours=original.architecture[:60], **names
-        )
+        kinds = [each.architecture[:60] for each in (other, original)]
+        raise CheckpointError("judge_architecture", theirs=kinds[0], ours=kinds[1], file=file, model=model)
     ours, theirs = _shapes(original), _shapes(other)
     # A head that is the embedding's twin may be stored twice, or once.
     heads = {name for each in (original, other) for layer in each.layers for name in _heads(layer)}
     for name in [*ours, *theirs]:
         one, two = ours.get(name, "–"), theirs.get(name, "–")
         if one != two and not (name in heads and "–" in (one, two)):
-            raise CheckpointError("judge_tensor", tensor=name[:120], theirs=two, ours=one, **names)
+            raise CheckpointError("judge_tensor", tensor=name[:120], theirs=two, ours=one, file=file, model=model)
 
 
 def check_rows(original: Checkpoint, other: Checkpoint) -> None:
@@ -105,8 +103,8 @@ def check_rows(original: Checkpoint, other: Checkpoint) -> None:
     rows = [each.read(layer, 0, ROWS).float() for each, layer in ((original, one), (other, two))]
     alike = float(cosine_similarity(rows[0], rows[1], dim=1).nanmean())
     if alike < ALIKE:
-        names = {"file": other.title[:80], "model": original.title[:80]}
-        raise CheckpointError("judge_weights", tensor=one.name[:120], alike=f"{alike:.2f}", **names)
+        file, model = other.title[:80], original.title[:80]
+        raise CheckpointError("judge_weights", tensor=one.name[:120], alike=f"{alike:.2f}", file=file, model=model)
 
 
 def _names(layer: Layer) -> tuple[str, ...]:

@@ -56,11 +56,27 @@ class Run:
         return tokens / seconds if seconds else None
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a file that others made was found to lose."""
+
+    name: str
+    model: str
+    """The original that it was compared with."""
+    nbytes: int
+    """Of its weights."""
+    evaluation: Evaluation
+    measured_on: str = ""
+    """The name of the text that was read, empty for the built-in ones."""
+
+
 @dataclass
 class Runs:
     """One visitor's, oldest first."""
 
     lines: list[Run] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
+    """Of others."""
     ticked: tuple[int, ...] = ()
     """The numbers of those to be compared, two at most; the one ticked last stands last."""
     _numbers: int = 0
@@ -81,6 +97,11 @@ class Runs:
         self.lines.append(replace(run, number=self._numbers))
         del self.lines[:-MOST_RUNS]
         return self.lines[-1]
+
+    def note(self, judged: Judged) -> None:
+        """Keep what was found of a file of others, in the place of what was found of it before."""
+        others = [each for each in self.judged if (each.name, each.model) != (judged.name, judged.model)]
+        self.judged = [*others, judged][-MOST_RUNS:]
 
     def tick(self, number: int) -> None:
         """Take a run to be compared, or leave it again; of three the one that was ticked first goes."""

@@ -36,6 +36,7 @@ from studio.planning.choice import Choice
 from studio.planning.plan import Plan
 from studio.quantization.methods import Method
 from studio.runtime.sampling import Sampling
+from studio.session import referee
 from studio.session.admission import admitted, calibration_need, drift_need, no_calibration, no_drift
 from studio.session.compressed_copy import CompressedCopy
 from studio.session.decision import Decision
@@ -43,7 +44,7 @@ from studio.session.jobs import Jobs
 from studio.session.measurements import Measurements
 from studio.session.opened_model import OpenedModel
 from studio.session.planner import Planner
-from studio.session.runs import Run
+from studio.session.runs import Judged, Run
 from studio.session.samples import Samples
 from studio.session.shared import Shared, of_this_process
 from studio.session.texts import Texts, calibration_windows
@@ -279,6 +280,30 @@ class Session:
                 self.samples.turns,
             )
         )
+
+    # files of others
+
+    def judge(self, name: str) -> Generator[Progress, None, Judged]:
+        """Judge a file, a folder or a repository that others made of this model, on a few windows of text.
+
+        Raises CheckpointError for one of another model, with what differs, and as :meth:`fetch` does.
+        """
+        if not name.strip():
+            raise ModelError("judge_nothing")
+        original = self.model.chosen if self.model.is_here else (yield from self._fetched(self.model))
+        steps = referee.opened_for(original, name.strip(), self._paths)
+        return (yield from self.judge_opened((yield from self.jobs.relay("drift", steps))))
+
+    def judge_opened(self, other: referee.Other, is_short: bool = True) -> Generator[Progress, None, Judged]:
+        """Judge one that is known to be of this model, and keep what was found among the runs."""
+        original, text = self.model.chosen, self.texts.evaluation
+        copy = CompressedCopy(self._workspace, self._pool, self.jobs)
+        drift = yield from referee.judged(copy, self._pool, original, other, text, is_short)
+        if drift.evaluation is None:
+            raise Cancelled
+        found = Judged(other.title, original.name, other.nbytes, drift.evaluation, drift.text)
+        self.decision.runs.note(found)
+        return found
 
     def ask_samples(self, prompts: Sequence[str]) -> Iterator[Progress]:
         """Yield while both models answer each of ``prompts``, in conversations of their own."""

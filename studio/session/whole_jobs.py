@@ -14,26 +14,15 @@ from studio.base.typed_paths import typed_path
 from studio.calibration.dataset import is_dataset
 from studio.calibration.texts import BUILTIN, GENERATED
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.checkpoint.config import check_can_chat, load_config
-from studio.checkpoint.file_names import CONFIG, PACKED
-from studio.checkpoint.json_file import read_json
-from studio.checkpoint.recipe import is_compressed
+from studio.checkpoint.file_names import PACKED
 from studio.compression.compress import Compressed
 from studio.evaluation.drift import Drift
 from studio.export.target_folder import move_in, workspace_for
 from studio.planning.choice import Choice
+from studio.session.compressed_folder import compressed_folder
 from studio.session.estimate import taken
 from studio.session.session import Session
 from studio.session.shared import of_this_process
-
-
-def compressed_folder(name: Path | str) -> Path | None:
-    """Return the folder of a compressed model that can chat, None for a name of another kind. Raises UserError."""
-    folder = typed_path(name)
-    if not is_compressed(folder):
-        return None
-    check_can_chat(load_config(read_json(folder / CONFIG)))
-    return folder
 
 
 def fetched(session: Session, name: str) -> Generator[Progress, None, Checkpoint]:

@@ -9,6 +9,8 @@ import plotly.graph_objects as go
 
 INK, ACCENT, WARM, GRID = "#6b7686", "#2f6fd0", "#c2571a", "rgba(128,140,160,0.25)"
 """Words and lines, the compressed model, what to mind, the lines behind: each has contrast on both grounds."""
+FLOOR = 1e-4
+"""Nats; a loss of less is drawn as this where losses are."""
 NOTHING = "rgba(0,0,0,0)"
 AXIS: dict[str, Any] = {
     "gridcolor": GRID, "zeroline": False, "linecolor": GRID, "tickfont": {"color": INK}, "fixedrange": True,

@@ -113,3 +113,8 @@ def make_words(session: Session, language: str) -> str:
 def at_rest(page: Page) -> Updates:
     """Return the buttons as they are while nothing is made."""
     return {page.presets.make: gr.update(interactive=True), page.presets.stop: gr.update(interactive=False)}
+
+
+def judge_at_rest(page: Page) -> Updates:
+    """Return the buttons as they are while no file of others is judged."""
+    return {page.front.judge: gr.update(interactive=True), page.front.halt: gr.update(interactive=False)}

@@ -62,6 +62,36 @@ class DriftHandlers:
         }
 
     @errors_shown
+    def queue_judge(self, session: Session, language: str) -> Iterator[Updates]:
+        """Judge was pressed: say so at once, also while another visitor's model is measured."""
+        session.jobs.clear_stop("drift")
+        front = self.page.front
+        yield {
+            front.judge: gr.update(interactive=False),
+            front.halt: gr.update(interactive=True),
+            front.notice: html.notice(text("stage.waiting", language)),
+        }
+
+    @errors_shown
+    def judge(self, session: Session, language: str, name: str) -> Iterator[Updates]:
+        """Judge a file of others on the text that copies are measured on, and put it on the chart."""
+        front = self.page.front
+        for event in paced(session.judge(str(name or ""))):
+            yield {front.notice: html.progress(event, session.spoken or language)}
+        spoken = session.spoken or language
+        yield {
+            **decision_updates.front(self.page, session, spoken),
+            **decision_updates.judge_at_rest(self.page),
+            front.notice: html.notice(text("front.judge_done", spoken), "good"),
+        }
+
+    @errors_shown
+    def stop_judge(self, session: Session, language: str) -> Iterator[Updates]:
+        """Ask the judging to end."""
+        session.jobs.stop("drift")
+        yield {self.page.front.halt: gr.update(interactive=False)}
+
+    @errors_shown
     def stop_drift(self, session: Session, language: str) -> Iterator[Updates]:
         """Ask the measurement to end."""
         session.jobs.stop("drift")

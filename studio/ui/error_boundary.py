@@ -117,6 +117,7 @@ _RESTS: dict[str, Callable[[Page, Session], Updates]] = {
     **dict.fromkeys(("push", "push_as", "stop_push"), lambda page, session: updates.push_at_rest(page)),
     "verify": lambda page, session: {page.export.verify: gr.update(interactive=True)},
     **dict.fromkeys(("queue_make", "make", "stop_make"), lambda page, session: decision_updates.at_rest(page)),
+    **dict.fromkeys(("queue_judge", "judge", "stop_judge"), lambda page, _: decision_updates.judge_at_rest(page)),
 }
 """What each handler that failed has to put back first: the buttons that it, or the one before it, switched off."""
 
@@ -154,6 +155,7 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     "compress": lambda page: page.plan.progress,
     **dict.fromkeys(("pick_calibration", "take_calibration", "fetch_calibration"), lambda page: page.plan.progress),
     **dict.fromkeys(("queue_drift", "measure_drift", "stop_drift"), lambda page: page.drift.progress),
+    **dict.fromkeys(("queue_judge", "judge", "stop_judge"), lambda page: page.front.notice),
     **dict.fromkeys(("pick_text", "take_text", "fetch_text"), lambda page: page.drift.progress),
     "cancel": lambda page: page.plan.progress,
     "talk": lambda page: page.chat.notice,

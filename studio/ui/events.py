@@ -108,6 +108,11 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     shown = [*vars(page.drift).values(), *decision_updates.measured_parts(page)]
     asked.then(lost.measure_drift, who, shown, **slow | {"concurrency_id": "drift"})
     on(page.drift.stop.click, lost.stop_drift, who, quick)
+    front = page.front
+    asked = on(front.judge.click, lost.queue_judge, who, quick)
+    judged = [front.judge, front.halt, front.notice, front.chart]
+    asked.then(lost.judge, [*who, front.other], judged, **slow | {"concurrency_id": "drift"})
+    on(front.halt.click, lost.stop_judge, who, quick)
     for kind, pick, box, take, dataset, fetch in (
         (
             plan.reads,

@@ -1,6 +1,7 @@
 """Size against loss as a Plotly figure: presets, runs, the plan on show, the machine's limit. Pure."""
 
 from dataclasses import dataclass
+from html import escape
 
 import plotly.graph_objects as go
 
@@ -8,12 +9,10 @@ from studio.base.text import text
 from studio.planning.choice import Choice
 from studio.session.decision import Loss, measured
 from studio.session.session import Session
-from studio.ui.chart_look import ACCENT, INK, WARM, framed
+from studio.ui.chart_look import ACCENT, FLOOR, INK, WARM, framed
 from studio.ui.verdict import figure, how_often
 
-FLOOR = 1e-4
-"""Nats; less is drawn as this."""
-SYMBOLS = {"preset": "circle", "run": "square", "shown": "star"}
+SYMBOLS = {"preset": "circle", "run": "square", "other": "diamond", "shown": "star"}
 
 
 @dataclass(frozen=True)
@@ -21,16 +20,17 @@ class Point:
     """One plan on the chart."""
 
     kind: str
-    choice: Choice
+    choice: Choice | None
+    """None of a file of others."""
     plan: str
-    """What a click on it plans: ``"preset:balanced"``, ``"run:2"``."""
+    """What a click on it plans: ``"preset:balanced"``, ``"run:2"``; nothing for a file of others."""
     label: str
     nbytes: int
     loss: Loss
 
 
 def points(session: Session, language: str) -> list[Point]:
-    """Return every plan whose loss is known: the presets, what was made, and the plan on show."""
+    """Return every plan whose loss is known: the presets, what was made or judged, and the plan on show."""
     found = [
         Point(
             "preset",
@@ -48,6 +48,9 @@ def points(session: Session, language: str) -> list[Point]:
         if run.evaluation is not None and run.model == model:
             label = text("runs.number", language, number=run.number)
             found.append(Point("run", run.choice, f"run:{run.number}", label, run.nbytes, measured(run.evaluation)))
+    for each in session.decision.runs.judged:
+        if each.model == model:
+            found.append(Point("other", None, "", each.name, each.nbytes, measured(each.evaluation)))
     plan, loss = session.plan, session.decision.loss()
     if plan is not None and loss is not None and not any(_is_shown(point, session) for point in found):
         found.append(
@@ -77,7 +80,7 @@ def front_chart(session: Session, language: str) -> go.Figure:
 def _trace(chart: go.Figure, found: list[Point], kind: str, session: Session, language: str) -> None:
     if not found:
         return
-    colours = [ACCENT if _is_shown(point, session) else WARM if kind == "run" else INK for point in found]
+    colours = [ACCENT if _is_shown(point, session) else WARM if kind in ("run", "other") else INK for point in found]
     symbols = [SYMBOLS[kind] + ("-open" if point.loss.source == "predicted" else "") for point in found]
     chart.add_trace(
         go.Scatter(
@@ -92,8 +95,8 @@ def _trace(chart: go.Figure, found: list[Point], kind: str, session: Session, la
                 "width": 4,
             },
             mode="markers+text",
-            text=[point.label for point in found],
-            textposition="top center" if kind != "run" else "bottom center",
+            text=[escape(point.label) for point in found],
+            textposition="bottom center" if kind == "run" else "top center",
             textfont={"color": INK},
             marker={"size": 13, "symbol": symbols, "color": colours, "line": {"width": 2, "color": colours}},
             customdata=[point.plan for point in found],
@@ -112,7 +115,7 @@ def _is_shown(point: Point, session: Session) -> bool:
 def _words(point: Point, language: str) -> str:
     loss = point.loss
     often = text("verdict.lose", language, often=how_often(loss.differs, language))
-    return f"<b>{point.label}</b><br>{point.nbytes / 1e6:.1f} MB<br>{figure(loss, language)}<br>{often}"
+    return f"<b>{escape(point.label)}</b><br>{point.nbytes / 1e6:.1f} MB<br>{figure(loss, language)}<br>{often}"
 
 
 def _limit(chart: go.Figure, session: Session, found: list[Point], language: str) -> None:

@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 
 from studio.base.text import text
 from studio.session.front import KINDS, Front, FrontPoint, Kind
-from studio.ui.chart_look import ACCENT, INK, WARM, framed
-from studio.ui.front_chart import FLOOR
+from studio.ui.chart_look import ACCENT, FLOOR, INK, WARM, framed
 
 LOOKS: dict[Kind, tuple[str, str]] = {"plan": ("circle", ACCENT), "mix": ("diamond", INK), "other": ("square", WARM)}
 """Symbol and colour of each kind."""

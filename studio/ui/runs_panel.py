@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import gradio as gr
 
 from studio.base.text import text
-from studio.ui.localized import Words, explained
+from studio.ui.localized import Wording, Words, explained
 from studio.ui.scripts import PICK_POINT, PICK_RUN
+
+MAX_NAME = 400
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,11 @@ class FrontPanel:
     chart: gr.Plot
     picked: gr.HTML
     """Not seen; says which point of the chart was clicked."""
+    other: gr.Textbox
+    """Names a file that others made of the model."""
+    judge: gr.Button
+    halt: gr.Button
+    notice: gr.HTML
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,16 @@ def front_panel(words: Words) -> FrontPanel:
         chart = gr.Plot(elem_id="front-chart", show_label=False, container=False)
         picked = gr.HTML(elem_id="front-picked", js_on_load=PICK_POINT)
         words.on(gr.HTML, {"value": hint("front.hint")})
-    return FrontPanel(chart, picked)
+        with words.on(gr.Accordion, {"label": "front.judge_heading"}, open=False, elem_id="judging"):
+            labels: dict[str, Wording] = {"label": "front.judge_label", "info": "front.judge_info"}
+            other = words.on(gr.Textbox, labels, elem_id="judge-name", max_length=MAX_NAME)
+            with gr.Row(elem_classes="tight"):
+                judge = words.on(gr.Button, {"value": "front.judge"}, elem_id="judge", size="sm", scale=3)
+                halt = words.on(
+                    gr.Button, {"value": "make.cancel"}, interactive=False, elem_id="halt-judge", size="sm", scale=1
+                )
+            notice = gr.HTML(elem_id="judge-notice")
+    return FrontPanel(chart, picked, other, judge, halt, notice)
 
 
 def runs_panel(words: Words) -> RunsPanel:

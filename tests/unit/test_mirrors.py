@@ -156,6 +156,7 @@ ELSEWHERE = {
     "ui/take": "integration/page/test_decision.py",
     "session/api": "integration/test_library.py",
     "session/chat_model": "integration/test_library.py",
+    "session/compressed_folder": "unit/session/test_whole_jobs.py",
     "session/compared": "integration/cli/test_inspect.py",
     "cli/front": "integration/cli/test_front.py",
     "session/referee": "integration/cli/test_front.py",

@@ -12,7 +12,7 @@ import pytest
 from studio.base.text import text
 from studio.checkpoint.checkpoint import Checkpoint
 from tests.conftest import ROOT
-from tests.terminal import PATIENCE, assert_refused, names, run, run_process, start, tensor_bytes
+from tests.terminal import PATIENCE, TinyModel, assert_refused, names, run, run_process, start, tensor_bytes
 
 
 def test_help_does_not_wait_for_torch() -> None:
@@ -83,3 +83,14 @@ def test_the_page_is_served_until_interrupted_and_a_port_only_once(builtin: Chec
         server.send_signal(signal.SIGINT)
         _, stderr = server.communicate(timeout=PATIENCE)
     assert "Traceback" not in stderr
+
+
+def test_what_a_library_in_c_prints_is_no_part_of_the_answer(tiny_model: TinyModel) -> None:
+    noise = (
+        "import ctypes, studio.planning.plan as plan; made = plan.make_plan; "
+        "plan.make_plan = lambda *given, **named: (ctypes.CDLL(None).puts(b'noise'), made(*given, **named))[1]"
+    )
+    answer = run_process("estimate", tiny_model("llama"), "--json", before=noise)
+    assert answer.code == 0
+    assert answer.json["exact"]
+    assert "noise" in answer.stderr

@@ -25,6 +25,7 @@ from studio.ui.front_chart import front_chart, points
 from studio.ui.page import Page
 from studio.ui.runs_table import as_csv, as_json, as_markdown
 from studio.ui.verdict import figure, verdict
+from tests.packed_models import Gptq, packed_folder
 from tests.page_visitor import Visitor, choose
 
 pytestmark = pytest.mark.usefixtures("own_cache", "_few")
@@ -182,6 +183,77 @@ def test_a_making_that_is_stopped_says_so_and_what_was_made_stays(
     deciding.do("make")
     assert session.copy.folder is not None
     assert text("stage.stopped") in deciding.says(page.presets.progress)
+
+
+def test_a_file_of_others_lands_on_the_chart_and_leaves_the_copy(deciding: Visitor, tmp_path: Path) -> None:
+    session, page = deciding.session, deciding.page
+    theirs = tmp_path / "<i>theirs"
+    packed_folder(session.model.chosen.path, theirs, Gptq(act_order=True, symmetric=False))
+    choose(deciding, Choice.of("int8_asym"))
+    deciding.compress()
+    before = session.copy.folder
+    deciding.do("queue_judge")
+    assert deciding.shown[page.front.halt]["interactive"] is True
+    deciding.do("judge", str(theirs))
+    assert text("front.judge_done") in deciding.says(page.front.notice)
+    assert deciding.shown[page.front.judge]["interactive"] is True
+    assert session.copy.folder == before is not None
+    assert session.copy.drift is None
+    [point] = [point for point in points(session, "en") if point.kind == "other"]
+    assert point.loss.source == "measured"
+    assert 0 < point.nbytes < session.model.chosen.weights * 2
+    chart = deciding.shown[page.front.chart]["value"]
+    assert "&lt;i&gt;theirs" in [label for trace in chart.data for label in trace.text]
+    deciding.do("queue_judge")
+    deciding.do("judge", str(theirs))
+    assert len(session.decision.runs.judged) == 1
+
+
+@pytest.mark.parametrize(("name", "words"), [("", "No file is named"), ("second", "“gpt2” model")])
+def test_what_cannot_be_judged_is_said_beside_the_button(
+    deciding: Visitor, models: dict[str, str], name: str, words: str
+) -> None:
+    front = deciding.page.front
+    deciding.do("queue_judge")
+    deciding.do("judge", models.get(name, ""))
+    assert words in deciding.says(front.notice)
+    assert "error" in deciding.says(front.notice)
+    assert deciding.shown[front.judge]["interactive"] is True
+    assert deciding.session.decision.runs.judged == []
+
+
+def test_where_no_paths_are_taken_none_is_judged(deciding: Visitor, models: dict[str, str]) -> None:
+    deciding.session._paths = False
+    deciding.do("judge", models["first"])
+    assert "is no model" in deciding.says(deciding.page.front.notice)
+
+
+def test_judging_that_is_stopped_says_so(deciding: Visitor, models: dict[str, str]) -> None:
+    deciding.do("queue_judge")
+    deciding.do("stop_judge")
+    deciding.do("judge", models["first"])
+    assert text("stage.stopped") in deciding.says(deciding.page.front.notice)
+    assert deciding.session.decision.runs.judged == []
+
+
+def test_a_machines_memory_is_a_budget_of_the_page(deciding: Visitor) -> None:
+    session, page = deciding.session, deciding.page
+    room = "fits:400300000B@64"  # a quarter is the system's, 300 MB the program's: some 200 kB are left
+    choose(deciding, Choice.of(budget=room, target="studio"))
+    assert session.plan is not None
+    assert session.plan.choice.budget is not None
+    left = session.plan.choice.budget.left
+    assert left is not None
+    assert session.plan.compressed_bytes <= left < session.plan.original_bytes
+    assert deciding.shown[page.address]["value"]["budget"] == room
+    other = Session(paths=True)
+    follow(other, deciding.shown[page.address]["value"])
+    assert other.decision.asked == session.choice
+    choose(deciding, Choice.of(budget="fits:8GB@64"))
+    assert "at least" in deciding.says(page.plan.progress)
+    choose(deciding, Choice.of(budget="fits:8GB@900000k"))
+    assert "256" in deciding.says(page.plan.progress)
+    assert session.choice.budget == Choice.of(budget=room).budget
 
 
 def test_verify_without_a_file_is_one_sentence(deciding: Visitor) -> None:

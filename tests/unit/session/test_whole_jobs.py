@@ -9,8 +9,9 @@ from studio.base.errors import ModelError, SchemeError
 from studio.base.workspace import sessions_folder
 from studio.planning.choice import Choice
 from studio.quantization.scheme import Mode
+from studio.session.compressed_folder import compressed_folder
 from studio.session.session import Session
-from studio.session.whole_jobs import compressed_folder, compressed_into, compressing_into, evaluated, planned
+from studio.session.whole_jobs import compressed_into, compressing_into, evaluated, planned
 from tests.steps import finish
 
 TinyModel = Callable[[str], Path]
