@@ -42,6 +42,8 @@ class Account:
     breaks: int = 1 << 30
     """and how often it does."""
     commits: list[dict[str, Any]] = field(default_factory=list)
+    is_silent: bool = False
+    """Whether the line breaks between a commit and the word of it."""
 
 
 class PushRoutes(BaseHTTPRequestHandler):
@@ -168,6 +170,10 @@ class PushRoutes(BaseHTTPRequestHandler):
             file.write_bytes(self.hub.account.objects[value["oid"]] if is_large else base64.b64decode(value["content"]))
         model = self.hub.add(repo, folder)
         self.hub.account.commits.append({"repo": repo, **head})
+        if self.hub.account.is_silent:
+            self.close_connection = True
+            self.connection.close()
+            return
         self._answer(200, {"success": True, "commitOid": model.sha, "commitUrl": f"{self.hub.url}/{repo}/commit/1"})
 
     def _folder(self, repo: str) -> Path:

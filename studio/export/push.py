@@ -26,8 +26,6 @@ from studio.export.push_files import Files
 REPORT_SECONDS, STOP_SECONDS = 0.2, 2.0
 ATTRIBUTES = ".gitattributes"
 """The one file that a new repository has."""
-THREADS = 2
-"""Files on their way at once."""
 MESSAGE = "Upload by Quantization Studio"
 READ = "read"
 """The role of a token that may not write."""
@@ -92,17 +90,9 @@ def pushed(files: Files, destination: Destination, token: str) -> Generator[Prog
         with _explained(repo):
             parent, is_private = yield from followed("push_ask", lambda: _made_ready(api, destination))
             adds = yield from followed("checksums", lambda: _operations(files, streams))
-            # Of files with the same content one is sent: the client would read both from one stream at once.
-            unlike = list({add.upload_info.sha256: add for add in adds}.values())
-            yield from followed(
-                "push",
-                lambda: api.preupload_lfs_files(repo, unlike, num_threads=THREADS, free_memory=False, revision="main"),
-            )
-            found = yield from followed(
-                "push_commit",
-                lambda: api.create_commit(repo, adds, commit_message=MESSAGE, parent_commit=parent),
-            )
-    return Pushed(repo, f"{endpoint()}/{repo}", str(found.oid), total, is_private)
+            yield from followed("push", lambda: _send(api, repo, adds))
+            commit = yield from followed("push_commit", lambda: _commit(api, repo, adds, parent))
+    return Pushed(repo, f"{endpoint()}/{repo}", commit, total, is_private)
 
 
 def check_name(repo: str) -> None:
@@ -187,6 +177,29 @@ def _operations(files: Files, streams: list[CountedFile]) -> list[Any]:
     """Return what a commit adds; each file is read once for its checksum."""
     pairs: Any = zip(files, streams, strict=True)
     return [client.CommitOperationAdd(name, stream) for name, stream in pairs]
+
+
+def _send(api: client.HfApi, repo: str, adds: list[Any]) -> None:
+    """Send what is large and not there yet, one after the other.
+
+    Not all by one call: of two files with the same content the client would read one stream from two threads.
+    """
+    for add in adds:
+        api.preupload_lfs_files(repo, [add], free_memory=False, revision="main")
+
+
+def _commit(api: client.HfApi, repo: str, adds: list[Any], parent: str | None) -> str:
+    """Make the one commit and return its name, also where the line broke before the Hub's word of it came."""
+    try:
+        return str(api.create_commit(repo, adds, commit_message=MESSAGE, parent_commit=parent).oid)
+    except (httpx2.TransportError, errors.HfHubHTTPError) as error:
+        if isinstance(error, errors.HfHubHTTPError) and error.response.status_code < httpx2.codes.INTERNAL_SERVER_ERROR:
+            raise
+        info = api.model_info(repo)
+        there = {file.rfilename for file in info.siblings or ()}
+        if info.sha is None or info.sha == parent or not {add.path_in_repo for add in adds} <= there:
+            raise
+        return info.sha
 
 
 @contextmanager

@@ -137,6 +137,13 @@ def test_what_arrived_before_a_line_broke_is_not_sent_again(server: LocalHub, bu
     assert not arrived & set(server.account.put)
 
 
+def test_a_commit_whose_word_was_lost_is_there(server: LocalHub, bundle: Path) -> None:
+    server.account.is_silent = True
+    assert push(bundle).commit == server.models[REPO].sha
+    assert there(server) == held(bundle)
+    assert len(server.account.commits) == 1
+
+
 def test_closing_it_leaves_nothing_half(server: LocalHub, bundle: Path) -> None:
     steps = pushing([bundle], [], Destination(REPO), TOKEN)
     for event in steps:
