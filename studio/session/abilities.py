@@ -23,10 +23,11 @@ from studio.evaluation.prompted import prompted, prompted_options
 from studio.evaluation.questions import Flips
 from studio.evaluation.tensor_kinds import KindLoss, kv_losses, simulated_losses
 from studio.runtime.machine import available_memory
+from studio.session.compressed_folder import compressed_folder
 from studio.session.session import Session
 from studio.session.shared import of_this_process
 from studio.session.texts import content_of
-from studio.session.whole_jobs import compressed_folder, evaluation_text, fetched
+from studio.session.whole_jobs import evaluation_text, fetched
 
 
 @dataclass(frozen=True)
