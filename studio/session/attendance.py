@@ -95,12 +95,16 @@ class Attendance:
 
     def left_by(self, key: str, but: Session) -> Session | None:
         """Return the session that the browser called ``key`` left last, which is the caller's from now on; None where
-        there is none. One whose page is open somewhere stays where it is."""
+        there is none. One whose page is open somewhere stays where it is, and so does another visitor's: a key is said
+        by the browser, and could be another's."""
         with self._lock:
             left = [
                 (found.seen, visit)
                 for visit, found in self._visits.items()
-                if found.session is not but and found.session.decision.key == key and visit not in self._connections
+                if found.session is not but
+                and found.session.decision.key == key
+                and found.session.visitor.number == but.visitor.number
+                and visit not in self._connections
             ]
             return self._visits.pop(max(left)[1]).session if key and left else None
 

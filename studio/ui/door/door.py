@@ -38,6 +38,8 @@ CLOSED = re.compile(r"/(monitoring|runs|docs|redoc|openapi\.json|login|logout|de
 SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 EXPORT = re.compile(r"/(\d{1,9}-[0-9a-f]{32})/")
 """The folder of an export, in the path of its file: see ``base/workspace.py``."""
+PRESENCE = re.compile(r"/presence/([^/]+)$")
+"""Where a page asks whether its session is still known: see ``ui/presence.py``."""
 JOINS = re.compile(r"queue/join|(run|api|call)/.*")
 OVERHEAD = 65_536
 """Bytes of an upload beside its file: the names of its parts."""
@@ -106,6 +108,8 @@ class Door:
                     receive = bodies.again(await self._body(asked, scope, receive, who, held), receive)
                 elif asked.api is not None:
                     self._check_reading(asked.api, scope, who)
+                elif (question := PRESENCE.search(asked.path)) is not None:
+                    self._check_session(question[1], who)
                 scope[VISITOR] = who.visitor
             except Refused as refused:
                 self._house.on_refused(refused.key)

@@ -13,6 +13,7 @@ from studio.quantization.scheme import Mode
 from studio.session.attendance import Attendance, Standing
 from studio.session.session import Session
 from studio.session.shared import Shared
+from studio.session.visitor import Visitor
 from tests.steps import finish
 from tests.visits import SHORT
 
@@ -191,3 +192,11 @@ def test_a_page_that_is_open_is_nobodys_to_take_over(door: Door, llama: Path) ->
         assert door.attendance.left_by("browser", but=two.after) is None
     assert door.attendance.left_by("", but=two.after) is None
     assert door.attendance.left_by("another", but=two.after) is None
+
+
+def test_another_visitor_who_says_the_same_key_takes_nothing_over(door: Door, llama: Path) -> None:
+    two = Reloaded(door, llama)
+    two.after.visitor = Visitor(number=2, is_owner=False)
+    assert door.attendance.left_by("browser", but=two.after) is None
+    two.after.visitor = two.before.visitor
+    assert door.attendance.left_by("browser", but=two.after) is two.before

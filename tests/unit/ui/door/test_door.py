@@ -212,8 +212,10 @@ def test_another_visitor_cannot_use_a_session(ours: Server) -> None:
             assert thief.post(path, json={"event_id": "call-of-mine", "session_hash": "theirs"}).status_code == 403
         for path in ("queue/data?session_hash=mine", "heartbeat/mine", "call/visit/mine", "call/visit/call-of-mine"):
             assert thief.get(f"/gradio_api/{path}").status_code == 403
+        assert thief.get("/presence/mine").status_code == 403
     assert len(ours.page.came) == came
     assert one.get("/gradio_api/queue/data?session_hash=mine").status_code == 200
+    assert one.get("/presence/mine").status_code == 200
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{", b'{"session_hash": 1}', b'{"session_hash": "../x"}', b"[" * 1000])
