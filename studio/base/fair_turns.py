@@ -81,6 +81,11 @@ class Turns:
         return len(self._waiting) + self._is_busy
 
     @property
+    def standing(self) -> int:
+        """How many have a place or wait for one."""
+        return len(self._line)
+
+    @property
     def is_contended(self) -> bool:
         """Whether a job that works has to think of others."""
         return self.jobs > 1 or self.answers > 0

@@ -6,13 +6,15 @@ Knows nothing of how its plan came to be, nor of conversations. What a job chang
 import shutil
 import uuid
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from torch import Tensor
 
 from studio import export
 from studio.base.errors import Cancelled, ModelError, ResourceError
-from studio.base.progress import Progress
+from studio.base.fair_turns import Turns
+from studio.base.progress import Job, Progress
 from studio.base.steps import as_it_is
 from studio.base.units import format_bytes
 from studio.base.workers import in_worker
@@ -58,6 +60,8 @@ class CompressedCopy:
         """As far as measured."""
         self.column: Callable[[], Column] | None = None
         """What answers in its name, None while there is nothing; fails by itself where the files are damaged."""
+        self._one_at_a_time = Turns(places=1)
+        """Jobs that write or read the copy's files: the page lets a visitor begin several."""
         self._archive: Path | None = None
         self._is_closed = False
         self._job: tuple[str, Text | None] = ("", None)
@@ -80,6 +84,18 @@ class CompressedCopy:
         made by, once more. Raises UserError, and Cancelled
         once the model is no longer the session's (``is_current``); the copy before it then stays.
         """
+        with (yield from self._alone("compress")):
+            return (yield from self._make(checkpoint, plan, text, tokens, is_current, again))
+
+    def _make(
+        self,
+        checkpoint: Checkpoint,
+        plan: Plan,
+        text: Text | None,
+        tokens: Tensor | None,
+        is_current: Callable[[], bool],
+        again: Recipe | None,
+    ) -> Generator[Progress, None, Compressed]:
         job = job_digest(checkpoint, plan), text if tokens is not None else None
         read = None if tokens is None else calibration_of(text, tokens)
         threads = None
@@ -134,14 +150,15 @@ class CompressedCopy:
         such target, ResourceError for a full disk.
         """
         into = targets.target_named(target)
-        if self.folder is None or self.compressed is None:
-            raise ModelError("nothing_compressed")
-        held = sum(member.stat().st_size for member in self.folder.iterdir())
-        self._check_disk(max(held, into.size(self.compressed.plan)))
-        self._forget_archive()
-        self._archive = folder
-        folder.mkdir(mode=0o700, parents=True)
-        return (yield from self._jobs.in_turn("export", targets.one_file(into, self.folder, folder), as_it_is))
+        with (yield from self._alone("export")):
+            if self.folder is None or self.compressed is None:
+                raise ModelError("nothing_compressed")
+            held = sum(member.stat().st_size for member in self.folder.iterdir())
+            self._check_disk(max(held, into.size(self.compressed.plan)))
+            self._forget_archive()
+            self._archive = folder
+            folder.mkdir(mode=0o700, parents=True)
+            return (yield from self._jobs.in_turn("export", targets.one_file(into, self.folder, folder), as_it_is))
 
     def push(self, target: Target, where: Destination, token: str) -> Generator[Progress, None, Pushed]:
         """Send the compressed model to the Hub as ``target`` has it, as whoever the token names.
@@ -159,6 +176,10 @@ class CompressedCopy:
         Raises ModelError while there is no such file, ResourceError for too little memory, UserError for what llama.cpp
         refuses.
         """
+        with (yield from self._alone("export")):
+            return (yield from self._verify())
+
+    def _verify(self) -> Generator[Progress, None, Verified]:
         file = None if self._archive is None else next(self._archive.glob("*.gguf"), None)
         if file is None or self.folder is None or self.compressed is None:
             raise ModelError("nothing_to_verify")
@@ -204,6 +225,10 @@ class CompressedCopy:
             raise Cancelled
         self.drift = self._drifts[job] = whole
         return whole
+
+    def _alone(self, job: Job) -> Generator[Progress, None, AbstractContextManager[None]]:
+        """Yield while another job of this visitor's is at the files; return what is to be entered at once."""
+        return self._jobs.one_by_one(self._one_at_a_time, job)
 
     def forget(self) -> None:
         """Give back what it holds on disk and in memory; what was measured of it is known still."""

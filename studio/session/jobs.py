@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TypeVar
 
-from studio.base.errors import Cancelled
+from studio.base.errors import Cancelled, ModelError
 from studio.base.fair_turns import Line, Turns
 from studio.base.progress import JOBS, Job, Progress
 from studio.base.steps import relayed
 
+MOST_WAITING = 2
+"""Jobs of one session that wait for each other; each takes a place in a lane that all visitors share."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -88,6 +90,16 @@ class Jobs:
             return Progress("queue", line=line)
 
         return (yield from relayed(self.visitor.place(lambda: self.raise_if_stopped(job)), told))
+
+    def one_by_one(self, line: Turns, job: Job) -> Generator[Progress, None, AbstractContextManager[None]]:
+        """Yield while another job of the session has the one place of ``line``; return it, to be entered at once.
+
+        Raises Cancelled as :meth:`placed` does, ModelError where as many wait as a page can ask for by its buttons.
+        """
+        if line.standing > MOST_WAITING:
+            raise ModelError("still_busy")
+        waits = line.visitor().place(lambda: self.raise_if_stopped(job))
+        return (yield from relayed(waits, lambda _: Progress("begin")))
 
     def _checked(self, job: Job, is_current: Callable[[], bool], step: Item) -> Item:
         self.raise_if_stopped(job)

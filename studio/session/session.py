@@ -19,6 +19,7 @@ from pathlib import Path
 from torch import Tensor
 
 from studio.base.errors import Cancelled, ModelError, PromptError
+from studio.base.fair_turns import Turns
 from studio.base.malloc import release_free_memory
 from studio.base.progress import Progress
 from studio.base.workspace import own_folder, sessions_folder
@@ -88,6 +89,8 @@ class Session:
         self.texts = Texts(self.planner, workspace)
         self.copy = CompressedCopy(workspace, shared.pool, self.jobs)
         self.conversation = Conversation()
+        self._talks = Turns(places=1)
+        """Messages that wait for the answers before them."""
         self.decision = Decision(self.planner)
         self.samples = Samples(shared.pool)
         self.map_figure = figures.DEFAULT
@@ -339,21 +342,22 @@ class Session:
         if checkpoint is not None and checkpoint.folder is None:
             raise ModelError("compress_first")
         self.jobs.raise_if_stopped("chat")
-        try:
-            yield from self.conversation.answer(
-                self._pool,
-                self._columns(checkpoint),
-                prompt,
-                sampling,
-                system,
-                kv_bits,
-                again,
-                checkpoint,
-                self.jobs.should_stop("chat"),
-                self.jobs.visitor,
-            )
-        finally:
-            self.jobs.clear_stop("chat")  # a wish to stop ends with what it stopped
+        with (yield from self.jobs.one_by_one(self._talks, "chat")):
+            try:
+                yield from self.conversation.answer(
+                    self._pool,
+                    self._columns(checkpoint),
+                    prompt,
+                    sampling,
+                    system,
+                    kv_bits,
+                    again,
+                    checkpoint,
+                    self.jobs.should_stop("chat"),
+                    self.jobs.visitor,
+                )
+            finally:
+                self.jobs.clear_stop("chat")  # a wish to stop ends with what it stopped
 
     def _columns(self, checkpoint: Checkpoint | None) -> list[Callable[[], Column]]:
         """Return what makes each column; a column that cannot be made fails by itself."""

@@ -5,11 +5,11 @@ from collections.abc import Generator
 import pytest
 
 from studio.base import fair_turns
-from studio.base.errors import Cancelled
+from studio.base.errors import Cancelled, ModelError
 from studio.base.fair_turns import Line, Turns
 from studio.base.progress import JOBS, Job, Progress
 from studio.base.steps import as_it_is, relayed
-from studio.session.jobs import Jobs
+from studio.session.jobs import MOST_WAITING, Jobs
 from tests.steps import finish
 
 
@@ -120,3 +120,17 @@ def test_who_waits_for_a_place_can_change_their_mind(monkeypatch: pytest.MonkeyP
             next(waits)
     with finish(second.placed("compress")):
         pass
+
+
+def test_jobs_of_one_session_wait_for_each_other_and_more_than_buttons_ask_for_are_refused() -> None:
+    jobs, line = Jobs(), Turns(places=1)
+    with finish(jobs.one_by_one(line, "chat")):
+        waiting = [jobs.one_by_one(line, "chat") for _ in range(MOST_WAITING)]
+        assert [next(each) for each in waiting] == [Progress("begin")] * MOST_WAITING
+        with pytest.raises(ModelError) as caught:
+            next(jobs.one_by_one(line, "chat"))
+        assert caught.value.key == "still_busy"
+        waiting[1].close()
+    with finish(waiting[0]):
+        pass
+    assert line.standing == 0

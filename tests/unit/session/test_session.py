@@ -117,3 +117,18 @@ def test_who_compresses_waits_for_a_place_and_who_fetches_does_not(
         assert session.copy.compressed is None
     finish(waits)
     assert session.copy.compressed is not None
+
+
+def test_a_visitor_who_compresses_twice_at_once_does_it_one_after_the_other(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fair_turns, "LOOK", 0.01)
+    first, second = session.compress(), session.compress()
+    while next(first).stage != "compress":
+        pass
+    assert [next(second).stage for _ in range(20)][-5:] == ["begin"] * 5
+    made = finish(first)
+    assert session.copy.compressed is made
+    again = finish(second)
+    assert session.copy.compressed is again
+    assert again.plan == made.plan
