@@ -21,6 +21,9 @@ from studio.ui.housekeeping import keep_tidy, tidy
 from studio.ui.page import build
 from studio.ui.presence import ATTENDANCE, Presence, attend
 
+MOST_STATES = 1000
+"""Visits that Gradio keeps the state of, also of those whose page never came: ten thousand by default."""
+
 
 def launch(host: str | None = None, port: int | None = None, block: bool = True) -> str:
     """Serve the page and return its address; ``block`` waits until the server ends.
@@ -57,6 +60,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         quiet=True,
         show_error=False,
         max_file_size="1mb",
+        state_session_capacity=MOST_STATES,
         app_kwargs={"middleware": [Middleware(Presence, attendance=ATTENDANCE)]},
         prevent_thread_lock=True,
     )
