@@ -25,6 +25,7 @@ from pathlib import Path
 
 import psutil
 
+from studio.planning.choice import Choice
 from tests.conftest import COMPILED, PREPARED, ROOT, SERVE, TEMPLATE, save_tiny_model
 from tests.hub_server import LocalHub
 from tests.soak import Findings, Visitor
@@ -159,8 +160,10 @@ def page(place: Place) -> Iterator[tuple["subprocess.Popen[str]", str]]:
 
 def work(address: str, findings: Findings) -> Visitor:
     visitor = Visitor(address, [MODEL], findings, 1)
-    for name, *inputs in (("open_model", MODEL), ("queue_compress",), ("compress",), ("export",)):
-        visitor.call(str(name), *inputs)
+    visitor.call("open_model", MODEL)
+    visitor.choose(Choice())  # what the terminal was asked for
+    for name in ("queue_compress", "compress", "export"):
+        visitor.call(name)
     return visitor
 
 

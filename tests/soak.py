@@ -105,7 +105,7 @@ class Visitor:
         """Do something; return whether the visitor stays."""
         acts: list[tuple[int, Callable[[], object]]] = [
             (3, lambda: self.call("open_model", self._random.choice(self._models))),
-            (6, self.choose),
+            (6, lambda: self.choose(self._random.choice(CHOICES))),
             (2, lambda: self.call("paint", self._random.choice(["weight", "output", "damage", "bits"]))),
             (3, lambda: self.call("measure", None)),
             (2, lambda: self.call("undo")),
@@ -120,9 +120,9 @@ class Visitor:
         self._random.choices(things, weights)[0]()
         return self._random.random() > 0.04
 
-    def choose(self) -> None:
-        """Move the controls."""
-        words = self._random.choice(CHOICES).words()
+    def choose(self, choice: Choice) -> None:
+        """Move the controls to a choice."""
+        words = choice.words()
         self.call("choose", *(words[name] for name in self._controls))
 
     def _compress(self) -> None:

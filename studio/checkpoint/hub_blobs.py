@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -106,7 +106,10 @@ def fetch_blob(blob: Blob, folder: Path, transfer: Transfer) -> Path:
 @contextmanager
 def _only_one(partial: Path, transfer: Transfer) -> Iterator[None]:
     """Wait until no other process fetches the same file."""
-    lock = FileLock(partial.with_suffix(".lock"), thread_local=False)
+    repository = partial.parents[1]
+    place = repository.parent / ".locks" / repository.name  # where the client leaves its own
+    place.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place / f"{partial.name}.lock", thread_local=False)
     while True:
         try:
             lock.acquire(timeout=0)
@@ -116,8 +119,6 @@ def _only_one(partial: Path, transfer: Transfer) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):
-            Path(lock.lock_file).unlink()
         lock.release()
 
 

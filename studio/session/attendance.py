@@ -5,12 +5,14 @@ a visitor who is gone are stopped, then what is big is let go, and after an hour
 pages nor connections but that there are some.
 """
 
+import logging
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from studio.base.malloc import release_free_memory
 from studio.base.settings import settings
@@ -18,6 +20,7 @@ from studio.chat.model_pool import Pool
 from studio.session.session import Session
 
 SWEEP_SECONDS = 1.0
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,12 @@ class Attendance:
                 and found.session.visitor.number == but.visitor.number
                 and visit not in self._connections
             ]
-            return self._visits.pop(max(left)[1]).session if key and left else None
+            if not key or not left:
+                return None
+            visit = max(left)[1]
+            taken = self._visits.pop(visit).session
+        self.forgotten(visit)  # a page that sleeps there finds out when it wakes
+        return taken
 
     def sweep(self) -> None:
         """Do what is due for each visit that nobody is connected to."""
@@ -134,12 +142,12 @@ class Attendance:
         for found in stopped:
             found.session.jobs.stop_all()
         for found in freed:
-            found.session.let_go()
+            _surely(found.session.let_go)
         for visit in gone:
-            away[visit][0].session.close()
-            self.forgotten(visit)
+            _surely(away[visit][0].session.close)
+            _surely(partial(self.forgotten, visit))
         if freed or gone:
-            self._let_models_go()
+            _surely(self._let_models_go)
 
     def _let_models_go(self) -> None:
         """Drop the models that rest and that no visitor who is here comes back to."""
@@ -162,3 +170,11 @@ class Attendance:
                 self.sweep()
 
         threading.Thread(target=sweeping, daemon=True, name="attendance").start()
+
+
+def _surely(give_back: Callable[[], object]) -> None:
+    """Give something back; what fails of one visitor's, such as a worker that is dead, keeps no other's from it."""
+    try:
+        give_back()
+    except Exception:
+        LOG.exception("not all that a visitor held was given back")

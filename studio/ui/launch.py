@@ -34,6 +34,9 @@ from studio.ui.watching.jobs import listen
 from studio.ui.watching.metrics import Metrics
 from studio.ui.watching.port import Port
 
+MOST_STATES = 1000
+"""Visits that Gradio keeps the state of, also of those whose page never came: ten thousand by default."""
+
 
 def launch(host: str | None = None, port: int | None = None, block: bool = True) -> str:
     """Serve the page and return its address; ``block`` waits until the server ends.
@@ -74,6 +77,7 @@ def launch(host: str | None = None, port: int | None = None, block: bool = True)
         show_error=False,
         max_file_size="1mb",
         max_threads=THREADS,
+        state_session_capacity=MOST_STATES,
         prevent_thread_lock=True,
         app_kwargs={
             "middleware": [

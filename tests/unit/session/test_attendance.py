@@ -146,6 +146,20 @@ def test_a_second_visit_under_one_key_closes_the_first(door: Door, llama: Path, 
     assert len(door.attendance) == 1
 
 
+def test_a_visitor_whose_worker_is_dead_keeps_no_other_from_giving_back(
+    door: Door, llama: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, other = door.session("broken"), made(door.session("other", llama))
+
+    def fails() -> None:
+        raise OSError("the worker is gone")
+
+    monkeypatch.setattr(broken, "let_go", fails)
+    door.after(FREE + 1)
+    assert not other.is_holding
+    assert "not all that a visitor held was given back" in caplog.text
+
+
 class Reloaded:
     """Two visits of one browser, the first of which was left."""
 
