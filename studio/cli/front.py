@@ -10,7 +10,7 @@ import typer
 from studio.base.errors import ResourceError, disk_error
 from studio.base.typed_paths import typed_path
 from studio.cli.options import AsJson, ModelName, app
-from studio.cli.serve import PAGE_INSTALL
+from studio.cli.serve import PAGE, PAGE_INSTALL
 from studio.cli.terminal import Terminal, language, say, terminal
 from studio.planning.palettes import PALETTES
 from studio.quantization.methods import BEST, parse_method
@@ -46,7 +46,7 @@ def front(
         from studio.session.session import Session
 
         places = [_place(path) for path in (csv, html)]
-        if html is not None and find_spec("plotly") is None:
+        if html is not None and not all(map(find_spec, PAGE)):
             raise ResourceError("page_missing", command=PAGE_INSTALL)
         asked = Asked(_target(to), parse_method(method), points, measure, tuple(others or ()), whole)
         with closing(Session(paths=True)) as session:

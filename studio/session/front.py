@@ -135,7 +135,10 @@ def front(session: Session, name: str, asked: Asked) -> Generator[Progress, None
     others = []
     for given in asked.others:
         others.append((yield from referee.opened_for(original, given, paths=True)))
-    session.planner.choose(_budgeted(asked, f"{bounds(original.layers, PALETTES[asked.target])[1]}B"))
+    largest = session.planner.choose(_budgeted(asked, f"{bounds(original.layers, PALETTES[asked.target])[1]}B"))
+    refused = TARGETS[asked.target].refusal(largest, original)
+    if refused is not None:
+        raise refused
     mixes = _mix_plans(session, asked)
     session.measurements.predicted = lambda: mixes
     yield from session.measurements.rank()

@@ -111,6 +111,10 @@ def test_what_cannot_be_is_refused(tiny_model: TinyModel, options: tuple[str, ..
     assert_refused(run("front", tiny_model("llama"), *options, "--json"), key)
 
 
+def test_a_target_that_does_not_hold_the_model_says_so(tiny_model: TinyModel) -> None:
+    assert_refused(run("front", tiny_model("gpt2"), "--to", "onnx", "--json"), "to_graph_family")
+
+
 def test_nothing_is_overwritten(tiny_model: TinyModel, tmp_path: Path) -> None:
     file = tmp_path / "there.csv"
     file.write_text("mine", encoding="utf-8")
