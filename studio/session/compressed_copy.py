@@ -64,6 +64,10 @@ class CompressedCopy:
         """Jobs that write or read the copy's files: the page lets a visitor begin several."""
         self._archive: Path | None = None
         self._is_closed = False
+        self._in_browser: Path | None = None
+        """The folder that a browser loads, once it was asked for,"""
+        self._in_browser_place: Path | None = None
+        """and that it lies in."""
         self._job: tuple[str, Text | None] = ("", None)
         """The job whose copy is here: its digest, and the text that it was calibrated on."""
         self._drifts: dict[tuple[str, Text | None], Drift] = {}
@@ -170,6 +174,31 @@ class CompressedCopy:
         self._jobs.clear_stop("push")
         return (yield from self._jobs.relay("push", pushing([self.folder], [target], where, token)))
 
+    def for_browser(self, place: Path) -> Generator[Progress, None, Path]:
+        """Write the compressed model into the new folder ``place`` as a browser loads it, and return where.
+
+        That is the one of before, where it is still this copy's. It goes with the copy or the session.
+
+        Raises ModelError while nothing is compressed, and the ONNX target's refusal.
+        """
+        if self.folder is None or self.compressed is None:
+            raise ModelError("nothing_compressed")
+        if self._in_browser is not None:
+            return self._in_browser
+        onnx = targets.target_named("onnx")
+        self._check_disk(onnx.size(self.compressed.plan))
+        folder = self.folder
+        try:
+            place.mkdir(parents=True)
+            out = yield from self._jobs.relay("export", targets.export(onnx, folder, place / "model"))
+            if self.folder != folder:
+                raise Cancelled
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        self._in_browser, self._in_browser_place = out, place
+        return out
+
     def verify(self) -> Generator[Progress, None, Verified]:
         """Read the file that was made last back, here and in llama.cpp where there is one, and compare with the folder.
 
@@ -235,12 +264,15 @@ class CompressedCopy:
         if self.folder is not None:
             self._pool.drop(str(self.folder))
             shutil.rmtree(self.folder.parent, ignore_errors=True)
+        if self._in_browser_place is not None:
+            shutil.rmtree(self._in_browser_place, ignore_errors=True)
+        self._in_browser = self._in_browser_place = None
         self.compressed = self.folder = self.drift = self.column = None
 
     @property
     def is_holding(self) -> bool:
         """Whether it has files."""
-        return self.folder is not None or self._archive is not None
+        return self.folder is not None or self._archive is not None or self._in_browser_place is not None
 
     @property
     def model_keys(self) -> set[str]:

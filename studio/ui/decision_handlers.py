@@ -4,18 +4,23 @@ Wires nothing.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
+from studio.base.progress import Progress
 from studio.base.text import text
+from studio.base.workspace import own_folder
+from studio.export.targets import target_named
 from studio.planning import hosts
 from studio.planning.presets import CUSTOM
 from studio.planning.presets import DEFAULT as DEFAULT_PRESET
 from studio.runtime import machine
 from studio.session import making
 from studio.session.session import Session
-from studio.ui import browser_memory, decision_updates, html, take, updates
+from studio.ui import browser_memory, decision_updates, html, in_browser, take, updates
 from studio.ui.error_boundary import errors_shown
 from studio.ui.hosts import host_of
 from studio.ui.make_progress import make_progress
@@ -25,6 +30,8 @@ from studio.ui.sample_answers import prompts
 from studio.ui.share_picture import share_picture
 from studio.ui.turns import in_turn
 from studio.ui.updates import Updates
+
+BEGUN = Progress("begin")
 
 
 class DecisionHandlers:
@@ -151,6 +158,28 @@ class DecisionHandlers:
         """Ask whatever step runs to end."""
         making.stop(session)
         yield {self.page.presets.stop: gr.update(interactive=False)}
+
+    @errors_shown
+    def answer_in_browser(self, session: Session, language: str, prompt: str) -> Iterator[Updates]:
+        """Write the copy as a browser loads it, and say where it is: the rest is the browser's own."""
+        export = self.page.export
+        yield {export.asked: gr.update(value=None), export.in_browser_progress: html.progress(BEGUN, language)}
+        place, found = own_folder(Path(get_upload_folder())), list[Path]()
+
+        def writing() -> Iterator[Progress]:
+            found.append((yield from session.copy.for_browser(place)))
+
+        for event in paced(writing()):
+            yield {export.in_browser_progress: html.progress(event, session.spoken or language)}
+        language = session.spoken or language
+        said = {name: text(f"export.in_browser_{name}", language) for name in ("loading", "answering", "failed")}
+        address = f"/gradio_api/file={found[0].as_posix()}"
+        made = session.copy.compressed
+        cautions = [] if made is None else target_named("onnx").cautions(made.plan)
+        yield {
+            export.in_browser_progress: "".join(html.notice(each.sentence(language)) for each in cautions),
+            export.asked: gr.update(value=in_browser.asked(address, prompt, said)),
+        }
 
     @errors_shown
     def look_at_others(self, session: Session, language: str) -> Iterator[Updates]:

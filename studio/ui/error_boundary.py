@@ -169,6 +169,7 @@ _PLACES: dict[str, Callable[[Page], Block]] = {
     **dict.fromkeys(("settle", "run_in", "recall"), lambda page: page.model.notice),
     **dict.fromkeys(("switch_plan", "verify", "look_at_others", "leave_others"), lambda page: page.export.progress),
     **dict.fromkeys(("push", "push_as", "stop_push"), lambda page: page.export.pushed),
+    "answer_in_browser": lambda page: page.export.in_browser_progress,
     **dict.fromkeys(("load_plan", "tick_run", "draw_picture", "open_recipe"), lambda page: page.runs.notice),
 }
 """Where each handler's errors are shown: beside what was pressed."""

@@ -12,6 +12,7 @@ from studio.ui.controls import TYPED
 from studio.ui.decision_handlers import DecisionHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
+from studio.ui.in_browser import SCRIPT as IN_BROWSER
 from studio.ui.page import Page
 from studio.ui.presence import PRESENCE
 from studio.ui.push_handlers import PushHandlers
@@ -173,6 +174,8 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
     sending = quick | {"concurrency_limit": 4, "concurrency_id": "push"}
     on(page.export.push.click, sent.push_as if login.has_login() else sent.push, asked, sending)
     on(page.export.stop_push.click, sent.stop_push, who, quick)
+    answered_there = on(page.export.in_browser.click, decide.answer_in_browser, [*who, page.export.prompt], slow)
+    answered_there.then(None, inputs=[page.export.asked], js=IN_BROWSER, api_visibility="private")
     page.address.change(None, inputs=[page.address], js=ADDRESS, api_visibility="private")
 
     exported = on(page.export.button.click, do.export, who, slow)

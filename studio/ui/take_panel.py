@@ -7,8 +7,12 @@ import gradio as gr
 from studio.export import runners
 from studio.ui import login
 from studio.ui.decision_panel import program_choices
+from studio.ui.in_browser import ANSWER
 from studio.ui.localized import Words, explained
 from studio.ui.scripts import NEWEST
+
+MAX_PROMPT = 10_000
+"""Characters of a message that the visitor's own browser answers."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,12 @@ class TakePanel:
     push: gr.Button
     stop_push: gr.Button
     pushed: gr.HTML
+    prompt: gr.Textbox
+    in_browser: gr.Button
+    """Has the visitor's own browser answer."""
+    in_browser_progress: gr.HTML
+    asked: gr.JSON
+    """Not seen; what the browser is asked."""
     summary: gr.HTML
 
 
@@ -79,8 +89,19 @@ def take_panel(words: Words) -> TakePanel:
                     gr.Button, {"value": "export.stop_push"}, interactive=False, elem_id="stop-push", min_width=120
                 )
             pushed = gr.HTML(elem_id="pushed")
+        with words.on(gr.Accordion, {"label": "export.in_browser"}, open=False, elem_id="in-browser-panel"):
+            prompt = words.on(
+                gr.Textbox,
+                {"label": "chat.prompt", "info": "export.in_browser_info", "value": "chat.prompt_example"},
+                elem_id="in-browser-prompt",
+                max_length=MAX_PROMPT,
+            )
+            in_browser = words.on(gr.Button, {"value": "export.in_browser_answer"}, elem_id="in-browser", min_width=120)
+            in_browser_progress = gr.HTML(elem_id="in-browser-progress")
+            gr.HTML(ANSWER)
+            asked = gr.JSON(visible=False)
         summary = gr.HTML(elem_id="export-summary")
     return TakePanel(
         program, reads, others, table, switch, button, file, verify, progress, verified, repo, public, existing, push,
-        stop, pushed, summary,
+        stop, pushed, prompt, in_browser, in_browser_progress, asked, summary,
     )  # fmt: skip

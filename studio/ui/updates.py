@@ -358,7 +358,8 @@ def moving(page: Page) -> list[Block]:
     sample = (page.map.estimate, page.map.halt, page.map.levels_hint)
     sizes = (page.sizes.strip, page.sizes.chart, page.sizes.distribution)
     decided = (page.where.verdict, page.presets.preset, page.presets.make, page.front.chart, page.address)
-    taken = (page.export.reads, page.export.switch, page.export.button, page.where.program, page.export.program)
+    export = page.export
+    taken = (export.reads, export.table, export.switch, export.button, export.program, page.where.program)
     said = (page.model.notice, page.model.measuring, page.plan.progress)
     return [
         page.missing, *said, *controls, *plan, *map_, *sample, *sizes, *decided, *taken,
