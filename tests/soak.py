@@ -13,6 +13,7 @@ import os
 import queue
 import random
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -74,13 +76,14 @@ class Findings:
 class Visitor:
     """One tab of one visitor."""
 
-    def __init__(self, address: str, models: list[str], findings: Findings, seed: int) -> None:
-        """Come in; ``models`` are those to choose among."""
+    def __init__(self, address: str, models: list[str], findings: Findings, seed: int, cookie: str = "") -> None:
+        """Come in; ``models`` are those to choose among, ``cookie`` what the tabs of one browser have in common."""
+        self._cookie = cookie or new_cookie()
         self._address, self._models, self._findings = address, models, findings
         self._random = random.Random(seed)
         self.key = uuid.uuid4().hex
         """Of this visit."""
-        with urllib.request.urlopen(f"{address}config", timeout=ANSWER) as response:
+        with self._open("config") as response:
             page = json.loads(response.read())
         functions = {each["api_name"]: each for each in page["dependencies"] if each["api_name"]}
         self._functions = {name: (each["id"], each["queue"]) for name, each in functions.items()}
@@ -90,7 +93,7 @@ class Visitor:
         self._lock, self._is_wanted, self._has_left = threading.Lock(), threading.Event(), False
         self._heard: dict[str, queue.SimpleQueue[str]] = {}
         threading.Thread(target=self._listen, daemon=True).start()
-        self._heart = _heartbeat(f"{address}gradio_api/heartbeat/{self.key}")
+        self._heart = _heartbeat(f"{address}gradio_api/heartbeat/{self.key}", self._cookie)
         self.call("visit")
 
     def leave(self) -> None:
@@ -186,21 +189,23 @@ class Visitor:
                 return said
 
     def _asked(self, path: str, body: dict[str, object]) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self._address}gradio_api/{path}", json.dumps(body).encode(), headers)
-        with urllib.request.urlopen(request, timeout=ANSWER) as response:
+        with self._open(f"gradio_api/{path}", json.dumps(body).encode()) as response:
             answer: bytes = response.read()
         return answer
 
+    def _open(self, path: str, body: bytes | None = None) -> Any:
+        """Return the answer to a request of this visitor's browser, to be read as it comes."""
+        headers = {"Content-Type": "application/json", "Cookie": self._cookie}
+        return urllib.request.urlopen(urllib.request.Request(f"{self._address}{path}", body, headers), timeout=ANSWER)
+
     def _listen(self) -> None:
         """Hand what the server says to whoever waits for it; it ends a stream once it has no more to say."""
-        url = f"{self._address}gradio_api/queue/data?session_hash={self.key}"
         while not self._has_left:
             self._is_wanted.wait(1)
             if not self._is_wanted.is_set():
                 continue
             try:
-                with urllib.request.urlopen(url, timeout=ANSWER) as stream:
+                with self._open(f"gradio_api/queue/data?session_hash={self.key}") as stream:
                     for line in stream:
                         if line.startswith(b"data:") and (event := EVENT.search(line)):
                             self._hear(event[1].decode(), line.decode())
@@ -220,12 +225,19 @@ class Visitor:
             heard.put(message)
 
 
-def _heartbeat(url: str) -> socket.socket:
+def new_cookie() -> str:
+    """Return what the page calls a browser by: without one, all that come from one address are one visitor."""
+    return f"studio_visitor_{secrets.token_hex(4)}={secrets.token_urlsafe(24)}"
+
+
+def _heartbeat(url: str, cookie: str) -> socket.socket:
     """Keep a connection open, as a tab does: the server takes its end for the visitor's leaving."""
     host, _, rest = url.removeprefix("http://").partition("/")
     name, _, port = host.partition(":")
     heart = socket.create_connection((name, int(port)), timeout=ANSWER)
-    heart.sendall(f"GET /{rest} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n".encode())
+    heart.sendall(
+        f"GET /{rest} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nAccept: text/event-stream\r\n\r\n".encode()
+    )
     return heart
 
 
@@ -236,7 +248,8 @@ def visits(address: str, models: list[str], findings: Findings, seed: int, until
     while time.monotonic() < until and len(findings.faults) < 50:
         number += 1
         try:
-            tabs = [Visitor(address, models, findings, chance.randrange(1 << 30)) for _ in range(1 + (seed % 3 == 0))]
+            cookie, count = new_cookie(), 1 + (seed % 3 == 0)
+            tabs = [Visitor(address, models, findings, chance.randrange(1 << 30), cookie) for _ in range(count)]
         except OSError as error:
             findings.faults.append(f"a visitor could not come: {error}")
             time.sleep(1)

@@ -7,6 +7,7 @@ it is bound to loopback and ends after the minutes that were asked for.
 """
 
 import argparse
+import random
 import statistics
 import sys
 import tempfile
@@ -22,7 +23,7 @@ import psutil
 from studio.base.units import format_bytes
 from tests.bench.beside import kept
 from tests.bench.measure import machine
-from tests.soak import ANSWER, Findings, Visitor, log_faults, memory_of, serving, tiny_models, visits
+from tests.soak import ANSWER, CHOICES, Findings, Visitor, log_faults, memory_of, serving, tiny_models, visits
 
 FILE = Path(__file__).with_name("LOAD.md")
 EVERY = 1.0
@@ -80,7 +81,7 @@ def watch(address: str, model: str, findings: Findings, seen: Seen, until: float
             findings.faults.append(f"the page: {error}")
         seen.page.append(time.monotonic() - began)
         began = time.monotonic()
-        visitor.choose()
+        visitor.choose(random.choice(CHOICES))
         seen.moved.append(time.monotonic() - began)
         time.sleep(max(0.0, EVERY - (time.monotonic() - began)))
     visitor.leave()
