@@ -95,6 +95,7 @@ class Visitor:
         threading.Thread(target=self._listen, daemon=True).start()
         self._heart = _heartbeat(f"{address}gradio_api/heartbeat/{self.key}", self._cookie)
         self.call("visit")
+        self.call("open_model", self._random.choice(self._models))  # as a page does by itself
 
     def leave(self) -> None:
         with self._lock:

@@ -33,7 +33,7 @@ def progress(event: Progress, language: str) -> str:
 
 def in_line(line: Line, language: str) -> str:
     """Return how many others are served sooner, and about how long that will take."""
-    said = text("stage.queue", language, before=line.before)
+    said = text("stage.queue" if line.before else "stage.queue_next", language, before=line.before)
     if line.seconds is None:
         return said
     return text("stage.queue_time", language, queue=said, time=duration(line.seconds, language))

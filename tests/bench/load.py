@@ -71,7 +71,6 @@ def on_disk(folders: Sequence[Path]) -> int:
 def watch(address: str, model: str, findings: Findings, seen: Seen, until: float) -> None:
     """Ask for the page, and move a control, every second."""
     visitor = Visitor(address, [model], findings, seed=-1)
-    visitor.call("open_model", model)
     while time.monotonic() < until:
         began = time.monotonic()
         try:

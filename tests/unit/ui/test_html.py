@@ -48,3 +48,4 @@ def test_who_waits_for_a_place_is_told_how_many_come_before_and_how_long_it_take
     assert "40" not in unknown
     assert "40" in known
     assert "progressbar" not in known, "nothing has begun"
+    assert "0" not in progress(Progress("queue", line=Line(0, None)), language), "who is next is told that"
