@@ -161,10 +161,25 @@ def page(place: Place) -> Iterator[tuple["subprocess.Popen[str]", str]]:
 def work(address: str, findings: Findings) -> Visitor:
     visitor = Visitor(address, [MODEL], findings, 1)
     visitor.call("open_model", MODEL)
-    visitor.choose(Choice())  # what the terminal was asked for
+    visitor.choose(Choice())
     for name in ("queue_compress", "compress", "export"):
         visitor.call(name)
     return visitor
+
+
+def whole_page(place: Place) -> tuple[float, list[str]]:
+    """Let a visitor work undisturbed; return the seconds, and the checksums of the copies that the server then has."""
+    with page(place) as (_, address):
+        sessions = place.folder / "cache" / "sessions"
+        early = [path for path in sessions.glob("*") if any(path.iterdir())]
+        place.faults += [f"left of the server before: {path.name}" for path in early]
+        findings, began = Findings(), time.monotonic()
+        visitor = work(address, findings)
+        seconds = time.monotonic() - began
+        sums = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sessions.rglob("weights.studio")]
+        place.faults += findings.faults
+        visitor.leave()
+    return seconds, sums
 
 
 def killed_on_page(place: Place, seconds: float, weights: str) -> list[str]:
@@ -174,17 +189,8 @@ def killed_on_page(place: Place, seconds: float, weights: str) -> list[str]:
         busy.start()
         time.sleep(seconds)
         check_gone(kill(process), place)
-    with page(place) as (_, address):
-        early = [path for path in (place.folder / "cache" / "sessions").glob("*") if any(path.iterdir())]
-        place.faults += [f"left of the server before: {path.name}" for path in early]
-        findings = Findings()
-        visitor = work(address, findings)
-        copies = list((place.folder / "cache" / "sessions").rglob("weights.studio"))
-        sums = [hashlib.sha256(path.read_bytes()).hexdigest() for path in copies]
-        if sums != [weights]:
-            place.faults.append(f"{len(sums)} copies, or another one")
-        place.faults += findings.faults
-        visitor.leave()
+    if whole_page(place)[1] != [weights]:
+        place.faults.append("another copy, or more than one")
     place.faults += [f"left: {path}" for path in place.left() if "sessions" not in path]
     return [f"page after {seconds:.2f} s: {fault}" for fault in place.faults]
 
@@ -214,18 +220,21 @@ def main() -> int:
     asked = parser.parse_args()
     chance, faults = random.Random(asked.seed), list[str]()
     with hub() as server:
-        known = {}
-        for job in JOBS:
-            with place(server) as here:
-                known[job] = whole(here, job)
-                faults += here.faults
-        weights = known["compress"][1].get("weights.studio", "")
         kinds = [asked.only] if asked.only else [*JOBS, PAGE]
+        known, work_seconds, weights = {}, 0.0, ""
+        for kind in kinds:
+            with place(server) as here:
+                if kind == PAGE:
+                    work_seconds, sums = whole_page(here)
+                    weights = "".join(sums)
+                else:
+                    known[kind] = whole(here, kind)
+                faults += here.faults
         for number in range(asked.times):
             kind = kinds[number % len(kinds)]
             with place(server) as here:
                 if kind == PAGE:
-                    found = killed_on_page(here, chance.uniform(0, known["export"][0]), weights)
+                    found = killed_on_page(here, chance.uniform(0, work_seconds), weights)
                 else:
                     seconds, made, said = known[kind]
                     found = killed_in_terminal(here, kind, chance.uniform(0, 1.05 * seconds), made, said)

@@ -118,17 +118,20 @@ def _apart() -> Iterator[Entry]:
 
 def _together() -> Iterator[Entry]:
     for kind in TOGETHER:
-        files = list(files_of(kind))
+        files, nbytes, used = list(files_of(kind)), 0, 0.0
+        for file in files:
+            with suppress(OSError):  # gone meanwhile
+                facts = file.stat()
+                nbytes, used = nbytes + facts.st_size, max(used, facts.st_mtime)
         if files:
-            facts = [file.stat() for file in files if file.is_file()]
-            nbytes, used = sum(each.st_size for each in facts), max((each.st_mtime for each in facts), default=0.0)
             yield Entry(kind, kind, tuple(files), nbytes, used)
 
 
 def files_of(kind: str) -> Iterator[Path]:
     """Yield the files of a kind that is listed as one."""
     for folder in TOGETHER[kind]:
-        yield from (path for path in (settings().cache_dir / folder).rglob("*") if path.is_file())
+        for place, _, files in os.walk(settings().cache_dir / folder):
+            yield from (Path(place) / file for file in files)
 
 
 def _folder(kind: str, name: str, folder: Path) -> Entry:

@@ -1,6 +1,7 @@
 """Whoever leaves gives back what they held: with a real server, and a visitor who speaks to it as a page does."""
 
 import json
+import os
 import threading
 import time
 import urllib.request
@@ -31,7 +32,7 @@ class Page:
     def files(self) -> list[Path]:
         """Return the files of all sessions, and of all exports."""
         places = (self.cache / "sessions", self.cache.parent / "gradio")
-        return [path for place in places for path in place.rglob("*") if path.is_file()]
+        return [Path(folder) / name for place in places for folder, _, names in os.walk(place) for name in names]
 
     def workers(self) -> set[int]:
         """Return the processes below the one that forks them."""
