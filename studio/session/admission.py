@@ -4,9 +4,11 @@ Shapes are known from headers, so it is asked before anything is downloaded. Eac
 by the arithmetic; what passes through in pieces is counted as ``PIECES``.
 """
 
+import shlex
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from studio.base.errors import ResourceError
 from studio.base.units import format_bytes
@@ -16,9 +18,13 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
 from studio.compression.sequential import WINDOW, WINDOWS
 from studio.evaluation import evaluate
+from studio.planning.choice import Choice
+from studio.quantization.methods import Method
 from studio.runtime.decoder import MOST_TOKENS
 from studio.runtime.machine import fast_dtype
 
+PROGRAM = ("python", "-m", "studio")
+"""What the terminal is told first."""
 PIECES = 128 << 20
 """Bytes of a process of our own, and of what is read and written in pieces."""
 NUMBER = 4
@@ -75,6 +81,21 @@ def admitted(pool: Pool, need: Need | None, refusal: Callable[[Need, int], Resou
             except ResourceError as error:
                 raise refusal(need, pool.free()) from error
         yield
+
+
+def calibrating(pool: Pool, checkpoint: Checkpoint, choice: Choice) -> AbstractContextManager[None]:
+    """Keep the memory that a choice's method takes where it reads a text. Raises ResourceError as it is entered."""
+    need = calibration_need(checkpoint) if choice.method.needs_inputs else None
+    fits = [method.value for method in Method if not method.needs_inputs][-1]
+    options = [*choice.arguments(repeated=False), *choice.arguments(repeated=True)]
+    command = shlex.join([*PROGRAM, "compress", checkpoint.name, *options, "--out", "DIR"])
+    return admitted(pool, need, partial(no_calibration, fits=fits, command=command))
+
+
+def comparing(pool: Pool, checkpoint: Checkpoint) -> AbstractContextManager[None]:
+    """Keep the memory that a comparison with the original takes. Raises ResourceError as it is entered."""
+    command = shlex.join([*PROGRAM, "evaluate", "DIR", "--against", checkpoint.name])
+    return admitted(pool, drift_need(checkpoint), partial(no_drift, command=command))
 
 
 def no_calibration(need: Need, free: int, fits: str, command: str) -> ResourceError:

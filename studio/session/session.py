@@ -9,11 +9,9 @@ Each long job is a generator of :class:`Progress`; closing it cancels. What it c
 that fails or is cancelled leaves the session as it was.
 """
 
-import shlex
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager
-from functools import partial
+from contextlib import nullcontext
 from pathlib import Path
 
 from torch import Tensor
@@ -35,10 +33,9 @@ from studio.evaluation.drift import Drift
 from studio.planning import figures
 from studio.planning.choice import Choice
 from studio.planning.plan import Plan
-from studio.quantization.methods import Method
 from studio.runtime.sampling import Sampling
 from studio.session import referee
-from studio.session.admission import admitted, calibration_need, drift_need, no_calibration, no_drift
+from studio.session.admission import calibrating, comparing
 from studio.session.compressed_copy import CompressedCopy
 from studio.session.decision import Decision
 from studio.session.jobs import Jobs
@@ -51,8 +48,6 @@ from studio.session.shared import Shared, of_this_process
 from studio.session.texts import Texts, calibration_windows
 from studio.session.visitor import Visitor
 
-PROGRAM = ("python", "-m", "studio")
-"""What the terminal is told first."""
 MAX_PROMPT = 100_000
 """Characters."""
 
@@ -200,23 +195,15 @@ class Session:
         """
         self.measurements.check_can_predict()
         model = self.model
-        with self._calibrating(model.chosen):
+        with calibrating(self._pool, model.chosen, self.choice):
             pass  # before it is downloaded
         checkpoint = yield from self._fetched(model)
-        with (yield from self.jobs.placed("compress")), self._calibrating(checkpoint):
+        with (yield from self.jobs.placed("compress")), calibrating(self._pool, checkpoint, self.choice):
             plan = yield from self._ranked(model)
             text, tokens = self.texts.calibration, None
             if plan.choice.method.needs_inputs:
                 tokens = yield from self.calibration_windows(checkpoint)
             return (yield from self._made(checkpoint, plan, text, tokens))
-
-    def _calibrating(self, checkpoint: Checkpoint) -> AbstractContextManager[None]:
-        """Keep the memory that a method takes which reads a text. Raises ResourceError as it is entered."""
-        need = calibration_need(checkpoint) if self.choice.method.needs_inputs else None
-        fits = [method.value for method in Method if not method.needs_inputs][-1]
-        options = [*self.choice.arguments(repeated=False), *self.choice.arguments(repeated=True)]
-        command = shlex.join([*PROGRAM, "compress", checkpoint.name, *options, "--out", "DIR"])
-        return admitted(self._pool, need, partial(no_calibration, fits=fits, command=command))
 
     def remake(self, recipe: Recipe, plan: Plan, tokens: Tensor | None) -> Generator[Progress, None, Compressed]:
         """Carry out the plan of a recipe of this model, calibrated on ``tokens``. Raises as :meth:`compress` does."""
@@ -254,12 +241,8 @@ class Session:
     def measure_drift(self, is_short: bool = False) -> Generator[Progress, None, Drift]:
         """Compare the compressed copy, as it answers, with the original: see :meth:`CompressedCopy.measure_drift`."""
         checkpoint = self.model.chosen
-        need = None if self.copy.column is None else drift_need(checkpoint)
-        command = shlex.join([*PROGRAM, "evaluate", "DIR", "--against", checkpoint.name])
-        with (
-            (yield from self.jobs.placed("drift")),
-            admitted(self._pool, need, partial(no_drift, command=command)),
-        ):
+        memory = nullcontext() if self.copy.column is None else comparing(self._pool, checkpoint)
+        with (yield from self.jobs.placed("drift")), memory:
             return (yield from self.copy.measure_drift(checkpoint, self.texts.evaluation, is_short=is_short))
 
     def note_run(self) -> Run | None:
