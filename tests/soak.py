@@ -78,7 +78,7 @@ class Visitor:
 
     def __init__(self, address: str, models: list[str], findings: Findings, seed: int, cookie: str = "") -> None:
         """Come in; ``models`` are those to choose among, ``cookie`` what the tabs of one browser have in common."""
-        self._cookie = cookie or new_cookie()
+        self.cookie = cookie or new_cookie()
         self._address, self._models, self._findings = address, models, findings
         self._random = random.Random(seed)
         self.key = uuid.uuid4().hex
@@ -93,7 +93,7 @@ class Visitor:
         self._lock, self._is_wanted, self._has_left = threading.Lock(), threading.Event(), False
         self._heard: dict[str, queue.SimpleQueue[str]] = {}
         threading.Thread(target=self._listen, daemon=True).start()
-        self._heart = _heartbeat(f"{address}gradio_api/heartbeat/{self.key}", self._cookie)
+        self._heart = _heartbeat(f"{address}gradio_api/heartbeat/{self.key}", self.cookie)
         self.call("visit")
         self.call("open_model", self._random.choice(self._models))  # as a page does by itself
 
@@ -196,7 +196,7 @@ class Visitor:
 
     def _open(self, path: str, body: bytes | None = None) -> Any:
         """Return the answer to a request of this visitor's browser, to be read as it comes."""
-        headers = {"Content-Type": "application/json", "Cookie": self._cookie}
+        headers = {"Content-Type": "application/json", "Cookie": self.cookie}
         return urllib.request.urlopen(urllib.request.Request(f"{self._address}{path}", body, headers), timeout=ANSWER)
 
     def _listen(self) -> None:

@@ -13,12 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from studio.base import leases
 from studio.base.json_cache import keep
 from studio.base.settings import settings
-from studio.base.workspace import partial_in
+from studio.base.workspace import is_alive, partial_in
 
 DOWNLOADS, PREPARED, SESSIONS = "downloads", "prepared", "sessions"
 APART = (PREPARED, SESSIONS)
@@ -53,7 +51,7 @@ class Entry:
     def is_in_use(self) -> bool:
         """Whether any process of this machine has it open, or is just about to."""
         if self.kind == SESSIONS:
-            return _is_alive(self.paths[0].name)
+            return _is_alive(self.paths[0])
         with leases.alone(self.paths[0], fresh=0) as is_free:
             return not is_free
 
@@ -148,10 +146,10 @@ def _notes() -> Path:
     return settings().cache_dir / "fetched"
 
 
-def _is_alive(name: str) -> bool:
+def _is_alive(folder: Path) -> bool:
     """Return whether the process whose folder this is still runs."""
-    whose = re.match(r"(\d{1,9})-", name)
-    return whose is not None and psutil.pid_exists(int(whose[1]))
+    whose = re.match(r"(\d{1,9})-", folder.name)
+    return whose is not None and is_alive(folder, int(whose[1]))
 
 
 def total(found: Iterable[Entry]) -> int:

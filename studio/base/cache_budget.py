@@ -5,6 +5,7 @@ Knows nothing of what is kept.
 
 import shutil
 from contextlib import suppress
+from pathlib import Path
 
 from studio.base import leases
 from studio.base.cache import BOUNDED, DOWNLOADS, PREPARED, SMALL_BYTES, Entry, entries, files_of, remove
@@ -21,22 +22,22 @@ def budget() -> int:
     return int(_disk().total * SHARE if said is None else said * GB)
 
 
-def free_bytes() -> int:
-    """Return what is free on the cache's disk."""
-    return _disk().free
+def free_bytes(folder: Path | None = None) -> int:
+    """Return what is free on the disk of ``folder``, by default the cache's."""
+    return _disk(folder).free
 
 
-def make_room(need: int = 0, keep: int | None = None) -> list[Entry]:
+def make_room(need: int = 0, keep: int | None = None, disk: Path | None = None) -> list[Entry]:
     """Remove the models unused for longest until ``need`` bytes more are within the budget and free on the disk.
 
-    ``keep``: bytes that may stay, instead of the budget. Returns what was removed; what is in use stays, whatever the
-    budget says.
+    ``keep``: bytes that may stay, instead of the budget; ``disk``: a folder of the disk that they go to. Returns what
+    was removed; what is in use stays, whatever the budget says.
     """
     allowed = budget() if keep is None else keep
     found = sorted((each for each in entries() if each.kind in (DOWNLOADS, PREPARED)), key=lambda each: each.used)
     held, gone = sum(entry.nbytes for entry in found), list[Entry]()
     for entry in found:
-        if held + need <= allowed and need <= free_bytes():
+        if held + need <= allowed and need <= free_bytes(disk):
             break
         if remove(entry, 0 if keep is not None else leases.FRESH_SECONDS):
             held -= entry.nbytes
@@ -61,6 +62,6 @@ def _bound_small() -> None:
             taken -= facts.st_size
 
 
-def _disk() -> shutil._ntuple_diskusage:
-    folder = settings().cache_dir.absolute()
+def _disk(folder: Path | None = None) -> shutil._ntuple_diskusage:
+    folder = (settings().cache_dir if folder is None else folder).absolute()
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists()))

@@ -11,7 +11,8 @@ or has left, keeps nobody waiting.
 import statistics
 import threading
 import time
-from collections import deque
+import weakref
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ CREDIT = 2.0
 SHARE = 0.2
 """Of the time that long jobs have while an answer is computed: they go on, or who talks without end would end them."""
 PLACES = 4
-"""Visitors whose long jobs are under way at once: each has a process with a model's weights in it."""
+"""Sessions whose long jobs are under way at once: each has a process with a model's weights in it."""
+PLACES_EACH = 2
+"""Of these, the sessions of one visitor."""
 LOOK = 0.5
 """Seconds between looks at whether a job that waits is still wanted; it says where it stands as often."""
 REMEMBERED = 16
@@ -64,6 +67,7 @@ class Turns:
         self._held: deque[float] = deque(maxlen=REMEMBERED)
         """Seconds for which the last places were held."""
         self._waiting: list[_Job] = []
+        self._accounts: weakref.WeakValueDictionary[int, Account] = weakref.WeakValueDictionary()
         self._is_busy = False
         self._level = 0.0
         """What the visitor whose turn was the last had worked before it."""
@@ -71,9 +75,13 @@ class Turns:
         """When long jobs go on, while an answer is computed."""
         self._moved = threading.Condition()
 
-    def visitor(self) -> "Visitor":
-        """Return somebody new."""
-        return Visitor(self)
+    def visitor(self, number: int = 0) -> "Visitor":
+        """Return a session's part in this; sessions of one number have one account, 0 is somebody new each time."""
+        with self._moved:
+            account = self._accounts.get(number) or Account()
+            if number:
+                self._accounts[number] = account
+        return Visitor(self, account)
 
     @property
     def waiting(self) -> int:
@@ -129,9 +137,24 @@ class Turns:
     def _stands(self, visitor: "Visitor") -> Line | None:
         """Return where somebody stands in line, None for who has a place."""
         with self._moved:
-            before = list(self._line).index(visitor) - self._places
+            having, waiting = self._split()
+            if visitor in having:
+                return None
+            before = waiting.index(visitor)
             seconds = (before + 1) * statistics.median(self._held) / self._places if self._held else None
-            return None if before < 0 else Line(before, seconds)
+            return Line(before, seconds)
+
+    def _split(self) -> tuple[list["Visitor"], list["Visitor"]]:
+        """Return who has a place, and who waits for one, in the order they came: who has one keeps it, for those before
+        it only grow fewer."""
+        having: list[Visitor] = []
+        waiting: list[Visitor] = []
+        of_account: Counter[int] = Counter()
+        for visitor in self._line:
+            has_one = len(having) < self._places and of_account[id(visitor.account)] < PLACES_EACH
+            of_account[id(visitor.account)] += has_one
+            (having if has_one else waiting).append(visitor)
+        return having, waiting
 
     def _leave(self, visitor: "Visitor", seconds: float | None = None) -> None:
         """Give a place back that was held for so many seconds, or leave the line."""
@@ -149,7 +172,8 @@ class Turns:
         stands in line no longer: who asks does not come back, perhaps."""
         until = time.monotonic() + LOOK
         with self._moved:
-            job.visitor.worked = max(job.visitor.worked, self._level - CREDIT)
+            account = job.visitor.account
+            account.worked = max(account.worked, self._level - CREDIT)
             self._waiting.append(job)
             try:
                 while not self._is_next(job):
@@ -160,18 +184,18 @@ class Turns:
                     self._moved.wait(max(0.0, left))
             finally:
                 self._waiting.remove(job)
-            self._is_busy, self._level = True, job.visitor.worked
+            self._is_busy, self._level = True, account.worked
             return True
 
     def _is_next(self, job: "_Job") -> bool:
         if self._is_busy or self._is_resting:
             return False
-        return min(self._waiting, key=lambda each: each.visitor.worked) is job
+        return min(self._waiting, key=lambda each: each.visitor.account.worked) is job
 
     def _end(self, job: "_Job", seconds: float) -> None:
         """Give back a turn that was had for so many seconds."""
         with self._moved:
-            job.visitor.worked += max(LEAST, seconds)
+            job.visitor.account.worked += max(LEAST, seconds)
             self._is_busy, self._rest_until = False, time.monotonic() + _rest(seconds)
             self._moved.notify_all()
 
@@ -181,13 +205,35 @@ class Turns:
             self.jobs += more
 
 
-class Visitor:
-    """One who may have several jobs."""
+class Account:
+    """What all sessions of one visitor have had."""
 
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
+    def __init__(self) -> None:
         self.worked = 0.0
-        """Seconds that the jobs have had."""
+        """Seconds of work."""
+        self.under_way: Counter[str] = Counter()
+        """How many jobs of each kind run or wait."""
+
+
+class Visitor:
+    """A session of somebody who may have several, each with several jobs."""
+
+    def __init__(self, turns: Turns, account: Account) -> None:
+        self.turns, self.account = turns, account
+
+    @contextmanager
+    def begun(self, kind: str, most: int) -> Iterator[bool]:
+        """Count a job from when it is asked for until it ends; tell whether all of the visitor's are at most ``most``
+        of this kind: the slots in which they run and wait are everybody's."""
+        under_way = self.account.under_way
+        with self.turns._moved:
+            under_way[kind] += 1
+            may = under_way[kind] <= most
+        try:
+            yield may
+        finally:
+            with self.turns._moved:
+                under_way[kind] -= 1
 
     def answering(self) -> AbstractContextManager[None]:
         """Compute an answer: long jobs, of whomever, rest meanwhile, but for their share."""

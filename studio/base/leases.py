@@ -19,6 +19,7 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
+TRIES = 10
 FRESH_SECONDS = 60.0
 """What was touched so lately may be about to be leased."""
 
@@ -35,12 +36,9 @@ def hold(path: Path, holder: object) -> None:
     opened = _opened(path)
     if opened is None:
         return
-    if fcntl is not None:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:  # just being removed, or a disk that knows no locks
-            os.close(opened)
-            return
+    if fcntl is not None and not any(_shared(opened) for _ in range(TRIES)):  # just being removed, or no such locks
+        os.close(opened)
+        return
     weakref.finalize(holder, os.close, opened)
 
 
@@ -61,6 +59,16 @@ def alone(path: Path, fresh: float = FRESH_SECONDS) -> Iterator[bool]:
         yield is_free and time.time() - used >= fresh
     finally:
         os.close(opened)
+
+
+def _shared(opened: int) -> bool:
+    """Return whether a lease was had; where another process only looks, it is a moment later."""
+    try:
+        fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        time.sleep(0.01)
+        return False
+    return True
 
 
 def _locked(opened: int) -> bool:

@@ -25,8 +25,8 @@ class Limits(BaseSettings):
     """Calls of all visitors that may wait; beyond, the page says that it is busy. Several addresses' worth."""
     visitor_tabs: int = Field(default=128, ge=1)
     """Tabs that a visitor may have opened within an hour."""
-    address_tabs: int = Field(default=1024, ge=1)
-    """The same for one address."""
+    address_tabs: int = Field(default=512, ge=1)
+    """The same for one address: fewer than Gradio keeps the state of (``ui/launch.py``)."""
     visitor_connections: int = Field(default=200, ge=1)
     """Answers to a visitor that may be under way; each tab holds two open."""
     address_connections: int = Field(default=1000, ge=1)

@@ -24,6 +24,15 @@ _OWN = r"(\d{1,9})-[0-9a-f]{32}"
 """The names of :func:`own_folder`."""
 
 
+_MADE: set[str] = set()
+"""Names that this process has given."""
+
+
+def _made(name: str) -> str:
+    _MADE.add(name)
+    return name
+
+
 def sessions_folder() -> Path:
     """Return where all sessions of this machine keep their files."""
     return settings().cache_dir / "sessions"
@@ -31,7 +40,7 @@ def sessions_folder() -> Path:
 
 def own_folder(parent: Path) -> Path:
     """Return a new name in ``parent`` that begins with this process, for :func:`sweep` to know whose it is."""
-    return parent / f"{os.getpid()}-{uuid.uuid4().hex}"
+    return parent / _made(f"{os.getpid()}-{uuid.uuid4().hex}")
 
 
 def sweep(parent: Path) -> None:
@@ -50,7 +59,7 @@ def sweep_old(parent: Path, seconds: float) -> None:
 
 def partial_in(parent: Path, name: str) -> Path:
     """Return a new hidden name in ``parent`` under which ``name`` is made until it is whole."""
-    return parent / f".{name}.partial-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return parent / _made(f".{name}.partial-{os.getpid()}-{uuid.uuid4().hex[:8]}")
 
 
 def claimed(parent: Path, name: str) -> Path | None:
@@ -60,8 +69,10 @@ def claimed(parent: Path, name: str) -> Path | None:
     """
     parent.mkdir(parents=True, exist_ok=True)
     with locked(parent):
-        others = (_whose(folder, _partial(name)) for folder in parent.glob(f"{glob.escape(f'.{name}.partial-')}*"))
-        if any(pid is not None and psutil.pid_exists(pid) for pid in others):
+        others = (
+            (folder, _whose(folder, _partial(name))) for folder in parent.glob(f"{glob.escape(f'.{name}.partial-')}*")
+        )
+        if any(pid is not None and is_alive(folder, pid) for folder, pid in others):
             return None
         folder = partial_in(parent, name)
         folder.mkdir()
@@ -98,9 +109,17 @@ def _whose(folder: Path, pattern: str) -> int | None:
     return None if whose is None else int(whose[1])
 
 
+def is_alive(folder: Path, pid: int) -> bool:
+    """Return whether the process that made a folder still runs.
+
+    In a container a server has the same number each time it is started, so of its own number it knows what it made.
+    """
+    return folder.name in _MADE if pid == os.getpid() else psutil.pid_exists(pid)
+
+
 def _remove(parent: Path, names: str, pattern: str) -> None:
     """Remove the folders whose process is no more."""
     for folder in parent.glob(names):
         pid = _whose(folder, pattern)
-        if pid is not None and not psutil.pid_exists(pid):
+        if pid is not None and not is_alive(folder, pid):
             shutil.rmtree(folder, ignore_errors=True)

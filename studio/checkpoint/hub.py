@@ -24,9 +24,10 @@ from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
 from studio.base import leases
 from studio.base.cache import note_download
-from studio.base.cache_budget import make_room
+from studio.base.cache_budget import budget, make_room
 from studio.base.errors import Cancelled, CheckpointError, HubError, ModelError, ResourceError
 from studio.base.progress import Progress
+from studio.base.settings import settings
 from studio.base.units import format_bytes
 from studio.checkpoint.download_meter import Meter
 from studio.checkpoint.file_names import CONFIG, INDEX, PACKED
@@ -228,6 +229,7 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
         _check_disk(total - kept)
         large = [name for name in missing() if name in repository.digests]
         transfer, meter = Transfer(done=kept), Meter()
+        leases.hold(_snapshots(repository.repo).parent, transfer)  # what is being fetched is in use
         yield from _watched(repository, [_fetching(repository, name, transfer) for name in large], transfer, meter)
         yield from _watched(repository, [_fetching_small(repository, transfer)], transfer, meter)
         if missing():  # where it cannot list the files, the client is content with a folder that merely exists
@@ -283,7 +285,9 @@ def _watched(
 
 def _check_disk(need: int) -> None:
     folder = cache()
-    make_room(need)
+    if need > (most := budget()) and not settings().is_private:  # an owner may fill a disk, a stranger may not
+        raise ResourceError("over_budget", need=format_bytes(need), most=format_bytes(most))
+    make_room(need, disk=folder)
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
     if free < need:
         raise ResourceError("disk_too_small", need=format_bytes(need), free=format_bytes(free))

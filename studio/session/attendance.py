@@ -137,10 +137,9 @@ class Attendance:
             ]
             for found in stopped:
                 found.is_stopped = True
+                found.session.jobs.stop_all()  # under the lock: who comes back in between takes it back
             for found in freed:
                 found.is_let_go = True
-        for found in stopped:
-            found.session.jobs.stop_all()
         for found in freed:
             _surely(found.session.let_go)
         for visit in gone:

@@ -169,10 +169,11 @@ class CompressedCopy:
 
         Raises ModelError while nothing is compressed, and what :func:`studio.session.pushing.pushing` does.
         """
-        if self.folder is None:
-            raise ModelError("nothing_compressed")
         self._jobs.clear_stop("push")
-        return (yield from self._jobs.relay("push", pushing([self.folder], [target], where, token)))
+        with (yield from self._alone("push")):
+            if self.folder is None:
+                raise ModelError("nothing_compressed")
+            return (yield from self._jobs.relay("push", pushing([self.folder], [target], where, token)))
 
     def for_browser(self, place: Path) -> Generator[Progress, None, Path]:
         """Write the compressed model into the new folder ``place`` as a browser loads it, and return where.
@@ -181,23 +182,25 @@ class CompressedCopy:
 
         Raises ModelError while nothing is compressed, and the ONNX target's refusal.
         """
-        if self.folder is None or self.compressed is None:
-            raise ModelError("nothing_compressed")
-        if self._in_browser is not None:
-            return self._in_browser
-        onnx = targets.target_named("onnx")
-        self._check_disk(onnx.size(self.compressed.plan))
-        folder = self.folder
-        try:
-            place.mkdir(parents=True)
-            out = yield from self._jobs.relay("export", targets.export(onnx, folder, place / "model"))
-            if self.folder != folder:
-                raise Cancelled
-        except BaseException:
-            shutil.rmtree(place, ignore_errors=True)
-            raise
-        self._in_browser, self._in_browser_place = out, place
-        return out
+        with (yield from self._alone("export")):
+            if self.folder is None or self.compressed is None:
+                raise ModelError("nothing_compressed")
+            if self._in_browser is not None:
+                return self._in_browser
+            onnx = targets.target_named("onnx")
+            self._check_disk(onnx.size(self.compressed.plan))
+            folder = self.folder
+            try:
+                place.mkdir(mode=0o700, parents=True)
+                steps = targets.export(onnx, folder, place / "model")
+                out = yield from self._jobs.in_turn("export", steps, as_it_is)
+                if self.folder != folder:
+                    raise Cancelled
+            except BaseException:
+                shutil.rmtree(place, ignore_errors=True)
+                raise
+            self._in_browser, self._in_browser_place = out, place
+            return out
 
     def verify(self) -> Generator[Progress, None, Verified]:
         """Read the file that was made last back, here and in llama.cpp where there is one, and compare with the folder.

@@ -4,8 +4,8 @@ A job is a generator that asks at each of its steps; another thread may say stop
 """
 
 import threading
-from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -14,6 +14,8 @@ from studio.base.fair_turns import Line, Turns
 from studio.base.progress import JOBS, Job, Progress
 from studio.base.steps import relayed
 
+MOST_AT_ONCE = 4
+"""Jobs of one kind that all sessions of a visitor may have running or waiting: the lanes are everybody's."""
 MOST_WAITING = 2
 """Jobs of one session that wait for each other; each takes a place in a lane that all visitors share."""
 Item = TypeVar("Item")
@@ -23,9 +25,10 @@ Result = TypeVar("Result")
 class Jobs:
     """A wish to stop for each kind of job, and the turns that long ones take with those of other sessions."""
 
-    def __init__(self, turns: Turns | None = None) -> None:
-        """``turns``: those of all sessions that share this machine; None for a session alone."""
-        self.visitor = (Turns() if turns is None else turns).visitor()
+    def __init__(self, turns: Turns | None = None, number: int = 0) -> None:
+        """``turns``: those of all sessions that share this machine; None for a session alone. ``number``: whose it is,
+        as :class:`studio.session.visitor.Visitor` counts them."""
+        self.visitor = (Turns() if turns is None else turns).visitor(number)
         self._stops = {job: threading.Event() for job in JOBS}
 
     def clear_stop(self, job: Job) -> None:
@@ -54,6 +57,14 @@ class Jobs:
         if self._stops[job].is_set():
             self.clear_stop(job)
             raise Cancelled
+
+    @contextmanager
+    def begun(self, job: Job) -> Iterator[None]:
+        """Count a job from when it is asked for until it ends. Raises ModelError where its visitor has too many."""
+        with self.visitor.begun(job, MOST_AT_ONCE) as may:
+            if not may:
+                raise ModelError("still_busy")
+            yield
 
     def relay(
         self, job: Job, steps: Generator[Item, None, Result], is_current: Callable[[], bool] = lambda: True

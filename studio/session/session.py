@@ -73,7 +73,7 @@ class Session:
         workspace = own_folder(sessions_folder()) if workspace is None else workspace
         self._pool, self._workspace, self._paths, self._max_prompt = shared.pool, workspace, paths, max_prompt
         self.visitor = Visitor() if visitor is None else visitor
-        self.jobs = Jobs(shared.turns)
+        self.jobs = Jobs(shared.turns, self.visitor.number)
         self._taken_over: list[Path] = []
         """Folders of earlier visits whose copy is this one's now."""
         self._before: Session | None = None
@@ -142,6 +142,12 @@ class Session:
     def go_on_from(self, before: "Session") -> None:
         """Take over what an earlier visit of the same visitor made and said, as soon as the same model is opened."""
         before.jobs.stop_all()
+        if before.checkpoint is None and before._before is not None:  # left before its model was open: what it took on
+            unopened, before = before, before._before
+            unopened._before = None
+            unopened.close()
+        if self._before is not None:
+            self._before.close()
         self._before = before
 
     def _take_over(self, before: "Session") -> None:
@@ -197,13 +203,14 @@ class Session:
         model = self.model
         with calibrating(self._pool, model.chosen, self.choice):
             pass  # before it is downloaded
-        checkpoint = yield from self._fetched(model)
-        with (yield from self.jobs.placed("compress")), calibrating(self._pool, checkpoint, self.choice):
-            plan = yield from self._ranked(model)
-            text, tokens = self.texts.calibration, None
-            if plan.choice.method.needs_inputs:
-                tokens = yield from self.calibration_windows(checkpoint)
-            return (yield from self._made(checkpoint, plan, text, tokens))
+        with self.jobs.begun("compress"):
+            checkpoint = yield from self._fetched(model)
+            with (yield from self.jobs.placed("compress")), calibrating(self._pool, checkpoint, self.choice):
+                plan = yield from self._ranked(model)
+                text, tokens = self.texts.calibration, None
+                if plan.choice.method.needs_inputs:
+                    tokens = yield from self.calibration_windows(checkpoint)
+                return (yield from self._made(checkpoint, plan, text, tokens))
 
     def remake(self, recipe: Recipe, plan: Plan, tokens: Tensor | None) -> Generator[Progress, None, Compressed]:
         """Carry out the plan of a recipe of this model, calibrated on ``tokens``. Raises as :meth:`compress` does."""
@@ -242,7 +249,7 @@ class Session:
         """Compare the compressed copy, as it answers, with the original: see :meth:`CompressedCopy.measure_drift`."""
         checkpoint = self.model.chosen
         memory = nullcontext() if self.copy.column is None else comparing(self._pool, checkpoint)
-        with (yield from self.jobs.placed("drift")), memory:
+        with self.jobs.begun("drift"), (yield from self.jobs.placed("drift")), memory:
             return (yield from self.copy.measure_drift(checkpoint, self.texts.evaluation, is_short=is_short))
 
     def note_run(self) -> Run | None:
@@ -276,15 +283,17 @@ class Session:
         """
         if not name.strip():
             raise ModelError("judge_nothing")
-        original = self.model.chosen if self.model.is_here else (yield from self._fetched(self.model))
-        steps = referee.opened_for(original, name.strip(), self._paths)
-        return (yield from self.judge_opened((yield from self.jobs.relay("drift", steps))))
+        with self.jobs.begun("drift"):
+            original = self.model.chosen if self.model.is_here else (yield from self._fetched(self.model))
+            steps = referee.opened_for(original, name.strip(), self._paths)
+            return (yield from self.judge_opened((yield from self.jobs.relay("drift", steps))))
 
     def judge_opened(self, other: referee.Other, is_short: bool = True) -> Generator[Progress, None, Judged]:
         """Judge one that is known to be of this model, and keep what was found among the runs."""
         original, text = self.model.chosen, self.texts.evaluation
         copy = CompressedCopy(self._workspace, self._pool, self.jobs)
-        drift = yield from referee.judged(copy, self._pool, original, other, text, is_short)
+        with (yield from self.jobs.placed("drift")), comparing(self._pool, original):
+            drift = yield from referee.judged(copy, self._pool, original, other, text, is_short)
         if drift.evaluation is None:
             raise Cancelled
         found = Judged(other.title, original.name, other.nbytes, drift.evaluation, drift.text)
@@ -325,7 +334,7 @@ class Session:
         if checkpoint is not None and checkpoint.folder is None:
             raise ModelError("compress_first")
         self.jobs.raise_if_stopped("chat")
-        with (yield from self.jobs.one_by_one(self._talks, "chat")):
+        with self.jobs.begun("chat"), (yield from self.jobs.one_by_one(self._talks, "chat")):
             try:
                 yield from self.conversation.answer(
                     self._pool,

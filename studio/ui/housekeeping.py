@@ -4,6 +4,7 @@ Knows neither visitors nor models.
 """
 
 import logging
+import os
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 
 from studio.base.cache_budget import make_room
+from studio.base.settings import settings
 from studio.base.workspace import sessions_folder, sweep, sweep_old
 
 EVERY_SECONDS = 60.0
@@ -24,7 +26,8 @@ def tidy() -> None:
     uploads = Path(get_upload_folder())
     for folder in (sessions_folder(), uploads):
         sweep(folder)
-    sweep_old(uploads, UPLOADS_KEPT_SECONDS)
+    if uploads.is_relative_to(settings().cache_dir) or "GRADIO_TEMP_DIR" in os.environ:  # not that of all programs
+        sweep_old(uploads, UPLOADS_KEPT_SECONDS)
     for gone in make_room():
         LOG.info("%s was removed from the cache: %d bytes", gone.name, gone.nbytes)
 

@@ -98,6 +98,7 @@ def _close_folders() -> None:
     """Keep what visitors make and send from other users of the machine: Gradio's own folder is one for all of them."""
     with contextlib.suppress(OSError):  # a cache that is another's: who writes there is told
         make_private(sessions_folder())
+    with contextlib.suppress(OSError):
         if "GRADIO_TEMP_DIR" not in os.environ:
             os.environ["GRADIO_TEMP_DIR"] = str(make_private(settings().cache_dir / "page"))
 

@@ -19,8 +19,10 @@ from studio.session.shared import of_this_process
 ATTENDANCE = Attendance(of_this_process().pool)
 """Of this process."""
 _KEY = "([A-Za-z0-9_-]{1,64})"
-_HEARTBEAT = re.compile(f"/heartbeat/{_KEY}$")
-_QUESTION = re.compile(f"/presence/{_KEY}$")
+_HEARTBEAT = re.compile(f"/gradio_api/heartbeat/{_KEY}")
+_QUESTION = re.compile(f"/presence/{_KEY}")
+_STREAM = "/gradio_api/queue/data"
+"""The paths as the door reads them, no more and no less: what it has not looked at is no presence."""
 PRESENCE = """(said) => {
   const visit = said?.key;
   if (!visit) return;
@@ -60,9 +62,9 @@ class Presence:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "GET":
             return await self._app(scope, receive, send)
-        asked = _QUESTION.search(scope["path"])
+        asked = _QUESTION.fullmatch(_path(scope))
         if asked is not None:
-            return await self._answer(asked[1], send)
+            return await self._answer(asked[1], scope, send)
         visit = _stream_of(scope)
         if visit is None:
             return await self._app(scope, receive, send)
@@ -74,20 +76,28 @@ class Presence:
             if state is not None:
                 state.is_closed = False
 
-    async def _answer(self, visit: str, send: Send) -> None:
+    async def _answer(self, visit: str, scope: Scope, send: Send) -> None:
         found = self._attendance.see(visit)
-        said = {"known": found.is_known, "connected": found.is_connected, "gone": found.is_let_go}
+        held = getattr(scope.get("app"), "state_holder", None)
+        is_held = held is None or visit in held.session_data  # Gradio keeps so many states and no more
+        said = {"known": found.is_known and is_held, "connected": found.is_connected, "gone": found.is_let_go}
         headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps(said).encode()})
 
 
+def _path(scope: Scope) -> str:
+    """Return the path within the application, wherever a proxy has put it."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path") or "") or "/"
+
+
 def _stream_of(scope: Scope) -> str | None:
     """Return whose stream is asked for, None where it is none."""
-    heart = _HEARTBEAT.search(scope["path"])
+    heart = _HEARTBEAT.fullmatch(_path(scope))
     if heart is not None:
         return heart[1]
-    if not scope["path"].endswith("/queue/data"):
+    if _path(scope) != _STREAM:
         return None
     said = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
     return said if re.fullmatch(_KEY, said) else None

@@ -35,6 +35,8 @@ ROUTES = re.compile(
 """What the page needs of what Gradio offers under its own prefix; the rest is not there."""
 CLOSED = re.compile(r"/(monitoring|runs|docs|redoc|openapi\.json|login|logout|dev)(/.*)?")
 """What Gradio and FastAPI offer beside it."""
+LOGIN = re.compile(r"/login/(huggingface|callback)|/logout")
+"""What Gradio offers to sign in by, where visitors can."""
 SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 EXPORT = re.compile(r"/(\d{1,9}-[0-9a-f]{32})/")
 """The folder of an export, in the path of its file: see ``base/workspace.py``."""
@@ -69,6 +71,8 @@ class House:
     """
     has_proxy: bool = False
     """Whether a proxy of the owner's stands before the page, and says the truth about addresses."""
+    has_login: bool = False
+    """Whether visitors can sign in with the Hub."""
     framed_by: tuple[str, ...] = ()
     """Origins of pages that may show this one within them."""
     health: Callable[[], Mapping[str, object]] = dict
@@ -129,7 +133,10 @@ class Door:
                 raise Refused(403, "origin", origin=origin)
         if asked.is_from_another_page:
             raise Refused(403, "origin", origin=asked.header("referer"))
-        if CLOSED.fullmatch(asked.path) or (asked.api is not None and not ROUTES.fullmatch(asked.api)):
+        is_login = self._house.has_login and LOGIN.fullmatch(asked.path)
+        if (CLOSED.fullmatch(asked.path) and not is_login) or (
+            asked.api is not None and not ROUTES.fullmatch(asked.api)
+        ):
             raise Refused(404, "closed")
 
     def _who(self, asked: Asked) -> Who:
@@ -200,7 +207,7 @@ class Door:
             self._check_session(last, who)
             self._check_call_of(last, who)
         export = EXPORT.search(api) if api.startswith("file") else None
-        if export and not who.visitor.is_owner and not self._visitors.may_use(f"export {export[1]}", who):
+        if export and not who.visitor.is_owner and not self._visitors.may_fetch(export[1], who):
             raise Refused(403, "foreign")
 
     def _check_call_of(self, call: str, who: Who) -> None:

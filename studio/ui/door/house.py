@@ -6,6 +6,7 @@ import studio
 from studio.base import workers
 from studio.base.limits import limits
 from studio.base.settings import settings
+from studio.ui import login
 from studio.ui.door.door import Calls, House
 from studio.ui.door.names import Names
 
@@ -23,6 +24,7 @@ def house_of(calls: Calls, on_refused: Callable[[str], None]) -> House:
         calls,
         access="public" if here.access == "auto" and here.is_for_others else here.access,
         has_proxy=is_space if here.proxy is None else here.proxy,
+        has_login=login.has_login(),
         framed_by=SPACES if is_space else (),
         health=health,
         on_refused=on_refused,

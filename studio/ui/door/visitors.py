@@ -14,6 +14,7 @@ from studio.session.visitor import Visitor
 
 MAX_NAMES = 50_000
 """Sessions and files whose owner is remembered: weeks of a busy page. The one not used longest is forgotten first."""
+MAX_EXPORTS = 10_000
 MAX_VISITORS = 50_000
 
 
@@ -36,6 +37,9 @@ class Visitors:
     _numbers: "OrderedDict[str, int]" = field(default_factory=OrderedDict)
     _counted: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _owners: "OrderedDict[str, Who]" = field(default_factory=OrderedDict)
+
+    _fetchers: "OrderedDict[str, Who]" = field(default_factory=OrderedDict)
+    """Whose an export is: apart, for whoever makes names of exports up must not wash sessions away."""
 
     def who(self, cookies: tuple[str, ...], address: str, is_owner: bool) -> Who:
         """Return who brings these cookies from this address."""
@@ -61,15 +65,23 @@ class Visitors:
 
         What began without a cookie goes over to the first one from the same address: the same browser, in a new tab.
         """
-        owner = self._owners.get(name)
-        if owner is None or (not owner.has_cookie and who.has_cookie and owner.address == who.address):
-            self._owners[name] = who
-            while len(self._owners) > MAX_NAMES:
-                self._owners.popitem(last=False)
-            return True
-        self._owners.move_to_end(name)
-        return not set(owner.keys).isdisjoint(who.keys)
+        return _is_theirs(self._owners, MAX_NAMES, name, who)
+
+    def may_fetch(self, export: str, who: Who) -> bool:
+        """Return the same of an export, which is its first fetcher's."""
+        return _is_theirs(self._fetchers, MAX_EXPORTS, export, who)
 
     def owner(self, name: str) -> Who | None:
         """Return whose a name is, None where it is nobody's."""
         return self._owners.get(name)
+
+
+def _is_theirs(owners: "OrderedDict[str, Who]", most: int, name: str, who: Who) -> bool:
+    owner = owners.get(name)
+    if owner is None or (not owner.has_cookie and who.has_cookie and owner.address == who.address):
+        owners[name] = who
+        while len(owners) > most:
+            owners.popitem(last=False)
+        return True
+    owners.move_to_end(name)
+    return not set(owner.keys).isdisjoint(who.keys)

@@ -25,6 +25,10 @@ KINDS = {
     "regenerate": "chat",
     "export": "export",
     "verify": "verify",
+    "judge": "drift",
+    "push": "export",
+    "push_as": "export",
+    "answer_in_browser": "export",
     "fetch_calibration": "text",
     "fetch_text": "text",
 }

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -35,6 +37,15 @@ def write(ended: Ended) -> None:
     LOG.info("%s", line(ended, datetime.now(UTC)))
 
 
+class _Private(RotatingFileHandler):
+    """Files, the rotated ones too, that their owner alone can read."""
+
+    def _open(self) -> TextIOWrapper:
+        opened = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.fchmod(opened, 0o600)  # one that was there before
+        return os.fdopen(opened, "a", encoding=self.encoding)
+
+
 def begin(where: str) -> None:
     """Write to a file that only its owner can read, or to standard error for ``-``. Raises OSError."""
     end()
@@ -44,8 +55,7 @@ def begin(where: str) -> None:
     else:
         file = Path(where).expanduser()
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch(mode=0o600)
-        handler = RotatingFileHandler(file, maxBytes=FILE_BYTES, backupCount=OLD_FILES, encoding="utf-8")
+        handler = _Private(file, maxBytes=FILE_BYTES, backupCount=OLD_FILES, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(message)s"))
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)

@@ -39,8 +39,10 @@ class Page:
         [server] = [each for each in psutil.Process().children() if "serve" in " ".join(each.cmdline())]
         return {each.pid for child in server.children() for each in child.children(recursive=True)}
 
-    def standing(self, visit: str) -> dict[str, bool]:
-        with urllib.request.urlopen(f"{self.address}presence/{visit}", timeout=PATIENCE) as answer:
+    def standing(self, visitor: Visitor) -> dict[str, bool]:
+        """Ask as the visitor's own browser does: others are not told."""
+        url, headers = f"{self.address}presence/{visitor.key}", {"Cookie": visitor.cookie}
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=PATIENCE) as answer:
             said: dict[str, bool] = json.load(answer)
         return said
 
@@ -75,12 +77,12 @@ def test_who_leaves_gives_back_files_and_models(page: Page) -> None:
     assert {file.suffix for file in page.files()} >= {".studio", ".gguf"}
     assert page.workers()
     time.sleep(3)  # longer than any of the waits: who is there loses nothing
-    assert page.standing(visitor.key) == {"known": True, "connected": True, "gone": False}
+    assert page.standing(visitor) == {"known": True, "connected": True, "gone": False}
     assert {file.suffix for file in page.files()} >= {".studio", ".gguf"}
     visitor.leave()
     until(lambda: not page.files())
     until(lambda: not page.workers())
-    assert page.standing(visitor.key) == {"known": True, "connected": False, "gone": True}
+    assert page.standing(visitor) == {"known": True, "connected": False, "gone": True}
     assert page.findings.faults == []
 
 

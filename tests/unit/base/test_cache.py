@@ -1,12 +1,15 @@
 """What is kept is listed with its bytes and its last use, and is removed unless somebody uses it."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from studio.base import cache, leases
 from studio.base.cache import Entry
+from studio.base.workspace import own_folder
+
+SESSION = own_folder(Path()).name
+"""A folder of this process's."""
 
 
 class Holder:
@@ -20,7 +23,7 @@ def filled(empty_cache: Path, tmp_path: Path) -> Path:
         "prepared/first/model.safetensors": 3000, "prepared/second/model.safetensors": 2000,
         "prepared/.third.partial-1-00000000/model.safetensors": 9, "survey/a.json": 10, "hidden/x/b": 20,
         "models/c.json": 30, "logs/studio-error.log": 40, "native/d.so": 50,
-        f"sessions/{os.getpid()}-{'0' * 32}/weights.studio": 60,
+        f"sessions/{SESSION}/weights.studio": 60,
     }.items():  # fmt: skip
         write(empty_cache / name, size)
     write(tmp_path / "hub" / "models--owner--ours" / "blobs" / "e", 500)
@@ -40,7 +43,7 @@ def named(name: str) -> Entry:
 
 def test_each_kind_is_listed_with_its_bytes_and_only_our_downloads(filled: Path) -> None:
     found = {(entry.kind, entry.name): entry.nbytes for entry in cache.entries()}
-    session = f"{os.getpid()}-{'0' * 32}"
+    session = SESSION
     assert found == {
         ("downloads", "owner/ours"): 500, ("prepared", "first"): 3000, ("prepared", "second"): 2000,
         ("surveys", "surveys"): 10, ("figures", "figures"): 20, ("facts", "facts"): 30, ("compiled", "compiled"): 50,
@@ -54,7 +57,7 @@ def test_what_is_in_use_stays(filled: Path) -> None:
     leases.hold(filled / "prepared" / "first", holder)
     assert named("first").is_in_use
     assert not cache.remove(named("first"))
-    session = named(f"{os.getpid()}-{'0' * 32}")
+    session = named(SESSION)
     assert session.is_in_use
     assert not cache.remove(session)
     del holder

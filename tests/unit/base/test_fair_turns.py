@@ -103,7 +103,7 @@ def test_a_job_that_waits_and_does_not_come_back_keeps_nobody_waiting(monkeypatc
     monkeypatch.setattr(turns_module, "SHARE", 1e-9)
     turns = Turns()
     left, other = turns.visitor().shared(counted(5)), turns.visitor()
-    other.worked = 1.0
+    other.account.worked = 1.0
     next(left)
     with turns.answering():
         next(left)
@@ -255,3 +255,47 @@ def test_the_line_says_how_long_it_will_be(monkeypatch: pytest.MonkeyPatch) -> N
         waits = turns.visitor().place()
         assert next(waits) == Line(0, 10.0), "one of two places that are held for 20 s"
         waits.close()
+
+
+@pytest.mark.usefixtures("_one_step_a_turn")
+def test_sessions_of_one_visitor_share_an_account() -> None:
+    turns = Turns()
+    one, same, other, nobody = (turns.visitor(number) for number in (1, 1, 2, 0))
+    assert one.account is same.account
+    assert other.account is not one.account
+    assert turns.visitor().account is not nobody.account
+    steps = one.shared(counted(3))
+    next(steps)
+    assert same.account.worked > other.account.worked == 0
+    steps.close()
+
+
+def test_one_visitor_has_two_places_of_four_however_many_sessions() -> None:
+    turns = Turns(places=4)
+    many = [turns.visitor(1) for _ in range(4)]
+    lines = [visitor.place() for visitor in many]
+    held = []
+    for line in lines[:2]:
+        with pytest.raises(StopIteration) as got:
+            next(line)
+        held.append(got.value.value)
+        held[-1].__enter__()
+    assert next(lines[2]) == Line(0, None)
+    assert next(lines[3]) == Line(1, None)
+    with pytest.raises(StopIteration):
+        next(turns.visitor(2).place())
+    held[0].__exit__(None, None, None)
+    with pytest.raises(StopIteration):
+        next(lines[2])
+
+
+def test_jobs_of_a_kind_are_counted_over_the_sessions_of_a_visitor() -> None:
+    turns = Turns()
+    with turns.visitor(1).begun("chat", 1) as first:
+        with turns.visitor(1).begun("chat", 1) as second:
+            assert (first, second) == (True, False)
+        with turns.visitor(1).begun("drift", 1) as another, turns.visitor(2).begun("chat", 1) as others:
+            assert another
+            assert others
+    with turns.visitor(1).begun("chat", 1) as again:
+        assert again

@@ -62,3 +62,13 @@ def test_what_nobody_changed_for_long_goes_but_not_a_folder_of_ours(tmp_path: Pa
     sweep_old(tmp_path, 600)
     assert set(tmp_path.iterdir()) == {mine, new}
     sweep_old(tmp_path / "nowhere", 600)
+
+
+def test_a_folder_of_an_earlier_process_with_our_number_is_nobodys(tmp_path: Path) -> None:
+    """In a container every server has the same one."""
+    mine, earlier = own_folder(tmp_path), tmp_path / f"{os.getpid()}-{'0' * 32}"
+    for folder in (mine, earlier):
+        folder.mkdir()
+    sweep(tmp_path)
+    assert mine.is_dir()
+    assert not earlier.exists()

@@ -214,3 +214,19 @@ def test_another_visitor_who_says_the_same_key_takes_nothing_over(door: Door, ll
     assert door.attendance.left_by("browser", but=two.after) is None
     two.after.visitor = two.before.visitor
     assert door.attendance.left_by("browser", but=two.after) is two.before
+
+
+def test_two_quick_reloads_lose_nothing(door: Door, llama: Path) -> None:
+    """The second comes before the first has opened its model."""
+    two = Reloaded(door, llama)
+    first = door.attendance.left_by("browser", but=two.after)
+    assert first is two.before
+    two.after.go_on_from(first)
+    third = door.session("third")
+    third.decision.key = "browser"
+    left = door.attendance.left_by("browser", but=third)
+    assert left is two.after
+    third.go_on_from(left)
+    finish(third.open(str(llama)))
+    assert third.is_holding
+    assert len(third.conversation.turns) == 1

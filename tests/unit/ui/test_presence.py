@@ -35,9 +35,12 @@ class Inside:
             raise OSError("the line broke")
 
 
-def asked(attendance: Attendance, path: str, query: str = "", method: str = "GET") -> tuple[Inside, list[Any]]:
+def asked(
+    attendance: Attendance, path: str, query: str = "", method: str = "GET", is_held: bool = True
+) -> tuple[Inside, list[Any]]:
     inside, sent = Inside(attendance), list[Any]()
-    holder = SimpleNamespace(state_holder=SimpleNamespace(session_data={"visit-1": inside.state}))
+    states = {"visit-1": inside.state} if is_held else {}
+    holder = SimpleNamespace(state_holder=SimpleNamespace(session_data=states))
     scope: Any = {
         "type": "http", "method": method, "path": path, "query_string": query.encode(), "app": holder,
     }  # fmt: skip
@@ -79,7 +82,12 @@ def test_a_page_is_told_how_its_visit_stands(attendance: Attendance) -> None:
     _, (start, body) = asked(attendance, "/presence/visit-1")
     assert start["status"] == 200
     assert json.loads(body["body"]) == {"known": True, "connected": False, "gone": False}
+    _, (_, body) = asked(attendance, "/presence/visit-1", is_held=False)  # Gradio keeps so many and no more
+    assert json.loads(body["body"])["known"] is False
     _, (_, body) = asked(attendance, "/presence/nobody")
     assert json.loads(body["body"]) == {"known": False, "connected": False, "gone": False}
+    for path in ("/gradio_api/file=/presence/visit-1", "/x/presence/visit-1"):  # the door looks at neither
+        inside, sent = asked(attendance, path)
+        assert (len(inside.saw), sent) == (1, [])
     inside, sent = asked(attendance, "/presence/visit-1", method="POST")
     assert (len(inside.saw), sent) == (1, [])

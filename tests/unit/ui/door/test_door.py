@@ -134,6 +134,25 @@ def test_what_the_page_does_not_need_is_not_there(ours: Server) -> None:
     assert len(ours.page.came) == 1
 
 
+def test_signing_in_is_let_through_where_visitors_can() -> None:
+    there, not_there = server(has_login=True).browser(), server().browser()
+    for path in ("/login/huggingface", "/login/callback?code=1", "/logout"):
+        assert there.get(path).status_code == 200
+        assert not_there.get(path).status_code == 404
+    for path in ("/login", "/login/other", "/monitoring"):
+        assert there.get(path).status_code == 404
+
+
+def test_names_of_exports_that_are_made_up_wash_no_session_away(ours: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studio.ui.door.visitors.MAX_EXPORTS", 3)
+    monkeypatch.setattr("studio.ui.door.visitors.MAX_NAMES", 3)
+    one, other = ours.browser("192.0.2.1"), ours.browser("192.0.2.2")
+    assert one.post(JOIN, json={"session_hash": "mine"}).status_code == 200
+    for number in range(9):
+        other.get(f"/gradio_api/file=/tmp/{number}-{number:032x}/x.zip")
+    assert other.post(JOIN, json={"session_hash": "mine"}).status_code == 403
+
+
 def test_health_is_said_without_anything_else(ours: Server) -> None:
     well = server(health=lambda: {"status": "ok", "version": "1"}).browser(has_cookie=False).get("/health")
     assert (well.status_code, well.json()) == (200, {"status": "ok", "version": "1"})
