@@ -14,7 +14,7 @@ from studio.evaluation import evaluate
 from studio.evaluation.questions import Question
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
-from studio.session import session as session_module
+from studio.session import admission
 from studio.session.session import Session
 from studio.session.shared import Shared
 from tests.conftest import SENTENCES, save_tiny_model
@@ -169,7 +169,7 @@ def test_writing_can_be_stopped(session: Session) -> None:
 def test_a_model_that_does_not_fit_cannot_write_and_says_what_can_be_done(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "calibration_need", lambda _: None)  # which is refused before it
+    monkeypatch.setattr(admission, "calibration_need", lambda _: None)  # which is refused before it
     monkeypatch.setattr(Pool, "free", lambda _: 1000)
     session.texts.calibrate_on("generated")
     session.planner.choose(Choice(method=Method.LEAST_SQUARES))
