@@ -244,6 +244,35 @@ def test_a_folder_that_is_not_whole_is_not_sent(
     assert server.requests == []
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "train.json", "optimizer.pt", "old.safetensors", "onnx/tokenizer.json"])
+@pytest.mark.parametrize("target", [None, "mlx"])
+def test_what_no_export_wrote_is_not_sent(
+    target: str | None, name: str, server: LocalHub, compressed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    if target is None:
+        shutil.copytree(compressed, folder)
+    else:
+        finish(export(TARGETS[target], compressed, folder))
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("private")
+    with pytest.raises(CheckpointError) as refused:
+        push(folder)
+    assert (refused.value.key, refused.value.values) == ("push_strange_file", {"file": name})
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "compressed-tensors"])
+def test_every_file_that_a_target_writes_is_sent(
+    target: str, server: LocalHub, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    choice = Choice(Mode.INT4_SYM, 32, backup=None if target == "compressed-tensors" else Mode.INT8_ASYM)
+    model = packed(tiny_model("llama"), tmp_path / "p", choice)
+    folder = finish(export(TARGETS[target], model, tmp_path / "out"))
+    push(folder)
+    assert there(server) == held(folder)
+
+
 def test_hidden_files_stay_here(server: LocalHub, compressed: Path, tmp_path: Path) -> None:
     folder = finish(export(TARGETS["mlx"], compressed, tmp_path / "mlx"))
     expected = held(folder)
