@@ -10,6 +10,9 @@ from studio.cli.options import AsJson, app
 from studio.cli.terminal import Terminal, language, say, terminal
 from studio.quantization.scheme import parse_mode
 
+SHORTEST_TEXT = 2_048
+"""``long_context.SHORTEST``, which would bring torch."""
+
 
 @app.command(help=say("help_evaluate"))
 def evaluate(
@@ -25,8 +28,9 @@ def evaluate(
     safety: Annotated[bool, typer.Option("--safety", help=say("help_safety"))] = False,
     dialogue: Annotated[bool, typer.Option("--dialogue", help=say("help_dialogue"))] = False,
     longest: Annotated[
-        int, typer.Option("--long", metavar="TOKENS", help=say("help_long"), min=0, show_default=False)
-    ] = 0,
+        int | None,
+        typer.Option("--long", metavar="TOKENS", help=say("help_long"), min=SHORTEST_TEXT, show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     with terminal(as_json) as here:
@@ -39,7 +43,7 @@ def evaluate(
         elif not against:
             raise ModelError("against_missing")
         elif checks or longest:
-            _abilities(here, model, against, checks, longest)
+            _abilities(here, model, against, checks, longest or 0)
         else:
             _drift(here, model, against, given)
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from studio.base.errors import HubError, SchemeError
+from studio.base.progress import Progress
 from studio.base.typed_paths import typed_path
 from studio.cli.export import note_license
 from studio.cli.options import AsJson, app
@@ -27,11 +28,12 @@ def push(
 ) -> None:
     with terminal(as_json) as here:
         here.starting()
+        from studio.base.steps import relayed
         from studio.base.units import format_bytes
         from studio.checkpoint.file_names import RECIPE
         from studio.checkpoint.hub_client import own_token
         from studio.checkpoint.recipe import recipe_of
-        from studio.export.push import Destination
+        from studio.export.push import COMMIT, Destination, url_of
         from studio.export.targets import target_named
         from studio.session.pushing import pushing
 
@@ -46,7 +48,14 @@ def push(
                 note_license(here, recipe_of(typed_path(source) / RECIPE).source.license)
         here.interrupted = "push_interrupted"
         where = Destination(repo, public, existing)
-        done = here.follow(pushing([typed_path(each) for each in sources], targets, where, token))
+
+        def told(event: Progress) -> Progress:
+            if event.stage == COMMIT:
+                here.interrupted = "push_interrupted_commit"
+                here.interrupted_values = {"url": url_of(repo)}
+            return event
+
+        done = here.follow(relayed(pushing([typed_path(each) for each in sources], targets, where, token), told))
         facts = {"repo": done.repo, "url": done.url, "commit": done.commit, "bytes": done.nbytes}
         said = say(
             "pushed_private" if done.is_private else "pushed_public", size=format_bytes(done.nbytes), url=done.url

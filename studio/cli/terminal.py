@@ -66,6 +66,8 @@ class Terminal:
         """Where the answer goes, and nothing else."""
         self.interrupted = "stopped"
         """The key of what is said when the user interrupts: a command may know more of what comes of it."""
+        self.interrupted_values: dict[str, str] = {}
+        """What is filled in there."""
         self._is_starting = False
 
     def starting(self) -> None:
@@ -130,7 +132,7 @@ def terminal(as_json: bool) -> Iterator[Terminal]:
             _check_settings()
             yield here
     except KeyboardInterrupt as interrupt:
-        raise here.fail("interrupted", say(here.interrupted), INTERRUPTED) from interrupt
+        raise here.fail("interrupted", say(here.interrupted, **here.interrupted_values), INTERRUPTED) from interrupt
     except (BrokenPipeError, typer.Exit):  # the reader went away; typer knows what to do
         raise
     except Exception as error:

@@ -16,7 +16,7 @@ from studio.base.progress import Progress
 from studio.base.steps import held
 from studio.calibration.texts import positions, words
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.checkpoint.tokenizer.guarded_tokenizer import load_tokenizer
+from studio.checkpoint.tokenizer.guarded_tokenizer import GuardedTokenizer, load_tokenizer
 from studio.evaluation.figures import Predict
 from studio.runtime.block_model import BlockModel
 
@@ -50,18 +50,21 @@ class Found:
 def lengths(checkpoint: Checkpoint, longest: int) -> list[int]:
     """Return the lengths to try: 2,048 tokens, doubled as far as ``longest`` and the model go.
 
-    Raises ModelError for a model that reads less than the shortest.
+    Raises ModelError for a model that reads less than the shortest, ValueError for a ``longest`` that is less.
     """
-    most = positions(checkpoint, min(longest, LONGEST))
-    if most < SHORTEST:
-        raise ModelError("context_too_short", model=checkpoint.title, most=most, least=SHORTEST)
+    if longest < SHORTEST:
+        raise ValueError(f"{longest} is less than {SHORTEST} tokens")
+    own = positions(checkpoint, LONGEST)
+    if own < SHORTEST:
+        raise ModelError("context_too_short", model=checkpoint.title, most=own, least=SHORTEST)
+    most = min(longest, own)
     return [SHORTEST << i for i in range((most // SHORTEST).bit_length())]
 
 
 def keys_found(checkpoint: Checkpoint, other: Predict, longest: int) -> Generator[Progress, None, tuple[Found, ...]]:
     """Yield progress and return what the original ``checkpoint`` and ``other`` found, by length.
 
-    Raises as :func:`lengths`, and CheckpointError for damaged files or a tokenizer that fails.
+    Raises as :func:`lengths` and :func:`long_text`, and CheckpointError for damaged files or a tokenizer that fails.
     """
     tried, original = lengths(checkpoint, longest), BlockModel(checkpoint, torch.float32)
     results = []
@@ -90,13 +93,16 @@ def keys_found(checkpoint: Checkpoint, other: Predict, longest: int) -> Generato
 
 
 def long_text(checkpoint: Checkpoint, length: int, depth: float, number: int) -> tuple[Tensor, Tensor, int]:
-    """Return a text of at most ``length`` tokens, int64 [T], the first tokens of the answers int64 [K], and which of
-    them is right. Raises CheckpointError."""
+    """Return a text of at most ``length`` tokens, int64 [T], the tokens that tell the answers apart, int64 [K], and
+    which of them is right. Raises CheckpointError, and ModelError for a tokenizer that tells no two answers apart."""
     tokenizer = load_tokenizer(checkpoint.path)
-    firsts = {ids[0]: key for key in KEYS if (ids := tokenizer.continued(f" {key}"))}
+    lead = _lead(tokenizer)
+    asked, firsts = _answers(tokenizer, f"{lead}{ASKED}")
+    if len(firsts) < 2:
+        raise ModelError("keys_alike", model=checkpoint.title)
     key = list(firsts.values())[number % len(firsts)]
-    frame, told, asked = tokenizer.encode(""), tokenizer.continued(f" {ASKED} {key}."), tokenizer.continued(f" {ASKED}")
-    sentences = [tokenizer.continued(f" {sentence}") for sentence in FILLER]
+    frame, told = tokenizer.encode(""), tokenizer.continued(f"{lead}{ASKED} {key}.")
+    sentences = [tokenizer.continued(f"{lead}{sentence}") for sentence in FILLER]
     room = length - len(frame) - len(told) - len(asked)
     filler: list[list[int]] = []
     while len(next_ := sentences[len(filler) % len(sentences)]) <= room:
@@ -110,6 +116,25 @@ def long_text(checkpoint: Checkpoint, length: int, depth: float, number: int) ->
         torch.tensor(list(firsts), dtype=torch.int64),
         list(firsts.values()).index(key),
     )
+
+
+def _lead(tokenizer: GuardedTokenizer) -> str:
+    """Return what a sentence after another begins with: nothing where the tokenizer sets a space before any text."""
+    one, two = FILLER[:2]
+    apart = tokenizer.continued(one) + tokenizer.continued(two)
+    return "" if apart == tokenizer.continued(f"{one} {two}") else " "
+
+
+def _answers(tokenizer: GuardedTokenizer, asked: str) -> tuple[list[int], dict[int, str]]:
+    """Return the tokens of a question as far as all answers have them, and the answer by its first token after them.
+
+    A word's own first tokens would not do: some tokenizers begin each with the same mark of a space.
+    """
+    answered = {key: tokenizer.continued(f"{asked} {key}") for key in KEYS}
+    shortest = min(map(len, answered.values()))
+    alike = next((i for i in range(shortest) if len({ids[i] for ids in answered.values()}) > 1), shortest)
+    firsts = {ids[alike]: key for key, ids in answered.items() if len(ids) > alike}
+    return next(iter(answered.values()))[:alike], firsts
 
 
 def _last(pieces: Iterator[Tensor]) -> Tensor:

@@ -91,14 +91,15 @@ def rounded_weight(layer: Layer, weight: Tensor, bits: int) -> Tensor:
 
 
 def rounded_inputs(values: Tensor, bits: int, outliers: bool = False) -> Tensor:
-    """Return inputs [..., K] rounded to nearest, symmetric, with a scale for each token.
+    """Return inputs [..., T, K] of texts rounded to nearest, symmetric, with a scale for each token.
 
-    ``outliers``: channels that reach :data:`OUTLIER` at any token stay exact and do not count for the scales.
+    ``outliers``: channels that reach :data:`OUTLIER` at any token of a text stay exact in it and do not count for its
+    scales; a layer that is given the tokens of several texts in a row [T, K] takes them for one.
     """
     most = 2 ** (bits - 1) - 1
     exact = torch.zeros(values.shape[-1], dtype=torch.bool, device=values.device)
     if outliers:
-        exact = (values.abs() >= OUTLIER).reshape(-1, values.shape[-1]).any(0)
+        exact = (values.abs() >= OUTLIER).any(-2, keepdim=True)
     plain = values.masked_fill(exact, 0)
     scale = plain.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny) / most
     return torch.where(exact, values, (plain / scale).round().clamp(-most, most) * scale)

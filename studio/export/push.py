@@ -23,6 +23,8 @@ from studio.base.progress import Progress
 from studio.checkpoint.hub_client import endpoint
 from studio.export.push_files import Files
 
+COMMIT = "push_commit"
+"""The stage that cannot be taken back: where it is stopped, nobody knows whether the files are there."""
 REPORT_SECONDS, STOP_SECONDS = 0.2, 2.0
 ATTRIBUTES = ".gitattributes"
 """The one file that a new repository has."""
@@ -58,7 +60,7 @@ def pushed(files: Files, destination: Destination, token: str) -> Generator[Prog
 
     Closing the generator stops it; what arrived whole by then is not sent again. Raises ModelError for a name that is
     none, is taken, or is public while nobody said so, HubError for a token that is refused, may not write, or a line
-    that broke.
+    that broke, also where it broke while the commit was made.
     """
     constants.HF_HUB_DISABLE_XET = True  # which moves bytes outside Python, where no exception stops it
     repo = destination.repo
@@ -91,8 +93,13 @@ def pushed(files: Files, destination: Destination, token: str) -> Generator[Prog
             parent, is_private = yield from followed("push_ask", lambda: _made_ready(api, destination))
             adds = yield from followed("checksums", lambda: _operations(files, streams))
             yield from followed("push", lambda: _send(api, repo, adds))
-            commit = yield from followed("push_commit", lambda: _commit(api, repo, adds, parent))
-    return Pushed(repo, f"{endpoint()}/{repo}", commit, total, is_private)
+            commit = yield from followed(COMMIT, lambda: _commit(api, repo, adds, parent))
+    return Pushed(repo, url_of(repo), commit, total, is_private)
+
+
+def url_of(repo: str) -> str:
+    """Return the address of a repository's page."""
+    return f"{endpoint()}/{repo}"
 
 
 def check_name(repo: str) -> None:
@@ -189,16 +196,25 @@ def _send(api: client.HfApi, repo: str, adds: list[Any]) -> None:
 
 
 def _commit(api: client.HfApi, repo: str, adds: list[Any], parent: str | None) -> str:
-    """Make the one commit and return its name, also where the line broke before the Hub's word of it came."""
+    """Make the one commit and return its name, also where the line broke before the Hub's word of it came.
+
+    Raises HubError where nobody can say whether it was made.
+    """
     try:
         return str(api.create_commit(repo, adds, commit_message=MESSAGE, parent_commit=parent).oid)
+    except httpx2.ConnectError:  # it was not even asked for
+        raise
     except (httpx2.TransportError, errors.HfHubHTTPError) as error:
         if isinstance(error, errors.HfHubHTTPError) and error.response.status_code < httpx2.codes.INTERNAL_SERVER_ERROR:
             raise
-        info = api.model_info(repo)
+        unknown = HubError("push_unknown", url=url_of(repo))
+        try:
+            info = api.model_info(repo)
+        except (httpx2.TransportError, errors.HfHubHTTPError) as lost:
+            raise unknown from lost
         there = {file.rfilename for file in info.siblings or ()}
         if info.sha is None or info.sha == parent or not {add.path_in_repo for add in adds} <= there:
-            raise
+            raise unknown from error  # the Hub may be at it yet
         return info.sha
 
 

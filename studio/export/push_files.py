@@ -1,13 +1,13 @@
 """What goes to the Hub: the files of an export, each by its path in the repository, checked before the first is sent.
 
 Three kinds of folder are known: one that ``compress`` made (its recipe has checksums), one with files for several
-programs (its manifest has), and a folder that one program loads, which its card names; and single GGUF files. Knows no
-network.
+programs (its manifest has), and a folder that one program loads, which its card names; and single GGUF files. A file
+that the export did not write is refused by name. Knows no network.
 """
 
 import hashlib
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import yaml
 
 from studio.base.errors import CheckpointError
 from studio.base.progress import Progress
-from studio.checkpoint.file_names import CARD, CONFIG, MANIFEST, RECIPE
+from studio.checkpoint.file_names import CARD, CONFIG, MANIFEST, RECIPE, WEIGHTS
+from studio.checkpoint.hub import is_wanted
 from studio.checkpoint.json_file import read_json
 from studio.checkpoint.recipe import is_compressed, read_recipe
 from studio.export.bundle import FORMAT
@@ -26,6 +27,12 @@ GGUF, MAGIC = ".gguf", b"GGUF"
 MAX_CARD = 64_000
 MAX_FILES = 1000
 PIECE = 4 << 20
+OF_PROGRAMS = frozenset(
+    {CARD, WEIGHTS, "genai_config.json"}
+    | {f"openvino_{part}.{kind}" for part in ("model", "tokenizer", "detokenizer") for kind in ("xml", "bin")}
+    | {f"onnx/model{kind}.onnx{part}" for kind in ("", "_q4", "_quantized") for part in ("", "_data")}
+)
+"""What targets write that one program loads, beside what any model has; such a folder has no checksums."""
 Files = Mapping[str, Path]
 
 
@@ -55,16 +62,29 @@ def _of_folder(folder: Path) -> Generator[Progress, None, Files]:
     files = _listed(folder)
     if MANIFEST in files:
         promised = _promised(folder)
-        strange = sorted(files.keys() - promised.keys() - {MANIFEST})
-        if strange:
-            raise CheckpointError("push_strange_file", file=strange[0][:120], manifest=MANIFEST)
+        _refuse(files.keys() - promised.keys() - {MANIFEST})
         yield from _check(files, promised)
     elif is_compressed(folder):
-        yield from _check(files, read_recipe(folder).sha256)
+        promised = read_recipe(folder).sha256
+        _refuse(files.keys() - promised.keys() - {RECIPE, CARD})
+        yield from _check(files, promised)
     elif CONFIG not in files or not _is_ours(folder):
         raise CheckpointError("push_no_export", path=folder)
+    else:
+        _refuse({name for name in files if not _is_of_program(name)})
     yield Progress("checksums", 1, 1)
     return files
+
+
+def _refuse(strange: Set[str]) -> None:
+    """Raise CheckpointError, by name, where a folder has files that the export did not write."""
+    if strange:
+        raise CheckpointError("push_strange_file", file=min(strange)[:120])
+
+
+def _is_of_program(name: str) -> bool:
+    """Return whether a folder for one program can have a file of this path: its weights, or what goes along."""
+    return name in OF_PROGRAMS or ("/" not in name and is_wanted(name))
 
 
 def _listed(folder: Path) -> dict[str, Path]:

@@ -33,8 +33,9 @@ def allotted(
 ) -> tuple[Schemes, bool]:
     """Return the scheme of every weight that is not ``pinned``, and whether all damages were known for it.
 
-    What is not known, or cannot be measured, counts as the median layer's weights do. Raises SchemeError for a budget
-    that is smaller or larger than anything this model can be, pins included.
+    What is not known, or cannot be measured, counts as the median layer's weights do. A machine with room for more
+    than the largest that this model can be is given that. Raises SchemeError for a size that is larger, and for any
+    budget that is smaller than anything this model can be, pins included.
     """
     from studio.planning.knapsack import Option, least_loss  # brings numpy, which only plans with a budget need
 
@@ -55,6 +56,8 @@ def allotted(
         for lot, schemes in zip(lots, offered, strict=True)
     ]
     low, high = (held + sum(most(option.size for option in group) for group in groups) for most in (min, max))
+    if budget.room is not None:
+        limit = min(limit, high)
     taken = least_loss(groups, limit - held) if limit <= high else None
     if taken is None:
         ends = format_bytes(low), format_bytes(high)

@@ -23,11 +23,10 @@ from studio.evaluation.prompted import prompted, prompted_options
 from studio.evaluation.questions import Flips
 from studio.evaluation.tensor_kinds import KindLoss, kv_losses, simulated_losses
 from studio.runtime.machine import available_memory
-from studio.session.compressed_folder import compressed_folder
 from studio.session.session import Session
 from studio.session.shared import of_this_process
 from studio.session.texts import content_of
-from studio.session.whole_jobs import evaluation_text, fetched
+from studio.session.whole_jobs import both_fetched, evaluation_text, fetched
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,11 @@ def abilities(
     """Return the original ``against`` and what a model or a compressed folder can still do.
 
     ``checks``: of :data:`prompted.CHECKS`; ``longest``: tokens of the longest text to find a key in, 0 for none.
-    Raises UserError.
+    Raises UserError, as :func:`studio.session.whole_jobs.both_fetched`.
     """
-    folder = compressed_folder(name)
-    with closing(Session(paths=True)) as session, closing(Session(paths=True)) as other:
-        original = yield from fetched(session, against)
-        column = (
-            original_column((yield from fetched(other, str(name)))) if folder is None else compressed_column(folder)
-        )
+    with closing(Session(paths=True)) as session:
+        original, asked = yield from both_fetched(session, name, against)
+        column = compressed_column(asked) if isinstance(asked, Path) else original_column(asked)
         pool = of_this_process().pool
         with pool.borrow(column.key, column.need, column.load) as model:
             done = yield from model.run(abilities_of, original, checks, longest)

@@ -17,20 +17,44 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.file_names import PACKED
 from studio.compression.compress import Compressed
 from studio.evaluation.drift import Drift
+from studio.export.compressed_model import opened
 from studio.export.target_folder import move_in, workspace_for
 from studio.planning.choice import Choice
 from studio.session.compressed_folder import compressed_folder
 from studio.session.estimate import taken
+from studio.session.referee import check_same
 from studio.session.session import Session
 from studio.session.shared import of_this_process
 
 
 def fetched(session: Session, name: str) -> Generator[Progress, None, Checkpoint]:
     """Make a model that can chat the session's and return it, with its files on this machine. Raises UserError."""
+    yield from _opened_to_chat(session, name)
+    return (yield from session.fetch())
+
+
+def _opened_to_chat(session: Session, name: str) -> Generator[Progress, None, Checkpoint]:
     checkpoint = yield from session.open(name)
     if not checkpoint.can_chat:  # before it is fetched for nothing
         raise ModelError("cannot_chat", architecture=checkpoint.architecture)
-    return (yield from session.fetch())
+    return checkpoint
+
+
+def both_fetched(
+    session: Session, name: Path | str, against: str
+) -> Generator[Progress, None, tuple[Checkpoint, Checkpoint | Path]]:
+    """Return the original ``against``, then the session's, and a model or a compressed folder, both on this machine.
+
+    Raises UserError: CheckpointError, before anything is fetched, where their headers say that they are two models.
+    """
+    folder = compressed_folder(name)
+    original = yield from _opened_to_chat(session, against)
+    if folder is not None:
+        check_same(original, opened(folder).checkpoint)
+        return (yield from session.fetch()), folder
+    with closing(Session(paths=True)) as other:
+        check_same(original, (yield from _opened_to_chat(other, str(name))))
+        return (yield from session.fetch()), (yield from other.fetch())
 
 
 def planned(session: Session, name: str, keep_group_size: bool) -> Generator[Progress, None, Checkpoint]:
@@ -81,17 +105,12 @@ def evaluated(
 ) -> Generator[Progress, None, tuple[Checkpoint, Drift]]:
     """Return the original ``against``, and how far a model or a compressed folder has drifted from it.
 
-    ``text``: a file or a data set of the Hub, None for the built-in ones. Raises UserError.
+    ``text``: a file or a data set of the Hub, None for the built-in ones. Raises UserError, as :func:`both_fetched`.
     """
     with closing(Session(paths=True)) as session:
         evaluation_text(session, text)
-        folder = compressed_folder(name)
-        original = yield from fetched(session, against)
-        if folder is not None:
-            session.copy.place(folder)
-        else:
-            with closing(Session(paths=True)) as other:
-                session.copy.place((yield from fetched(other, str(name))))
+        original, judged = yield from both_fetched(session, name, against)
+        session.copy.place(judged)
         drift = yield from session.copy.measure_drift(original, session.texts.evaluation, with_floor)
         if session.copy.column is not None:  # nobody asks it again
             of_this_process().pool.drop(session.copy.column().key)

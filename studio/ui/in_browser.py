@@ -25,7 +25,7 @@ FILES = {
 }
 """What is fetched: its path at the mirror, and its checksum as a browser compares it (Subresource Integrity)."""
 TOKENS = 60
-"""Of an answer: a processor without a GPU's help takes a second a token."""
+"""Of an answer."""
 ANSWER = '<p id="in-browser-answer" role="status"></p>'
 
 _SOURCES = json.dumps({name: [MIRROR + path, checksum] for name, (path, checksum) in FILES.items()})
@@ -35,7 +35,8 @@ SCRIPT = (
   const said = document.querySelector('#in-browser-answer');
   if (!asked || !asked.folder || !said) return;
   const here = window.studioInBrowser ??= {};
-  if (here.stopper) { here.stopper.interrupt(); return; }
+  if (here.busy) { here.stopper?.interrupt(); return; }
+  here.busy = true;
   const say = (words) => { said.textContent = words; };
   const sources = SOURCES;
   const fetched = async ([url, integrity], type) => {
@@ -55,17 +56,20 @@ SCRIPT = (
       here.library = library;
     }
     const {pipeline, TextStreamer, InterruptableStoppingCriteria, env} = here.library;
-    if (here.folder !== asked.folder) {
-      if (here.model) await here.model.dispose();
-      here.model = null;
-      const cut = asked.folder.lastIndexOf('/');
-      env.localModelPath = asked.folder.slice(0, cut + 1);
+    const root = new URL(window.gradio_config?.root ?? location.origin, location.href);
+    const folder = root.pathname.replace(/\\/$/, '') + asked.folder;
+    if (here.folder !== folder) {
+      const before = here.model;
+      here.model = here.folder = null;
+      if (before) await before.dispose();
+      const cut = folder.lastIndexOf('/');
+      env.localModelPath = folder.slice(0, cut + 1);
       const device = navigator.gpu && await navigator.gpu.requestAdapter() ? 'webgpu' : 'wasm';
       const progress_callback = (at) => {
         if (at.status === 'progress') say(`${asked.words.loading} ${at.file} ${Math.round(at.progress)} %`);
       };
-      here.model = await pipeline('text-generation', asked.folder.slice(cut + 1), {device, progress_callback});
-      here.folder = asked.folder;
+      here.model = await pipeline('text-generation', folder.slice(cut + 1), {device, progress_callback});
+      here.folder = folder;
     }
     here.stopper = new InterruptableStoppingCriteria();
     let text = '';
@@ -80,15 +84,18 @@ SCRIPT = (
     say(`${asked.words.failed} ${String(error).slice(0, 200)}`);
   } finally {
     here.stopper = null;
+    here.busy = false;
   }
 }"""
     )
     .replace("SOURCES", _SOURCES)
     .replace("TOKENS", str(TOKENS))
 )
-"""Fetches the library and the model, and writes the answer as it comes; pressed again meanwhile, it ends the answer."""
+"""Fetches the library and the model, and writes the answer as it comes; pressed again meanwhile, it ends the answer, or
+changes nothing while they are fetched."""
 
 
 def asked(folder: str, prompt: str, words: dict[str, str]) -> dict[str, Any]:
-    """Return what the script is asked: the address of the model's folder, the message, what is said meanwhile."""
+    """Return what the script is asked: the model's folder from the page's own address on, the message, what is said
+    meanwhile."""
     return {"folder": folder, "prompt": prompt, "words": words}

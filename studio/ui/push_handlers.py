@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import gradio as gr
 
-from studio.base.errors import HubError
+from studio.base.errors import Cancelled, HubError
 from studio.base.progress import Progress
+from studio.base.steps import relayed
 from studio.base.text import text
 from studio.base.units import format_bytes
-from studio.export.push import Destination, Pushed
+from studio.export.push import COMMIT, Destination, Pushed, url_of
 from studio.session.session import Session
 from studio.ui import html, updates
 from studio.ui.error_boundary import errors_shown
@@ -53,11 +54,23 @@ class PushHandlers:
         }
         steps, ended = session.copy.push(session.decision.target, where, token), list[Pushed]()
 
-        def sending() -> Iterator[Progress]:
-            ended.append((yield from steps))
+        is_commit_asked = False
 
-        for event in paced(sending()):
-            yield {panel.pushed: html.progress(event, session.spoken or language)}
+        def noted(event: Progress) -> Progress:
+            nonlocal is_commit_asked
+            is_commit_asked = is_commit_asked or event.stage == COMMIT
+            return event
+
+        def sending() -> Iterator[Progress]:
+            ended.append((yield from relayed(steps, noted)))
+
+        try:
+            for event in paced(sending()):
+                yield {panel.pushed: html.progress(event, session.spoken or language)}
+        except Cancelled as stopped:
+            if is_commit_asked:
+                raise HubError("push_unknown", url=url_of(where.repo)) from stopped
+            raise
         [done] = ended
         key = "terminal.pushed_private" if done.is_private else "terminal.pushed_public"
         said = text(key, session.spoken or language, size=format_bytes(done.nbytes), url=done.url)

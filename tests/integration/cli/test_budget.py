@@ -68,7 +68,6 @@ def test_other_programs_load_it_too(tiny_model: TinyModel, tmp_path: Path, targe
         (("--budget", "5"), "bad_budget"),
         (("--budget", "1bpw"), "budget_range"),
         (("--budget", "5GB"), "budget_range"),
-        (("--budget", "fits:8GB@64"), "budget_range"),
         (("--budget", "fits:0.1GB"), "budget_range"),
         (("--budget", "fits:8GB@900000k"), "budget_context"),
         (("--budget", "fits:desk"), "bad_budget"),
@@ -81,6 +80,11 @@ def test_a_budget_that_cannot_be_is_refused(tiny_model: TinyModel, options: tupl
     answer = run("estimate", tiny_model("llama"), *options, "--json")
     assert answer.code == 2
     assert answer.json["error"]["key"] == key
+
+
+def test_a_machine_with_room_for_more_leaves_the_model_as_it_is(tiny_model: TinyModel) -> None:
+    facts = run("estimate", tiny_model("llama"), "--budget", "fits:gpu80@64", "--json").json
+    assert facts["compressed_bytes"] == facts["original_bytes"]
 
 
 @pytest.mark.parametrize("method", ["nearest", "least_squares", "awq", "best", "tuned"])

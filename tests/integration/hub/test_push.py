@@ -1,18 +1,23 @@
 """An export on the Hub: every byte of it in one commit as its owner, what broke off taken up again, or one sentence."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import huggingface_hub.lfs
 import pytest
+from huggingface_hub import HfApi
 from huggingface_hub.utils import http_backoff  # type: ignore[attr-defined]
 
 from studio.base.errors import CheckpointError, HubError, ModelError, SchemeError, UserError
+from studio.base.progress import Progress
 from studio.checkpoint.recipe import is_compressed
+from studio.cli.terminal import say
 from studio.export.bundle import export_folder
-from studio.export.push import Destination, Pushed
+from studio.export.push import COMMIT, Destination, Pushed
 from studio.export.targets import TARGETS, export
 from studio.planning.choice import Choice
 from studio.quantization.scheme import Mode
@@ -144,6 +149,29 @@ def test_a_commit_whose_word_was_lost_is_there(server: LocalHub, bundle: Path) -
     assert len(server.account.commits) == 1
 
 
+def test_a_commit_of_which_nobody_knows_is_told_so(
+    server: LocalHub, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made, and nobody answers any more; or broken off, and perhaps made later."""
+    made, asked = HfApi.create_commit, HfApi.model_info
+
+    def lost(*_: object, **__: object) -> None:
+        raise httpx2.ReadError("lost")
+
+    def made_and_lost(*given: Any, **named: Any) -> None:
+        made(*given, **named)
+        monkeypatch.setattr(HfApi, "model_info", lost)
+        lost()
+
+    for way, count in ((made_and_lost, 1), (lost, 1)):
+        monkeypatch.setattr(HfApi, "model_info", asked)
+        monkeypatch.setattr(HfApi, "create_commit", way)
+        with pytest.raises(HubError) as refused:
+            push(bundle, is_existing=True)
+        assert (refused.value.key, refused.value.values) == ("push_unknown", {"url": f"{server.url}/{REPO}"})
+        assert len(server.account.commits) == count
+
+
 def test_closing_it_leaves_nothing_half(server: LocalHub, bundle: Path) -> None:
     steps = pushing([bundle], [], Destination(REPO), TOKEN)
     for event in steps:
@@ -244,6 +272,35 @@ def test_a_folder_that_is_not_whole_is_not_sent(
     assert server.requests == []
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "train.json", "optimizer.pt", "old.safetensors", "onnx/tokenizer.json"])
+@pytest.mark.parametrize("target", [None, "mlx"])
+def test_what_no_export_wrote_is_not_sent(
+    target: str | None, name: str, server: LocalHub, compressed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    if target is None:
+        shutil.copytree(compressed, folder)
+    else:
+        finish(export(TARGETS[target], compressed, folder))
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("private")
+    with pytest.raises(CheckpointError) as refused:
+        push(folder)
+    assert (refused.value.key, refused.value.values) == ("push_strange_file", {"file": name})
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino", "compressed-tensors"])
+def test_every_file_that_a_target_writes_is_sent(
+    target: str, server: LocalHub, tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    choice = Choice(Mode.INT4_SYM, 32, backup=None if target == "compressed-tensors" else Mode.INT8_ASYM)
+    model = packed(tiny_model("llama"), tmp_path / "p", choice)
+    folder = finish(export(TARGETS[target], model, tmp_path / "out"))
+    push(folder)
+    assert there(server) == held(folder)
+
+
 def test_hidden_files_stay_here(server: LocalHub, compressed: Path, tmp_path: Path) -> None:
     folder = finish(export(TARGETS["mlx"], compressed, tmp_path / "mlx"))
     expected = held(folder)
@@ -287,6 +344,20 @@ class TestTerminal:
             "bytes": sum(map(len, held(bundle).values())), "private": True,
         }  # fmt: skip
         assert_refused(run("push", bundle, "--repo", REPO, "--json"), "push_taken")
+
+    @pytest.mark.parametrize(("stage", "key"), [("push", "push_interrupted"), (COMMIT, "push_interrupted_commit")])
+    def test_ctrl_c_says_what_may_be_there(
+        self, stage: str, key: str, server: LocalHub, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(*_: object) -> Iterator[Progress]:
+            yield Progress(stage)
+            raise KeyboardInterrupt
+
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr("studio.session.pushing.pushing", interrupted)
+        answer = run("push", bundle, "--repo", REPO, "--json")
+        url = {"url": f"{server.url}/{REPO}"} if stage == COMMIT else {}
+        assert (answer.code, answer.json["error"]["message"]) == (130, say(key, **url))
 
     def test_without_a_login_it_says_how(
         self, server: LocalHub, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -249,7 +249,7 @@ def test_a_machines_memory_is_a_budget_of_the_page(deciding: Visitor) -> None:
     other = Session(paths=True)
     follow(other, deciding.shown[page.address]["value"])
     assert other.decision.asked == session.choice
-    choose(deciding, Choice.of(budget="fits:8GB@64"))
+    choose(deciding, Choice.of(budget="fits:0.1GB@64"))
     assert "at least" in deciding.says(page.plan.progress)
     choose(deciding, Choice.of(budget="fits:8GB@900000k"))
     assert "256" in deciding.says(page.plan.progress)

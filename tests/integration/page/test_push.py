@@ -1,5 +1,6 @@
 """Pushing from the page: as the visitor who signed in, as the owner on a page of their own, as nobody else."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from gradio.helpers import special_args
 
 from studio.base.settings import settings
 from studio.base.text import text
+from studio.export import push
 from studio.planning.choice import Choice
 from studio.ui import login
 from studio.ui.page import Page
@@ -111,3 +113,17 @@ def test_stop_ends_it_with_nothing_there(server: LocalHub, ready: Visitor) -> No
         ready.do("stop_push")
     assert text("stage.stopped") in pushed(ready)
     assert server.account.commits == []
+
+
+def test_stopped_while_the_commit_is_made_it_does_not_say_that_nothing_is_there(
+    server: LocalHub, ready: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_over = threading.Event()
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", lambda *_, **__: is_over.wait())
+    monkeypatch.setattr(push, "STOP_SECONDS", 0)
+    server.account.token = SERVERS
+    for _ in ready.steps("push", REPO, False, False):
+        if text("stage.push_commit") in pushed(ready):
+            ready.do("stop_push")
+    is_over.set()
+    assert text("error.push_unknown", url=f"{server.url}/{REPO}") in pushed(ready)

@@ -35,6 +35,15 @@ def test_a_channel_with_an_outlier_stays_exact_and_leaves_the_scale_to_the_other
     assert (plain - values).abs().max() > 0.1  # one scale for 60 and 0.2
 
 
+def test_an_outlier_is_one_of_its_own_text_alone() -> None:
+    values = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+    values[0, 3, 7] = 60.0
+    together = rounded_inputs(values, 8, outliers=True)
+    assert torch.equal(together, torch.stack([rounded_inputs(text, 8, outliers=True) for text in values]))
+    assert torch.equal(together[0, :, 7], values[0, :, 7])
+    assert not torch.equal(together[1, :, 7], values[1, :, 7])
+
+
 def test_weights_outside_the_blocks_stay(tiny_model: Callable[[str], Path]) -> None:
     checkpoint = of_folder(tiny_model("llama"))
     for layer in checkpoint.layers:

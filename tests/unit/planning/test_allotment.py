@@ -1,5 +1,6 @@
 """A budget is shared out by predicted loss: within it, best of all, monotone, pins kept, experts together."""
 
+from dataclasses import replace
 from itertools import islice, pairwise
 
 import pytest
@@ -81,6 +82,23 @@ def test_what_cannot_be_is_refused_with_what_can(target: str, words: str) -> Non
         plan(words, target)
     assert caught.value.key == "budget_range"
     assert set(caught.value.values) == {"budget", "limit", "low", "high"}
+
+
+@pytest.mark.parametrize("target", PALETTES)
+def test_a_machine_with_room_for_more_takes_the_largest_that_can_be(target: str) -> None:
+    def in_a_room(nbytes: int) -> Plan:
+        choice = Choice.of(budget="fits:gpu80", target=target)
+        assert choice.budget is not None
+        settled = replace(choice, budget=replace(choice.budget, left=nbytes))
+        return make_plan(a_model(), settled, damages=damages(a_model(), target))
+
+    largest = in_a_room(1 << 40)
+    assert {largest.scheme_of(layer.name) for layer in a_model() if layer.is_weight} == {None}
+    assert held(in_a_room(held(largest))) == held(largest)
+    assert held(in_a_room(held(largest) - 1)) < held(largest)
+    with pytest.raises(SchemeError) as caught:
+        in_a_room(1000)
+    assert caught.value.key == "budget_range"
 
 
 def test_pins_are_kept_and_paid_for() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.base.errors import ModelError, ResourceError
+from studio.base.errors import CheckpointError, ModelError, ResourceError
 from studio.evaluation.prompted import CHECKS
 from studio.session import abilities as module
 from studio.session.abilities import abilities, tensor_kinds
@@ -28,6 +28,12 @@ def test_a_key_needs_a_model_that_reads_far_enough(tiny_model: TinyModel, own_ca
     with pytest.raises(ModelError) as caught:
         finish(abilities(model, str(model), (), 4096))
     assert caught.value.key == "context_too_short"
+
+
+def test_another_model_is_refused(tiny_model: TinyModel, own_cache: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        finish(abilities(tiny_model("qwen3"), str(tiny_model("llama")), CHECKS, 0))
+    assert caught.value.key == "judge_architecture"
 
 
 def test_keys_and_values_alone_need_the_model_in_memory(

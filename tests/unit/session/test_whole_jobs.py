@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from studio.base.errors import ModelError, SchemeError
+from studio.base.errors import CheckpointError, ModelError, SchemeError
 from studio.base.workspace import sessions_folder
 from studio.planning.choice import Choice
 from studio.quantization.scheme import Mode
+from studio.session.compressed_copy import CompressedCopy
 from studio.session.compressed_folder import compressed_folder
 from studio.session.session import Session
 from studio.session.whole_jobs import compressed_into, compressing_into, evaluated, planned
+from tests.conftest import save_tiny_model
 from tests.steps import finish
 
 TinyModel = Callable[[str], Path]
@@ -54,6 +56,22 @@ def test_an_evaluation_with_and_without_a_floor_finds_the_same(folder: Path, tin
     assert bare.is_whole
     assert bare.evaluation == whole.evaluation
     assert set(sessions_folder().glob("*")) == before
+
+
+def test_two_models_are_told_apart_before_either_runs(
+    folder: Path, tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CompressedCopy, "measure_drift", lambda *_, **__: pytest.fail("it was run"))
+    save_tiny_model("llama", tmp_path / "wide", intermediate_size=160)
+    for one, other, key in (
+        (folder, tiny_model("qwen3"), "judge_architecture"),
+        (tiny_model("llama"), tiny_model("qwen3"), "judge_architecture"),
+        (folder, tmp_path / "wide", "judge_tensor"),
+        (tmp_path / "wide", tiny_model("llama"), "judge_tensor"),
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            finish(evaluated(one, str(other), None))
+        assert caught.value.key == key
 
 
 def test_what_is_no_model_is_told_before_a_text_is_read(folder: Path) -> None:

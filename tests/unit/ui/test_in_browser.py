@@ -34,6 +34,53 @@ def test_the_script_is_whole() -> None:
     subprocess.run([node, "--check", "-"], input=f"const script = {SCRIPT};", text=True, check=True, timeout=60)
 
 
+ACTED = """
+const said = {dataset: {}, textContent: ''}, loaded = [], env = {};
+let stopped = 0;
+const pipeline = async (task, name) => {
+  loaded.push(env.localModelPath + name);
+  await null;
+  return Object.assign(async (given, {streamer}) => streamer.callback_function('Paris'), {tokenizer: {}});
+};
+class TextStreamer { constructor(tokenizer, how) { Object.assign(this, how); } }
+class InterruptableStoppingCriteria { interrupt() { stopped += 1; } }
+const library = {pipeline, TextStreamer, InterruptableStoppingCriteria, env};
+Object.assign(globalThis, {
+  window: {gradio_config: CONFIG, studioInBrowser: {library}},
+  location: {origin: 'https://a.org', href: 'https://a.org/sub/?x=1'},
+  document: {querySelector: () => said},
+});
+Object.defineProperty(globalThis, 'navigator', {value: {}, configurable: true});
+const asked = {folder: '/gradio_api/file=/x/model', prompt: 'Hello', words: {}};
+(async () => {
+  await Promise.all([script(asked), script(asked)]);
+  const first = said.dataset.done;
+  await script(asked);
+  console.log(JSON.stringify({loaded, stopped, first, done: said.dataset.done, text: said.textContent}));
+})();
+"""
+
+
+@pytest.mark.parametrize(
+    ("config", "prefix"),
+    [
+        ("undefined", ""),
+        ("{root: 'https://a.org/'}", ""),
+        ("{root: 'http://a.org/sub'}", "/sub"),
+        ("{root: '/s'}", "/s"),
+    ],
+)
+def test_pressed_twice_it_loads_one_model_from_below_the_page(config: str, prefix: str) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node runs scripts")
+    program = f"const script = {SCRIPT};{ACTED.replace('CONFIG', config)}"
+    ran = subprocess.run([node, "-"], input=program, text=True, check=True, timeout=60, capture_output=True)
+    assert json.loads(ran.stdout) == {
+        "loaded": [f"{prefix}/gradio_api/file=/x/model"], "stopped": 0, "first": "1", "done": "2", "text": "Paris",
+    }  # fmt: skip
+
+
 def test_what_it_is_asked_passes_as_json() -> None:
     for language in LANGUAGES:
         words = {name: text(f"export.in_browser_{name}", language) for name in ("loading", "answering", "failed")}
