@@ -62,6 +62,10 @@ def test_help_names_every_command_there_is() -> None:
     commands = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
     assert commands == {
         "apply",
+        "cache",
+        "front",
+        "push",
+        "targets",
         "serve",
         "prepare",
         "estimate",
