@@ -17,7 +17,11 @@ from studio.base.progress import Progress
 from studio.checkpoint.recipe import is_compressed
 from studio.cli.terminal import say
 from studio.export.bundle import export_folder
+from studio.export.onnx.genai import GENAI
+from studio.export.onnx.target import FILES, FOLDER
+from studio.export.onnx.weights import DATA
 from studio.export.push import COMMIT, Destination, Pushed
+from studio.export.push_files import OF_PROGRAMS
 from studio.export.targets import TARGETS, export
 from studio.planning.choice import Choice
 from studio.quantization.scheme import Mode
@@ -299,6 +303,10 @@ def test_every_file_that_a_target_writes_is_sent(
     folder = finish(export(TARGETS[target], model, tmp_path / "out"))
     push(folder)
     assert there(server) == held(folder)
+
+
+def test_every_name_of_an_onnx_graph_is_known() -> None:
+    assert {f"{FOLDER}/{file}{part}" for file in FILES.values() for part in ("", DATA)} | {GENAI} <= OF_PROGRAMS
 
 
 def test_hidden_files_stay_here(server: LocalHub, compressed: Path, tmp_path: Path) -> None:
