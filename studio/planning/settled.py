@@ -53,13 +53,14 @@ def longest_context(checkpoint: Checkpoint) -> int | None:
 def cache_bytes(checkpoint: Checkpoint, tokens: int, bits: int = 16) -> int | None:
     """Return what keys and values of so many tokens take, at 16, 8 or 4 bits; None where nothing tells.
 
-    Without the model's config they are read off its layers, and 16 bits are counted.
+    Without the model's config they are read off its layers: fewer bits have a grid of two fp16 for every 32 numbers,
+    one bit each.
     """
     known = _figures(checkpoint)
     if known is not None and known.cache is not None:
         return known.cache.nbytes(tokens, bits)
     each = cache_per_token(checkpoint.layers)
-    return None if each is None else tokens * each
+    return None if each is None else -(-tokens * each * (bits + (bits < 16)) // 16)
 
 
 def _figures(checkpoint: Checkpoint) -> "Figures | None":

@@ -84,13 +84,13 @@ def tensor_kinds(
     """
     with closing(Session(paths=True)) as session:
         evaluation_text(session, text)
+        checkpoint = yield from session.open(name)
+        need, free = 2 * checkpoint.weights, available_memory()
+        if with_kv and need > free:  # before it is fetched
+            raise ResourceError("memory", need=format_bytes(need), free=format_bytes(free))
         checkpoint = yield from fetched(session, name)
         ids = text_windows(checkpoint, content_of(session.texts.evaluation))[:SHORT_WINDOWS]
         rows: tuple[KindLoss, ...] = ()
-        if with_kv:
-            need, free = 2 * checkpoint.weights, available_memory()
-            if need > free:
-                raise ResourceError("memory", need=format_bytes(need), free=format_bytes(free))
         if with_activations:
             rows += yield from in_worker(simulated_losses, checkpoint, ids)
         if with_kv:

@@ -54,6 +54,7 @@ def test_from_headers_alone_the_layers_tell(checkpoint: Checkpoint) -> None:
     far = replace(checkpoint, folder=None)
     assert longest_context(far) is None
     assert cache_bytes(far, 100) == cache_bytes(checkpoint, 100)
+    assert (cache_bytes(far, 100, 8) or 0) * 16 == (cache_bytes(far, 100) or 0) * 9
     without = tuple(layer for layer in far.layers if ".k_proj." not in layer.name and ".v_proj." not in layer.name)
     with pytest.raises(SchemeError, match="give a size"):
         left(replace(far, layers=without), "fits:8GB")
