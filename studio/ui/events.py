@@ -53,7 +53,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
 
     # Without the queue, which looks for work twenty times a second and answers in three messages.
     instant = last | {"queue": False}
-    headers = quick | {"concurrency_limit": 4, "concurrency_id": "headers"}
+    headers = quick | {"concurrency_limit": 12, "concurrency_id": "headers"}
 
     def on(trigger: Callable[..., Any], handler: Callable[..., Any], inputs: list[Any], how: dict[str, Any]) -> Any:
         return trigger(handler, inputs=inputs, outputs=everything, **how)
