@@ -11,6 +11,7 @@ from studio.ui.chat_handlers import ChatHandlers
 from studio.ui.decision_handlers import DecisionHandlers
 from studio.ui.drift_handlers import DriftHandlers
 from studio.ui.handlers import Handlers
+from studio.ui.push_handlers import PushHandlers
 from studio.ui.watching import jobs
 from studio.ui.watching.jobs import KINDS, Ended, watched
 
@@ -29,7 +30,7 @@ def session() -> Session:
 
 
 def test_every_kind_is_a_function_of_the_page() -> None:
-    handlers = (Handlers, ChatHandlers, DriftHandlers, DecisionHandlers)
+    handlers = (Handlers, ChatHandlers, DriftHandlers, DecisionHandlers, PushHandlers)
     assert [name for name in KINDS if not any(hasattr(kind, name) for kind in handlers)] == []
 
 
