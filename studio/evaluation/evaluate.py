@@ -9,7 +9,7 @@ You Need" (Dutta et al. 2024).
 
 from collections.abc import Generator, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +37,18 @@ HIDDEN_BYTES = 2 << 30
 """What the kept hidden states of all models and texts may take on disk: about ten evaluations of a 7B model."""
 Steps = Generator[Evaluation | None, None, Evaluation]
 """What is found so far, None while it is nothing, and in the end the whole. Closing it stops the work."""
+
+
+class Rerun(Protocol):
+    """A checkpoint that runs from disk in some way."""
+
+    def hidden(self, ids: Tensor) -> Generator[Any, None, Tensor]:
+        """Yield while it runs on ``ids`` int64 [B, T]; return what its head is given, [B, T, D]."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Pieces:
+        """Yield the logits of hidden states [T, D]."""
+        ...
 
 
 def evaluate(checkpoint: Checkpoint, other: Predict, ids: Tensor, asked: tuple[Question, ...] | None = None) -> Steps:
@@ -78,10 +90,13 @@ def floor(checkpoint: Checkpoint, ids: Tensor) -> Steps:
 
     No evaluation of a model that answers at 16 bits can be finer. Raises as :func:`evaluate` does.
     """
-    original, rerun = Original(checkpoint), Original(checkpoint, torch.bfloat16)
-    first = ids[:FLOOR_WINDOWS]
-    tally = Tally(len(first))
-    for batch in batches(first):
+    return rerun_loss(Original(checkpoint), Original(checkpoint, torch.bfloat16), ids[:FLOOR_WINDOWS])
+
+
+def rerun_loss(original: "Original", rerun: Rerun, ids: Tensor) -> Steps:
+    """Yield and return what the same checkpoint, run in another way, loses against ``original`` on ``ids`` [W, T]."""
+    tally = Tally(len(ids))
+    for batch in batches(ids):
         hidden = yield from tally.during(original.hidden(batch))
         again = yield from tally.during(rerun.hidden(batch))
         for window, states, others in zip(batch, hidden, again, strict=True):

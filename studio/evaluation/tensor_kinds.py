@@ -12,8 +12,8 @@ from torch import Tensor
 from studio.base.progress import Progress
 from studio.base.steps import relayed
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.evaluation.evaluate import Original, Steps, batches, evaluate, predictor
-from studio.evaluation.figures import Evaluation, Tally, added_to
+from studio.evaluation.evaluate import Original, Steps, evaluate, predictor, rerun_loss
+from studio.evaluation.figures import Evaluation
 from studio.evaluation.simulated import ROUNDINGS, Rounding, SimulatedModel
 from studio.runtime.decoder import KV_BITS, open_original
 
@@ -42,22 +42,10 @@ def simulated_losses(checkpoint: Checkpoint, ids: Tensor, roundings: Sequence[Ro
     """
     rows = []
     for done, each in enumerate(roundings):
-        found = yield from _told(simulated_loss(checkpoint, ids, each), each.name, done, len(roundings))
+        steps = rerun_loss(Original(checkpoint), SimulatedModel(checkpoint, each), ids)
+        found = yield from _told(steps, each.name, done, len(roundings))
         rows.append(KindLoss(each.name, each.weights, each.inputs, 16, True, found))
     return tuple(rows)
-
-
-def simulated_loss(checkpoint: Checkpoint, ids: Tensor, rounding: Rounding) -> Steps:
-    """Yield the evaluation of a rounding as it grows and return the whole. Raises as :func:`simulated_losses` does."""
-    original, other = Original(checkpoint), SimulatedModel(checkpoint, rounding)
-    tally = Tally(len(ids))
-    for batch in batches(ids):
-        hidden = yield from tally.during(original.hidden(batch))
-        changed = yield from tally.during(other.hidden(batch))
-        for window, states, theirs in zip(batch, hidden, changed, strict=True):
-            yield from tally.during(added_to(tally, window, original.logits(states), other.logits(theirs)))
-            yield tally.result()
-    return tally.result()
 
 
 def kv_losses(checkpoint: Checkpoint, ids: Tensor) -> Rows:

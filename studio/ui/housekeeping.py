@@ -12,7 +12,6 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 
 from studio.base.cache_budget import make_room
-from studio.base.settings import settings
 from studio.base.workspace import sessions_folder, sweep, sweep_old
 
 EVERY_SECONDS = 60.0
@@ -26,7 +25,7 @@ def tidy() -> None:
     uploads = Path(get_upload_folder())
     for folder in (sessions_folder(), uploads):
         sweep(folder)
-    if uploads.is_relative_to(settings().cache_dir) or "GRADIO_TEMP_DIR" in os.environ:  # not that of all programs
+    if "GRADIO_TEMP_DIR" in os.environ:  # else it is that of all programs
         sweep_old(uploads, UPLOADS_KEPT_SECONDS)
     for gone in make_room():
         LOG.info("%s was removed from the cache: %d bytes", gone.name, gone.nbytes)

@@ -3,7 +3,6 @@
 import errno
 import json
 import shutil
-from collections.abc import Generator
 from pathlib import Path
 
 import huggingface_hub
@@ -15,15 +14,7 @@ from studio.checkpoint import hub
 from studio.checkpoint.file_names import WEIGHTS
 from tests.hub_server import LocalHub
 from tests.small_repository import REPO, UNWANTED, sharded
-
-
-def finish(download: Generator[Progress, None, Path]) -> tuple[list[Progress], Path]:
-    seen = []
-    try:
-        while True:
-            seen.append(next(download))
-    except StopIteration as finished:
-        return seen, finished.value
+from tests.steps import heard
 
 
 def fetched(folder: Path) -> set[str]:
@@ -36,7 +27,7 @@ class TestDownload:
         server.add(REPO, sharded(folder) if shards else folder)
         server.bytes_per_second = 8e6
         repository = hub.inspect(REPO)
-        seen, path = finish(hub.download(repository))
+        seen, path = heard(hub.download(repository))
         assert fetched(path) == set(repository.files)
         assert all((path / name).read_bytes() == (folder / name).read_bytes() for name in repository.files)
         done = [progress.done for progress in seen]
@@ -47,16 +38,16 @@ class TestDownload:
 
     def test_never_asks_for_code_pickles_or_adapters(self, server: LocalHub, folder: Path) -> None:
         server.add(REPO, folder)
-        finish(hub.download(hub.inspect(REPO)))
+        heard(hub.download(hub.inspect(REPO)))
         assert not [request.path for request in server.requests if request.path.endswith(UNWANTED[:6])]
         assert not [request.path for request in server.requests if "/original/" in request.path]
 
     def test_what_is_here_costs_nothing(self, server: LocalHub, folder: Path) -> None:
         server.add(REPO, folder)
         repository = hub.inspect(REPO)
-        _, first = finish(hub.download(repository))
+        _, first = heard(hub.download(repository))
         server.requests.clear()
-        seen, second = finish(hub.download(repository))
+        seen, second = heard(hub.download(repository))
         assert first == second
         assert seen == [Progress.of_bytes("download", repository.download_bytes, repository.download_bytes)]
         assert server.requests == []
@@ -78,7 +69,7 @@ class TestDownload:
         assert not list(cache.rglob("*.incomplete"))
         kept = sum(size for name, size in repository.files.items() if name != WEIGHTS)
         server.bytes_per_second = float("inf")
-        seen, path = finish(hub.download(repository))
+        seen, path = heard(hub.download(repository))
         assert seen[0].done >= kept - 1_000, "small files were kept"
         assert (path / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
 
@@ -88,7 +79,7 @@ class TestDownload:
         server.requests.clear()
         monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 4_500_000))
         with pytest.raises(ResourceError, match=r"needs 6 MB, but only 4\.5 MB"):
-            finish(hub.download(repository))
+            heard(hub.download(repository))
         assert server.requests == []
 
     def test_a_disk_that_fills_up(self, server: LocalHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +91,7 @@ class TestDownload:
 
         monkeypatch.setattr("huggingface_hub.file_download._chmod_and_move", full)
         with pytest.raises(ResourceError, match="is full"):
-            finish(hub.download(repository))
+            heard(hub.download(repository))
 
     def test_a_cache_that_is_read_only(self, server: LocalHub, folder: Path, cache: Path) -> None:
         server.add(REPO, folder)
@@ -114,7 +105,7 @@ class TestDownload:
         repository = hub.inspect(REPO)
         server.status = 403
         with pytest.raises(HubError):
-            finish(hub.download(repository))
+            heard(hub.download(repository))
 
 
 class TestLocalSnapshot:
@@ -129,7 +120,7 @@ class TestLocalSnapshot:
     def test_a_model_fetched_before(self, shards: bool, server: LocalHub, folder: Path) -> None:
         server.add(REPO, sharded(folder) if shards else folder)
         repository = hub.inspect(REPO)
-        _, path = finish(hub.download(repository))
+        _, path = heard(hub.download(repository))
         server.requests.clear()
         assert hub.local_snapshot(REPO) == (repository.sha, path)
         assert server.requests == []
@@ -137,16 +128,16 @@ class TestLocalSnapshot:
     @pytest.mark.parametrize("lost", ["tokenizer.json", "model-00002-of-00002.safetensors", "config.json"])
     def test_a_copy_that_lacks_a_file(self, lost: str, server: LocalHub, folder: Path) -> None:
         server.add(REPO, sharded(folder))
-        _, path = finish(hub.download(hub.inspect(REPO)))
+        _, path = heard(hub.download(hub.inspect(REPO)))
         (path / lost).unlink()
         assert hub.local_snapshot(REPO) is None
 
     def test_the_newest_of_two(self, server: LocalHub, folder: Path) -> None:
         server.add(REPO, folder)
-        finish(hub.download(hub.inspect(REPO)))
+        heard(hub.download(hub.inspect(REPO)))
         (folder / "config.json").write_text(json.dumps({"model_type": "llama", "new": True}))
         model = server.add(REPO, folder)
-        finish(hub.download(hub.inspect(REPO)))
+        heard(hub.download(hub.inspect(REPO)))
         found = hub.local_snapshot(REPO)
         assert found is not None
         assert found[0] == model.sha

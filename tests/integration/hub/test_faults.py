@@ -1,19 +1,18 @@
 """A download through whatever the Hub, or the way to it, does: the file that is kept in the end is the right one."""
 
 import time
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from studio.base.errors import HubError, ModelError, ResourceError
-from studio.base.progress import Progress
 from studio.checkpoint import hub, hub_blobs, hub_client
 from studio.checkpoint.file_names import WEIGHTS
 from tests.full_disk import largest_file
 from tests.hub_server import Fault, LocalHub
 from tests.small_repository import REPO
+from tests.steps import heard
 
 
 @pytest.fixture(autouse=True)
@@ -26,15 +25,6 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def repository(server: LocalHub, folder: Path) -> hub.Repository:
     server.add(REPO, folder)
     return hub.inspect(REPO)
-
-
-def finish(download: Generator[Progress, None, Path]) -> tuple[list[Progress], Path]:
-    seen = []
-    try:
-        while True:
-            seen.append(next(download))
-    except StopIteration as finished:
-        return seen, finished.value
 
 
 def left(cache: Path) -> list[Path]:
@@ -59,7 +49,7 @@ def test_what_passes_is_waited_out(
     server: LocalHub, folder: Path, repository: hub.Repository, faults: list[Fault]
 ) -> None:
     server.ordered = list(faults)
-    _, path = finish(hub.download(repository))
+    _, path = heard(hub.download(repository))
     assert server.ordered == []
     assert (path / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
 
@@ -67,7 +57,7 @@ def test_what_passes_is_waited_out(
 def test_a_cut_file_is_taken_up_where_it_broke_off(server: LocalHub, repository: hub.Repository) -> None:
     server.ordered = [Fault("cut")]
     before = server.sent(WEIGHTS)
-    finish(hub.download(repository))
+    heard(hub.download(repository))
     assert server.sent(WEIGHTS) - before == repository.files[WEIGHTS], "not a byte twice"
 
 
@@ -81,7 +71,7 @@ def test_a_cancelled_file_is_taken_up_where_it_stopped(
     download.close()
     server.bytes_per_second = float("inf")
     server.requests.clear()
-    seen, path = finish(hub.download(repository))
+    seen, path = heard(hub.download(repository))
     assert seen[-1].done == seen[-1].total
     assert server.sent(WEIGHTS) < repository.files[WEIGHTS] - 1_500_000
     assert (path / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
@@ -90,7 +80,7 @@ def test_a_cancelled_file_is_taken_up_where_it_stopped(
 def test_patience_is_said_and_kept(server: LocalHub, repository: hub.Repository) -> None:
     server.ordered = [Fault("status", 429, {"Retry-After": "1"})]
     began = time.monotonic()
-    seen, _ = finish(hub.download(repository))
+    seen, _ = heard(hub.download(repository))
     assert time.monotonic() - began >= 1
     waits = [progress for progress in seen if progress.stage == "download_waits"]
     assert waits
@@ -103,10 +93,10 @@ def test_a_wrong_file_is_removed_and_said(
 ) -> None:
     server.ordered = [Fault(kind)]  # type: ignore[arg-type]
     with pytest.raises(HubError, match="otherwise than the Hub's own listing says") as caught:
-        finish(hub.download(repository))
+        heard(hub.download(repository))
     assert caught.value.key == "hub_wrong_file"
     assert left(cache) == []
-    _, path = finish(hub.download(repository))
+    _, path = heard(hub.download(repository))
     assert (path / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
 
 
@@ -117,17 +107,17 @@ def test_a_partial_file_that_was_changed_is_found_out(
     partial = blobs / f"{repository.digests[WEIGHTS]}.studio-partial"
     partial.write_bytes(bytes(1_000_000))
     with pytest.raises(HubError):
-        finish(hub.download(repository))
+        heard(hub.download(repository))
     assert not partial.exists()
     partial.write_bytes(bytes(10_000_000))  # longer than the file
-    _, path = finish(hub.download(repository))
+    _, path = heard(hub.download(repository))
     assert (path / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
 
 
 def test_a_file_that_the_listing_says_is_longer(server: LocalHub, repository: hub.Repository, cache: Path) -> None:
     files = repository.files | {WEIGHTS: repository.files[WEIGHTS] + 10}
     with pytest.raises(HubError):
-        finish(hub.download(replace(repository, files=files)))
+        heard(hub.download(replace(repository, files=files)))
     assert left(cache) == []
 
 
@@ -135,7 +125,7 @@ def test_a_file_that_the_listing_says_is_longer(server: LocalHub, repository: hu
 def test_a_hub_that_stays_so_is_a_sentence(server: LocalHub, repository: hub.Repository, status: int) -> None:
     server.ordered = [Fault("status", status, {"Retry-After": "0"})] * hub_blobs.TRIES
     with pytest.raises(HubError) as caught:
-        finish(hub.download(repository))
+        heard(hub.download(repository))
     assert caught.value.key == ("hub_patience" if status == 429 else "hub_failed")
 
 
@@ -151,7 +141,7 @@ def test_a_login_never_follows_to_another_host(server: LocalHub, folder: Path, m
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server.elsewhere = True
     server.add(REPO, folder)
-    _, path = finish(hub.download(hub.inspect(REPO)))
+    _, path = heard(hub.download(hub.inspect(REPO)))
     assert (path / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
     asked = [request for request in server.requests if request.path.startswith("/stored/")]
     assert asked
@@ -166,7 +156,7 @@ def test_a_private_model_needs_the_right_login(server: LocalHub, folder: Path, m
         hub.inspect(REPO)
     assert caught.value.key == "model_not_found"
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
-    _, path = finish(hub.download(hub.inspect(REPO)))
+    _, path = heard(hub.download(hub.inspect(REPO)))
     assert (path / WEIGHTS).is_file()
 
 
@@ -175,14 +165,14 @@ def test_a_pinned_commit_is_fetched_though_there_is_a_newer_one(server: LocalHub
     pinned = hub.inspect(REPO)
     with pytest.raises(ModelError):
         hub.inspect(REPO, "0" * 40)
-    _, path = finish(hub.download(hub.inspect(REPO, pinned.sha)))
+    _, path = heard(hub.download(hub.inspect(REPO, pinned.sha)))
     assert path.name == pinned.sha
     assert hub.local_snapshot(REPO, pinned.sha) == (pinned.sha, path)
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_nothing(repository: hub.Repository, cache: Path) -> None:
     with largest_file(2_000_000), pytest.raises(ResourceError) as caught:
-        finish(hub.download(repository))
+        heard(hub.download(repository))
     assert caught.value.key in ("disk_full", "disk_unwritable")
     assert left(cache) == []
 
@@ -193,6 +183,6 @@ def test_two_downloads_of_one_model_fetch_it_once(server: LocalHub, repository: 
     first, second = hub.download(repository), hub.download(repository)
     next(first)
     next(second)
-    (_, path), (_, same) = finish(first), finish(second)
+    (_, path), (_, same) = heard(first), heard(second)
     assert path == same
     assert server.sent(WEIGHTS) - before == repository.files[WEIGHTS]
