@@ -1,9 +1,16 @@
 """What the browser does by itself: keys, menus, pictures that come late, files that are saved. Knows no components."""
 
 PICK = """
+const layer = (node) => node?.closest('[data-layer]')?.dataset.layer;
+let pressed = null;
 element.addEventListener('click', (event) => {
-  const cell = event.target.closest('[data-layer]');
-  if (cell) trigger('click', {layer: cell.dataset.layer});
+  pressed = null;
+  if (layer(event.target)) trigger('click', {layer: layer(event.target)});
+});
+element.addEventListener('pointerdown', ({target}) => { pressed = {target, layer: layer(target)}; });
+element.addEventListener('pointerup', ({target}) => {
+  if (pressed?.layer && !pressed.target.isConnected && layer(target) === pressed.layer)
+    trigger('click', {layer: pressed.layer});
 });
 element.addEventListener('pointerover', (event) => {
   const cell = event.target.closest('.cell');
@@ -27,8 +34,9 @@ element.addEventListener('keydown', (event) => {
   next.focus();
 });
 """
-"""A click on a layer says which; arrows move from cell to cell, so that the map is one stop of the Tab key. What a cell
-says to those who hear the page, it says under the pointer too."""
+"""A click on a layer says which, also where the map is painted anew between press and release, and the browser sees no
+click. Arrows move from cell to cell, so that the map is one stop of the Tab key. What a cell says to those who hear the
+page, it says under the pointer too."""
 NEWEST = """
 let newest = props.value;
 const turn = (html) => Number(/data-turn="(\\d+)"/.exec(html)?.[1] ?? 0);
@@ -116,16 +124,19 @@ FOCUS = """() => {
     return '';
   };
   const inside = (box) => [...box.querySelectorAll(reached)].filter((each) => each.tabIndex >= 0 && can(each));
+  const anew = () => {
+    const found = again && document.querySelector(again);
+    if (!found || !can(found)) return null;
+    if (found.matches('.cell')) {
+      found.closest('table').querySelectorAll('.cell[tabindex="0"]').forEach((cell) => { cell.tabIndex = -1; });
+      found.tabIndex = 0;
+    }
+    return found;
+  };
   const next = () => {
     if (can(last)) return last;
-    const found = again && document.querySelector(again);
-    if (found && can(found)) {
-      if (found.matches('.cell')) {
-        found.closest('table').querySelectorAll('.cell[tabindex="0"]').forEach((cell) => { cell.tabIndex = -1; });
-        found.tabIndex = 0;
-      }
-      return found;
-    }
+    const found = anew();
+    if (found) return found;
     for (const box of boxes) {
       if (!box.isConnected) continue;
       const there = inside(box);
@@ -152,6 +163,10 @@ FOCUS = """() => {
     give(found);
   };
   const soon = () => { waits ||= setTimeout(caught, 30); };
+  const painted = () => {
+    if (last && !last.isConnected && document.activeElement === document.body && document.hasFocus()) give(anew());
+    soon();
+  };
   addEventListener('focus', (event) => { if (quiet) event.stopPropagation(); }, true);
   addEventListener('focusin', ({target}) => {
     last = target;
@@ -165,7 +180,7 @@ FOCUS = """() => {
     if (closed(target)) target.blur();
   }, true);
   addEventListener('focusout', (event) => { if (!event.relatedTarget) soon(); });
-  new MutationObserver(soon).observe(document.body, {childList: true, subtree: true, attributeFilter: ['disabled']});
+  new MutationObserver(painted).observe(document.body, {childList: true, subtree: true, attributeFilter: ['disabled']});
   addEventListener('keydown', (event) => {
     left = null;
     const types = event.key.length === 1 || event.key === 'Backspace' || event.key === 'Delete';
@@ -178,8 +193,9 @@ FOCUS = """() => {
   });
 }"""
 """Who goes by keyboard never loses the place: a button that is pressed and greyed, a row that is painted anew, a menu
-that closes would let the focus fall to the page's beginning. It goes to the same thing painted anew, else to the next
-one beside it: from Make it to Cancel, and back as soon as there is one again. A click on nothing lets go of it, as
+that closes would let the focus fall to the page's beginning. It goes to the same thing painted anew, before a key can
+be pressed in between (it would be lost, and the map is painted twice a second while it fills in), else to the next one
+beside it: from Make it to Cancel, and back as soon as there is one again. A click on nothing lets go of it, as
 ever. Given back to a menu's box, it does not open the menu again until it is clicked, typed in or the arrow goes down:
 Gradio opens one when its box is reached and at nothing else, and takes no word while none is open. Escape closes an
 explanation."""

@@ -12,6 +12,8 @@ from tests.walking import BLOCKS, PROJECTIONS, choose_mode, choose_ratio, figure
 
 pytestmark = pytest.mark.real
 CELL = '#map-grid .cell[data-layer="model.layers.4.mlp.up_proj.weight"]'
+OTHER = '#map-grid .cell[data-layer="model.layers.9.self_attn.o_proj.weight"]'
+PAINTED_ANEW = "const box = document.querySelector('#map-grid table').parentElement; box.innerHTML = box.innerHTML"
 
 
 @pytest.fixture
@@ -66,6 +68,21 @@ def test_arrow_keys_move_over_the_map_and_enter_picks(page: Page) -> None:
     assert focused == "model.layers.1.self_attn.q_proj.weight"
     page.keyboard.press("Enter")
     expect(page.locator("#pin-layer input")).to_have_value(focused)
+
+
+def test_a_map_painted_anew_loses_neither_key_nor_click(page: Page) -> None:
+    """It is painted twice a second while it fills in: the focus comes back before a key can be pressed, and what the
+    mouse pressed is what it lets go, though it is another element."""
+    page.locator(CELL).focus()
+    focused = page.evaluate(
+        f"async () => {{ {PAINTED_ANEW}; await null; return document.activeElement.dataset.layer }}"
+    )
+    assert focused == "model.layers.4.mlp.up_proj.weight"
+    page.locator(OTHER).hover()
+    page.mouse.down()
+    page.evaluate(PAINTED_ANEW)
+    page.mouse.up()
+    expect(page.locator("#pin-layer input")).to_have_value("model.layers.9.self_attn.o_proj.weight")
 
 
 def test_a_mode_seldom_chosen_is_measured_when_it_is(page: Page) -> None:

@@ -161,7 +161,6 @@ def tab(page: Page, there: str, most: int = 60) -> None:
     pytest.fail(f"{there} is not reached by {most} times Tab")
 
 
-@pytest.mark.thorough  # red in one of two whole runs: a cell that was picked was not shown; its cause is to be found
 def test_a_teacher_goes_from_preset_to_map_by_keyboard_alone(visit: Visit, address: str) -> None:
     page = ready(visit(address, viewport={"width": 1280, "height": 720}))
     expect(page.locator("#verdict .tile.pending")).to_have_count(0)
