@@ -1,6 +1,7 @@
 """Long jobs of several visitors on one machine: each works for a moment, then it is the next one's turn.
 
-Who has worked least is next, and time is counted by visitor: several jobs of one have one share between them. While
+Who has worked least is next, and time is counted by visitor: several jobs of one have one share between them. Every
+second turn is that of who has had none for the longest, so newcomers without end keep nobody from going on. While
 somebody's answer is being computed, long jobs work for ``SHARE`` of the time alone. Some hold a process and its memory
 from their begin to their end; of these, those of ``PLACES`` visitors are under way, and the others stand in line.
 
@@ -70,7 +71,10 @@ class Turns:
         self._accounts: weakref.WeakValueDictionary[int, Account] = weakref.WeakValueDictionary()
         self._is_busy = False
         self._level = 0.0
-        """What the visitor whose turn was the last had worked before it."""
+        """The most that a visitor whose turn came had worked before it, which never falls: else each who comes would
+        begin a little below the one before, and those who came first would wait for all of them."""
+        self._had = 0
+        """Turns that were had."""
         self._rest_until = 0.0
         """When long jobs go on, while an answer is computed."""
         self._moved = threading.Condition()
@@ -78,7 +82,7 @@ class Turns:
     def visitor(self, number: int = 0) -> "Visitor":
         """Return a session's part in this; sessions of one number have one account, 0 is somebody new each time."""
         with self._moved:
-            account = self._accounts.get(number) or Account()
+            account = self._accounts.get(number) or Account(self._had)
             if number:
                 self._accounts[number] = account
         return Visitor(self, account)
@@ -184,13 +188,20 @@ class Turns:
                     self._moved.wait(max(0.0, left))
             finally:
                 self._waiting.remove(job)
-            self._is_busy, self._level = True, account.worked
+            self._is_busy, self._level = True, max(self._level, account.worked)
+            self._had += 1
+            account.last = self._had
             return True
 
     def _is_next(self, job: "_Job") -> bool:
         if self._is_busy or self._is_resting:
             return False
-        return min(self._waiting, key=lambda each: each.visitor.account.worked) is job
+        return min(self._waiting, key=self._rank) is job
+
+    def _rank(self, job: "_Job") -> float:
+        """Return by what the next one is told: the least is it."""
+        account = job.visitor.account
+        return account.last if self._had % 2 else account.worked
 
     def _end(self, job: "_Job", seconds: float) -> None:
         """Give back a turn that was had for so many seconds."""
@@ -208,9 +219,11 @@ class Turns:
 class Account:
     """What all sessions of one visitor have had."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: int = 0) -> None:
         self.worked = 0.0
         """Seconds of work."""
+        self.last = last
+        """Which turn was its last, or the last of anybody when it came."""
         self.under_way: Counter[str] = Counter()
         """How many jobs of each kind run or wait."""
 

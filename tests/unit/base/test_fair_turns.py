@@ -258,6 +258,38 @@ def test_the_line_says_how_long_it_will_be(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("_one_step_a_turn")
+def test_newcomers_without_end_keep_nobody_from_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is always one who has just come beside the one who was there first, and who has worked for a long time."""
+    monkeypatch.setattr(turns_module, "LOOK", 0.0)
+    turns, made = Turns(), list[int]()
+    first = turns.visitor()
+    first.account.worked = 1000.0
+    old = first.shared(noted(made, 200, Clock(), 0.0))
+    next(old)
+    for _ in range(100):
+        newcomer = turns.visitor()
+        newcomer.account.worked = turns._level - turns_module.CREDIT
+        job = turns_module._Job(newcomer)
+        turns._waiting.append(job)  # it stands in line as the other asks
+        next(old)
+        turns._waiting.remove(job)
+        assert turns._wait(job)
+        turns._end(job, 0.0)
+    old.close()
+    assert len(made) > 30
+
+
+def test_who_comes_later_begins_where_the_others_are() -> None:
+    turns = Turns()
+    for worked in (50.0, 10.0):  # a turn of one who had much, and of one who had little
+        visitor = turns.visitor()
+        visitor.account.worked = worked
+        finish(visitor.shared(counted(1)))
+    newcomer = turns.visitor()
+    finish(newcomer.shared(counted(1)))
+    assert newcomer.account.worked >= 50.0 - turns_module.CREDIT
+
+
 def test_sessions_of_one_visitor_share_an_account() -> None:
     turns = Turns()
     one, same, other, nobody = (turns.visitor(number) for number in (1, 1, 2, 0))
