@@ -271,7 +271,14 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Open a page as a new visitor: ``visit(address, locale="zh-CN")``, with the options of a browser's context.
+    """Open a page as a new visitor: ``visit(address, locale="zh-CN")``, with the options of a browser's context."""
+    with visiting(chromium) as open_page:
+        yield open_page
+
+
+@contextmanager
+def visiting(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Open pages as new visitors do.
 
     In the end none of the visitors' pages may have logged an error or asked any other machine for anything.
     """
@@ -290,8 +297,10 @@ def visit(chromium: Any) -> Iterator[Callable[..., Any]]:
         page.goto(address)
         return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
+    try:
+        yield open_page
+    finally:
+        for context in contexts:
+            context.close()
     assert errors == []
     assert hosts - {None} == {"127.0.0.1"}  # None: pictures within the page

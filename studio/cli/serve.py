@@ -1,6 +1,8 @@
 """``serve`` and ``prepare``: the page, and the built-in model made ready for it. Knows not what is on it."""
 
-from contextlib import redirect_stdout
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +34,9 @@ def serve(
             settings().metrics_port = metrics_port
         if not all(map(find_spec, PAGE)):
             raise ResourceError("page_missing", command=PAGE_INSTALL)
+        at, wanted = host or settings().host, settings().port if port is None else port
+        with _having(at, wanted):
+            _probe(at, wanted)
         from studio.base import workers
         from studio.checkpoint.open_model import builtin_file
 
@@ -40,14 +45,26 @@ def serve(
             _prepare_builtin(here)
         from studio.ui import launch
 
-        try:
-            with redirect_stdout(here.out):
-                launch(host, port)
-        except OSError as error:
-            if error.filename is not None:  # a file's fault, not the port's
-                raise
-            where = f"{host or settings().host}:{settings().port if port is None else port}"
-            raise ResourceError("cannot_serve", where=where) from error
+        with _having(at, wanted), redirect_stdout(here.out):
+            launch(host, port)
+
+
+@contextmanager
+def _having(host: str, port: int) -> Iterator[None]:
+    """Say in a sentence that a port is not to be had."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:  # a file's fault, not the port's
+            raise
+        raise ResourceError("cannot_serve", where=f"{host}:{port}") from error
+
+
+def _probe(host: str, port: int) -> None:
+    """Raise OSError where somebody has the port already: the page, which would find out, takes seconds to build."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was had a moment ago is free
+        probe.bind((host.strip("[]"), port))
 
 
 @app.command(help=say("help_prepare"))

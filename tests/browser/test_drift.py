@@ -3,7 +3,7 @@
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,9 @@ from playwright.sync_api import FilePayload, Page, expect
 from safetensors.torch import load_file, save_file
 
 from studio.base.text import text
-from studio.checkpoint.open_model import HUB_DEFAULT
-from tests.conftest import SENTENCES, save_tiny_model, served
-from tests.hub_server import LocalHub
-from tests.walking import compress, notice, overflow, plain
+from tests.browser.conftest import Own
+from tests.conftest import SENTENCES, save_tiny_model
+from tests.walking import compress, notice, overflow
 
 pytestmark = pytest.mark.real
 DEAD = "model.layers.0.mlp.down_proj.weight"
@@ -22,25 +21,24 @@ FIGURE = re.compile(r"^KLD \d\.\d{3} ± \d\.\d{3}$")
 
 
 @pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    """The page, with a model so small that all its windows are read in seconds."""
+def name(own: Own, tmp_path: Path) -> str:
+    """A model so small that all its windows are read in seconds, and of which nobody has measured anything."""
     save_tiny_model("llama", tmp_path / "model")
     weights = load_file(tmp_path / "model" / "model.safetensors")
     weights["model.layers.0.mlp.up_proj.weight"].zero_()  # nothing passes its gate: DEAD is given zeros
     save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
-    (tmp_path / "model" / "README.md").write_text(uuid.uuid4().hex)
-    with LocalHub() as hub:
-        hub.add(HUB_DEFAULT, tmp_path / "model")
-        (tmp_path / "data").mkdir()
-        (tmp_path / "data" / "test.jsonl").write_text(json.dumps({"text": " ".join(SENTENCES * 60)}))
-        hub.add("datasets/owner/stories", tmp_path / "data")
-        with served(tmp_path, HF_ENDPOINT=hub.url, HF_HUB_CACHE=str(tmp_path / "hub")) as address:
-            yield address
+    name = f"tests/{uuid.uuid4().hex}"
+    (tmp_path / "model" / "README.md").write_text(name)
+    own.hub.add(name, tmp_path / "model")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test.jsonl").write_text(json.dumps({"text": " ".join(SENTENCES * 60)}))
+    own.hub.add("datasets/owner/stories", tmp_path / "data")
+    return name
 
 
 @pytest.fixture
-def page(address: str, visit: Callable[..., Page]) -> Page:
-    page = visit(plain(address))
+def page(own: Own, name: str, visit: Callable[..., Page]) -> Page:
+    page = visit(own.opening(name))
     expect(page.locator("#strip .figure")).to_have_count(5)
     return page
 

@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.base.text import text
-from studio.checkpoint.open_model import HUB_DEFAULT
-from tests.conftest import save_tiny_model, served
+from tests.browser.conftest import Own
+from tests.conftest import save_tiny_model
 from tests.hub_server import LocalHub
-from tests.walking import choose_mode, choose_ratio, compress, figure, notice, pick, plain
+from tests.walking import choose_mode, choose_ratio, compress, figure, notice, pick
 
 pytestmark = pytest.mark.real
 CELLS = 2 * 7
@@ -29,31 +29,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def hub(folder: Path) -> Iterator[LocalHub]:
-    (folder / "README.md").write_text(uuid.uuid4().hex)  # a commit that nobody has sampled yet
-    with LocalHub() as server:
-        server.add(HUB_DEFAULT, folder)
-        yield server
+def name(own: Own, folder: Path) -> str:
+    """The model's name and its commit are ones that nobody has sampled yet."""
+    name = f"tests/{uuid.uuid4().hex}"
+    (folder / "README.md").write_text(name)
+    own.hub.add(name, folder)
+    return name
 
 
 @pytest.fixture
-def address(hub: LocalHub, tmp_path: Path) -> Iterator[str]:
-    with served(tmp_path, HF_ENDPOINT=hub.url, HF_HUB_CACHE=str(tmp_path / "hub")) as address:
-        yield address
-
-
-@pytest.fixture
-def page(address: str, visit: Callable[..., Page]) -> Page:
-    page = visit(plain(address))
+def page(own: Own, name: str, visit: Callable[..., Page]) -> Page:
+    page = visit(own.opening(name))
     expect(page.locator("#estimate")).to_be_visible()
     return page
+
+
+@pytest.fixture
+def hub(own: Own) -> Iterator[LocalHub]:
+    """The Hub, which is well again afterwards."""
+    yield own.hub
+    own.hub.bytes_per_second, own.hub.fault = float("inf"), ""
 
 
 def sent(hub: LocalHub) -> int:
     return hub.sent("model.safetensors")
 
 
-def test_the_map_is_estimated_from_what_the_button_says(hub: LocalHub, page: Page, tmp_path: Path) -> None:
+def test_the_map_is_estimated_from_what_the_button_says(own: Own, hub: LocalHub, name: str, page: Page) -> None:
     expect(page.locator("#estimate")).to_have_text(re.compile(r"Estimate the map: read [\d.]+ MB of [\d.]+ MB"))
     expect(figure(page, "error")).to_have_text(text("strip.error_unknown"))
     expect(page.locator("#map-grid .cell.guessed")).to_have_count(0)
@@ -63,9 +65,9 @@ def test_the_map_is_estimated_from_what_the_button_says(hub: LocalHub, page: Pag
     expect(page.locator("#estimate")).to_be_hidden()
     expect(page.locator("#halt")).to_be_hidden()
     expect(notice(page, "measuring")).to_have_count(0)
-    size = hub.models[HUB_DEFAULT].blobs["model.safetensors"].size
+    size = hub.models[name].blobs["model.safetensors"].size
     assert 0 < sent(hub) - before < 0.7 * size
-    assert not list((tmp_path / "hub").rglob("*.safetensors"))
+    assert not list(own.downloads.glob(f"*{name.partition('/')[2]}/**/*.safetensors"))
     expect(figure(page, "error")).to_have_text(re.compile(r"^~\s\d+\.\d\d%$"))
     expect(page.locator('#strip .estimate[data-figure="error"]')).to_have_count(1)
     expect(page.locator("#map-legend .map-title")).to_have_text(text("figure.weight.legend") + text("map.sampled"))

@@ -1,14 +1,14 @@
 """What holds of the page in every state: nothing sticks out, menus close, and the newest picture stays."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import APIResponse, Page, Route, expect
 
 from studio.base.text import LANGUAGES, text
-from studio.checkpoint.open_model import HUB_DEFAULT
-from tests.conftest import save_tiny_model, served
-from tests.hub_server import LocalHub
+from tests.browser.conftest import Own
+from tests.conftest import save_tiny_model
 from tests.walking import compress, overflow, plain, send
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -28,22 +28,9 @@ OUTSIDE = """() => [...document.querySelectorAll('body *')].filter((element) => 
 """What is drawn to the left or right of the window."""
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page, with a tiny model under the default's name and under a long one."""
-    folder = tmp_path_factory.mktemp("server")
-    save_tiny_model("llama", folder / "model")
-    with LocalHub() as hub:
-        hub.add(HUB_DEFAULT, folder / "model")
-        hub.add(LONG, folder / "model")
-        # Without its package there is no built-in model, and the page begins with the Hub's.
-        with served(folder, HF_ENDPOINT=hub.url, HF_HUB_CACHE=str(folder / "hub")) as address:
-            yield address
-
-
 @pytest.fixture
-def page(address: str, visit: Callable[..., Page]) -> Page:
-    page = visit(plain(address))
+def page(own: Own, visit: Callable[..., Page]) -> Page:
+    page = visit(plain(own.address))
     expect(page.locator("#strip .figure")).to_have_count(5)
     return page
 
@@ -59,7 +46,9 @@ def open_all(page: Page) -> None:
     expect(page.locator("#pin-layer input")).to_be_visible()
 
 
-def test_nothing_sticks_out_with_everything_open_and_names_without_end(page: Page) -> None:
+def test_nothing_sticks_out_with_everything_open_and_names_without_end(own: Own, page: Page, tmp_path: Path) -> None:
+    save_tiny_model("llama", tmp_path / "model")
+    own.hub.add(LONG, tmp_path / "model")
     put_in(page, "model-name", LONG)
     expect(page.locator("#model-facts")).to_contain_text(LONG.partition("/")[2])
     compress(page)

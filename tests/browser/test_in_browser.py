@@ -4,36 +4,23 @@ The mirror is the tests' own copy of what npm gives, so that a checksum that is 
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Route, expect
 
-from tests.conftest import save_tiny_model, served
+from tests.browser.conftest import Own
+from tests.conftest import save_tiny_model
 from tests.engines import installed
-from tests.walking import PLAIN, compress
+from tests.walking import compress
 
 PATIENCE = 240_000
 """Milliseconds."""
 TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    save_tiny_model("llama", folder, hidden_size=128, intermediate_size=256)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with served(tmp_path_factory.mktemp("server"), STUDIO_LOCAL_FILES="1") as found:
-        yield found
-
-
-def test_it_answers_on_the_visitor_s_processor(chromium: Any, address: str, model: Path) -> None:
+def test_it_answers_on_the_visitor_s_processor(chromium: Any, own: Own, tmp_path: Path) -> None:
+    save_tiny_model("llama", tmp_path / "tiny", hidden_size=128, intermediate_size=256)
     packages = installed.transformers_js() / "node_modules"
     fetched: list[str] = []
 
@@ -48,7 +35,7 @@ def test_it_answers_on_the_visitor_s_processor(chromium: Any, address: str, mode
     try:
         page = context.new_page()
         page.route("https://cdn.jsdelivr.net/npm/**", mirror)
-        page.goto(f"{address}{PLAIN}&group-size=32&model={model}")
+        page.goto(f"{own.opening(tmp_path / 'tiny')}&group-size=32")
         expect(page.locator("#reads .reads")).to_be_visible()
         compress(page)
         page.locator("#in-browser-panel button.label-wrap").click()

@@ -3,7 +3,7 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +14,8 @@ from studio.base.text import text
 from studio.base.units import format_bytes
 from studio.checkpoint import open_model
 from studio.checkpoint.checkpoint import of_folder
-from tests.conftest import PATIENCE, ROOT, served
+from tests.browser.conftest import Own
+from tests.conftest import PATIENCE, ROOT, save_tiny_model
 from tests.walking import plain
 
 Visit = Callable[..., Page]
@@ -22,10 +23,9 @@ TinyModel = Callable[[str], Path]
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A page of one's own, which takes local files."""
-    with served(tmp_path_factory.mktemp("server"), STUDIO_LOCAL_FILES="1") as found:
-        yield found
+def page(looked_at: Page) -> Page:
+    """One for all who type what is refused."""
+    return looked_at
 
 
 def fetch(url: str, body: bytes | None = None) -> tuple[int, bytes]:
@@ -46,10 +46,8 @@ def choose(page: Page, name: str) -> None:
     page.locator("#model-name input").press("Enter")
 
 
-def test_a_name_can_be_typed_again_right_after_another(visit: Visit, address: str) -> None:
+def test_a_name_can_be_typed_again_right_after_another(page: Page) -> None:
     """The box has the focus back by then, and a menu that takes no word while it is closed."""
-    page = visit(plain(address))
-    expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
     choose(page, "/etc")
     expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name_page", model="/etc"))
     page.keyboard.press("Control+A")
@@ -117,53 +115,35 @@ def test_no_file_of_the_machine_is_served(address: str, path: str) -> None:
 # paths as names
 
 
-def test_a_path_is_no_model_on_a_page_for_others(visit: Visit, address: str, tiny_model: TinyModel) -> None:
-    refused(visit(plain(address)), tiny_model("llama"))
-
-
-def test_local_files_are_only_for_a_page_that_others_do_not_see(
-    visit: Visit, tmp_path: Path, tiny_model: TinyModel
-) -> None:
-    with served(tmp_path, "--host", "0.0.0.0", STUDIO_LOCAL_FILES="1") as address:
-        page = visit(plain(address))
-        refused(page, tiny_model("llama"))
-        page.close()
-
-
-def refused(page: Page, model: Path) -> None:
-    """Type paths, one of them a model's: each is one sentence, the same whether there is something or not."""
-    expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
-    for name in ("/etc", "../x", "~", "/no/such/folder", str(model), f"{open_model.builtin_file()}", "file:///etc"):
+def test_a_path_is_no_model_on_a_page_for_others(page: Page, tiny_model: TinyModel) -> None:
+    """One of them is a model's: each is one sentence, the same whether there is something or not."""
+    model = f"{tiny_model('llama')}"
+    for name in ("/etc", "../x", "~", "/no/such/folder", model, f"{open_model.builtin_file()}", "file:///etc"):
         choose(page, name)
         expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name_page", model=name[:80]))
         expect(page.locator("#model-facts")).to_contain_text("135M weights")
     assert "Traceback" not in page.content()
 
 
-def test_a_folder_is_a_model_on_a_page_of_ones_own(visit: Visit, own: str, tiny_model: TinyModel) -> None:
-    page, model = visit(plain(own)), tiny_model("llama")
-    expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
-    choose(page, str(model))
-    weights = of_folder(model).weights
-    expect(page.locator('[data-figure="original"] dd')).to_have_text(format_bytes(2 * weights))
+def test_a_folder_is_a_model_on_a_page_of_ones_own(visit: Visit, own: Own, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    save_tiny_model("gpt2", tmp_path / "mine")
+    page = visit(plain(own.address))
     expect(page.locator("#model-facts")).to_contain_text("llama")
+    choose(page, str(tmp_path / "nothing"))
+    expect(page.locator("#model-notice .notice")).to_have_text(text("error.no_safetensors", model="nothing"))
+    choose(page, "../x")
+    expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name", model="../x"))
+    choose(page, str(tmp_path / "mine"))
+    weights = of_folder(tmp_path / "mine").weights
+    expect(page.locator('[data-figure="original"] dd')).to_have_text(format_bytes(2 * weights))
+    expect(page.locator("#model-facts")).to_contain_text("gpt2")
     page.locator("#compress").click()
     expect(page.locator("#progress .good")).to_be_visible()
     page.locator("#prompt textarea").fill("one")
     page.locator("#send").click()
     expect(page.locator("#prompt textarea")).to_have_value("")
     expect(page.locator('#compressed [data-testid="bot"]')).to_have_count(1)
-
-
-def test_a_folder_that_is_no_model_is_one_sentence_on_a_page_of_ones_own(
-    visit: Visit, own: str, tmp_path: Path
-) -> None:
-    page = visit(plain(own))
-    expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
-    choose(page, str(tmp_path))
-    expect(page.locator("#model-notice .notice")).to_have_text(text("error.no_safetensors", model=tmp_path.name))
-    choose(page, "../x")
-    expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name", model="../x"))
 
 
 # what is typed is words
@@ -200,9 +180,8 @@ def test_markup_in_a_message_runs_nothing_and_asks_no_other_machine(chromium: Br
     page.close()
 
 
-def test_markup_in_a_models_name_is_shown_as_it_is(visit: Visit, address: str) -> None:
-    page, name = visit(plain(address)), '<img src=x onerror="window.ran=1">'
-    expect(page.locator('[data-figure="original"] dd')).to_have_text("269 MB")
+def test_markup_in_a_models_name_is_shown_as_it_is(page: Page) -> None:
+    name = '<img src=x onerror="window.ran=1">'
     choose(page, name)
     expect(page.locator("#model-notice .notice")).to_have_text(text("error.bad_model_name_page", model=name))
     assert page.evaluate("window.ran") is None
@@ -211,6 +190,6 @@ def test_markup_in_a_models_name_is_shown_as_it_is(visit: Visit, address: str) -
 # the address
 
 
-def test_port_0_takes_a_free_port(tmp_path: Path) -> None:
-    with served(tmp_path, "--port", "0") as address:
-        assert fetch(address)[0] == 200
+def test_port_0_takes_a_free_port(own: Own) -> None:
+    assert urlsplit(own.address).port
+    assert fetch(own.address)[0] == 200

@@ -20,11 +20,12 @@ def says_what_it_does_not_know(docstring: str) -> bool:
     return LIMIT.search(" ".join(docstring.split())) is not None
 
 
-@pytest.mark.parametrize("module", modules())
-def test_a_module_says_what_it_does_not_know(module: str) -> None:
-    docstring = ast.get_docstring(ast.parse((STUDIO / f"{module}.py").read_text(encoding="utf-8")))
-    assert docstring is not None
-    assert says_what_it_does_not_know(docstring), docstring
+def docstring_of(module: str) -> str:
+    return ast.get_docstring(ast.parse((STUDIO / f"{module}.py").read_text(encoding="utf-8"))) or ""
+
+
+def test_a_module_says_what_it_does_not_know() -> None:
+    assert [module for module in modules() if not says_what_it_does_not_know(docstring_of(module))] == []
 
 
 @pytest.mark.parametrize(

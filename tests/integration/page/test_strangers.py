@@ -7,13 +7,14 @@ import threading
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from studio.base.text import text
 from tests.conftest import served
 
 SECONDS = 300
@@ -63,9 +64,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(folder: Path) -> Iterator[str]:
-    """A page whose visitors are all strangers, though they come from this machine."""
-    log = str(folder / "jobs.jsonl")
-    with served(folder, STUDIO_ACCESS="public", STUDIO_METRICS_PORT="0", STUDIO_LOG=log) as found:
+    """A page whose visitors are all strangers, though they come from this machine; it opens folders for its owner."""
+    settings = {"STUDIO_ACCESS": "public", "STUDIO_METRICS_PORT": "0", "STUDIO_LOCAL_FILES": "1"}
+    with served(folder, STUDIO_LOG=str(folder / "jobs.jsonl"), **settings) as found:
         yield found
 
 
@@ -100,6 +101,16 @@ def test_nobody_listens_in_on_or_ends_what_is_anothers(address: str) -> None:
     assert other.ask("gradio_api/cancel", body | {"session_hash": "another"})[0] == 403
     assert other.join("visit", session="one")[0] == 403
     assert '"process_completed"' in one.hears()
+
+
+def test_local_files_are_not_for_strangers(address: str, tiny_model: Callable[[str], Path]) -> None:
+    """One of them is a model's: the answer is the same whether there is something or not."""
+    stranger = Stranger(address, "curious")
+    assert stranger.join("visit")[0] == 200
+    stranger.hears()
+    for path in (str(tiny_model("llama")), "/no/such/folder"):
+        assert stranger.join("open_model", None, "en", path)[0] == 200
+        assert text("error.bad_model_name_page", model=path) in stranger.hears()
 
 
 @pytest.mark.parametrize("name", ["Host", "Origin"])
