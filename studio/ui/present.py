@@ -40,6 +40,10 @@ def model_facts(session: Session, language: str) -> str:
         notes.append(text("model.note_builtin", language, format=checkpoint.source_format, package=BUILTIN_PACKAGE))
     elif checkpoint.folder is None:
         notes.append(text("model.note_headers", language))
+        here = hub.fetched_bytes(checkpoint.name, checkpoint.large_files)
+        if here:
+            total = format_bytes(sum(checkpoint.large_files.values()))
+            notes.append(text("model.note_partly", language, here=format_bytes(here), total=total))
     if checkpoint.name == BUILTIN and hub.seems_silent():
         notes.insert(0, text("model.info_offline", language))
     if session.model.grid is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from studio.base.errors import ModelError
 from studio.cli.commands import app
 from studio.export.targets import TARGETS
 from studio.planning.choice import Choice
@@ -119,6 +120,25 @@ def test_it_is_compressed_anew_from_its_original_only_and_by_name(folder: Path, 
     assert (result.exit_code, json.loads(result.stdout)["error"]["key"]) == (2, "original_elsewhere")
     result = CliRunner().invoke(app, [*asked, "gguf:q4_k_m"])
     assert (result.exit_code, json.loads(result.stdout)["error"]["key"]) == (2, "export_chosen")
+
+
+def test_its_original_is_the_commit_that_the_recipe_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def opened(_: Session, name: str, revision: str | None = None) -> None:
+        asked.append((name, revision))
+        raise ModelError("model_not_found", model=name)
+
+    monkeypatch.setattr(Session, "open", opened)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    recipe = json.loads((copy / "recipe.json").read_text())
+    recipe["source"] |= {"model": "owner/name", "base_model": "owner/name", "revision": "a" * 40}
+    (copy / "recipe.json").write_text(json.dumps(recipe))
+    words = ["export", str(copy), "--to", "gguf:q4_k_m", "--from-original", "--out", str(tmp_path / "o.gguf")]
+    assert CliRunner().invoke(app, words).exit_code == 2
+    assert asked == [("owner/name", "a" * 40)]
 
 
 def test_a_way_of_splitting_words_is_for_gguf_alone(folder: Path, tmp_path: Path) -> None:
