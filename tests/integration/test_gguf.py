@@ -125,6 +125,16 @@ def test_what_the_file_says_of_its_license_is_kept(gguf: Path, own_cache: Path, 
         assert (checkpoint.license, checkpoint.languages) == (License("cc-by-nd-4.0"), ("en", "zh"))
 
 
+def test_the_tokenizer_has_no_token_that_the_file_has_not(gguf: Path, own_cache: Path) -> None:
+    """transformers gives any of GPT-2's kind that one's end of a text, for which the model has no row."""
+    from transformers import AutoTokenizer
+
+    checkpoint = finish(prepare(gguf))
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path)
+    assert tokenizer.get_vocab() == tiny_tokenizer().get_vocab()
+    assert tokenizer("one two <|endoftext|>")["input_ids"] == tiny_tokenizer()("one two <|endoftext|>")["input_ids"]
+
+
 def test_the_process_says_what_is_wrong(gguf: Path, own_cache: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

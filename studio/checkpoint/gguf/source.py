@@ -33,7 +33,7 @@ NOTE = "source.json"
 """Beside the prepared files: what they were made from."""
 VERSION = 5
 """Of what is prepared; a folder of another is made anew. The first could hold random numbers for missing tensors, the
-third did not say how each tensor came, the fourth forgot what the file says of its license."""
+third did not say how each tensor came, the fourth forgot what the file says of its license and had a token too many."""
 SMALL_FILES = 64 << 20
 """Bytes that config, tokenizer and the like may take."""
 TICK = 0.4
