@@ -204,8 +204,18 @@ def _compressed(
         words = {}
     beside = place.with_name(f"{place.name}.compressed")
     with compressing(here, source, {"method": "best"} | words | chosen, calibrate, beside, revision) as (session, _):
+        _check_held(session, targets)  # before the work: a method that reads a text takes minutes, or hours
         note_uncalibrated(here, here.follow(session.compress()))
         yield _folder(session)
+
+
+def _check_held(session: "Session", targets: "Sequence[Target]") -> None:
+    """Raise the first target's refusal of what is planned, as far as the files that are here tell."""
+    plan, checkpoint = session.plan, session.checkpoint
+    for target in targets:
+        refused = None if plan is None or checkpoint is None else target.refusal(plan, checkpoint)
+        if refused is not None:
+            raise refused
 
 
 def _folder(session: "Session") -> Path:

@@ -159,6 +159,22 @@ def test_one_that_is_named_is_in_the_file_and_said(blocks: Path, tmp_path: Path)
     assert b"qwen2" in out.read_bytes()
 
 
+def test_what_the_target_cannot_hold_is_told_before_the_work(
+    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "compress", None)
+    source = Path(shutil.copytree(tiny_model("llama"), tmp_path / "source"))
+    tokenizer = json.loads((source / "tokenizer.json").read_text())
+    split = {"type": "Split", "pattern": {"Regex": "[a-f]+"}, "behavior": "Isolated", "invert": False}
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, tokenizer["pre_tokenizer"]]}
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer))
+    asked = ["export", str(source), "--method", "nearest", "--out", str(tmp_path / "o.gguf"), "--json", "--to"]
+    result = CliRunner().invoke(app, [*asked, "gguf:q8_0"])
+    assert (result.exit_code, json.loads(result.stdout)["error"]["key"]) == (2, "to_gguf_pre_tokenizer")
+    result = CliRunner().invoke(app, [*asked, "gguf", "--mode", "nf4"])
+    assert (result.exit_code, json.loads(result.stdout)["error"]["key"]) == (2, "to_gguf_scheme")
+
+
 def test_a_folder_holds_what_is_shared_with_the_file(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "small"
     result = CliRunner().invoke(app, ["export", str(folder), "--to", "studio", "--out", str(out), "--json"])
