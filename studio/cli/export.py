@@ -123,7 +123,7 @@ def written(
 def note_license(here: Terminal, license: Any) -> None:
     """Say where a license forbids to share what is made of the model."""
     if license.forbids_derivatives:
-        here.note(text("terminal.no_derivatives", language(), license=license.name or license.id))
+        here.note(text("model.note_no_derivatives", language(), license=license.name or license.id))
 
 
 def _named(to: Sequence[str], pre_tokenizer: str | None) -> "tuple[list[Target], Chosen]":

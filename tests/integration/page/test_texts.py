@@ -11,6 +11,7 @@ from studio.base.progress import Progress
 from studio.base.text import text
 from studio.checkpoint import hub, open_model
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.license import License
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
 from studio.session.session import Session
@@ -143,6 +144,16 @@ def test_what_of_a_download_is_kept_is_said(visitor: Visitor, monkeypatch: pytes
         if works == "make":
             visitor.do("made")
         assert text("model.note_partly", here="3 GB", total="4 GB") in visitor.says(visitor.page.model.facts)
+
+
+def test_a_license_that_forbids_to_share_is_named(visitor: Visitor) -> None:
+    here = visitor.session.checkpoint
+    assert here is not None
+    visitor.session.model.checkpoint = replace(here, license=License("cc-by-nd-4.0"))
+    visitor.do("speak")
+    assert "cc-by-nd-4.0" in visitor.says(visitor.page.model.facts)
+    visitor.compress()
+    assert "cc-by-nd-4.0" in visitor.says(visitor.page.export.summary)
 
 
 def test_files_that_came_before_an_error_are_known_to_be_here(
