@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
 
 from studio.base.text import text
 from tests.chromium import chromium
@@ -40,6 +40,16 @@ def taken(page: Page, folder: Path) -> None:
     page.wait_for_timeout(2000)  # what was measured is painted
 
 
+def picture(page: Page, name: str, down_to: str) -> None:
+    """Take the page from its top, where the answers that stay in sight lie, down to a panel's end."""
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(1000)
+    box = page.locator(down_to).bounding_box()
+    assert box is not None
+    clip: FloatRect = {"x": 0.0, "y": 0.0, "width": 1440.0, "height": box["y"] + box["height"] + 24}
+    page.screenshot(path=ASSETS / f"{name}.png", full_page=True, clip=clip)
+
+
 def main() -> None:
     expect.set_options(timeout=PATIENCE)
     node = os.environ.get("STUDIO_NODE_LLAMA", str(SHARED / "node"))
@@ -51,11 +61,11 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = opened(browser, f"{address}?preset=balanced&program=ollama", "en-US", 1440, 900)
         taken(page, Path(folder))
-        page.screenshot(path=ASSETS / "page.png", full_page=True)
+        picture(page, "page", down_to="#verified")
         dark = opened(browser, address + PLAIN, "zh-CN", 1440, 900, dark=True)
         dark.locator("#colour label").get_by_text(text("figure.damage.choice", "zh-Hans"), exact=True).click()
         expect(dark.locator("#map-legend .map-title")).to_contain_text(text("figure.damage.legend", "zh-Hans")[:12])
-        dark.screenshot(path=ASSETS / "page-dark-zh.png", full_page=True)
+        picture(dark, "page-dark-zh", down_to="#map-legend")
         phone = opened(browser, address, "zh-TW", 375, 812)
         phone.screenshot(path=ASSETS / "phone.png")
         browser.close()
