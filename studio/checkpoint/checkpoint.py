@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from studio.base.errors import CheckpointError
 from studio.checkpoint import model_facts, stored_as
+from studio.checkpoint.card_facts import facts_of, languages_of
 from studio.checkpoint.file_names import CARD, CONFIG
 from studio.checkpoint.headers import TensorEntry, read_header
 from studio.checkpoint.json_file import read_json as read_json
 from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.left_out import LeftOut, left_out
-from studio.checkpoint.license import UNKNOWN, License, of_card
+from studio.checkpoint.license import UNKNOWN, License
 from studio.checkpoint.packed.formats import with_packed
 from studio.checkpoint.stored_as import OfType, StoredAs
 from studio.checkpoint.weight_files import joined, listed, no_weights, weight_files
@@ -54,6 +55,10 @@ class Checkpoint:
     base_model: str = ""
     """Its id on the Hub, where it has one: what an export is said to be made from."""
     license: License = UNKNOWN
+    languages: tuple[str, ...] = ()
+    """What its card says that it writes: ``("en", "zh")``."""
+    large_files: Mapping[str, int] = field(default_factory=dict)
+    """SHA-256 -> bytes of each large file that fetching it fetches, of a repository on the Hub."""
     was_stored: Mapping[str, StoredAs] = field(default_factory=dict)
     """Parameter -> how it lay in the file that was converted, where one was and says so; else the files are as they
     came."""
@@ -153,6 +158,8 @@ def of_repository(repository: "Repository", folder: Path | None = None) -> Check
         ranges=None if folder is not None else _ranges(repository),
         base_model=repository.repo,
         license=repository.license,
+        languages=repository.languages,
+        large_files={digest: repository.files[name] for name, digest in repository.digests.items()},
     )
 
 
@@ -179,6 +186,7 @@ def of_folder(
     if not files:
         raise no_weights(folder.name, names, read)
     entries = joined(map(read_header, files))
+    said = facts_of(folder / CARD)
     return _checkpoint(
         name=name or str(folder),
         revision=revision or fingerprint(files),
@@ -187,7 +195,8 @@ def of_folder(
         source_format=source_format,
         source_bytes=source_bytes or sum(file.stat().st_size for file in files),
         folder=folder,
-        license=of_card(folder / CARD),
+        license=License.of(said),
+        languages=languages_of(said),
         was_stored=was_stored,
     )
 
@@ -202,7 +211,9 @@ def _checkpoint(
     source_bytes: int,
     folder: Path | None,
     license: License,
+    languages: tuple[str, ...],
     base_model: str = "",
+    large_files: Mapping[str, int] | None = None,
     ranges: "Callable[[TensorEntry], bytes] | None" = None,
     was_stored: Mapping[str, StoredAs] | None = None,
 ) -> Checkpoint:
@@ -227,6 +238,8 @@ def _checkpoint(
         part=facts.part,
         base_model=base_model,
         license=license,
+        languages=languages,
+        large_files=large_files or {},
         was_stored=was_stored or {},
     )
 

@@ -9,7 +9,7 @@ import glob
 import shutil
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -32,7 +32,7 @@ from studio.base.units import format_bytes
 from studio.checkpoint.download_meter import Meter
 from studio.checkpoint.file_names import CONFIG, INDEX, PACKED
 from studio.checkpoint.headers import MAX_HEADER_BYTES, TensorEntry, parse_header
-from studio.checkpoint.hub_blobs import Blob, Transfer, fetch_blob
+from studio.checkpoint.hub_blobs import Blob, Transfer, bytes_here, fetch_blob
 from studio.checkpoint.hub_client import MODEL, HubRanges, cache, endpoint, explained, is_repo_id, listing, token
 from studio.checkpoint.json_file import check_bytes, read_json
 from studio.checkpoint.license import UNKNOWN, License
@@ -78,6 +78,8 @@ class Repository:
     entries: dict[str, TensorEntry]
     files: dict[str, int]
     license: License = UNKNOWN
+    languages: tuple[str, ...] = ()
+    """What its card says that it writes."""
     digests: dict[str, str] = field(default_factory=dict)
     """File -> SHA-256, of those that the Hub keeps as large ones."""
 
@@ -160,7 +162,7 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
     place = _snapshots(repo).parent
     is_first = not place.exists()  # else it may be another program's, whose models are not ours to remove
     with explained(repo):
-        sha, sizes, license, digests = listing(repo, revision, MODEL)
+        sha, sizes, license, digests, languages = listing(repo, revision, MODEL)
 
         def fetch_json(name: str) -> dict[str, Any]:
             check_bytes(name, sizes[name])
@@ -182,7 +184,7 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
         entries = _fetch_entries(repo, sha, {name: sizes[name] for name in weights})
     files = {name: size for name, size in sizes.items() if name in weights or is_wanted(name)}
     known = {name: digests[name] for name in files if name in digests}
-    return Repository(repo, sha, config, entries, files, license, known)
+    return Repository(repo, sha, config, entries, files, license, languages, known)
 
 
 def is_wanted(name: str) -> bool:
@@ -209,6 +211,11 @@ def _fetch_entries(repo: str, sha: str, sizes: dict[str, int]) -> dict[str, Tens
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(fetch, sizes))
     return joined(parts)
+
+
+def fetched_bytes(repo: str, files: Mapping[str, int]) -> int:
+    """Return how many bytes of a repository's large files, SHA-256 -> bytes, earlier downloads left on this machine."""
+    return bytes_here(_snapshots(repo).parent / "blobs", files) if files else 0
 
 
 def download(repository: Repository) -> Generator[Progress, None, Path]:

@@ -9,7 +9,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,8 @@ TRIES = 5
 WAIT_SECONDS = 0.5
 """Before it is tried again: doubled each time, unless the server says how long."""
 PIECE_BYTES = 1 << 20
+PARTIAL = ".studio-partial"
+"""What the name of a file ends with that is not whole yet."""
 LOCK_SECONDS = 0.2
 
 
@@ -76,13 +78,25 @@ class Blob:
     digest: str
 
 
+def bytes_here(folder: Path, files: Mapping[str, int]) -> int:
+    """Return how many bytes of ``files``, SHA-256 -> bytes, are in ``folder`` already, in whole files and in parts."""
+    here = 0
+    for digest, nbytes in files.items():
+        partial = folder / f"{digest}{PARTIAL}"
+        if (folder / digest).is_file():
+            here += nbytes
+        elif partial.is_file():
+            here += min(partial.stat().st_size, nbytes)
+    return here
+
+
 def fetch_blob(blob: Blob, folder: Path, transfer: Transfer) -> Path:
     """Return the file in ``folder``, the client's ``blobs`` of the repository, where it is called by its checksum.
 
     What an earlier call left of it is taken up. Raises Cancelled, HubError for a file that is not what the listing says
     (which is then gone), what the client raises, or OSError for a disk.
     """
-    whole, partial = folder / blob.digest, folder / f"{blob.digest}.studio-partial"
+    whole, partial = folder / blob.digest, folder / f"{blob.digest}{PARTIAL}"
     folder.mkdir(parents=True, exist_ok=True)
     with _only_one(partial, transfer):
         if whole.is_file():  # another process was at it

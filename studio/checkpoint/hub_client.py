@@ -20,6 +20,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
 from studio.base.errors import HubError, ModelError, ResourceError, TextError
 from studio.base.settings import settings
+from studio.checkpoint.card_facts import languages_of
 from studio.checkpoint.license import License
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Listing(NamedTuple):
     license: License
     digests: dict[str, str]
     """File -> SHA-256, of those that are kept as large ones."""
+    languages: tuple[str, ...] = ()
 
 
 def retry_after(response: httpx2.Response) -> float | None:
@@ -98,9 +100,9 @@ def listing(repo: str, revision: str | None, kind: str) -> Listing:
         info = ask(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
         digests = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs is not None}
-        license = License.of(vars(info.card_data) if info.card_data else {})
+        said = vars(info.card_data) if info.card_data else {}
         sound = {name: digest for name, digest in digests.items() if re.fullmatch("[0-9a-f]{64}", digest or "")}
-        return Listing(str(info.sha), sizes, license, sound)
+        return Listing(str(info.sha), sizes, License.of(said), sound, languages_of(said))
 
 
 class HubRanges:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-MAX_CARD_BYTES = 1 << 16
-"""Of a card's beginning, where the facts about the model stand between two lines of dashes."""
+from studio.checkpoint.card_facts import facts_of
+
 IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 OTHER = "other"
 """The Hub's word for a license that is not on its list, which then has a name."""
@@ -37,20 +37,7 @@ UNKNOWN = License()
 
 def of_card(file: Path) -> License:
     """Return what the card in ``file`` says, nothing where there is none."""
-    try:
-        with file.open("rb") as stream:
-            lines = iter(stream.read(MAX_CARD_BYTES).decode("utf-8", "replace").splitlines())
-    except OSError:
-        return UNKNOWN
-    facts: dict[str, object] = {}
-    if next(lines, "").strip() == "---":
-        for line in lines:  # not by a library: of all that YAML can say, two lines matter, and a stranger wrote it
-            if line.strip() == "---":
-                return License.of(facts)
-            key, colon, value = line.partition(":")
-            if colon and key in ("license", "license_name"):
-                facts[key] = value.strip().strip("[]'\" ")
-    return UNKNOWN
+    return License.of(facts_of(file))
 
 
 def _identifier(said: object) -> str:

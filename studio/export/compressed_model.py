@@ -130,6 +130,7 @@ def opened(folder: Path) -> CompressedModel:
         can_chat=task(config) is Task.DECODER,
         base_model=source.base_model,
         license=source.license,
+        languages=source.languages,
     )
     schemes = {weight.name: Scheme.parse(weight.scheme) for weight in recipe.weights}
     assignments = tuple(Assignment(layer, schemes.get(layer.name)) for layer in checkpoint.layers)

@@ -166,6 +166,7 @@ def _facts(recipe: Recipe, can_chat: bool, library: str, tags: list[str]) -> dic
         "base_model_relation": "quantized" if source.base_model else "",
         "license": source.license.id,
         "license_name": source.license.name,
+        "language": list(source.languages),
         "library_name": library,
         "pipeline_tag": "text-generation" if can_chat else "",
         "tags": tags,

@@ -112,6 +112,7 @@ def source_of(checkpoint: Checkpoint, files: Mapping[str, str] | None = None) ->
         format=checkpoint.source_format,
         base_model=checkpoint.base_model,
         license=checkpoint.license,
+        languages=checkpoint.languages,
         files=dict(files or {}),
     )
 

@@ -57,14 +57,16 @@ def both_fetched(
         return (yield from session.fetch()), (yield from other.fetch())
 
 
-def planned(session: Session, name: str, keep_group_size: bool) -> Generator[Progress, None, Checkpoint]:
+def planned(
+    session: Session, name: str, keep_group_size: bool, revision: str | None = None
+) -> Generator[Progress, None, Checkpoint]:
     """Make a model the session's, with the choice that the session was made with, and return it.
 
     A model that is opened drops what does not fit it; here all was asked for by name, but for a group size that
-    ``keep_group_size`` says was not. Raises UserError.
+    ``keep_group_size`` says was not. ``revision``: a commit of it on the Hub, the newest by default. Raises UserError.
     """
     choice = session.choice
-    checkpoint = yield from session.open(name)
+    checkpoint = yield from session.open(name, revision)
     session.planner.choose(taken(choice, checkpoint, keep_group_size))
     return checkpoint
 

@@ -93,8 +93,17 @@ def _said(error: BaseException, session: Session, name: str, language: str) -> s
     return html.notice(text("error.unexpected", language), "error")
 
 
+_FETCHING = ("compress", "make")
+"""Handlers that fetch a model whose files are not here."""
+
+
 def _cancelled(session: Session, name: str) -> str:
-    """Return what is true of a job that was stopped: only compressing keeps what it did, and not by every method."""
+    """Return what is true of a job that was stopped: only compressing keeps what it did, and not by every method.
+
+    What was fetched stays, whoever fetched it.
+    """
+    if name in _FETCHING and session.checkpoint is not None and session.checkpoint.folder is None:
+        return "stage.cancelled_download"
     if name not in ("compress", "make") or (session.copy.compressed is not None and name == "make"):
         return "stage.stopped"
     is_calibrated = session.choice.is_calibrated

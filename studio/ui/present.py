@@ -6,6 +6,7 @@ from html import escape
 from studio.base.text import text
 from studio.base.units import format_bytes, format_count
 from studio.checkpoint import hub
+from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.open_model import BUILTIN, BUILTIN_PACKAGE
 from studio.session.session import Session
 from studio.ui.heatmap import Errors, mean
@@ -40,6 +41,10 @@ def model_facts(session: Session, language: str) -> str:
         notes.append(text("model.note_builtin", language, format=checkpoint.source_format, package=BUILTIN_PACKAGE))
     elif checkpoint.folder is None:
         notes.append(text("model.note_headers", language))
+        here = hub.fetched_bytes(checkpoint.name, checkpoint.large_files)
+        if here:
+            total = format_bytes(sum(checkpoint.large_files.values()))
+            notes.append(text("model.note_partly", language, here=format_bytes(here), total=total))
     if checkpoint.name == BUILTIN and hub.seems_silent():
         notes.insert(0, text("model.info_offline", language))
     if session.model.grid is not None:
@@ -50,8 +55,17 @@ def model_facts(session: Session, language: str) -> str:
         notes.append(checkpoint.left_out.sentence(language))
     if not checkpoint.can_chat:
         notes.append(text("model.note_cannot_chat", language))
+    notes += _license_note(checkpoint, language)
     title = f"<b>{escape(checkpoint.title)}</b> · "
     return f'<p class="facts">{title}{facts}</p> <p class="hint">{escape(" ".join(notes))}</p>'
+
+
+def _license_note(checkpoint: Checkpoint, language: str) -> list[str]:
+    """Return what is said of a license that forbids to share what is made of the model."""
+    found = checkpoint.license
+    if not found.forbids_derivatives:
+        return []
+    return [text("model.note_no_derivatives", language, license=found.name or found.id)]
 
 
 def prompt_info(session: Session, language: str) -> str:
@@ -103,7 +117,8 @@ def export_summary(session: Session, language: str) -> str:
     words = text("export.summary", language, name=session.copy.folder.name, size=f"{plan.compressed_bytes:,} B")
     how = text("export.command", language)
     code = f"<pre><code>{escape(command(session))}</code></pre>"
-    return f'<p class="facts">{escape(words)}</p><p class="hint">{escape(how)}</p>{code}'
+    notes = "".join(f'<p class="hint">{escape(note)}</p>' for note in _license_note(session.checkpoint, language))
+    return f'<p class="facts">{escape(words)}</p>{notes}<p class="hint">{escape(how)}</p>{code}'
 
 
 def command(session: Session) -> str:

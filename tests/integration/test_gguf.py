@@ -16,6 +16,7 @@ from studio.base.progress import Progress
 from studio.base.workers import Ending
 from studio.checkpoint.gguf import source
 from studio.checkpoint.gguf.source import NOTE, VERSION, prepare, prepared_folder
+from studio.checkpoint.license import License
 from tests.conftest import save_tiny_model, tiny_tokenizer
 from tests.gguf_files import arrays_of, metadata_of, write_gguf
 from tests.steps import finish
@@ -108,6 +109,30 @@ def test_what_an_earlier_version_prepared_is_made_anew(gguf: Path, own_cache: Pa
     checkpoint = finish(prepare(gguf))
     assert f'"version": {VERSION}' in (checkpoint.path / NOTE).read_text()
     assert not killed.exists()
+
+
+def test_what_the_file_says_of_its_license_is_kept(gguf: Path, own_cache: Path, tmp_path: Path) -> None:
+    """Also when the prepared folder is found; what can be no name of one is left out."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent / "tiny")
+    said = {"general.license": "cc-by-nd-4.0", "general.license.name": "<b>", "general.languages": ["en", "zh", "<b>"]}
+    file = write_gguf(
+        tmp_path / "said.gguf", "llama", metadata_of(model, tiny_tokenizer()) | said, arrays_of(model, "llama")
+    )
+    for _ in range(2):
+        checkpoint = finish(prepare(file))
+        assert (checkpoint.license, checkpoint.languages) == (License("cc-by-nd-4.0"), ("en", "zh"))
+
+
+def test_the_tokenizer_has_no_token_that_the_file_has_not(gguf: Path, own_cache: Path) -> None:
+    """transformers gives any of GPT-2's kind that one's end of a text, for which the model has no row."""
+    from transformers import AutoTokenizer
+
+    checkpoint = finish(prepare(gguf))
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path)
+    assert tokenizer.get_vocab() == tiny_tokenizer().get_vocab()
+    assert tokenizer("one two <|endoftext|>")["input_ids"] == tiny_tokenizer()("one two <|endoftext|>")["input_ids"]
 
 
 def test_the_process_says_what_is_wrong(gguf: Path, own_cache: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from studio.checkpoint.gguf.tensors import (
     parameters,
     stored_types,
 )
+from studio.checkpoint.tokenizer.files import SETTINGS, TOKENIZER
 
 BASE_MEMORY = 1_000_000_000
 """Bytes that may be taken beyond what the process begins with, where tensors and vocabulary are tiny."""
@@ -153,6 +154,22 @@ def save_tokenizer(built: Built, folder: Path) -> None:
     except Exception as error:  # the library's own words say which token or merge is at fault
         raise CheckpointError("gguf_tokenizer", file=file.name, reason=cause(error)) from error
     tokenizer.save_pretrained(folder)
+    _drop_others(folder, built.model.tokens)
+
+
+def _drop_others(folder: Path, count: int) -> None:
+    """Take out the tokens that the file does not have: transformers gives GPT-2's own end of a text to any vocabulary
+    of that kind, where the model has no row for it and no other file has room."""
+    file = folder / TOKENIZER
+    said = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    others = {each["content"] for each in said.get("added_tokens", []) if each["id"] >= count}
+    if not others:
+        return
+    said["added_tokens"] = [each for each in said["added_tokens"] if each["content"] not in others]
+    file.write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    kept = {key: value for key, value in settings.items() if not (isinstance(value, str) and value in others)}
+    (folder / SETTINGS).write_text(json.dumps(kept, indent=2), encoding="utf-8")
 
 
 def save_weights(built: Built, folder: Path) -> None:

@@ -32,6 +32,7 @@ TOKENIZER_SECONDS = 5
 """Of processor time that making a tokenizer of hardly any tokens may take."""
 TOKENS_PER_SECOND = 4096
 """More seconds for more tokens, twenty times the 10 µs that transformers takes for each of 100,000."""
+LANGUAGES = "general.languages"
 OF_TOKENS = ("tokenizer.ggml.scores", "tokenizer.ggml.token_type")
 """Arrays with an entry for each token."""
 TEXTS = ("tokenizer.ggml.model", "tokenizer.chat_template")
@@ -68,6 +69,12 @@ class GgufModel:
     @property
     def weights(self) -> int:
         return sum(tensor.numel for _, tensor in self.tensors.values())
+
+    @property
+    def card(self) -> dict[str, object]:
+        """What the file says as a model's card would; of its languages only where ``keep`` has :data:`LANGUAGES`."""
+        keys = {"license": "general.license", "license_name": "general.license.name", "language": LANGUAGES}
+        return {word: self.metadata.get(key) for word, key in keys.items()}
 
     @property
     def format(self) -> str:

@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,18 @@ from studio.base.settings import settings
 from studio.base.units import format_bytes
 from studio.base.workers import BACKGROUND, EXIT_GRACE_SECONDS, Ending, Limits, Watch, no_process, start
 from studio.base.workspace import partial_in, sweep_partials
+from studio.checkpoint.card_facts import languages_of
 from studio.checkpoint.checkpoint import Checkpoint, fingerprint, of_folder, read_json
 from studio.checkpoint.file_names import STORED
-from studio.checkpoint.gguf.model import GgufModel, parts_beside, read_gguf_model
+from studio.checkpoint.gguf.model import LANGUAGES, GgufModel, parts_beside, read_gguf_model
+from studio.checkpoint.license import License
 from studio.checkpoint.stored_as import StoredAs
 
 NOTE = "source.json"
 """Beside the prepared files: what they were made from."""
-VERSION = 4
+VERSION = 5
 """Of what is prepared; a folder of another is made anew. The first could hold random numbers for missing tensors, the
-third did not say how each tensor came."""
+third did not say how each tensor came, the fourth forgot what the file says of its license and had a token too many."""
 SMALL_FILES = 64 << 20
 """Bytes that config, tokenizer and the like may take."""
 TICK = 0.4
@@ -55,7 +58,7 @@ def prepare(file: Path, name: str | None = None) -> Generator[Progress, None, Ch
     folder = prepared_folder(file)
     leases.touch(folder)
     if not _is_whole(folder):
-        model = read_gguf_model(file)
+        model = read_gguf_model(file, keep=(LANGUAGES,))
         make_room(2 * model.weights + SMALL_FILES)
         try:
             _check_disk(folder, 2 * model.weights + SMALL_FILES)
@@ -63,20 +66,27 @@ def prepare(file: Path, name: str | None = None) -> Generator[Progress, None, Ch
             yield from _locked(lock)
             try:
                 if not _is_whole(folder):  # another process may have made it meanwhile
-                    note = {"format": model.format, "bytes": model.nbytes, "version": VERSION}
+                    note = {"format": model.format, "bytes": model.nbytes, "version": VERSION} | _said(model)
                     yield from _made(model, folder, note)
             finally:
                 lock.release()
         except OSError as error:
             raise disk_error(error, folder) from error
     made_from = read_json(folder / NOTE)
-    return of_folder(
+    found = of_folder(
         folder,
         name or str(file),
         source_format=str(made_from["format"]),
         source_bytes=int(made_from["bytes"]),
         was_stored=_stored(folder),
     )
+    return replace(found, license=License.of(made_from), languages=languages_of(made_from))
+
+
+def _said(model: GgufModel) -> dict[str, object]:
+    """Return license and languages as the note has them: what can be no name of one is left out."""
+    license = License.of(model.card)
+    return {"license": license.id, "license_name": license.name, "language": list(languages_of(model.card))}
 
 
 def _stored(folder: Path) -> dict[str, StoredAs]:

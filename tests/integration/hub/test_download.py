@@ -64,6 +64,8 @@ class TestDownload:
         while next(download).done < 1_000_000:
             pass
         download.close()
+        large = {repository.digests[WEIGHTS]: repository.files[WEIGHTS]}
+        assert 0 < hub.fetched_bytes(REPO, large) < repository.files[WEIGHTS]
         sent = server.sent(WEIGHTS)
         assert sent < repository.files[WEIGHTS]
         assert not list(cache.rglob("*.incomplete"))
@@ -72,6 +74,8 @@ class TestDownload:
         seen, path = heard(hub.download(repository))
         assert seen[0].done >= kept - 1_000, "small files were kept"
         assert (path / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+        assert hub.fetched_bytes(REPO, large) == repository.files[WEIGHTS]
+        assert hub.fetched_bytes(REPO, {"0" * 64: 7}) == 0
 
     def test_a_disk_too_small(self, server: LocalHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         server.add(REPO, folder)

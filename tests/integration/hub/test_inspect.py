@@ -118,6 +118,10 @@ class TestInspect:
         server.add(REPO, folder, card=said)
         assert hub.inspect(REPO).license.id == license
 
+    def test_so_are_the_languages(self, server: LocalHub, folder: Path) -> None:
+        server.add(REPO, folder, card={"language": ["en", "zh-Hant", "<b>", 7]})
+        assert hub.inspect(REPO).languages == ("en", "zh-Hant")
+
     def test_a_repository_without_config(self, server: LocalHub, folder: Path) -> None:
         (folder / "config.json").unlink()
         server.add(REPO, folder)

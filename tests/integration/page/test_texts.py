@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from studio.base.errors import UserError
+from studio.base.errors import Cancelled, UserError
 from studio.base.progress import Progress
 from studio.base.text import text
+from studio.checkpoint import hub, open_model
+from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.license import License
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
 from studio.session.session import Session
@@ -115,6 +118,42 @@ def test_only_what_goes_on_from_there_is_said_to(visitor: Visitor, method: Metho
     visitor.do("stop")
     visitor.do("talk", "Hello", *SAMPLING)
     assert text("stage.stopped") in visitor.says(visitor.page.chat.notice)
+
+
+def test_what_of_a_download_is_kept_is_said(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = visitor.session.checkpoint
+    assert here is not None
+    visitor.session.model.checkpoint = replace(here, folder=None, large_files={"0" * 64: 4_000_000_000})
+
+    def stopped(checkpoint: Checkpoint) -> Iterator[Progress]:
+        yield Progress("download", 1, 2)
+        monkeypatch.setattr(hub, "fetched_bytes", lambda *_: 3_000_000_000)
+        raise Cancelled
+
+    monkeypatch.setattr(open_model, "fetch", stopped)
+    for begins, works, place in (
+        ("queue_compress", "compress", visitor.page.plan.progress),
+        ("queue_make", "make", visitor.page.presets.progress),
+    ):
+        monkeypatch.setattr(hub, "fetched_bytes", lambda *_: 0)
+        visitor.do("speak")
+        assert "3 GB" not in visitor.says(visitor.page.model.facts)
+        visitor.do(begins)
+        visitor.do(works)
+        assert text("stage.cancelled_download") in visitor.says(place)
+        if works == "make":
+            visitor.do("made")
+        assert text("model.note_partly", here="3 GB", total="4 GB") in visitor.says(visitor.page.model.facts)
+
+
+def test_a_license_that_forbids_to_share_is_named(visitor: Visitor) -> None:
+    here = visitor.session.checkpoint
+    assert here is not None
+    visitor.session.model.checkpoint = replace(here, license=License("cc-by-nd-4.0"))
+    visitor.do("speak")
+    assert "cc-by-nd-4.0" in visitor.says(visitor.page.model.facts)
+    visitor.compress()
+    assert "cc-by-nd-4.0" in visitor.says(visitor.page.export.summary)
 
 
 def test_files_that_came_before_an_error_are_known_to_be_here(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from studio.base.errors import ModelError
 from studio.cli.commands import app
 from studio.export.targets import TARGETS
 from studio.planning.choice import Choice
@@ -121,6 +122,25 @@ def test_it_is_compressed_anew_from_its_original_only_and_by_name(folder: Path, 
     assert (result.exit_code, json.loads(result.stdout)["error"]["key"]) == (2, "export_chosen")
 
 
+def test_its_original_is_the_commit_that_the_recipe_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def opened(_: Session, name: str, revision: str | None = None) -> None:
+        asked.append((name, revision))
+        raise ModelError("model_not_found", model=name)
+
+    monkeypatch.setattr(Session, "open", opened)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    recipe = json.loads((copy / "recipe.json").read_text())
+    recipe["source"] |= {"model": "owner/name", "base_model": "owner/name", "revision": "a" * 40}
+    (copy / "recipe.json").write_text(json.dumps(recipe))
+    words = ["export", str(copy), "--to", "gguf:q4_k_m", "--from-original", "--out", str(tmp_path / "o.gguf")]
+    assert CliRunner().invoke(app, words).exit_code == 2
+    assert asked == [("owner/name", "a" * 40)]
+
+
 def test_a_way_of_splitting_words_is_for_gguf_alone(folder: Path, tmp_path: Path) -> None:
     asked = ["export", str(folder), "--out", str(tmp_path / "o"), "--json", "--pre-tokenizer"]
     result = CliRunner().invoke(app, [*asked, "qwen2", "--to", "studio"])
@@ -137,6 +157,22 @@ def test_one_that_is_named_is_in_the_file_and_said(blocks: Path, tmp_path: Path)
     assert result.exit_code == 0, result.output
     assert "qwen2" in result.stderr
     assert b"qwen2" in out.read_bytes()
+
+
+def test_what_the_target_cannot_hold_is_told_before_the_work(
+    tiny_model: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "compress", None)
+    source = Path(shutil.copytree(tiny_model("llama"), tmp_path / "source"))
+    tokenizer = json.loads((source / "tokenizer.json").read_text())
+    split = {"type": "Split", "pattern": {"Regex": "[a-f]+"}, "behavior": "Isolated", "invert": False}
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, tokenizer["pre_tokenizer"]]}
+    (source / "tokenizer.json").write_text(json.dumps(tokenizer))
+    asked = ["export", str(source), "--method", "nearest", "--out", str(tmp_path / "o.gguf"), "--json", "--to"]
+    result = CliRunner().invoke(app, [*asked, "gguf:q8_0"])
+    assert (result.exit_code, json.loads(result.stdout)["error"]["key"]) == (2, "to_gguf_pre_tokenizer")
+    result = CliRunner().invoke(app, [*asked, "gguf", "--mode", "nf4"])
+    assert (result.exit_code, json.loads(result.stdout)["error"]["key"]) == (2, "to_gguf_scheme")
 
 
 def test_a_folder_holds_what_is_shared_with_the_file(folder: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ SMOL = Source(
     format="Q4_1/Q8_0",
     base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
     license=License("apache-2.0"),
+    languages=("en", "no"),
 )
 LOCAL = Source(model="my-model", revision="0123", format="BF16")
 HOSTILE = 'x"\nlicense: mit\n---\n# <b>a</b> [a](https://b.example) `| www.c.example ![d](e)\u2028\u202e\ud800 {{ f }}'
@@ -52,6 +53,7 @@ def test_a_model_of_the_hub_is_named_with_its_license() -> None:
         "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
         "base_model_relation": "quantized",
         "license": "apache-2.0",
+        "language": ["en", "no"],
         "library_name": "quantization-studio",
         "pipeline_tag": "text-generation",
         "tags": ["quantization-studio", "int4_asym"],
