@@ -189,8 +189,9 @@ def _compressed(
         words = {"target": next((t.name for t in targets if t.name in PALETTES and t.name != DEFAULT), DEFAULT)}
     elif "mode" in chosen:
         words = {}
+    needs: Chosen = {k: v for target in targets for k, v in target.needs.items()}
     beside = place.with_name(f"{place.name}.compressed")
-    with compressing(here, source, {"method": "best"} | words | chosen, calibrate, beside) as (session, _):
+    with compressing(here, source, {"method": "best"} | needs | words | chosen, calibrate, beside) as (session, _):
         note_uncalibrated(here, here.follow(session.compress()))
         yield _folder(session)
 

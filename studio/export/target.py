@@ -36,6 +36,8 @@ class Target:
 
     usual: Mapping[str, str] = field(default_factory=dict)
     """Words of a choice that a model is compressed by for this target, where nobody says otherwise."""
+    needs: Mapping[str, bool] = field(default_factory=dict)
+    """Words of a choice that hold wherever nobody says otherwise: without them some of its programs refuse the file."""
     presets: Mapping[str, Words] = field(default_factory=lambda: IN_GROUPS)
     """What the page's presets are for this target: plans that it holds as they are."""
 

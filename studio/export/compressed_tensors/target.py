@@ -164,16 +164,21 @@ def parts(a: Assignment, row: int, tensor: PackedTensor | Tensor) -> Mapping[str
     return {a.layer.name: tensor}
 
 
+NEEDS = {"share_fused": True}
+"""By vLLM."""
 PRESETS: dict[str, Words] = {
-    "smallest": {"mode": "int4_sym", "group_size": 64, "backup": "none", "method": "best"},
+    "smallest": {"mode": "int4_sym", "group_size": 64, "backup": "none", "method": "best", **NEEDS},
     "balanced": {
         "mode": "int4_sym", "group_size": 64, "backup": "none", "method": "best", "pins": ["*down_proj=int8_sym"],
+        **NEEDS,
     },
-    "safest": {"mode": "int8_sym", "pins": [f"{part}=none" for part in ("*embed*", "*wte*", "*wpe*", "*lm_head*")]},
+    "safest": {
+        "mode": "int8_sym", "pins": [f"{part}=none" for part in ("*embed*", "*wte*", "*wpe*", "*lm_head*")], **NEEDS,
+    },
 }  # fmt: skip
-"""Symmetric, embeddings and head at 16 bits, and what vLLM joins of one scheme: no ratio, which would part q from k."""
+"""Symmetric, embeddings and head at 16 bits, and what vLLM joins of one scheme."""
 
 TARGET = Target(
     "compressed-tensors", suffix="", refusal=refusal, size=size, file_size=file_size, write=write,
-    usual={"mode": "int4_sym", "backup": "none"}, presets=PRESETS, cautions=cautions,
+    usual={"mode": "int4_sym", "backup": "none"}, needs=NEEDS, presets=PRESETS, cautions=cautions,
 )  # fmt: skip
