@@ -93,6 +93,9 @@ def written(
         here.note(say("export_size", target=target.name, size=format_bytes(nbytes), bytes=f"{nbytes:,}"))
         for caution in target.cautions(model.plan):
             here.note(caution.sentence(language()))
+        missing = target.leaves_out(model)
+        if missing is not None:
+            here.note(say("export_leaves_out", target=target.name, **missing.words))
     is_alone = len(targets) == 1 and targets[0].suffix in ("", place.suffix.lower())
     if is_alone and targets[0].suffix == "":  # a folder has its own card
         here.follow(export(targets[0], folder, place, check=True))

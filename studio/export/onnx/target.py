@@ -126,7 +126,13 @@ def laid_out(model: CompressedModel) -> ModelFolder:
         CONFIG: as_json(_config(read_json(model.folder / CONFIG), config, dtype)),
         GENAI: as_json(genai_config(shape, config.max_position_embeddings, how, f"{FOLDER}/{file}")),
         CARD: folder_card(
-            model.recipe, plan.weights, size(plan), TARGET.name, usage, model.checkpoint.can_chat
+            model.recipe,
+            plan.weights,
+            size(plan),
+            TARGET.name,
+            usage,
+            model.checkpoint.can_chat,
+            missing=TARGET.leaves_out(model),
         ).encode(),
     }
     texts |= _template(model.folder)
