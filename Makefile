@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-all engine coverage test-native-sanitized soak killed parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-export-speed bench-budget pictures engines reference reference-points lint format clean browser
+.PHONY: help run test test-all engine coverage test-native-sanitized soak killed parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-engines bench-export-speed bench-budget pictures engines reference reference-points lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +78,9 @@ bench-quality: $(VENV)/bench ## What compressing loses, by method, into tests/be
 
 bench-export: engine ## Our GGUF files against llama.cpp's own quantizer, judged in llama.cpp, into tests/bench/EXPORT.md (TEXT=file, a long English text; BENCH="--only q4_0")
 	@$(BIN)/python -W ignore -m tests.bench.export $(if $(TEXT),--text "$(TEXT)") $(BENCH)
+
+bench-engines: $(VENV)/bench ## Each engine's own quantizer against ours, judged there, into tests/bench/ENGINES.md (TEXT=file; BENCH="--only MLX")
+	@$(BIN)/python -W ignore -m tests.bench.engines $(if $(TEXT),--text "$(TEXT)") $(BENCH)
 
 pictures: $(VENV)/developed browser ## Take the README's pictures anew
 	@$(BIN)/python -m tests.pictures
