@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-all engine coverage test-native-sanitized soak killed parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-engines bench-export-speed bench-budget pictures engines reference reference-points lint format clean browser
+.PHONY: help run test test-all engine coverage test-native-sanitized soak killed parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-engines bench-export-speed bench-export-every bench-budget pictures engines reference reference-points lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -69,6 +69,9 @@ bench-workers: $(VENV)/developed ## What a token costs more because models and t
 
 bench-export-speed: $(VENV)/developed ## What writing a GGUF file takes over copying as many bytes (BENCH="--place /dev/shm")
 	@$(BIN)/python -W ignore -m tests.bench.export_speed $(BENCH)
+
+bench-export-every: $(VENV)/prepared $(VENV)/developed ## What writing the built-in model for each target takes over copying as many bytes (BENCH="--only onnx")
+	@$(BIN)/python -W ignore -m tests.bench.export_every $(BENCH)
 
 bench-budget: $(VENV)/prepared $(VENV)/developed ## What a budget promises, by prediction and measured, into tests/bench/BUDGET.md (BENCH="--plans 10 --short")
 	@$(BIN)/python -W ignore -m tests.bench.budget $(BENCH)
