@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-all engine coverage test-native-sanitized soak killed parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-export-speed bench-budget pictures engines reference reference-points lint format clean browser
+.PHONY: help run test test-all engine coverage test-native-sanitized soak killed parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-engines bench-export-speed bench-export-every bench-budget pictures engines reference reference-points lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,9 @@ bench-workers: $(VENV)/developed ## What a token costs more because models and t
 bench-export-speed: $(VENV)/developed ## What writing a GGUF file takes over copying as many bytes (BENCH="--place /dev/shm")
 	@$(BIN)/python -W ignore -m tests.bench.export_speed $(BENCH)
 
+bench-export-every: $(VENV)/prepared $(VENV)/developed ## What writing the built-in model for each target takes over copying as many bytes (BENCH="--only onnx")
+	@$(BIN)/python -W ignore -m tests.bench.export_every $(BENCH)
+
 bench-budget: $(VENV)/prepared $(VENV)/developed ## What a budget promises, by prediction and measured, into tests/bench/BUDGET.md (BENCH="--plans 10 --short")
 	@$(BIN)/python -W ignore -m tests.bench.budget $(BENCH)
 
@@ -78,6 +81,9 @@ bench-quality: $(VENV)/bench ## What compressing loses, by method, into tests/be
 
 bench-export: engine ## Our GGUF files against llama.cpp's own quantizer, judged in llama.cpp, into tests/bench/EXPORT.md (TEXT=file, a long English text; BENCH="--only q4_0")
 	@$(BIN)/python -W ignore -m tests.bench.export $(if $(TEXT),--text "$(TEXT)") $(BENCH)
+
+bench-engines: $(VENV)/bench ## Each engine's own quantizer against ours, judged there, into tests/bench/ENGINES.md (TEXT=file; BENCH="--only MLX")
+	@$(BIN)/python -W ignore -m tests.bench.engines $(if $(TEXT),--text "$(TEXT)") $(BENCH)
 
 pictures: $(VENV)/developed browser ## Take the README's pictures anew
 	@$(BIN)/python -m tests.pictures

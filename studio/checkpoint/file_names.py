@@ -6,6 +6,8 @@ WEIGHTS = "model.safetensors"
 PACKED = "weights.studio"
 """An export's weights, a safetensors file too. No other program takes a file of this name for weights it can read:
 under the usual one transformers loads a model, fills what it does not find with random numbers, and only warns."""
+LEFT_OUT = "left-out.studio"
+"""Beside them, of the same kind: what the model's files hold that no program runs as part of it, as it came."""
 INDEX = "model.safetensors.index.json"
 """Which shard holds which tensor, where there are several."""
 ADAPTER = "adapter_config.json"

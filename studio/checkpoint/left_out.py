@@ -39,33 +39,46 @@ class LeftOut:
 
     def sentence(self, language: str) -> str:
         """Return what is said of them before something is made without them."""
+        return text("model.note_left_out", language, **self.words)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """What a sentence says of them."""
         named = ", ".join(self.parts[:SHOWN]) + (", …" if len(self.parts) > SHOWN else "")
-        return text(
-            "model.note_left_out",
-            language,
-            count=self.tensors,
-            size=format_bytes(self.nbytes),
-            parts=printable(named[:MAX_WORDS]),
-        )
+        return {
+            "count": str(self.tensors),
+            "size": format_bytes(self.nbytes),
+            "parts": printable(named[:MAX_WORDS]),
+        }
+
+
+def left_out_names(entries: Mapping[str, TensorEntry], layers: Iterable[Layer]) -> list[str]:
+    """Return the names of all entries that :func:`left_out` tells of, the scales and zero points of weights too."""
+    return [name for stored in _without_place(entries, layers) for name in stored_as.parts_of(stored.name, entries)]
 
 
 def left_out(entries: Mapping[str, TensorEntry], layers: Iterable[Layer]) -> LeftOut | None:
     """Return what no layer is made of; None where everything has its place."""
+    found = _without_place(entries, layers)
+    parts: Counter[str] = Counter()
+    for stored in found:
+        parts[_part(stored.name)] += stored.nbytes
+    names = tuple(name for name, _ in parts.most_common())
+    return LeftOut(len(found), parts.total(), names) if found else None
+
+
+def _without_place(entries: Mapping[str, TensorEntry], layers: Iterable[Layer]) -> list[stored_as.StoredAs]:
     used, twins = set[str](), set[str]()
     for layer in layers:
         used.update(name.removesuffix(BLOCKS) for name in layer.sources)
         twins.update(layer.tied)
         twins.update([layer.name] if layer.tied else [])
-    parts: Counter[str] = Counter()
-    tensors = 0
+    found = []
     for stored in stored_as.of_entries(entries):
         plain = ".".join(word for word in stored.name.split(".") if word not in TEXT_PARTS)
-        if stored.name in used or plain in twins or _is_computed(stored.name, stored.shape):
-            continue
-        tensors += 1
-        parts[_part(stored.name)] += stored.nbytes
-    names = tuple(name for name, _ in parts.most_common())
-    return LeftOut(tensors, parts.total(), names) if tensors else None
+        if stored.name not in used and plain not in twins and not _is_computed(stored.name, stored.shape):
+            found.append(stored)
+    return found
 
 
 def _is_computed(name: str, shape: tuple[int, ...]) -> bool:

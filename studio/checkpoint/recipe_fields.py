@@ -85,6 +85,7 @@ class Choices(BaseModel):
     group_size_fallback: str = Field("error", validation_alias=AliasChoices("group_size_fallback", "misfit"))
     """Called ``misfit`` in older recipes; both are read."""
     all_layers: bool = False
+    share_fused: bool = False
     pins: tuple[str, ...] = ()
     method: str = "nearest"
     sensitivity: str = "nncf"

@@ -85,6 +85,14 @@ def of_entry(name: str, entries: Mapping[str, TensorEntry]) -> StoredAs:
     return StoredAs(name, entry.dtype, entry.shape, nbytes)
 
 
+def parts_of(name: str, entries: Mapping[str, TensorEntry]) -> list[str]:
+    """Return the names of all that one of them takes: codes, scales, zero points, a shape."""
+    ends = ("", BLOCKS, SCALES, *FP8_SCALES) if name in entries else (BLOCKS, SCALES)
+    packing = entries[name].packing if name in entries else None
+    packed = () if packing is None else (*(part for _, part in packing.parts), f"{name}_shape")
+    return [part for part in dict.fromkeys([*(name + end for end in ends), *packed]) if part in entries]
+
+
 def joined(name: str, parts: Iterable[StoredAs]) -> StoredAs:
     """Return the one parameter ``name`` that several of a file's tensors became, or one under another name."""
     found = list(parts)

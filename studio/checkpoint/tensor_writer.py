@@ -111,6 +111,18 @@ class SlotFile:
             self._file.write(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy().data)
         self.written += tensor.nbytes
 
+    def write_bytes(self, name: str, raw: Tensor, start: int = 0) -> None:
+        """Write bytes, uint8 [n], into the slot ``name``, from its byte number ``start`` on, whatever they mean.
+
+        Raises ValueError where they do not fit.
+        """
+        if raw.dtype != torch.uint8 or start + raw.nbytes > self.slots[name].nbytes:
+            raise ValueError(f"{name}: {raw.nbytes} bytes from {start} do not fit {self.slots[name]}")
+        with _disk_errors(self.path):
+            self._file.seek(self._starts[name] + start)
+            self._file.write(raw.contiguous().numpy().data)
+        self.written += raw.nbytes
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

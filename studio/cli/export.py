@@ -93,6 +93,9 @@ def written(
         here.note(say("export_size", target=target.name, size=format_bytes(nbytes), bytes=f"{nbytes:,}"))
         for caution in target.cautions(model.plan):
             here.note(caution.sentence(language()))
+        missing = target.leaves_out(model)
+        if missing is not None:
+            here.note(say("export_leaves_out", target=target.name, **missing.words))
     is_alone = len(targets) == 1 and targets[0].suffix in ("", place.suffix.lower())
     if is_alone and targets[0].suffix == "":  # a folder has its own card
         here.follow(export(targets[0], folder, place, check=True))
@@ -202,8 +205,9 @@ def _compressed(
         words = {"target": next((t.name for t in targets if t.name in PALETTES and t.name != DEFAULT), DEFAULT)}
     elif "mode" in chosen:
         words = {}
+    needs: Chosen = {k: v for target in targets for k, v in target.needs.items()}
     beside = place.with_name(f"{place.name}.compressed")
-    with compressing(here, source, {"method": "best"} | words | chosen, calibrate, beside, revision) as (session, _):
+    with compressing(here, source, {"method": "best"} | needs | words | chosen, calibrate, beside, revision) as (session, _):
         _check_held(session, targets)  # before the work: a method that reads a text takes minutes, or hours
         note_uncalibrated(here, here.follow(session.compress()))
         yield _folder(session)

@@ -95,7 +95,8 @@ def _parameters(name: str) -> list[Parameter]:
 
 def _shown(option: Option, show_default: bool) -> Any:
     words = say(f"help_{option.key}", words=", ".join(option.among), calibrated=_calibrated())
-    return typer.Option(*option.flags, help=words, show_default=show_default)
+    flags = [f"{flag}/--no-{flag.removeprefix('--')}" if option.can_be_denied else flag for flag in option.flags]
+    return typer.Option(*flags, help=words, show_default=show_default)
 
 
 def _calibrated() -> str:

@@ -20,6 +20,7 @@ from studio.base.errors import CheckpointError
 from studio.base.prefetch import BackgroundWriter, ahead
 from studio.base.progress import Progress
 from studio.base.torch_threads import torch_threads
+from studio.checkpoint.carried import carried
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.row_reader import rows_of
@@ -60,6 +61,8 @@ class Compressed:
     """Weights that the calibration gave nothing, in a method that wanted it: they were rounded without."""
     stacks: tuple[str, ...] = ()
     """Experts held in one tensor, which no method can calibrate: each is given tokens of its own."""
+    left_out: Path | None = None
+    """Beside ``file``: what the model's files hold that is no part of it, as it came; None where there is nothing."""
     threads: int = 1
     """On how many threads sums were made: a calibrated method rounds by them, down to the last bit."""
 
@@ -127,9 +130,12 @@ def _compress(
             file.unlink(missing_ok=True)
             journal.forget()
         raise
+    left_out = yield from carried(checkpoint, file.with_name(f"{file.name}.left-out"))
     journal.forget()
     relative_error = {a.layer.name: errors[a.layer.name] or 0.0 for a in plan.assignments if a.scheme is not None}
-    return Compressed(plan, file, relative_error, time.perf_counter() - began, resumed, unreached, stacks, threads)
+    return Compressed(
+        plan, file, relative_error, time.perf_counter() - began, resumed, unreached, stacks, left_out, threads
+    )
 
 
 def job_digest(checkpoint: Checkpoint, plan: Plan) -> str:

@@ -12,7 +12,6 @@ import torch
 
 from studio.base.assets import asset
 from studio.calibration.texts import positions, words
-from studio.chat.prompt import prompt_ids
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.tokenizer.guarded_tokenizer import GuardedTokenizer, load_tokenizer
 from studio.checkpoint.tokenizer.template import Message
@@ -61,9 +60,8 @@ def prompted_options(checkpoint: Checkpoint, asked: Sequence[Prompted]) -> Optio
 
 
 def _choices(tokenizer: GuardedTokenizer, asked: Prompted) -> list[Option]:
-    prompt = prompt_ids(tokenizer, asked.messages)
-    answers = [tokenizer.continued(answer) for answer in asked.question.options]
-    return [Option(torch.tensor(prompt + answer, dtype=torch.int64), len(prompt)) for answer in answers if answer]
+    answered = tokenizer.answered_ids(asked.messages, asked.question.options)
+    return [Option(torch.tensor(ids, dtype=torch.int64), start) for ids, start in answered]
 
 
 def _items(check: str, held: dict[str, list[list[str]]], language: str) -> dict[str, list[Prompted]]:

@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from studio.base.progress import Progress
+from studio.checkpoint.carried import told
 from studio.checkpoint.file_names import CARD, MANIFEST
 from studio.checkpoint.recipe import RECIPE, Exported, Recipe, sha256
 from studio.evaluation.figures import Evaluation
@@ -17,6 +18,7 @@ from studio.export.compressed_model import CompressedModel, Writing
 from studio.export.map_picture import map_picture
 from studio.export.model_card import MAP, export_card
 from studio.export.target import Target
+from studio.export.targets import DEFAULT as STUDIO
 from studio.export.targets import checksum, openable, put_in_place, settled
 
 FORMAT = "quantization-studio-files"
@@ -74,7 +76,10 @@ def card_for(
     folders: Sequence[str] = (),
 ) -> str:
     """Return the card of these files, and of folders that have cards of their own."""
-    return export_card(model.recipe, model.plan.weights, exports, model.checkpoint.can_chat, has_map, quality, folders)
+    missing = None if STUDIO in {each.target for each in exports} else told(model.left_out)
+    return export_card(
+        model.recipe, model.plan.weights, exports, model.checkpoint.can_chat, has_map, quality, folders, missing
+    )
 
 
 def write_beside(

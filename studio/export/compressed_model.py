@@ -16,6 +16,7 @@ from studio.base.progress import Progress
 from studio.checkpoint.architecture import empty_model, layer_map
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.config import Task, task
+from studio.checkpoint.file_names import LEFT_OUT
 from studio.checkpoint.headers import TensorEntry, read_header
 from studio.checkpoint.recipe import PackedWeight, Recipe, check_sizes, read_recipe
 from studio.export.stored_rows import StoredRows
@@ -41,6 +42,8 @@ class CompressedModel:
     plan: Plan
     stored: Mapping[str, TensorEntry]
     """What the file with the weights holds, by its header."""
+    left_out: Mapping[str, TensorEntry] = field(default_factory=dict)
+    """What it carries beside the model, by the header of that file."""
     checksums: dict[Path, str] = field(default_factory=dict)
     """SHA-256 of files that were written of it, where the target found it on the way; others are read once more."""
 
@@ -134,7 +137,9 @@ def opened(folder: Path) -> CompressedModel:
     )
     schemes = {weight.name: Scheme.parse(weight.scheme) for weight in recipe.weights}
     assignments = tuple(Assignment(layer, schemes.get(layer.name)) for layer in checkpoint.layers)
-    return CompressedModel(recipe, checkpoint, Plan(choice_of(recipe), assignments, is_exact=True), stored)
+    plan = Plan(choice_of(recipe), assignments, is_exact=True)
+    left_out = read_header(folder / LEFT_OUT) if LEFT_OUT in recipe.sha256 and (folder / LEFT_OUT).is_file() else {}
+    return CompressedModel(recipe, checkpoint, plan, stored, left_out)
 
 
 def _entries(recipe: Recipe, config: Any, held: dict[str, TensorEntry]) -> dict[str, TensorEntry]:

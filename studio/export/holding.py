@@ -96,6 +96,7 @@ def every_target(plan: Plan, checkpoint: Checkpoint, planned: Planned) -> list[H
 
 def _instead(target: Target, choice: Choice, reason: SchemeError, checkpoint: Checkpoint) -> Iterator[Choice]:
     """Yield what a plan might become: what the refusal names, for all weights or the sensitive ones; presets."""
+    choice = Choice.of(**choice.words() | dict(target.needs))
     rest = {name: word for name, word in choice.words().items() if name not in OWN}
     if choice.budget is not None:  # what is ranked for a budget is ranked for nothing else
         rest.pop("sensitivity")

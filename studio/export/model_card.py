@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from studio.base.units import format_bytes
 from studio.checkpoint.file_names import CARD, MANIFEST, RECIPE
+from studio.checkpoint.left_out import SHOWN, LeftOut
 from studio.checkpoint.recipe import Choices, Exported, Recipe
 from studio.evaluation.figures import Evaluation, WindowMean
 from studio.export.card_words import front_matter, shown
@@ -18,14 +19,14 @@ MAP = "map.png"
 """The picture beside the card."""
 
 
-def model_card(recipe: Recipe, weights: int, can_chat: bool = True) -> str:
-    """Return README.md for a compressed folder of ``weights`` parameters."""
+def model_card(recipe: Recipe, weights: int, can_chat: bool = True, extra: LeftOut | None = None) -> str:
+    """Return README.md for a compressed folder of ``weights`` parameters; ``extra``: what stands beside them."""
     facts = _facts(recipe, can_chat, "quantization-studio", ["quantization-studio", recipe.choices.mode])
     return f"""{front_matter(facts)}
 {_heading(recipe)}
 {_size_table(recipe, weights)}
 {_schemes(recipe)}
-{license_words(recipe)} `{RECIPE}` holds every choice, the versions of the programs and the
+{extra_words(extra, None)}{license_words(recipe)} `{RECIPE}` holds every choice, the versions of the programs and the
 checksums of the files; made with the same choices and the same text, the weights come out the same.
 
 ## {"Chat with it" if can_chat else "Read it"}
@@ -42,11 +43,13 @@ def export_card(
     has_map: bool = False,
     quality: Evaluation | None = None,
     folders: Sequence[str] = (),
+    missing: LeftOut | None = None,
 ) -> str:
     """Return README.md for files that were written of a folder of ``weights`` parameters.
 
     ``has_map``: whether the picture stands beside it; ``quality``: what was measured of the folder, whose numbers are
-    those of the files; ``folders``: names of those that stand beside them, each with a card of its own.
+    those of the files; ``folders``: names of those that stand beside them, each with a card of its own; ``missing``:
+    what the folder has and they have not.
     """
     targets = list(dict.fromkeys([*(each.target for each in exports), *folders]))
     library = "gguf" if "gguf" in targets else "quantization-studio"
@@ -62,7 +65,7 @@ def export_card(
 
 {_size_table(recipe, weights)}
 {_quality(quality)}{_picture(has_map)}{_schemes(recipe)}
-{usage}
+{extra_words(None, missing)}{usage}
 ## Made again
 `{RECIPE}` holds every choice, what was read, the versions of the programs and the checksums: in a copy of {PROGRAM}'s
 repository, `python -m studio apply {RECIPE} --out again` makes these files again, the same to the bit on a machine of
@@ -72,17 +75,27 @@ the same kind.
 """
 
 
-def folder_card(recipe: Recipe, weights: int, nbytes: int, library: str, usage: str, can_chat: bool = True) -> str:
+def folder_card(
+    recipe: Recipe,
+    weights: int,
+    nbytes: int,
+    library: str,
+    usage: str,
+    can_chat: bool = True,
+    extra: LeftOut | None = None,
+    missing: LeftOut | None = None,
+) -> str:
     """Return README.md for a model's folder that another program loads, whose weights take ``nbytes`` there.
 
-    ``library``: the program, as the Hub names it; ``usage``: how the folder is run, in Markdown.
+    ``library``: the program, as the Hub names it; ``usage``: how the folder is run, in Markdown; ``extra`` and
+    ``missing``: what was beside the model and is there, or is not.
     """
     facts = _facts(recipe, can_chat, library, [library, "quantized", "quantization-studio"])
     return f"""{front_matter(facts)}
 {_heading(recipe)}
 {_size_table(recipe, weights, nbytes)}
 {_schemes(recipe)}
-{usage}
+{extra_words(extra, missing)}{usage}
 {license_words(recipe)}
 """
 
@@ -171,6 +184,28 @@ def _facts(recipe: Recipe, can_chat: bool, library: str, tags: list[str]) -> dic
         "pipeline_tag": "text-generation" if can_chat else "",
         "tags": tags,
     }
+
+
+def extra_words(extra: LeftOut | None, missing: LeftOut | None) -> str:
+    """Return what is said of tensors that no program runs as part of the model: those that are here, as they came, and
+    those that are not."""
+    words = ""
+    if extra is not None:
+        words += f"""The original's files hold {_tensors(extra)} beside the model, which transformers does not run.
+They are here as they came, byte for byte, and not in the sizes above.
+
+"""
+    if missing is not None:
+        words += f"""The original's files hold {_tensors(missing)} beside the model, which transformers does not run.
+They are not here.
+
+"""
+    return words
+
+
+def _tensors(found: LeftOut) -> str:
+    named = ", ".join(map(shown, found.parts[:SHOWN])) + (", …" if len(found.parts) > SHOWN else "")
+    return f"{found.tensors} more tensors of {found.nbytes:,} bytes ({named})"
 
 
 def license_words(recipe: Recipe) -> str:

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Collection, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,9 +16,11 @@ from torch import Tensor
 
 from studio.base.errors import CheckpointError, ResourceError, disk_error
 from studio.base.progress import Progress
+from studio.checkpoint.carried import copy_into, raw_pieces
 from studio.checkpoint.checkpoint import read_json
 from studio.checkpoint.config import load_config
 from studio.checkpoint.file_names import CARD, CONFIG, GENERATION, INDEX
+from studio.checkpoint.headers import TensorEntry
 from studio.checkpoint.hub import is_wanted
 from studio.checkpoint.tensor_writer import Slot, SlotFile
 from studio.checkpoint.weight_files import listed
@@ -41,6 +43,8 @@ class ModelFolder:
     """Files that are written anew, by their path in the folder."""
     copied: list[Path]
     """Files of the model's folder that go along as they are."""
+    carried: Mapping[str, TensorEntry] = field(default_factory=dict)
+    """Tensors beside the model that go into the file of weights as they came."""
 
     @property
     def nbytes(self) -> int:
@@ -67,6 +71,8 @@ class ModelFolder:
             for a, row, tensor in model.pieces():
                 for name, part in parts(a, row, tensor).items():
                     file.write(name, part, _element(a, row, tensor, file.slots[name]))
+                yield Progress.of_bytes("export", beside + file.written, total)
+            for _ in copy_into(model.folder, self.carried, file):
                 yield Progress.of_bytes("export", beside + file.written, total)
             file.sync()
         return out
@@ -98,6 +104,12 @@ class ModelFolder:
                     if file.read(len(raw)) != raw:
                         raise CheckpointError("verify_tensor", file=weights.path.name, tensor=name[:120])
                     done += len(raw)
+                yield Progress.of_bytes("verify", done, weights.nbytes)
+            for name, start, raw_part in raw_pieces(model.folder, self.carried):
+                file.seek(weights.place(name) + start)
+                if file.read(len(raw_part)) != raw_part.numpy().tobytes():
+                    raise CheckpointError("verify_tensor", file=weights.path.name, tensor=name[:120])
+                done += len(raw_part)
                 yield Progress.of_bytes("verify", done, weights.nbytes)
         return len(weights.slots)
 

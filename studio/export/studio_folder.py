@@ -19,9 +19,11 @@ from studio.base.errors import ResourceError, disk_error
 from studio.base.progress import Progress
 from studio.base.settings import settings
 from studio.base.workspace import partial_in
+from studio.checkpoint.carried import told
 from studio.checkpoint.checkpoint import Checkpoint, read_json
 from studio.checkpoint.config import exported_config
-from studio.checkpoint.file_names import CARD, CONFIG, INDEX, PACKED
+from studio.checkpoint.file_names import CARD, CONFIG, INDEX, LEFT_OUT, PACKED
+from studio.checkpoint.headers import read_header
 from studio.checkpoint.hub import is_wanted
 from studio.checkpoint.recipe import RECIPE, Calibration, Choices, Machine, PackedWeight, Recipe, Source, sha256
 from studio.checkpoint.weight_files import listed
@@ -60,9 +62,12 @@ def write_folder(
         words = json.dumps(config, indent=2, ensure_ascii=False)
         (partial / CONFIG).write_bytes(words.encode("utf-8", "backslashreplace"))  # half a character as JSON escapes it
         shutil.move(compressed.file, partial / PACKED)
+        if compressed.left_out is not None:
+            shutil.move(compressed.left_out, partial / LEFT_OUT)
         recipe = _recipe(source or source_of(checkpoint), compressed, partial, calibration)
         (partial / RECIPE).write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-        card = model_card(recipe, compressed.plan.weights, checkpoint.can_chat)
+        extra = None if compressed.left_out is None else told(read_header(partial / LEFT_OUT))
+        card = model_card(recipe, compressed.plan.weights, checkpoint.can_chat, extra)
         (partial / CARD).write_text(card, encoding="utf-8")
         if folder.exists():
             folder.rmdir()
@@ -196,4 +201,5 @@ TARGET = Target(
     size=lambda plan: plan.compressed_bytes,
     file_size=_zip_bytes,
     write=_zipped,
+    carries=lambda model: model.left_out.keys(),
 )

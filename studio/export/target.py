@@ -1,11 +1,13 @@
 """What an export target is: a form that a compressed model can take for another program. Knows none of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from studio.base.errors import UserError
+from studio.checkpoint.carried import told
 from studio.checkpoint.checkpoint import Checkpoint
+from studio.checkpoint.left_out import LeftOut
 from studio.export.compressed_model import CompressedModel, Writing
 from studio.planning.plan import Plan
 from studio.planning.presets import IN_GROUPS, Words
@@ -36,16 +38,26 @@ class Target:
 
     usual: Mapping[str, str] = field(default_factory=dict)
     """Words of a choice that a model is compressed by for this target, where nobody says otherwise."""
+    needs: Mapping[str, bool] = field(default_factory=dict)
+    """Words of a choice that hold wherever nobody says otherwise: without them some of its programs refuse the file."""
     presets: Mapping[str, Words] = field(default_factory=lambda: IN_GROUPS)
     """What the page's presets are for this target: plans that it holds as they are."""
 
     cautions: Callable[[Plan], Sequence[UserError]] = lambda _: ()
     """What some of its programs will not load of a plan that others do: said in the terminal and on the card."""
 
+    carries: Callable[[CompressedModel], Collection[str]] = lambda _: ()
+    """Which of the tensors beside the model it holds as they came."""
+
     with_pre_tokenizer: Callable[[str], "Target"] | None = None
     """Returns the target that names a way of splitting words which is not the tokenizer's; None where none is named."""
     pre_tokenizer: str = ""
     """The name that it was given so."""
+
+    def leaves_out(self, model: CompressedModel) -> LeftOut | None:
+        """Return what the compressed folder has beside the model and this target has not; None where it has all."""
+        there = self.carries(model)
+        return told({name: entry for name, entry in model.left_out.items() if name not in there})
 
     @property
     def keys(self) -> set[str]:

@@ -12,6 +12,7 @@ from studio.base.errors import SchemeError
 from studio.base.units import format_bytes
 from studio.checkpoint.layers import Kind, Layer
 from studio.planning.budget import Budget
+from studio.planning.fused import Joined, lots
 from studio.planning.palettes import Palette
 from studio.planning.remaining_loss import remaining_loss
 from studio.quantization.methods import Method
@@ -30,8 +31,11 @@ def allotted(
     damages: Damages,
     method: Method,
     pinned: Mapping[str, Scheme | None],
+    joined: Joined = (),
 ) -> tuple[Schemes, bool]:
     """Return the scheme of every weight that is not ``pinned``, and whether all damages were known for it.
+
+    Parts that are ``joined``, by the palette's target or by choice, get one scheme.
 
     What is not known, or cannot be measured, counts as the median layer's weights do. A machine with room for more
     than the largest that this model can be is given that. Raises SchemeError for a size that is larger, and for any
@@ -42,9 +46,9 @@ def allotted(
     limit = budget.limit(layers, palette)
     free = _free(layers, pinned)
     held = _held(layers, free, palette, pinned)
-    lots = _held_together(free, palette)
+    alike = _held_together(free, palette.joined or joined)
     guessed = _Guess(free, damages)
-    offered: list[list[Scheme | None]] = [[*palette.offered(lot[0]), None] for lot in lots]
+    offered: list[list[Scheme | None]] = [[*_offered(lot, palette), None] for lot in alike]
     groups = [
         [
             Option(
@@ -53,7 +57,7 @@ def allotted(
             )
             for scheme in schemes
         ]
-        for lot, schemes in zip(lots, offered, strict=True)
+        for lot, schemes in zip(alike, offered, strict=True)
     ]
     low, high = (held + sum(most(option.size for option in group) for group in groups) for most in (min, max))
     if budget.room is not None:
@@ -63,7 +67,7 @@ def allotted(
         ends = format_bytes(low), format_bytes(high)
         raise SchemeError("budget_range", budget=str(budget), limit=format_bytes(limit), low=ends[0], high=ends[1])
     found = {
-        layer.name: schemes[place] for lot, schemes, place in zip(lots, offered, taken, strict=True) for layer in lot
+        layer.name: schemes[place] for lot, schemes, place in zip(alike, offered, taken, strict=True) for layer in lot
     }
     return found, not guessed.is_lacking(palette)
 
@@ -89,15 +93,21 @@ def _held(layers: Sequence[Layer], free: Sequence[Layer], palette: Palette, pinn
     return every - sum(palette.nbytes(layer, None) for layer in free)
 
 
-def _held_together(layers: Sequence[Layer], palette: Palette) -> list[list[Layer]]:
-    """Return the weights in lots of one scheme each: the experts of a block and projection, the parts that are joined
-    there, all others alone."""
-    lots: dict[object, list[Layer]] = {}
+def _held_together(layers: Sequence[Layer], joined: Joined) -> list[list[Layer]]:
+    """Return the weights in lots of one scheme each: the parts that are joined, or else the experts of a block and
+    projection; all others alone."""
+    if joined:
+        return lots(layers, joined)
+    found: dict[object, list[Layer]] = {}
     for layer in layers:
         is_expert = layer.place is not None and "*" in layer.place[0]
-        key = layer.place if is_expert else palette.joins(layer) or layer.name
-        lots.setdefault((key, layer.matrix[1]), []).append(layer)
-    return list(lots.values())
+        found.setdefault((layer.place if is_expert else layer.name, layer.matrix[1]), []).append(layer)
+    return list(found.values())
+
+
+def _offered(lot: Sequence[Layer], palette: Palette) -> list[Scheme]:
+    """Return the schemes that each weight of a lot can be in."""
+    return [scheme for scheme in palette.offered(lot[0]) if all(scheme in palette.offered(each) for each in lot[1:])]
 
 
 def _loss(layer: Layer, scheme: Scheme | None, damages: Damages, method: Method, guess: "_Guess") -> float:

@@ -126,6 +126,10 @@ class Choice:
     ] = "error"
     all_layers: Annotated[bool, Option(bool, bool, applies=_is_mixable)] = False
     """Whether embeddings and head follow the ratio too, instead of taking the backup."""
+    share_fused: Annotated[bool, Option(bool, bool, applies=lambda choice: choice.mix == NONE, can_be_denied=True)] = (
+        False
+    )
+    """Whether what vLLM makes one module of (q, k and v; gate and up; a block's experts) has one scheme."""
     sensitivity: Annotated[
         Sensitivity,
         Option(

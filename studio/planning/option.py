@@ -35,6 +35,8 @@ class Option:
     """What it is where nobody said it, of the choice as far as it was said; None where that is always the default."""
     applies: Callable[[Any], bool] | None = None
     """Whether it makes a difference beside the rest of a choice; None where it always may."""
+    can_be_denied: bool = False
+    """Of a yes or no: whether the terminal has a word for no, since a target may say yes where nobody does."""
     is_told: Callable[[Any], bool] | None = None
     """Whether a command that makes a choice again has to name it; None for whenever it is not the default."""
 

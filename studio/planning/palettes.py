@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from studio.checkpoint.layers import Kind, Layer
+from studio.planning.fused import JOINED, Joined
 from studio.quantization.scheme import WHOLE_CHANNEL, Mode, Scheme
-
-JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Modules of one parent that vLLM makes one of, so that they have one scheme."""
 
 
 def _is_held(layer: Layer, scheme: Scheme) -> bool:
@@ -33,7 +31,7 @@ class Palette:
     """Whether this weight can be in that scheme, whose groups divide its rows."""
     beside: Callable[[Layer, Scheme], int] = _nothing
     """Bytes that a weight takes there beyond those of the scheme."""
-    joined: tuple[tuple[str, ...], ...] = ()
+    joined: Joined = ()
     """Modules of one parent that have one scheme, by name."""
 
     def fitting(self, width: int) -> list[Scheme]:
@@ -49,11 +47,6 @@ class Palette:
         if scheme is not None:
             return scheme.nbytes(layer.matrix) + self.beside(layer, scheme)
         return layer.numel * (self.vector_bytes if layer.kind is Kind.OTHER and len(layer.shape) == 1 else 2)
-
-    def joins(self, layer: Layer) -> tuple[str, ...]:
-        """Return what a weight shares its scheme with: its parent's name and the parts; nothing where it is alone."""
-        parent, _, own = layer.name.removesuffix(".weight").rpartition(".")
-        return next(((parent, *parts) for parts in self.joined if own in parts), ())
 
 
 def _schemes(*names: str) -> tuple[Scheme, ...]:

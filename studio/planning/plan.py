@@ -3,6 +3,7 @@
 The ratio rule is NNCF's (``nncf/quantization/algorithms/weight_compression/mixed_precision.py``, 3.4): linear weights
 but the head define the ratio; in order of rising sensitivity they take the primary mode while their share stays
 below it; all else takes the backup. A pinned weight stands outside of the rule, as NNCF's ignored ones do.
+Where fused layers share a scheme, a lot of them is taken as one weight: by its mean score, and by its first pin.
 """
 
 import math
@@ -17,6 +18,7 @@ from studio.base.errors import SchemeError
 from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.planning.allotment import Damages, allotted
 from studio.planning.choice import Choice
+from studio.planning.fused import JOINED, Joined, lots
 from studio.planning.mixes import MIXES, NONE, fitting
 from studio.planning.palettes import PALETTES
 from studio.quantization.scheme import Mode, Scheme, fitting_group_sizes
@@ -176,7 +178,9 @@ def make_plan(
     pinned = _pinned(layers, choice)
     if choice.budget is not None:
         palette = PALETTES[choice.target]
-        given, is_exact = allotted(layers, choice.budget, palette, damages or {}, choice.method, pinned)
+        given, is_exact = allotted(
+            layers, choice.budget, palette, damages or {}, choice.method, pinned, _joined(choice)
+        )
         given |= pinned
         return Plan(choice, tuple([Assignment(x, given.get(x.name)) for x in layers]), is_exact, frozenset(pinned))
     if choice.mix != NONE:
@@ -193,9 +197,10 @@ def make_plan(
     if choice.group_size_fallback == "error":
         _check_groups(misfits, defining, choice)
     candidates = [layer for layer in defining if fitted[layer.matrix[1]] is not None] if misfits else defining
+    alike = lots(candidates, _joined(choice))
     if choice.is_mixed and sensitivities is not None:
-        candidates = sorted(candidates, key=lambda layer: sensitivities[layer.name])
-    primary = _within_ratio(candidates, choice.ratio if choice.mode.is_mixable else 1.0)
+        alike = sorted(alike, key=lambda lot: _mean_score(lot, sensitivities))
+    primary = _within_ratio(alike, choice.ratio if choice.mode.is_mixable else 1.0)
     kept = {layer.name for layer in misfits} if choice.group_size_fallback == "ignore" else set()
 
     def scheme(layer: Layer) -> Scheme | None:
@@ -238,14 +243,28 @@ def damage_scores(
 def _pinned(layers: Sequence[Layer], choice: Choice) -> dict[str, Scheme | None]:
     """Return the schemes the user decided, by name. Raises SchemeError for a group that does not fit."""
     pinned: dict[str, Scheme | None] = {}
-    for layer in layers if choice.pins else ():
-        pin = next((pin for pin in choice.pins if pin.takes(layer.name)), None)
-        if pin is None or layer.kind is Kind.OTHER:
+    weights = [layer for layer in layers if layer.is_weight] if choice.pins else []
+    for lot in lots(weights, _joined(choice)):
+        pin = next((pin for pin in choice.pins if any(pin.takes(layer.name) for layer in lot)), None)
+        if pin is None:
             continue
-        if pin.scheme is not None and not pin.scheme.fits(layer.matrix[1]):
-            raise SchemeError("pin_misfit", scheme=str(pin.scheme), layer=layer.name, width=layer.matrix[1])
-        pinned[layer.name] = pin.scheme
+        for layer in lot:
+            if pin.scheme is not None and not pin.scheme.fits(layer.matrix[1]):
+                raise SchemeError("pin_misfit", scheme=str(pin.scheme), layer=layer.name, width=layer.matrix[1])
+            pinned[layer.name] = pin.scheme
     return pinned
+
+
+def _joined(choice: Choice) -> Joined:
+    """Return what shares a scheme; a mix of llama.cpp's says of each weight what it takes."""
+    return JOINED if choice.share_fused and choice.mix == NONE else ()
+
+
+def _mean_score(lot: Sequence[Layer], sensitivities: Mapping[str, float]) -> float:
+    """Return the score of a lot per weight of it."""
+    if len(lot) == 1:
+        return sensitivities[lot[0].name]
+    return sum(sensitivities[layer.name] * layer.numel for layer in lot) / sum(layer.numel for layer in lot)
 
 
 def fitted_scheme(width: int, choice: Choice) -> Scheme | None:
@@ -277,18 +296,18 @@ def _in_other_blocks(scheme: Scheme, width: int) -> Scheme | None:
     return fitting(scheme.mode.stored_as.misfit, width)
 
 
-def _within_ratio(ranked: Sequence[Layer], ratio: float) -> set[str]:
+def _within_ratio(ranked: Sequence[Sequence[Layer]], ratio: float) -> set[str]:
     """Return the names that take the primary mode: the first ones, while their share stays below the ratio."""
     if ratio == 1:
-        return {layer.name for layer in ranked}
-    total = sum(layer.numel for layer in ranked)
+        return {layer.name for lot in ranked for layer in lot}
+    total = sum(layer.numel for lot in ranked for layer in lot)
     names: set[str] = set()
     taken = 0
-    for layer in ranked:
-        taken += layer.numel
+    for lot in ranked:
+        taken += sum(layer.numel for layer in lot)
         if taken / total >= ratio:
             break
-        names.add(layer.name)
+        names.update(layer.name for layer in lot)
     return names
 
 

@@ -38,6 +38,7 @@ class Choices(TypedDict, total=False):
     backup: str
     group_size_fallback: str
     all_layers: bool
+    share_fused: bool
     pins: Sequence[str]
     """``"PATTERN=SCHEME"``, or ``"PATTERN=none"`` for 16 bits."""
     method: str

@@ -106,7 +106,8 @@ class CompressedCopy:
         if again is not None:  # its calibration and its source, which were compared
             read, threads = again.choices.calibration, None if again.machine is None else again.machine.threads
         name = export_name(checkpoint, plan)
-        self._check_disk(plan.compressed_bytes)
+        extra = 0 if checkpoint.left_out is None else checkpoint.left_out.nbytes
+        self._check_disk(plan.compressed_bytes + extra)
         place = self._workspace / uuid.uuid4().hex
         compressed = None
         with unfinished(job_digest(checkpoint, plan), self._workspace) as file:
@@ -127,7 +128,8 @@ class CompressedCopy:
             except BaseException:
                 shutil.rmtree(place, ignore_errors=True)
                 if compressed is not None:  # whole, but without a folder: nothing to go on with
-                    compressed.file.unlink(missing_ok=True)
+                    for file_ in filter(None, (compressed.file, compressed.left_out)):
+                        file_.unlink(missing_ok=True)
                 raise
         self.forget()
         self.compressed, self.folder, self.calibrated_on = compressed, folder, text

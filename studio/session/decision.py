@@ -103,11 +103,14 @@ class Decision:
         self._follow()
 
     def run_in(self, program: str) -> None:
-        """Go on with another program, and the same preset of what it loads."""
+        """Go on with another program: the same preset of what it loads, or a plan of one's own with what it needs."""
         before = self.preset
         self.program = runners.known().get(program, self.program)
         if before != CUSTOM:
             self._follow()
+        elif self._planner.plan is not None and self.target.needs:
+            with suppress(SchemeError):  # a budget that is no longer met
+                self._planner.choose(Choice.of(**self._planner.choice.words() | dict(self.target.needs)))
 
     def _follow(self) -> None:
         checkpoint = self._planner.model.checkpoint

@@ -119,7 +119,8 @@ def _ours() -> dict[str, Peer]:
         (Scheme(Mode.NF4, 64), "OpenVINO", [Method.NEAREST, Method.LEAST_SQUARES, Method.GPTQ, fisher]),
         (Scheme(Mode.CB4_LEARNED, 64), "OpenVINO", [Method.LEAST_SQUARES, Method.GPTQ, fisher]),
         (Scheme(Mode.INT5_SYM, 32), "llama.cpp (Q5_0)", [fisher]),
-        (Scheme(Mode.INT4_AFFINE, 64), "MLX", [Method.NEAREST, fisher]),
+        (Scheme(Mode.INT4_AFFINE, 64), "MLX, ONNX, OpenVINO", [Method.NEAREST, fisher]),
+        (Scheme(Mode.INT4_AFFINE, 128), "MLX, ONNX, OpenVINO", [Method.NEAREST, fisher]),
     ]
     rows = {
         f"{method.value} {scheme}": Peer(str(scheme), target, ours(method, scheme))
@@ -182,12 +183,14 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:CORES])
     torch.set_num_threads(CORES)
+    began = time.process_time()
     try:
         made = peer.make(checkpoint, text.calibration, folder)
     except ImportError as error:
         print(error, file=sys.stderr)
         shutil.rmtree(folder)
         raise SystemExit(NOT_INSTALLED) from None
+    print(f"{options.name}: {time.process_time() - began:.0f} CPU seconds", file=sys.stderr)
     os.sched_setaffinity(0, cores)
     torch.set_num_threads(len(cores))
     found = forward_all(checkpoint, made.predict(), getattr(text, options.split))

@@ -74,6 +74,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gemma3": ("gemma3", TWO, ASYM),
     "every scheme": ("llama", {}, ASYM | {"pins": EVERY}),
     "8 bits": ("llama-yarn-scaled", {}, {"mode": "int8_sym", "backup": "int8_sym"}),
+    "levels": ("qwen2-window", {}, {"mode": "nf4", "group_size": 32, "pins": ["*.1.*q_proj=nf4-gall"]}),
     "kept": ("llama-linear", {}, ASYM | {"backup": "none", "pins": ["*.0.*=none"]}),
 }
 """A name -> its family, settings of the config, choices."""
@@ -196,7 +197,9 @@ def test_weights_stay_packed_in_the_optimized_graph(name: str, said: dict[str, S
     operators = said[name].operators
     matrices = 7 * 2 + 1 if name != "phi3-partial" else 4 * 2 + 1
     kept = 7 + 1 if name == "kept" else 0
-    assert operators["MatMulNBits"] == matrices - kept
+    levels = 7 * 2 if name == "levels" else 0
+    assert operators["MatMulBnb4"] == levels
+    assert operators["MatMulNBits"] == matrices - kept - levels
     assert operators["MatMul"] + operators["FusedMatMul"] == kept
     assert operators["Gather"] == (1 if name == "kept" else 2 if name == "8 bits" else 3) + SIZES
     assert operators["GroupQueryAttention"] == 2

@@ -87,15 +87,32 @@ class GuardedTokenizer:
         """
         if time.monotonic() - _STOPPED.get(self._template, -REMEMBERED_SECONDS) < REMEMBERED_SECONDS:
             raise PromptError("template_endless", file=self._template_file, seconds=f"{SECONDS:.0f}")
-        said = [{**message, "content": well_formed(message["content"])} for message in messages]
-        made = json.loads(self._ask(Request.PIECES, json.dumps(said).encode()))
-        pieces = [Piece(*each) for each in made]
+        pieces = self._pieces(messages)
         ids = self._encoded(pieces)
         if not ids and any(piece.text for piece in pieces):  # the template did its part
             raise self._failed("0 tokens")
         if not ids:
             raise PromptError("template_failed", file=self._template_file, reason="0 tokens")
         return ids
+
+    def answered_ids(self, messages: Sequence[Message], answers: Sequence[str]) -> list[tuple[list[int], int]]:
+        """Return the tokens of a conversation with each of its answers, and where the answer's own begin.
+
+        A prompt and what follows it are tokenized as one text: some tokenizers set a space before a text, which a text
+        that goes on has not. Tokens that span the seam are the answer's. Raises as :meth:`prompt_ids` does.
+        """
+        prompt = self.prompt_ids(messages)
+        *before, last = self._pieces(messages)
+        lead = self._ask(Request.SEAM, _as_body(messages)).decode()
+        found = []
+        for answer in answers:
+            ids = self._encoded([*before, last._replace(text=f"{last.text}{lead}{well_formed(answer)}")])
+            same = next((i for i, (a, b) in enumerate(zip(prompt, ids, strict=False)) if a != b), len(prompt))
+            found.append((ids, max(1, min(same, len(ids) - 1))))
+        return found
+
+    def _pieces(self, messages: Sequence[Message]) -> list[Piece]:
+        return [Piece(*each) for each in json.loads(self._ask(Request.PIECES, _as_body(messages)))]
 
     def check(self, ids: Sequence[int], words: int) -> None:
         """Raise CheckpointError for tokens that a model which knows ``words`` of them does not know."""
@@ -186,7 +203,7 @@ class GuardedTokenizer:
         """Raise what the user is told of a child's end."""
         if ended.error is not None:
             raise ended.error from ended
-        if kind is Request.PIECES:
+        if kind in (Request.PIECES, Request.SEAM):
             if ended.why == "time":
                 _STOPPED.clear()
                 _STOPPED[self._template] = time.monotonic()
@@ -217,6 +234,10 @@ def well_formed(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def _as_body(messages: Sequence[Message]) -> bytes:
+    return json.dumps([{**message, "content": well_formed(message["content"])} for message in messages]).encode()
 
 
 def _lots(made: Sequence[Piece]) -> Iterator[list[Piece]]:

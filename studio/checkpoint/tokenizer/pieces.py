@@ -8,8 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from studio.checkpoint.tokenizer.template import Message, rendered
+from studio.checkpoint.tokenizer.template import Message, rendered, with_answer
 
+ANSWER = "Certainly"
+"""An answer to see where a template puts one."""
 STAND_INS = range(0xF0000, 0xFFFFE)
 """Characters for private use: a template carries them through as it would any letter."""
 
@@ -41,6 +43,21 @@ def pieces(
         return [Piece(text)]
     cut = re.split(f"([{''.join(names)}])", text)
     return [Piece(names.get(each, each), is_plain=each in names) for each in cut if each]
+
+
+def seam(
+    messages: Sequence[Message], template: tuple[str, str] | None, special: Sequence[str], tokens: Mapping[str, str]
+) -> str:
+    """Return what stands between a conversation's prompt and an answer: mostly nothing, a space where the template or
+    the end of the prompt asks for one. The arguments are those of :func:`pieces`; raises as that does."""
+    text = "\n".join(message["content"] for message in messages)
+    if template is not None:
+        text = rendered(*template, messages, tokens)
+        whole = with_answer(template[0], messages, ANSWER, tokens)
+        between, found, _ = whole.removeprefix(text).partition(ANSWER)
+        if whole.startswith(text) and found and not between.strip():
+            return between
+    return "" if text[-1:].isspace() or text.endswith(tuple(special)) else " "
 
 
 def special_names(tokenizer: Any) -> list[str]:

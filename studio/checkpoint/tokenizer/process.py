@@ -18,7 +18,7 @@ from typing import Any
 from studio.base.errors import UserError
 from studio.checkpoint.tokenizer.files import chat_template, read_tokenizer
 from studio.checkpoint.tokenizer.guarded_process import Went, serve
-from studio.checkpoint.tokenizer.pieces import Piece, pieces, special_names
+from studio.checkpoint.tokenizer.pieces import Piece, pieces, seam, special_names
 
 STEP = struct.Struct("<II")
 """A stream's number and a token's."""
@@ -42,6 +42,8 @@ class Request(IntEnum):
     """A stream's next token: the answer is a byte that is 1 where it is the whole text, and the text."""
     REPLAY = 5
     """A stream's number and all its tokens; answered as the last one's step."""
+    SEAM = 6
+    """Of messages, in JSON; the answer is the text between their prompt and an answer."""
 
 
 def main(place: socket.socket, folder: str) -> None:
@@ -93,6 +95,9 @@ class _Answering:
     def _pieces(self, body: bytes) -> bytes:
         return json.dumps(pieces(json.loads(body), self._template, self._special, self._tokens)).encode()
 
+    def _seam(self, body: bytes) -> bytes:
+        return seam(json.loads(body), self._template, self._special, self._tokens).encode(errors="replace")
+
     def _encode(self, body: bytes) -> bytes:
         ids = array("I")
         for piece in (Piece(*each) for each in json.loads(body)):
@@ -124,6 +129,7 @@ def digest(template: str) -> str:
 _KINDS = {
     Request.LOAD: _Answering._load,
     Request.PIECES: _Answering._pieces,
+    Request.SEAM: _Answering._seam,
     Request.ENCODE: _Answering._encode,
     Request.DECODE: _Answering._decode,
     Request.REPLAY: _Answering._replay,

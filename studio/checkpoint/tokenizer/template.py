@@ -52,6 +52,21 @@ def rendered(template: str, file: str, messages: Sequence[Message], tokens: Mapp
     return text
 
 
+def with_answer(template: str, messages: Sequence[Message], answer: str, tokens: Mapping[str, str]) -> str:
+    """Return a conversation that ends with an answer, as ``template`` has it; nothing where it fails or drops that."""
+    whole = [*messages, {"role": "assistant", "content": answer}]
+    for form in (_as_text, _as_parts):
+        try:
+            text = _render(template, form(whole), tokens, is_open=False)
+        except MemoryError:
+            raise
+        except Exception:  # one that takes questions alone says nothing of where answers stand
+            continue
+        if answer in text[:MAX_RESULT]:
+            return text
+    return ""
+
+
 def _best(template: str, messages: Sequence[Message], tokens: Mapping[str, str]) -> tuple[str, set[str]]:
     """Return the prompt with contents as text or, where that loses more, as parts; and the roles that are lost in it.
 
@@ -107,10 +122,10 @@ def _as_parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
 
 
-def _render(template: str, messages: list[dict[str, Any]], tokens: Mapping[str, str]) -> str:
+def _render(template: str, messages: list[dict[str, Any]], tokens: Mapping[str, str], is_open: bool = True) -> str:
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    found, _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, **tokens)
+    found, _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=is_open, **tokens)
     return str(found[0])
 
 

@@ -7,7 +7,8 @@ are alike, as most published folders do, and else each by its name, since vLLM l
 joined module apart. Knows no other target.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor
 
 from studio.base.errors import ModelError, SchemeError, UserError
+from studio.checkpoint.architecture import empty_model
+from studio.checkpoint.carried import slots_of, told
 from studio.checkpoint.checkpoint import Checkpoint, read_json
-from studio.checkpoint.config import QUANTIZATION
+from studio.checkpoint.config import QUANTIZATION, load_config
 from studio.checkpoint.file_names import CARD, CONFIG, WEIGHTS
 from studio.checkpoint.layers import Kind
 from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot, TensorFile
@@ -32,6 +35,8 @@ from studio.quantization.packing import PackedTensor
 
 METADATA = {"format": "pt"}
 LAYOUT = "pack-quantized"
+RULES = "_keys_to_ignore_on_load_unexpected"
+"""What transformers calls the names that a family's files may hold and its model has no place for."""
 USAGE = """## Run it
 
 transformers (`pip install transformers compressed-tensors`) unpacks the weights when it first computes with them:
@@ -108,18 +113,41 @@ def laid_out(model: CompressedModel) -> ModelFolder:
         else:
             slots |= {f"{_module(a)}.{part}": slot for part, slot in settings.slots(a.layer.matrix).items()}
     said = {key: value for key, value in read_json(model.folder / CONFIG).items() if key != QUANTIZATION}
-    words = said | {QUANTIZATION: quantization(plan)}
+    there = carries(model)
+    beside = {name: entry for name, entry in model.left_out.items() if name in there}
+    slots |= slots_of(beside)
+    words = said | {QUANTIZATION: quantization(plan, [name.removesuffix(".weight") for name in beside])}
     usage = USAGE + "".join(f"\n{error}\n" for error in cautions(plan))
-    card = folder_card(model.recipe, plan.weights, size(plan), TARGET.name, usage, model.checkpoint.can_chat)
+    card = folder_card(
+        model.recipe, plan.weights, size(plan), TARGET.name, usage, model.checkpoint.can_chat,
+        told(beside), TARGET.leaves_out(model),
+    )  # fmt: skip
     texts = {
         CONFIG: as_json(words),
         CARD: card.encode(),
     }
-    return ModelFolder(lambda folder: TensorFile(folder / WEIGHTS, slots, METADATA), texts, files_beside(model.folder))
+    files = files_beside(model.folder)
+    return ModelFolder(lambda folder: TensorFile(folder / WEIGHTS, slots, METADATA), texts, files, beside)
 
 
-def quantization(plan: Plan) -> dict[str, Any]:
-    """Return the ``quantization_config``: groups of modules of one setting each, and linear modules of none."""
+def carries(model: CompressedModel) -> frozenset[str]:
+    """Return what stands beside the model and goes along: the tensors that transformers is told to pass over.
+
+    All others it would report, and other loaders refuse.
+    """
+    if not model.left_out:
+        return frozenset()
+    config = load_config(read_json(model.folder / CONFIG))
+    rules = [re.compile(rule) for rule in getattr(empty_model(config), RULES, None) or ()]
+    taken = {name for a in model.plan.assignments for name in (a.layer.name, *a.layer.tied)}
+    return frozenset(n for n in model.left_out if n not in taken and any(rule.search(n) for rule in rules))
+
+
+def quantization(plan: Plan, beside: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the ``quantization_config``: groups of modules of one setting each, and linear modules of none.
+
+    ``beside``: modules that are no part of the model, and go along uncompressed.
+    """
     groups: dict[Settings, list[str]] = {}
     kept: list[str] = []
     for a in plan.assignments:
@@ -139,7 +167,7 @@ def quantization(plan: Plan) -> dict[str, Any]:
             f"group_{number}": {"targets": modules, "weights": settings.told(), "format": LAYOUT}
             for number, (settings, modules) in enumerate(groups.items())
         },
-        "ignore": kept,
+        "ignore": [*kept, *beside],
     }
 
 
@@ -164,16 +192,21 @@ def parts(a: Assignment, row: int, tensor: PackedTensor | Tensor) -> Mapping[str
     return {a.layer.name: tensor}
 
 
+NEEDS = {"share_fused": True}
+"""By vLLM."""
 PRESETS: dict[str, Words] = {
-    "smallest": {"mode": "int4_sym", "group_size": 64, "backup": "none", "method": "best"},
+    "smallest": {"mode": "int4_sym", "group_size": 64, "backup": "none", "method": "best", **NEEDS},
     "balanced": {
         "mode": "int4_sym", "group_size": 64, "backup": "none", "method": "best", "pins": ["*down_proj=int8_sym"],
+        **NEEDS,
     },
-    "safest": {"mode": "int8_sym", "pins": [f"{part}=none" for part in ("*embed*", "*wte*", "*wpe*", "*lm_head*")]},
+    "safest": {
+        "mode": "int8_sym", "pins": [f"{part}=none" for part in ("*embed*", "*wte*", "*wpe*", "*lm_head*")], **NEEDS,
+    },
 }  # fmt: skip
-"""Symmetric, embeddings and head at 16 bits, and what vLLM joins of one scheme: no ratio, which would part q from k."""
+"""Symmetric, embeddings and head at 16 bits, and what vLLM joins of one scheme."""
 
 TARGET = Target(
     "compressed-tensors", suffix="", refusal=refusal, size=size, file_size=file_size, write=write,
-    usual={"mode": "int4_sym", "backup": "none"}, presets=PRESETS, cautions=cautions,
+    usual={"mode": "int4_sym", "backup": "none"}, needs=NEEDS, carries=carries, presets=PRESETS, cautions=cautions,
 )  # fmt: skip

@@ -1,15 +1,15 @@
 """What vLLM asks of a plan beyond what transformers does. Knows what a plan makes of each weight, and no files.
 
-vLLM multiplies q, k and v at once, and gate and up: what it joins has one scheme. Its 4- and 8-bit kernels for GPUs
-(Marlin) want rows in multiples of 64 and columns of 128. Sources: ``find_matched_target`` and ``should_ignore_layer``
-of vLLM's compressed-tensors, ``marlin_utils.py``. It was not run here.
+What it joins has one scheme (``planning/fused.py``; a plan can be asked to keep to that). Its 4- and 8-bit kernels for
+GPUs (Marlin) want rows in multiples of 64 and columns of 128. Sources: ``find_matched_target`` and
+``should_ignore_layer`` of vLLM's compressed-tensors, ``marlin_utils.py``. It was not run here.
 """
 
 from collections.abc import Iterator
 
 from studio.base.errors import SchemeError, UserError
 from studio.checkpoint.layers import Kind
-from studio.planning.palettes import JOINED
+from studio.planning.fused import JOINED, lots
 from studio.planning.plan import Assignment, Plan
 
 ROWS, COLUMNS = 64, 128
@@ -33,15 +33,12 @@ def _unlike(plan: Plan) -> UserError | None:
 
 def _pairs(plan: Plan) -> Iterator[tuple[Assignment, Assignment]]:
     """Yield one pair of unlike parts of each module that vLLM would join."""
-    there = {_module(a): a for a in plan.assignments if a.layer.is_weight}
-    for name, a in there.items():
-        parent, _, own = name.rpartition(".")
-        for parts in JOINED:
-            if own == parts[0]:
-                others = (there.get(f"{parent}.{part}") for part in parts[1:])
-                unlike = next((other for other in others if other is not None and other.scheme != a.scheme), None)
-                if unlike is not None:
-                    yield a, unlike
+    there = {a.layer.name: a for a in plan.assignments if a.layer.is_weight}
+    for lot in lots([a.layer for a in there.values()], JOINED):
+        first, *others = (there[layer.name] for layer in lot)
+        unlike = next((other for other in others if other.scheme != first.scheme), None)
+        if unlike is not None:
+            yield first, unlike
 
 
 def _odd(plan: Plan) -> UserError | None:

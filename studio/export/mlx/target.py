@@ -105,7 +105,9 @@ def laid_out(model: CompressedModel) -> ModelFolder:
             modules[module] = settings
     words = _config(read_json(model.folder / CONFIG), config, family.words(config), modules, model.plan)
     plan, can_chat = model.plan, model.checkpoint.can_chat
-    card = folder_card(model.recipe, plan.weights, size(plan), TARGET.name, USAGE, can_chat)
+    card = folder_card(
+        model.recipe, plan.weights, size(plan), TARGET.name, USAGE, can_chat, missing=TARGET.leaves_out(model)
+    )
     texts = {
         CONFIG: as_json(words),
         CARD: card.encode(),

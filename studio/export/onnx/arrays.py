@@ -1,4 +1,5 @@
-"""A packed weight as onnxruntime's ``MatMulNBits`` reads it: which schemes it holds without loss, and its arrays.
+"""A packed weight as onnxruntime's ``MatMulNBits`` and ``MatMulBnb4`` read it: which schemes these hold without loss,
+and their arrays.
 
 Of a weight [N, K] in blocks of g: ``codes`` uint8 [N, K * bits / 8] of 2, 4 or 8 bits along a row, low bits first;
 ``scale`` fp16 [N, K / g]; ``zero_point`` of integers uint8 [N, K / g * bits / 8], each row filled up to whole bytes, of
@@ -6,8 +7,9 @@ offsets fp32 [N, K / g]. ``w = (q - zero_point) * scale``, the zero point half o
 group that is no block there is made of several with the same scale.
 
 No number changes: an offset is a zero point of 32 bits, ``-offset / scale``: 24 bits of precision, as a product in fp32
-has. Of 8 bits onnxruntime takes none of these. Sources: ``docs/ContribOperators.md`` and the CPU's ``matmul_nbits.cc``,
-onnxruntime 1.32. Knows no files and no graph.
+has. Of 8 bits onnxruntime takes none of these. The levels of ``nf4`` are those of ``MatMulBnb4``, whose ``codes`` have
+the first of two in the high bits; ``w = level[q] * scale``. Sources: ``docs/ContribOperators.md``, the CPU's
+``matmul_nbits.cc`` and ``matmul_bnb4.cc``, onnxruntime 1.32. Knows no files and no graph.
 """
 
 import math
@@ -32,6 +34,8 @@ class Settings:
     block_size: int
     zero_point: str | None = None
     """Its dtype, None where there is none."""
+    has_levels: bool = False
+    """Whether codes are places in NF4's table."""
 
     def slots(self, shape: tuple[int, int]) -> dict[str, Slot]:
         """Return the arrays of a weight [N, K]."""
@@ -46,7 +50,7 @@ class Settings:
 
 def settings_of(scheme: Scheme, width: int) -> Settings | None:
     """Return how onnxruntime holds weights [N, ``width``] in this scheme without loss, None where it does not."""
-    mode, zero_point = scheme.mode, None
+    mode, zero_point, has_levels = scheme.mode, None, scheme.mode == Mode.NF4
     if mode.bits not in BITS:
         return None
     if mode.is_in_blocks:
@@ -62,11 +66,11 @@ def settings_of(scheme: Scheme, width: int) -> Settings | None:
             zero_point = "U8"
         elif codes is Codes.AFFINE and mode.bits < max(BITS):
             zero_point = "F32"
-        elif codes is not Codes.SYMMETRIC:
+        elif codes is not Codes.SYMMETRIC and not has_levels:
             return None
         own = width if scheme.group_size == WHOLE_CHANNEL else scheme.group_size
     size = next((size for size in BLOCKS if own % size == 0), None)
-    return None if size is None or width % size else Settings(mode.bits, size, zero_point)
+    return None if size is None or width % size else Settings(mode.bits, size, zero_point, has_levels)
 
 
 def becomes(scheme: Scheme, width: int) -> Scheme | None:
@@ -92,15 +96,17 @@ def arrays_of(packed: PackedTensor) -> dict[str, Tensor]:
     scale = packed.scale if rounded.blocks is None else rounded.blocks.d
     repeats = width // settings.block_size // scale.shape[1]
     found = {
-        "codes": _packed(rounded.codes.flatten(1), settings.bits),
+        "codes": _packed(rounded.codes.flatten(1), settings),
         "scale": scale.half().repeat_interleave(repeats, 1),
     }
     if settings.zero_point is not None:
         zeros = rounded.zeros() if rounded.zero_point is None else rounded.zero_point
         zeros = zeros.reshape(scale.shape).repeat_interleave(repeats, 1)
-        found["zero_point"] = zeros if settings.zero_point == "F32" else _packed(zeros, settings.bits)
+        found["zero_point"] = zeros if settings.zero_point == "F32" else _packed(zeros, settings)
     return found
 
 
-def _packed(codes: Tensor, bits: int) -> Tensor:
-    return codes if bits == 8 else pack_bits(codes, bits)
+def _packed(codes: Tensor, settings: Settings) -> Tensor:
+    if settings.has_levels:
+        return codes[:, 0::2] << 4 | codes[:, 1::2]
+    return codes if settings.bits == 8 else pack_bits(codes, settings.bits)

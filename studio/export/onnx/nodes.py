@@ -106,12 +106,18 @@ class Nodes:
         if settings is None:
             turned = self.op("Transpose", self.floats(tensor), perm=[1, 0])
             product = self.op("MatMul", hidden, turned)
+        elif settings.has_levels:
+            counts = rows * width // 2, rows * width // settings.block_size
+            scale = self.cast(self.part(tensor, "scale", counts[1:], "flat"), "F32")
+            sizes: dict[str, Attribute] = {"K": width, "N": rows, "block_size": settings.block_size, "quant_type": NF4}
+            codes = self.part(tensor, "codes", counts[:1], "flat")
+            product = self.own("MatMulBnb4", hidden, codes, scale, outputs=None, **sizes)
         else:
             blocks = (rows, width // settings.block_size, settings.block_size * settings.bits // 8)
             inputs = [hidden, self.part(tensor, "codes", blocks), self.floats(tensor, "scale")]
             if settings.zero_point is not None:
                 inputs.append(self.part(tensor, "zero_point"))
-            sizes: dict[str, Attribute] = {"K": width, "N": rows}
+            sizes = {"K": width, "N": rows}
             sizes |= {"bits": settings.bits, "block_size": settings.block_size, "accuracy_level": ACCURACY}
             product = self.own("MatMulNBits", *inputs, outputs=None, **sizes)
         bias = f"{tensor.removesuffix('.weight')}.bias"
@@ -166,3 +172,7 @@ class Nodes:
 
     def times(self, name: str, factor: float) -> str:
         return self.op("Mul", name, self.constant(factor, np.float32))
+
+
+NF4 = 1
+"""What ``MatMulBnb4`` calls these levels."""

@@ -26,6 +26,7 @@ from studio.export.onnx.graph import model_of
 from studio.export.onnx.weights import DATA, Weights, kept_bytes, parts, settings_for
 from studio.export.target import Target
 from studio.planning.plan import Assignment, Plan
+from studio.quantization.scheme import Mode
 from studio.runtime.decoder.llama_like import shape_of
 
 NAME = "ONNX"
@@ -65,8 +66,8 @@ print(tokenizer.decode(generator.get_sequence(0)))
 ```
 
 On a processor, activations are rounded to 8 bits in blocks before packed weights multiply them (`accuracy_level` 4 of
-each `MatMulNBits`; 1 does not, and is many times slower). In a browser a GPU answers (`{ device: "webgpu" }`); its
-processor takes a second a word.
+each `MatMulNBits`; 1 does not, and is many times slower). In a browser a GPU answers (`{ device: "webgpu" }`); without
+one the processor does, far slower.
 """
 
 
@@ -90,7 +91,9 @@ def _not_held(a: Assignment) -> UserError:
 def cautions(plan: Plan) -> list[UserError]:
     """Return what builds for browsers may not read."""
     kept = next((a for a in plan.assignments if a.layer.is_weight and a.scheme is None), None)
-    return [] if kept is None else [SchemeError("onnx_kept", layer=kept.layer.name[:120])]
+    levels = next((a for a in plan.assignments if a.scheme is not None and a.scheme.mode == Mode.NF4), None)
+    found: list[UserError] = [] if kept is None else [SchemeError("onnx_kept", layer=kept.layer.name[:120])]
+    return found if levels is None else [*found, SchemeError("onnx_levels", layer=levels.layer.name[:120])]
 
 
 def size(plan: Plan) -> int:
@@ -126,7 +129,13 @@ def laid_out(model: CompressedModel) -> ModelFolder:
         CONFIG: as_json(_config(read_json(model.folder / CONFIG), config, dtype)),
         GENAI: as_json(genai_config(shape, config.max_position_embeddings, how, f"{FOLDER}/{file}")),
         CARD: folder_card(
-            model.recipe, plan.weights, size(plan), TARGET.name, usage, model.checkpoint.can_chat
+            model.recipe,
+            plan.weights,
+            size(plan),
+            TARGET.name,
+            usage,
+            model.checkpoint.can_chat,
+            missing=TARGET.leaves_out(model),
         ).encode(),
     }
     texts |= _template(model.folder)

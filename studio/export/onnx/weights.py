@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from studio.checkpoint.layers import Kind
 from studio.checkpoint.tensor_writer import DTYPE_NAMES, ConstantFile, Slot
 from studio.export.compressed_model import CompressedModel
 from studio.export.onnx.arrays import Settings, arrays_of, settings_of
@@ -68,8 +69,10 @@ def kept_bytes(a: Assignment) -> int:
 
 
 def settings_for(a: Assignment) -> Settings | None:
-    """Return how a weight is held, None for one that is kept, or that onnxruntime does not hold as it is."""
-    return None if a.scheme is None else settings_of(a.scheme, a.layer.matrix[1])
+    """Return how a weight is held, None for one that is kept, or that onnxruntime does not hold as it is: rows are
+    looked up of integers alone."""
+    found = None if a.scheme is None else settings_of(a.scheme, a.layer.matrix[1])
+    return None if found is not None and found.has_levels and a.layer.kind is Kind.EMBEDDING else found
 
 
 def parts(a: Assignment, _: int, tensor: PackedTensor | Tensor) -> Mapping[str, Tensor]:

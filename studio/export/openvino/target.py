@@ -93,7 +93,9 @@ def laid_out(model: CompressedModel) -> ModelFolder:
     copied = files_beside(model.folder)
     texts = made.texts | {
         CONFIG: as_json(words),
-        CARD: folder_card(model.recipe, plan.weights, size(plan), TARGET.name, USAGE, can_chat).encode(),
+        CARD: folder_card(
+            model.recipe, plan.weights, size(plan), TARGET.name, USAGE, can_chat, missing=TARGET.leaves_out(model)
+        ).encode(),
     }
     if GENERATION not in {path.name for path in copied}:  # which tokens end an answer
         texts[GENERATION] = as_json(generation(model.folder))

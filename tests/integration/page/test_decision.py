@@ -103,6 +103,9 @@ def test_presets_follow_the_program_and_custom_opens_the_plan(deciding: Visitor)
     deciding.do("undo")
     assert session.choice == Choice.of("int8_asym")
     assert session.decision.preset == CUSTOM
+    deciding.do("run_in", "vllm")  # which has to load it: what it joins shares a scheme
+    assert session.choice == Choice.of("int8_asym", share_fused=True)
+    deciding.do("undo")
     deciding.do("run_in", "openvino")
     assert "LLMPipeline" in deciding.says(page.export.reads)
     deciding.do("run_in", "no such program")

@@ -60,6 +60,18 @@ def test_a_target_that_is_a_folder_is_written_where_it_was_asked_for(blocks: Pat
     assert {"config.json", "model.safetensors", "README.md"} <= {file.name for file in out.iterdir()}
 
 
+@pytest.mark.parametrize("words", [(), ("--no-share-fused",)], ids=["asked for nothing", "denied"])
+def test_what_vllm_loads_shares_schemes_unless_denied(
+    words: tuple[str, ...], tiny_model: Callable[[str], Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "packed"
+    asked = ["export", str(tiny_model("llama")), "--to", "compressed-tensors", "--out", str(out), "--method", "nearest"]
+    mixed = ["--mode", "int4_sym", "--group-size", "32", "--backup", "none", "--pin", "*v_proj=int8_sym", "--json"]
+    result = CliRunner().invoke(app, [*asked, *mixed, *words])
+    assert result.exit_code == 0, result.output
+    assert ("vLLM joins" in result.stderr) == bool(words)
+
+
 def test_an_unknown_target_names_the_known_ones(folder: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["export", str(folder), "--to", "x", "--out", str(tmp_path / "o"), "--json"])
     assert result.exit_code == 2

@@ -47,6 +47,38 @@ def test_an_answer_comes_behind_the_models_own_template(tiny_model: Callable[[st
         assert option.ids[option.start :].tolist() == tokenizer.continued(answer)
 
 
+SPACED = (
+    "{% for m in messages %}{% if m.role == 'user' %}[I] {{ m.content }} [/I]{% else %} {{ m.content }}"
+    "{% endif %}{% endfor %}"
+)
+"""Llama 2's way: an answer stands behind a space."""
+LINES = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+ALONE = "{% if messages|length > 1 %}{{ raise_exception('one') }}{% endif %}{{ messages[0].content }}"
+SEAMS = {"a space": (SPACED, "▁Paris"), "a line": (LINES, "Paris"), "no more said": (ALONE, "▁Paris")}
+
+
+@pytest.mark.parametrize(("template", "first"), SEAMS.values(), ids=SEAMS)
+@pytest.mark.parametrize("scheme", ["always", "first"])
+def test_a_tokenizer_that_begins_texts_with_a_space_begins_no_answer_so(
+    template: str, first: str, scheme: str, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = [(letter, -9.0) for letter in sorted(set("▁[]/IWhereis?\nPa"))]
+    words = [("<unk>", 0.0), ("Paris", -2.0), ("▁Paris", -2.0), *letters]
+    made = Tokenizer(models.Unigram(words, 0, byte_fallback=False))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    made.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", chat_template=template).save_pretrained(tmp_path)
+    tokenizer, messages = load_tokenizer(tmp_path), [{"role": "user", "content": "Where is?"}]
+    [(ids, start)] = tokenizer.answered_ids(messages, ["Paris"])
+    assert ids[:start] == tokenizer.prompt_ids(messages)[:start]
+    places = {word: place for place, (word, _) in enumerate(words)}
+    assert ids[start:] == [places[first]]
+    assert tokenizer.continued("Paris") == [places["▁Paris"]], "which is what the answer alone would be"
+
+
 def test_the_original_changes_none_of_its_own_answers(tiny_model: Callable[[str], Path], own_cache: Path) -> None:
     checkpoint = of_folder(tiny_model("llama"))
     tried = prompted_options(checkpoint, prompted("safety")["help"][:6])

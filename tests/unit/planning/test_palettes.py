@@ -8,7 +8,8 @@ from studio.export.compressed_tensors.vllm import cautions
 from studio.export.gguf.types import mode_of
 from studio.export.targets import TARGETS
 from studio.planning.choice import Choice
-from studio.planning.palettes import DEFAULT, JOINED, PALETTES, Palette
+from studio.planning.fused import JOINED
+from studio.planning.palettes import DEFAULT, PALETTES, Palette
 from studio.planning.plan import Assignment, Plan, make_plan
 from tests.terminal import TinyModel
 from tests.unit.planning.test_allotment import damages

@@ -7,15 +7,16 @@ from torch import Tensor
 from studio.export.onnx.arrays import Settings, arrays_of, becomes, settings_of
 from studio.quantization.packing import PackedTensor, pack
 from studio.quantization.rounding import round_to_nearest
+from studio.quantization.rounding.levels import NF4_LEVELS
 from studio.quantization.scheme import Scheme
 
 WIDTH = 256
 HELD = [
     *(f"{mode}-g{size}" for mode in ("int4_asym", "int4_sym", "int4_affine", "int2_affine") for size in (32, 64, 256)),
-    *("int4_asym-gall", "int2_sym-g64", "int8_sym", "int8_asym", "q4_0", "q8_0"),
+    *("int4_asym-gall", "int2_sym-g64", "int8_sym", "int8_asym", "q4_0", "q8_0", "nf4-g32", "nf4-g64", "nf4-gall"),
 ]
 NOT_HELD = [
-    *("int3_sym-g64", "int5_sym-g32", "int6_affine-g64", "int8_affine-g64", "nf4-g64", "cb4-g64", "fp4-g64"),
+    *("int3_sym-g64", "int5_sym-g32", "int6_affine-g64", "int8_affine-g64", "cb4-g64", "fp4-g64"),
     *("fp8_e4m3-gall", "mxfp4", "nvfp4", "q4_k", "q4_1"),
 ]
 
@@ -33,8 +34,11 @@ def codes(octets: Tensor, bits: int, width: int) -> Tensor:
 
 
 def numbers(arrays: dict[str, Tensor], settings: Settings, width: int) -> Tensor:
-    """What MatMulNBits multiplies with."""
+    """What MatMulNBits multiplies with, or MatMulBnb4: its levels, the high bits first."""
     blocks = width // settings.block_size
+    if settings.has_levels:
+        places = torch.stack([arrays["codes"] >> 4, arrays["codes"] & 15], -1).reshape(-1, blocks, settings.block_size)
+        return (torch.tensor(NF4_LEVELS)[places.long()] * arrays["scale"].float().unsqueeze(2)).flatten(1)
     zero = torch.full((1, blocks), 2.0 ** (settings.bits - 1))
     if settings.zero_point == "U8":
         zero = codes(arrays["zero_point"], settings.bits, blocks)

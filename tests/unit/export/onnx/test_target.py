@@ -73,7 +73,7 @@ def test_the_graph_is_called_by_its_bits(mode: str, dtype: str, tiny_model: Call
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_refusals_are_sentences_in_every_language(language: str, tiny_model: Callable[[str], Path]) -> None:
     checkpoint = of_folder(tiny_model("llama"))
-    for mode in ("int3_sym", "nf4"):
+    for mode in ("int3_sym", "cb4"):
         refused = TARGET.refusal(make_plan(checkpoint.layers, Choice.of(mode, 32, 1.0)), checkpoint)
         assert isinstance(refused, SchemeError)
         assert refused.key == "to_onnx_scheme"

@@ -1,0 +1,105 @@
+"""What vLLM makes one module of has one scheme where a plan is asked to: by ratio, by budget, by pins, for experts."""
+
+from typing import Any
+
+import pytest
+
+from studio.checkpoint.layers import Kind, Layer
+from studio.export.compressed_tensors.vllm import cautions
+from studio.planning.choice import Choice
+from studio.planning.fused import JOINED, lots
+from studio.planning.plan import Plan, make_plan
+from studio.quantization.scheme import Scheme
+from tests.unit.planning.test_allotment import damages
+from tests.unit.planning.test_plan import a_layer
+
+ROWS = {"self_attn.q_proj": 256, "self_attn.k_proj": 64, "self_attn.v_proj": 64, "self_attn.o_proj": 256,
+        "mlp.gate_proj": 512, "mlp.up_proj": 512, "mlp.down_proj": 256}  # fmt: skip
+LAYERS = [
+    a_layer(f"model.layers.{block}.{name}.weight", Kind.LINEAR, (rows, 256))
+    for block in range(4)
+    for name, rows in ROWS.items()
+]
+EXPERTS = [
+    a_layer(f"model.layers.{block}.mlp.experts.{expert}.{part}.weight", Kind.LINEAR, (128, 128))
+    for block in range(3)
+    for expert in range(3)
+    for part in ("gate_proj", "up_proj", "down_proj")
+]
+
+
+def scores(layers: list[Layer]) -> dict[str, float]:
+    """Sensitivities by which parts of one module are far apart."""
+    return {layer.name: float((11 * index + 3) % 29) for index, layer in enumerate(layers)}
+
+
+def shared(plan: Plan) -> bool:
+    return all(len({plan.scheme_of(layer.name) for layer in lot}) == 1 for lot in lots(LAYERS, JOINED))
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.5, 0.8, 0.95])
+def test_a_ratio_takes_what_is_fused_as_one_weight(ratio: float) -> None:
+    apart, together = (
+        make_plan(LAYERS, Choice.of("int4_sym", 64, ratio, "int8_sym", share_fused=share), scores(LAYERS))
+        for share in (False, True)
+    )
+    assert not shared(apart)
+    assert [error.key for error in cautions(apart)] == ["vllm_unlike"]
+    assert shared(together)
+    assert cautions(together) == []
+    small = sum(a.layer.numel for a in together.assignments if a.scheme == Scheme.parse("int4_sym-g64"))
+    assert 0 < small / sum(layer.numel for layer in LAYERS) < ratio or ratio == 0.2  # the first lot may be larger
+
+
+def test_a_lot_is_ranked_by_its_mean_score_a_weight() -> None:
+    """k and v alone would come first, q makes the three come last."""
+    costs = {"q_proj": 9.0, "k_proj": 0.0, "v_proj": 0.0}
+    known = {layer.name: costs.get(layer.name.split(".")[-2], 5.0) for layer in LAYERS}
+    plan = make_plan(LAYERS, Choice.of("int4_sym", 64, 0.9, "int8_sym", share_fused=True), known)
+    kept = {a.layer.name.split(".")[-2] for a in plan.assignments if a.scheme == Scheme.parse("int8_sym")}
+    assert kept == {"q_proj", "k_proj", "v_proj"}
+
+
+@pytest.mark.parametrize("target", ["studio", "mlx", "openvino"])
+def test_a_budget_for_any_target_can_be_asked_to(target: str) -> None:
+    known = damages(LAYERS, target)
+    known |= {layer.name: {s: d * (1 + i % 5) for s, d in known[layer.name].items()} for i, layer in enumerate(LAYERS)}
+    words: dict[str, Any] = {"budget": "5bpw", "target": target}
+    assert not shared(make_plan(LAYERS, Choice.of(**words), damages=known))
+    plan = make_plan(LAYERS, Choice.of(**words, share_fused=True), damages=known)
+    assert shared(plan)
+    assert len({a.scheme for a in plan.assignments}) > 1
+
+
+def test_the_first_pin_of_a_part_is_that_of_all() -> None:
+    pins = ["*.0.*v_proj=int8_sym", "*q_proj=none", "*.1.*up_proj=int8_sym"]
+    plan = make_plan(LAYERS, Choice.of("int4_sym", 64, pins=pins, share_fused=True))
+    assert shared(plan)
+    eight = Scheme.parse("int8_sym")
+    assert plan.scheme_of("model.layers.0.self_attn.q_proj.weight") == eight
+    assert plan.scheme_of("model.layers.1.self_attn.v_proj.weight") is None
+    assert plan.scheme_of("model.layers.1.mlp.gate_proj.weight") == eight
+    assert "model.layers.1.mlp.gate_proj.weight" in plan.pinned
+
+
+def test_the_experts_of_a_block_are_one_lot() -> None:
+    found = lots(EXPERTS, JOINED)
+    assert [len(lot) for lot in found] == [9, 9, 9]
+    assert [lot[0].block for lot in found] == [0, 1, 2]
+    apart = make_plan(EXPERTS, Choice.of("int4_sym", 64, 0.5, "int8_sym"), scores(EXPERTS))
+    assert [error.key for error in cautions(apart)] == ["vllm_unlike"]
+    plan = make_plan(EXPERTS, Choice.of("int4_sym", 64, 0.5, "int8_sym", share_fused=True), scores(EXPERTS))
+    assert cautions(plan) == []
+    assert len({a.scheme for a in plan.assignments}) == 2
+
+
+def test_parts_of_other_widths_and_nothing_joined_are_apart() -> None:
+    names = [f"model.layers.0.self_attn.{part}.weight" for part in JOINED[0]]
+    layers = [a_layer(name, Kind.LINEAR, (64, width)) for name, width in zip(names, (128, 128, 96), strict=True)]
+    assert [len(lot) for lot in lots(layers, JOINED)] == [2, 1]
+    assert [len(lot) for lot in lots(layers, ())] == [1, 1, 1]
+
+
+def test_a_mix_of_llama_cpps_is_what_it_is() -> None:
+    plans = [make_plan(LAYERS, Choice.of(mix="q4_k_m", share_fused=share)) for share in (False, True)]
+    assert plans[0].assignments == plans[1].assignments
