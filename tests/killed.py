@@ -53,6 +53,7 @@ class Place:
 
     def __post_init__(self) -> None:
         for shared in (COMPILED, PREPARED):
+            shared.mkdir(parents=True, exist_ok=True)
             (self.folder / "cache").mkdir(parents=True, exist_ok=True)
             (self.folder / "cache" / shared.name).symlink_to(shared)
         (self.folder / "out").mkdir()
@@ -208,6 +209,7 @@ def hub() -> Iterator[LocalHub]:
 
 @contextmanager
 def place(server: LocalHub) -> Iterator[Place]:
+    COMPILED.parent.mkdir(parents=True, exist_ok=True)  # of a checkout that nothing was run in yet
     with tempfile.TemporaryDirectory(dir=COMPILED.parent) as folder:
         yield Place(Path(folder), server)
 
