@@ -80,7 +80,7 @@ class Session:
         self.has_let_go = False
         """Whether a copy was let go while its visitor was away."""
         self.planner = Planner(choice)
-        self.measurements = Measurements(self.planner, self.jobs)
+        self.measurements = Measurements(self.planner, self.jobs, shared.pool)
         self.texts = Texts(self.planner, workspace)
         self.copy = CompressedCopy(workspace, shared.pool, self.jobs)
         self.conversation = Conversation()

@@ -117,12 +117,15 @@ def speak(address: str, model: str, findings: Findings, seen: Seen, until: float
     """Compress a small model once, then ask for eight tokens every few seconds."""
     own = Findings()
     visitor = Visitor(address, [model], own, seed=-2, far=somewhere(random.Random(-2)))
+    visitor.choose(CHOICES[0])
     visitor.call("queue_compress")
     visitor.call("compress")
-    while time.monotonic() < until:
+    while time.monotonic() < until or not own.done["talk"]:  # once at least, however short the time
         visitor.call("queue_talk")
         visitor.call("talk", "one two three", "", 16, 8, 0.0, 1.0, 0, 1.0, 1)
         time.sleep(3 * EVERY)
+        if own.faults:
+            break
     visitor.leave()
     seen.spoken += own.first_tokens
     findings.done.update(own.done)
@@ -177,7 +180,7 @@ def load(minutes: float, sessions: int, seed: int, is_tiny: bool = False) -> tup
                 waiting = sum(thread.is_alive() for thread in threads)
                 if waiting and server.poll() is None:
                     findings.faults.append(f"{waiting} visitors were never answered")
-            findings.faults += log_faults(log)
+                findings.faults += log_faults(log)
     return findings, seen
 
 
