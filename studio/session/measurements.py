@@ -30,8 +30,12 @@ from studio.session.planner import Planner
 class Measurements:
     """The jobs that measure the layers of a planner's model; what they find is the model's, and the plan follows it."""
 
-    def __init__(self, planner: Planner, jobs: Jobs, pool: Pool | None = None) -> None:
+    def __init__(
+        self, planner: Planner, jobs: Jobs, pool: Pool | None = None, login: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """``pool``: whose memory is asked for; ``login``: returns the visitor's own for the Hub."""
         self._planner, self._jobs, self._pool = planner, jobs, Pool() if pool is None else pool
+        self._login = login
         self.is_sampling = False
         self.predicted: Callable[[], Sequence[Plan]] | None = None
         """The plans whose loss is to be predicted beside the one on show, also where neither map nor ranking asks for
@@ -92,7 +96,9 @@ class Measurements:
         model = self._planner.model
         checkpoint = model.chosen
         self._jobs.clear_stop("sample")
-        steps = sampled_survey(checkpoint, open_model.byte_ranges(checkpoint), runs, wanted=self._wanted_schemes())
+        steps = sampled_survey(
+            checkpoint, open_model.byte_ranges(checkpoint, self._login()), runs, wanted=self._wanted_schemes()
+        )
         self.is_sampling = True
         try:
             while True:

@@ -93,7 +93,7 @@ CASES = (
          may_work=True),
     Case("name of another repository", said(_name_or_path="../../../etc", name_or_path="evil/model"), may_work=True),
     Case("packed by a program that is unknown", said(quantization_config={"quant_method": "evil", "bits": 4}),
-         ("already_quantized")),
+         ("already_quantized",)),
     Case("packed in -4 bits", said(quantization_config={"quant_method": "gptq", "bits": -4, "group_size": 0}),
          ("already_quantized", "packed_setting", *VALUE)),
     Case("no weights but a pickle", with_file("pytorch_model.bin", runs, "model.safetensors"), ("only_pickles",)),

@@ -101,7 +101,7 @@ CASES = (
     opened("scheme of another size", layer(scheme="int4_sym-g32")),
     opened("shape without end", layer(shape=[1 << 40, 1 << 40])),
     opened("name that is a path", layer(name="../../etc/passwd")),
-    opened("name that is Python", layer(tied=["__class__.weight"])),
+    opened("name that is Python", layer(tied=["__class__.weight"]), may_work=True),
     opened("name without end", layer(name="a" * 100_000)),
     opened("sizes that lie", recipe(lambda said: said.update(compressed_bytes=1 << 39))),
     opened("a file above the folder", recipe(lambda said: said["sha256"].update({"../secret.txt": "0" * 64}))),
