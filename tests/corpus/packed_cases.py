@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +13,8 @@ PACKED_WEIGHTS = "weights.studio"
 BAD = ("bad_recipe", "recipe_mismatch", "recipe_sizes", "tensor_no_place", "tensor_mismatch", "unknown_version",
        "missing_file", "damaged_file", "unknown_scheme")  # fmt: skip
 NOT_CHOSEN = ("unknown_mode", "unknown_method", "bad_model_name", "ratio_range", "model_not_found", "hub_unreachable",
-              "unknown_group_size")  # fmt: skip
-APPLY = ("apply", "{model}/" + RECIPE, "--out", "{out}")
+              "unknown_group_size", "recipe_needs_model", "recipe_other_model")  # fmt: skip
+APPLY = ("apply", "{model}/" + RECIPE, "--out", "{out}", "--source", "{llama}")
 TEXT = ("evaluate", "{model}", "--text", "{text}", "--activations")
 Change = Callable[[dict[str, Any]], object]
 
@@ -128,11 +127,14 @@ CASES = (
     applied("model that is a path", lambda said: said["source"].update(model="../../../etc")),
     applied("model that is an address", lambda said: said["source"].update(model="file:///etc/passwd")),
     applied("commit that is a path", lambda said: said["source"].update(model="builtin", revision="../../main")),
-    applied("text that is somebody's secret", chosen(method="gptq", calibration={"text": "/etc/passwd"})),
+    applied(
+        "text that is somebody's secret",
+        chosen(method="gptq", calibration={"text": "/etc/passwd"}),
+        "recipe_needs_text",
+    ),
     read("text that is not there", lambda place: None),
     read("text that is a picture", lambda place: (place.folder / "text.txt").write_bytes(b"\x89PNG\0\xff" * 999)),
     read("text of nothing", lambda place: (place.folder / "text.txt").write_bytes(b" \n" * 99)),
     read("text that is a folder", lambda place: (place.folder / "text.txt").mkdir()),
     read("text that is a device without end", lambda place: (place.folder / "text.txt").symlink_to("/dev/zero")),
-    read("text that is a pipe", lambda place: os.mkfifo(place.folder / "text.txt")),
 )

@@ -62,7 +62,8 @@ class Corpus:
             return self._verdict(kind, case, place, outcome)
 
     def _opened(self, case: Case, place: Place) -> Outcome:
-        named = {"model": place.folder / case.model, "out": place.folder / "out", "text": place.folder / "text.txt"}
+        named = {"model": place.folder / case.model, "out": place.folder / "out", "text": place.folder / "text.txt",
+                 "llama": self.base / "llama"}  # fmt: skip
         words = [word.format(**named) for word in case.command]
         allowed = SECONDS + self.sound.get(case.command[0], 60.0)
         return ended(
