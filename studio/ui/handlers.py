@@ -52,11 +52,11 @@ class Handlers:
 
     def visit(self, request: gr.Request) -> Iterator[Updates]:
         """A page was opened: make its session, in the browser's language, with the default model chosen."""
-        return self._visit(request, None)
+        yield from self._visit(request, None)
 
     def visit_as(self, request: gr.Request, token: gr.OAuthToken | None) -> Iterator[Updates]:
         """The same, where visitors can sign in: what only they may see on the Hub is theirs to open."""
-        return self._visit(request, None if token is None else token.token)
+        yield from self._visit(request, None if token is None else token.token)
 
     def _visit(self, request: gr.Request, login: str | None) -> Iterator[Updates]:
         visitor = visitor_of(request)

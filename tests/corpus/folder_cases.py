@@ -7,7 +7,7 @@ from tests.corpus.case import CHAT, CONFIG, INDEX, SECRET, TOKENIZER, WEIGHTS, C
 
 LINK = ("link_out",)
 NOT_A_FILE = ("damaged_file", "missing_file", "link_out", "cannot_use", "no_tokenizer", "tokenizer_failed",
-              "only_pickles", "not_a_model", "no_index")  # fmt: skip
+              "only_pickles", "not_a_model", "no_index", "no_safetensors")  # fmt: skip
 
 
 def linked(name: str, to: str = "") -> Callable[[Place], None]:
@@ -82,8 +82,8 @@ CASES = (
     Case("vocabulary that is somebody's secret", secret("vocab.txt"), LINK, may_work=True),
     Case("license that is somebody's secret", secret("LICENSE"), LINK, may_work=True),
     Case("generation's config that is somebody's secret", secret("generation_config.json"), LINK),
-    Case("config that is a device without end", linked(CONFIG, "/dev/zero"), LINK),
-    Case("weights that are a device", linked(WEIGHTS, "/dev/zero"), LINK),
+    Case("config that is a device without end", linked(CONFIG, "/dev/zero"), NOT_A_FILE),
+    Case("weights that are a device", linked(WEIGHTS, "/dev/zero"), NOT_A_FILE),
     Case("weights that are the process's own memory", linked(WEIGHTS, "/proc/self/mem"), LINK),
     Case("links that lead to themselves", loop, LINK, may_work=True),
     Case("config that is a pipe", pipe(CONFIG), NOT_A_FILE),
@@ -95,5 +95,5 @@ CASES = (
     Case("weights of a terabyte", long(WEIGHTS), ("damaged_file",)),
     Case("config of a terabyte", long(CONFIG), ("damaged_file", "file_too_large")),
     Case("tokenizer of a terabyte", long(TOKENIZER), ("damaged_file", "file_too_large", "tokenizer_failed"), CHAT),
-    Case("a folder of nothing", nothing, ("not_a_model", "no_weights", "missing_file")),
+    Case("a folder of nothing", nothing, NOT_A_FILE),
 )
