@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-all engine coverage test-native-sanitized soak killed parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-engines bench-export-speed bench-export-every bench-budget pictures engines reference reference-points lint format clean browser
+.PHONY: help run test test-all engine coverage test-native-sanitized soak hostile fuzz killed parity families bench-guard bench-compress bench-decode bench-load bench-page bench-start bench-workers bench-quality bench-export bench-engines bench-export-speed bench-export-every bench-budget pictures engines reference reference-points lint format clean browser
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,12 @@ test-native-sanitized: $(VENV)/developed ## The compiled code under sanitizers o
 
 soak: $(VENV)/developed ## Visitors at random at one page for an hour (SOAK="--minutes 30 --sanitizer address")
 	@$(BIN)/python -m tests.soak $(SOAK)
+
+hostile: $(VENV)/developed ## Open files that somebody made to do harm, each as a user would (HOSTILE="--kind gguf")
+	@$(BIN)/python -W ignore -m tests.corpus $(HOSTILE)
+
+fuzz: $(VENV)/developed ## Spoil at random what is read of strangers, ten minutes a kind (FUZZ="--minutes 1 --only config")
+	@$(BIN)/python -W ignore -m tests.fuzz $(FUZZ)
 
 killed: $(VENV)/developed ## kill -9 at 50 random moments, terminal and page: nothing half, wrong or left (KILLED="--times 10")
 	@$(BIN)/python -m tests.killed $(KILLED)

@@ -47,6 +47,10 @@ BUG = re.compile(r"(?i:unexpected|a bug in)|\bSIG[A-Z]{3,4}\b")
 """What no page should say."""
 TALKS, FIRST = ("talk", "regenerate"), "first token"
 """What asks for an answer, and the words of the figures beneath one that has begun."""
+LONG = ("compress", "measure", "measure_drift", "export")
+"""What keeps a machine busy for others."""
+AGAIN = 5.0
+"""Seconds at most until a visitor who came too often tries something else."""
 QUESTIONS = ("What is the capital of France?", "Count to ten.", "one two three", "Tell me about rivers. " * 30)
 CHOICES = (
     Choice.of("int4_asym", 64, 1.0),
@@ -71,14 +75,24 @@ class Findings:
     """Requests under way: what was asked, and when."""
     first_tokens: list[float] = field(default_factory=list)
     """Seconds from what was asked to the first token of its answer, as it reached the visitor."""
+    first_beside: list[float] = field(default_factory=list)
+    """The same of those alone beside which others' long work was under way."""
+    refused: Counter[str] = field(default_factory=Counter)
+    """What was asked too often, and answered with 429, a sentence and when to come again."""
 
 
 class Visitor:
     """One tab of one visitor."""
 
-    def __init__(self, address: str, models: list[str], findings: Findings, seed: int, cookie: str = "") -> None:
-        """Come in; ``models`` are those to choose among, ``cookie`` what the tabs of one browser have in common."""
+    def __init__(
+        self, address: str, models: list[str], findings: Findings, seed: int, cookie: str = "", far: str = ""
+    ) -> None:
+        """Come in; ``models`` are those to choose among, ``cookie`` what the tabs of one browser have in common.
+
+        ``far``: the address of a visitor from elsewhere, as a proxy before the page says it.
+        """
         self.cookie = cookie or new_cookie()
+        self._headers = {"Cookie": self.cookie} | ({"X-Forwarded-For": far} if far else {})
         self._address, self._models, self._findings = address, models, findings
         self._random = random.Random(seed)
         self.key = uuid.uuid4().hex
@@ -93,7 +107,7 @@ class Visitor:
         self._lock, self._is_wanted, self._has_left = threading.Lock(), threading.Event(), False
         self._heard: dict[str, queue.SimpleQueue[str]] = {}
         threading.Thread(target=self._listen, daemon=True).start()
-        self._heart = _heartbeat(f"{address}gradio_api/heartbeat/{self.key}", self.cookie)
+        self._heart = _heartbeat(f"{address}gradio_api/heartbeat/{self.key}", self._headers)
         self.call("visit")
         self.call("open_model", self._random.choice(self._models))  # as a page does by itself
 
@@ -158,6 +172,10 @@ class Visitor:
         try:
             said = self._said(name, [] if name == "visit" else [*WHO, *inputs])
         except (OSError, ValueError, KeyError, queue.Empty) as error:
+            if _is_refusal(error):
+                self._findings.refused[name] += 1
+                time.sleep(self._random.uniform(1, AGAIN))
+                return
             self._findings.faults.append(f"{name}: {type(error).__name__}: {error}")
             return
         finally:
@@ -184,10 +202,15 @@ class Visitor:
             message = heard.get(timeout=ANSWER)
             said += message
             if is_waiting and FIRST in message:
-                self._findings.first_tokens.append(time.monotonic() - asked)
+                self._note_first(time.monotonic() - asked)
                 is_waiting = False
             if '"process_completed"' in message:
                 return said
+
+    def _note_first(self, seconds: float) -> None:
+        self._findings.first_tokens.append(seconds)
+        if any(name in LONG for name, _ in list(self._findings.waiting.values())):
+            self._findings.first_beside.append(seconds)
 
     def _asked(self, path: str, body: dict[str, object]) -> bytes:
         with self._open(f"gradio_api/{path}", json.dumps(body).encode()) as response:
@@ -196,7 +219,7 @@ class Visitor:
 
     def _open(self, path: str, body: bytes | None = None) -> Any:
         """Return the answer to a request of this visitor's browser, to be read as it comes."""
-        headers = {"Content-Type": "application/json", "Cookie": self.cookie}
+        headers = {"Content-Type": "application/json", **self._headers}
         return urllib.request.urlopen(urllib.request.Request(f"{self._address}{path}", body, headers), timeout=ANSWER)
 
     def _listen(self) -> None:
@@ -231,27 +254,42 @@ def new_cookie() -> str:
     return f"studio_visitor_{secrets.token_hex(4)}={secrets.token_urlsafe(24)}"
 
 
-def _heartbeat(url: str, cookie: str) -> socket.socket:
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether it is a clear one: too often, in one sentence, and when to come again."""
+    if not isinstance(error, urllib.error.HTTPError) or error.code != 429:
+        return False
+    return bool(error.headers.get("Retry-After")) and bool(error.read().strip())
+
+
+def somewhere(chance: random.Random) -> str:
+    """Return an address that a visitor from elsewhere may have."""
+    return f"8.{chance.randrange(1, 255)}.{chance.randrange(1, 255)}.{chance.randrange(1, 255)}"
+
+
+def _heartbeat(url: str, headers: dict[str, str]) -> socket.socket:
     """Keep a connection open, as a tab does: the server takes its end for the visitor's leaving."""
     host, _, rest = url.removeprefix("http://").partition("/")
     name, _, port = host.partition(":")
     heart = socket.create_connection((name, int(port)), timeout=ANSWER)
-    heart.sendall(
-        f"GET /{rest} HTTP/1.1\r\nHost: {host}\r\nCookie: {cookie}\r\nAccept: text/event-stream\r\n\r\n".encode()
-    )
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    heart.sendall(f"GET /{rest} HTTP/1.1\r\nHost: {host}\r\n{''.join(lines)}Accept: text/event-stream\r\n\r\n".encode())
     return heart
 
 
-def visits(address: str, models: list[str], findings: Findings, seed: int, until: float) -> None:
-    """Come, act, leave, and come again; every third visitor has two tabs."""
+def visits(address: str, models: list[str], findings: Findings, seed: int, until: float, is_far: bool = False) -> None:
+    """Come, act, leave, and come again; every third visitor has two tabs. ``is_far``: from an address of their own."""
     chance = random.Random(seed)
     number = 0
     while time.monotonic() < until and len(findings.faults) < 50:
         number += 1
         try:
-            cookie, count = new_cookie(), 1 + (seed % 3 == 0)
-            tabs = [Visitor(address, models, findings, chance.randrange(1 << 30), cookie) for _ in range(count)]
+            cookie, count, far = new_cookie(), 1 + (seed % 3 == 0), somewhere(chance) if is_far else ""
+            tabs = [Visitor(address, models, findings, chance.randrange(1 << 30), cookie, far) for _ in range(count)]
         except OSError as error:
+            if _is_refusal(error):
+                findings.refused["come"] += 1
+                time.sleep(AGAIN)
+                continue
             findings.faults.append(f"a visitor could not come: {error}")
             time.sleep(1)
             continue
@@ -266,8 +304,11 @@ def visits(address: str, models: list[str], findings: Findings, seed: int, until
 
 
 @contextlib.contextmanager
-def serving(folder: Path, sanitizer: str, cache: Path = SHARED) -> Iterator[tuple[str, "subprocess.Popen[str]", Path]]:
-    """Run the page in a process of its own; all that it writes is in ``folder`` and ``cache``."""
+def serving(
+    folder: Path, sanitizer: str, cache: Path = SHARED, **more: str
+) -> Iterator[tuple[str, "subprocess.Popen[str]", Path]]:
+    """Run the page in a process of its own, with ``more`` in its environment; all that it writes is in ``folder`` and
+    ``cache``."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -276,6 +317,7 @@ def serving(folder: Path, sanitizer: str, cache: Path = SHARED) -> Iterator[tupl
         "GRADIO_TEMP_DIR": str(folder / "gradio"),
         "STUDIO_CACHE_DIR": str(cache),
         "STUDIO_LOCAL_FILES": "1",
+        **more,
     }
     if sanitizer:
         sanitized.build(sanitizer)

@@ -37,11 +37,12 @@ BUILTIN = "builtin"
 def read_text(file: Path) -> str:
     """Return the text of a UTF-8 file. Raises TextError when there is none, or it is no text."""
     try:
-        if file.stat().st_size > MAX_TEXT_BYTES:
-            raise TextError("text_too_long", file=file.name, limit=MAX_TEXT_BYTES // 1_000_000)
-        content = file.read_bytes()
+        with file.open("rb") as opened:
+            content = opened.read(MAX_TEXT_BYTES + 1)  # what has no size, as a device, has no end either
     except OSError as error:
         raise TextError("text_missing", file=str(file)) from error
+    if len(content) > MAX_TEXT_BYTES:
+        raise TextError("text_too_long", file=file.name, limit=MAX_TEXT_BYTES // 1_000_000)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

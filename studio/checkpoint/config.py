@@ -100,6 +100,8 @@ def load_config(config: Mapping[str, Any]) -> Any:
         known = part is not None or _task(whole) is not None
         reads_both_ways = part is None and _task(whole) is Task.DECODER and getattr(whole, "is_decoder", 1) is False
         check_heads(whole if part is None else part)
+    except ImportError as error:  # of models of pictures, which need a library that no language model does
+        raise ModelError("unknown_architecture", architecture=kind[:40]) from error
     except Exception as error:  # whatever a hostile or broken config makes transformers raise
         raise refused(error, allowed) from error
     if reads_both_ways:

@@ -52,6 +52,8 @@ IGNORE_PATTERNS = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.safet
 """What it never fetches: code, pickles, adapters, other variants of the weights."""
 
 FIRST_READ_BYTES = 100_000  # most headers are shorter: one request per file
+SOMEBODYS = ".studio-login"
+"""Beside a model that was fetched with a visitor's own login."""
 AT_ONCE = 4
 """Large files that are fetched together."""
 PROBE_SECONDS, REMEMBER_SECONDS = 1.5, 60.0
@@ -82,6 +84,8 @@ class Repository:
     """What its card says that it writes."""
     digests: dict[str, str] = field(default_factory=dict)
     """File -> SHA-256, of those that the Hub keeps as large ones."""
+    login: str | None = field(default=None, repr=False, compare=False)
+    """A visitor's own, by which it was seen."""
 
     @property
     def download_bytes(self) -> int:
@@ -151,8 +155,10 @@ def _probe(url: str) -> bool:
     return answers == [True]
 
 
-def inspect(repo: str, revision: str | None = None) -> Repository:
+def inspect(repo: str, revision: str | None = None, login: str | None = None) -> Repository:
     """Return what ``repo`` holds at ``revision`` (default: its main branch), without fetching a weight.
+
+    ``login``: a visitor's own, for what only they may see.
 
     Raises ModelError (unknown, gated, no safetensors, no config.json), CheckpointError (a file that is not what it
     claims to be) or HubError (no answer, or an error).
@@ -162,13 +168,15 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
     place = _snapshots(repo).parent
     is_first = not place.exists()  # else it may be another program's, whose models are not ours to remove
     with explained(repo):
-        sha, sizes, license, digests, languages = listing(repo, revision, MODEL)
+        sha, sizes, license, digests, languages = listing(repo, revision, MODEL, login)
 
         def fetch_json(name: str) -> dict[str, Any]:
             check_bytes(name, sizes[name])
             path = client.hf_hub_download(
-                repo, name, revision=sha, cache_dir=cache(), endpoint=endpoint(), token=token()
+                repo, name, revision=sha, cache_dir=cache(), endpoint=endpoint(), token=token(login)
             )
+            if login is not None:
+                _mark(repo)
             if is_first:
                 note_download(place, repo)
             return read_json(Path(path))
@@ -181,10 +189,10 @@ def inspect(repo: str, revision: str | None = None) -> Repository:
         if CONFIG not in sizes:
             raise ModelError("model_no_config", model=repo)
         config = fetch_json(CONFIG)
-        entries = _fetch_entries(repo, sha, {name: sizes[name] for name in weights})
+        entries = _fetch_entries(HubRanges(repo, sha, login=login), {name: sizes[name] for name in weights})
     files = {name: size for name, size in sizes.items() if name in weights or is_wanted(name)}
     known = {name: digests[name] for name in files if name in digests}
-    return Repository(repo, sha, config, entries, files, license, languages, known)
+    return Repository(repo, sha, config, entries, files, license, languages, known, login)
 
 
 def is_wanted(name: str) -> bool:
@@ -193,10 +201,9 @@ def is_wanted(name: str) -> bool:
     return allowed and not ignored
 
 
-def _fetch_entries(repo: str, sha: str, sizes: dict[str, int]) -> dict[str, TensorEntry]:
+def _fetch_entries(ranges: HubRanges, sizes: dict[str, int]) -> dict[str, TensorEntry]:
     """Return the tensors of all weight files. Not by the client's get_safetensors_metadata: it trusts the names in the
     index, multiplies shapes before anyone has looked at them, and cannot tell where a header ends."""
-    ranges = HubRanges(repo, sha)
     limit = MAX_HEADER_BYTES // len(sizes)  # so that many files cannot hold more than one may
 
     def fetch(file: str) -> dict[str, TensorEntry]:
@@ -247,7 +254,9 @@ def download(repository: Repository) -> Generator[Progress, None, Path]:
 
 def _fetching(repository: Repository, name: str, transfer: Transfer) -> Callable[[], object]:
     """Return what fetches one large file."""
-    blob = Blob(repository.repo, repository.sha, name, repository.files[name], repository.digests[name])
+    blob = Blob(
+        repository.repo, repository.sha, name, repository.files[name], repository.digests[name], repository.login
+    )
     return partial(fetch_blob, blob, _snapshots(repository.repo).parent / "blobs", transfer)
 
 
@@ -259,7 +268,7 @@ def _fetching_small(repository: Repository, transfer: Transfer) -> Callable[[], 
         revision=repository.sha,
         cache_dir=cache(),
         endpoint=endpoint(),
-        token=token(),
+        token=token(repository.login),
         allow_patterns=[glob.escape(name) for name in repository.files],
         tqdm_class=_counting_bar(transfer),
     )
@@ -324,6 +333,16 @@ def local_snapshot(repo: str, revision: str | None = None) -> tuple[str, Path] |
     wanted = [folder for folder in folders if revision in (None, folder.name)]
     newest_first = sorted(wanted, key=lambda folder: folder.stat().st_mtime, reverse=True)
     return next(((folder.name, folder) for folder in newest_first if _is_complete(repo, folder)), None)
+
+
+def is_somebodys(repo: str) -> bool:
+    """Return whether a model that is kept was seen by a visitor's own login, so that others may not be shown it unless
+    the Hub says so."""
+    return (_snapshots(repo).parent / SOMEBODYS).exists()
+
+
+def _mark(repo: str) -> None:
+    (_snapshots(repo).parent / SOMEBODYS).touch()
 
 
 def _is_complete(repo: str, folder: Path) -> bool:

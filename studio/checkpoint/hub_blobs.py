@@ -76,6 +76,8 @@ class Blob:
     name: str
     nbytes: int
     digest: str
+    login: str | None = field(default=None, repr=False)
+    """A visitor's own, by which it is fetched."""
 
 
 def bytes_here(folder: Path, files: Mapping[str, int]) -> int:
@@ -186,7 +188,7 @@ def _ask(blob: Blob, file: BinaryIO, known: "hashlib._Hash", transfer: Transfer)
     """
     start = file.tell()
     url = client.hf_hub_url(blob.repo, blob.name, revision=blob.sha, endpoint=endpoint())
-    headers = build_hf_headers(token=token()) | {"Accept-Encoding": "identity", "Range": f"bytes={start}-"}
+    headers = build_hf_headers(token=token(blob.login)) | {"Accept-Encoding": "identity", "Range": f"bytes={start}-"}
     with client.get_session().stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response:
         client.hf_raise_for_status(response)
         said = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))

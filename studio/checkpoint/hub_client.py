@@ -43,9 +43,10 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
 
 
-def token() -> bool | None:
-    """Return whose login is used: the owner's own (None: if there is one), but nobody's for a page open to others."""
-    return None if settings().is_private else False
+def token(login: str | None = None) -> str | bool | None:
+    """Return whose login is used: a visitor's own, else the owner's (None: if there is one), but nobody's for a page
+    open to others."""
+    return login or (None if settings().is_private else False)
 
 
 def own_token() -> str | None:
@@ -92,10 +93,10 @@ def retry_after(response: httpx2.Response) -> float | None:
     return None if limit is None else min(float(limit[1]), LONGEST_WAIT_SECONDS)
 
 
-def listing(repo: str, revision: str | None, kind: str) -> Listing:
-    """Return what a repository holds. Raises as :func:`explained` says."""
+def listing(repo: str, revision: str | None, kind: str, login: str | None = None) -> Listing:
+    """Return what a repository holds, as far as ``login`` may see it. Raises as :func:`explained` says."""
     with explained(repo, kind):
-        api = client.HfApi(endpoint(), token=token())
+        api = client.HfApi(endpoint(), token=token(login))
         ask = api.dataset_info if kind == DATASET else api.model_info
         info = ask(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
@@ -108,8 +109,8 @@ def listing(repo: str, revision: str | None, kind: str) -> Listing:
 class HubRanges:
     """The files of a repository at one commit, read a few bytes at a time; several threads may read at once."""
 
-    def __init__(self, repo: str, sha: str, kind: str = MODEL) -> None:
-        self._repo, self._sha, self._kind = repo, sha, kind
+    def __init__(self, repo: str, sha: str, kind: str = MODEL, login: str | None = None) -> None:
+        self._repo, self._sha, self._kind, self._login = repo, sha, kind, login
         self._places: dict[str, str] = {}
         """Where the Hub said that a file really lies, so that it is not asked each time; signed for some minutes."""
 
@@ -139,7 +140,7 @@ class HubRanges:
             except (httpx2.HTTPError, HubError):  # the signature is too old: ask for a new one
                 self._places.pop(file, None)
         url = client.hf_hub_url(self._repo, file, repo_type=self._kind, revision=self._sha, endpoint=endpoint())
-        content, place = _asked(url, file, start, stop, build_hf_headers(token=token()))
+        content, place = _asked(url, file, start, stop, build_hf_headers(token=token(self._login)))
         if httpx2.URL(place).host != httpx2.URL(url).host:  # elsewhere the login is not sent, nor needed
             self._places[file] = place
         return content

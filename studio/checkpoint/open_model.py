@@ -49,14 +49,16 @@ def default_model() -> str:
     return HUB_DEFAULT if hub.reachable() else BUILTIN
 
 
-def open_model(name: str, paths: bool, revision: str | None = None) -> Generator[Progress, None, Checkpoint]:
+def open_model(
+    name: str, paths: bool, revision: str | None = None, login: str | None = None
+) -> Generator[Progress, None, Checkpoint]:
     """Yield steps and return the checkpoint called ``name``, from headers alone where it is on the Hub.
 
-    ``revision``: a commit of it there, the newest by default.
+    ``revision``: a commit of it there, the newest by default; ``login``: a visitor's own for the Hub.
     ``paths``: whether a local folder or .gguf file is accepted. What the cache holds of it stays there as long as the
     checkpoint is about. Raises ModelError, HubError or CheckpointError.
     """
-    return _leased((yield from _opened(name.strip(), paths, revision)))
+    return _leased((yield from _opened(name.strip(), paths, revision, login)))
 
 
 def _leased(checkpoint: Checkpoint) -> Checkpoint:
@@ -69,7 +71,7 @@ def _leased(checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
-def _opened(name: str, paths: bool, revision: str | None) -> Generator[Progress, None, Checkpoint]:
+def _opened(name: str, paths: bool, revision: str | None, login: str | None) -> Generator[Progress, None, Checkpoint]:
     if name == BUILTIN:
         return (yield from _builtin())
     if paths and name and is_there(path := typed_path(name)):
@@ -81,31 +83,34 @@ def _opened(name: str, paths: bool, revision: str | None) -> Generator[Progress,
         raise ModelError("bad_model_name" if paths else "bad_model_name_page", model=name[:80])
     yield Progress("headers")
     kept = hub.local_snapshot(name, revision)
-    if kept is not None and not hub.reachable():
+    if kept is not None and not hub.reachable() and (settings().is_private or not hub.is_somebodys(name)):
         return replace(of_folder(kept[1], name, kept[0]), base_model=name)
-    repository = hub.inspect(name, revision)
+    repository = hub.inspect(name, revision, login)
     folder = kept[1] if kept is not None and kept[0] == repository.sha else None
     return of_repository(repository, folder)
 
 
-def fetch(checkpoint: Checkpoint) -> Generator[Progress, None, Checkpoint]:
-    """Yield progress in bytes and return the same checkpoint with its files on this machine."""
+def fetch(checkpoint: Checkpoint, login: str | None = None) -> Generator[Progress, None, Checkpoint]:
+    """Yield progress in bytes and return the same checkpoint with its files on this machine.
+
+    ``login``: a visitor's own for the Hub.
+    """
     if checkpoint.folder is not None:
         return checkpoint
     from studio.checkpoint import hub
 
-    repository = hub.inspect(checkpoint.name, checkpoint.revision)
+    repository = hub.inspect(checkpoint.name, checkpoint.revision, login)
     folder = yield from hub.download(repository)
     return _leased(of_repository(repository, folder))
 
 
-def byte_ranges(checkpoint: Checkpoint) -> "ByteRanges | None":
+def byte_ranges(checkpoint: Checkpoint, login: str | None = None) -> "ByteRanges | None":
     """Return what reads a few bytes of a model that is not on this machine, None of one that is."""
     if checkpoint.folder is not None:
         return None
     from studio.checkpoint.hub_client import HubRanges
 
-    return HubRanges(checkpoint.name, checkpoint.revision)
+    return HubRanges(checkpoint.name, checkpoint.revision, login=login)
 
 
 def _builtin() -> Generator[Progress, None, Checkpoint]:

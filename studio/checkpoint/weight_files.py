@@ -28,13 +28,18 @@ def weight_files(names: Collection[str], read: ReadJson) -> list[str]:
     if not isinstance(shard_of, dict) or not shard_of:
         raise CheckpointError("index_without_map", file=INDEX)
     for tensor, shard in shard_of.items():
-        if not isinstance(shard, str) or not shard.endswith(".safetensors") or Path(shard).name != shard:
+        if not isinstance(shard, str) or not shard.endswith(".safetensors") or not is_plain(shard):
             raise CheckpointError("bad_index", file=INDEX, tensor=tensor[:80], value=repr(shard)[:80])
     shards = sorted(set(shard_of.values()))
     for shard in shards:
         if shard not in names:
             raise CheckpointError("missing_file", file=shard[:80])
     return shards
+
+
+def is_plain(name: str) -> bool:
+    """Return whether a name is that of a file in the same folder, on any system."""
+    return Path(name).name == name and "\\" not in name and name.isprintable()
 
 
 def no_weights(model: str, names: Collection[str], read: ReadJson) -> ModelError:

@@ -12,6 +12,7 @@ from functools import partial
 
 from studio.base.errors import ResourceError
 from studio.base.units import format_bytes
+from studio.calibration.activations import MAX_TOKENS
 from studio.chat.judge import largest_part
 from studio.chat.model_pool import Pool
 from studio.checkpoint.checkpoint import Checkpoint
@@ -33,6 +34,8 @@ SQUARES = 3
 """Matrices of a layer's inputs that are held while it is rounded: their moments, the inverse's factor, and one more."""
 STATES = 3
 """Times that the text's states are held: what a block is given, its output, and the widest between."""
+SAVED = 12
+"""Tensors as wide as the widest layer that a block keeps of a text for its gradients."""
 LOGITS = 4
 """Tables of logits that a comparison holds: two models', and the logarithms of both."""
 
@@ -71,6 +74,17 @@ def drift_need(checkpoint: Checkpoint) -> Need:
     return Need(NUMBER * largest_part(checkpoint), states, LOGITS * MOST_TOKENS * vocabulary * NUMBER)
 
 
+def measuring_need(checkpoint: Checkpoint) -> Need:
+    """Return what finding the damage, or the output error, of each layer takes: one window goes through the blocks, and
+    back; what every block was given is held meanwhile."""
+    tables = [layer.matrix for layer in checkpoint.layers if layer.kind in (Kind.EMBEDDING, Kind.HEAD)]
+    vocabulary, width = (max((each[axis] for each in tables), default=0) for axis in (0, 1))
+    blocks = len({layer.block for layer in checkpoint.layers})
+    given = blocks * width * fast_dtype().itemsize
+    states = MAX_TOKENS * (given + SAVED * _widest(checkpoint) * NUMBER)
+    return Need(fast_dtype().itemsize * largest_part(checkpoint), states, LOGITS * MAX_TOKENS * vocabulary * NUMBER)
+
+
 @contextmanager
 def admitted(pool: Pool, need: Need | None, refusal: Callable[[Need, int], ResourceError]) -> Iterator[None]:
     """Keep the memory of a job for it, where it takes any. Raises ``refusal(need, bytes that are free)``."""
@@ -98,6 +112,21 @@ def comparing(pool: Pool, checkpoint: Checkpoint) -> AbstractContextManager[None
     return admitted(pool, drift_need(checkpoint), partial(no_drift, command=command))
 
 
+def surveying(pool: Pool, checkpoint: Checkpoint) -> AbstractContextManager[None]:
+    """Keep the memory that measuring weights piece by piece takes. Raises ResourceError as it is entered."""
+    return admitted(pool, Need(0, 0, 0), partial(no_measuring, command=_measured_by(checkpoint)))
+
+
+def measuring(pool: Pool, checkpoint: Checkpoint) -> AbstractContextManager[None]:
+    """Keep the memory that a figure of each layer takes for which a text is read. Raises ResourceError as it is
+    entered."""
+    return admitted(pool, measuring_need(checkpoint), partial(no_measuring, command=_measured_by(checkpoint)))
+
+
+def _measured_by(checkpoint: Checkpoint) -> str:
+    return shlex.join([*PROGRAM, "survey", checkpoint.name])
+
+
 def no_calibration(need: Need, free: int, fits: str, command: str) -> ResourceError:
     """Return why a method that reads a text is not begun; ``fits``: the method that would do, ``command``: the same
     work from a terminal."""
@@ -118,6 +147,20 @@ def no_drift(need: Need, free: int, command: str) -> ResourceError:
     """Return why nothing is compared with the original; ``command``: the same work from a terminal."""
     return ResourceError(
         "drift_memory",
+        need=format_bytes(need.nbytes),
+        block=format_bytes(need.block),
+        states=format_bytes(need.states),
+        statistics=format_bytes(need.statistics),
+        pieces=format_bytes(PIECES),
+        free=format_bytes(free),
+        command=command,
+    )
+
+
+def no_measuring(need: Need, free: int, command: str) -> ResourceError:
+    """Return why no layer is measured; ``command``: what can be measured from a terminal."""
+    return ResourceError(
+        "measuring_memory",
         need=format_bytes(need.nbytes),
         block=format_bytes(need.block),
         states=format_bytes(need.states),

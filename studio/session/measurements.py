@@ -11,6 +11,7 @@ from functools import partial
 from studio.base.errors import Cancelled, ModelError
 from studio.base.progress import Job, Progress
 from studio.base.workers import in_worker
+from studio.chat.model_pool import Pool
 from studio.checkpoint import open_model
 from studio.planning.figures import MEASURED
 from studio.planning.layer_losses import Figures
@@ -20,6 +21,7 @@ from studio.planning.sampled_survey import RUNS, Sample, sampled_survey
 from studio.planning.survey import candidates, sensitivities, survey
 from studio.planning.survey_file import LayerSurvey
 from studio.quantization.scheme import Scheme
+from studio.session.admission import measuring, surveying
 from studio.session.jobs import Jobs
 from studio.session.opened_model import Figure
 from studio.session.planner import Planner
@@ -28,8 +30,12 @@ from studio.session.planner import Planner
 class Measurements:
     """The jobs that measure the layers of a planner's model; what they find is the model's, and the plan follows it."""
 
-    def __init__(self, planner: Planner, jobs: Jobs) -> None:
-        self._planner, self._jobs = planner, jobs
+    def __init__(
+        self, planner: Planner, jobs: Jobs, pool: Pool | None = None, login: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """``pool``: whose memory is asked for; ``login``: returns the visitor's own for the Hub."""
+        self._planner, self._jobs, self._pool = planner, jobs, Pool() if pool is None else pool
+        self._login = login
         self.is_sampling = False
         self.predicted: Callable[[], Sequence[Plan]] | None = None
         """The plans whose loss is to be predicted beside the one on show, also where neither map nor ranking asks for
@@ -57,7 +63,8 @@ class Measurements:
     def survey(self) -> Generator[Progress, None, None]:
         """Measure every layer in every scheme it could take, and in those of the plan; only where the files are here.
 
-        What is found is the model's ``known`` as it comes; at the end plans with a ratio are exact.
+        What is found is the model's ``known`` as it comes; at the end plans with a ratio are exact. Raises
+        ResourceError where there is no memory for it.
         """
         model = self._planner.model
         if not model.is_here:
@@ -71,7 +78,8 @@ class Measurements:
                 model.add_survey(step.layer, step.result)
             return progress_of(step)
 
-        with closing(self._jobs.in_turn("survey", steps, noted)) as told:
+        memory = surveying(self._pool, model.chosen)
+        with memory, closing(self._jobs.in_turn("survey", steps, noted)) as told:
             for step in told:
                 if not self._planner.is_of(model):
                     return
@@ -88,7 +96,9 @@ class Measurements:
         model = self._planner.model
         checkpoint = model.chosen
         self._jobs.clear_stop("sample")
-        steps = sampled_survey(checkpoint, open_model.byte_ranges(checkpoint), runs, wanted=self._wanted_schemes())
+        steps = sampled_survey(
+            checkpoint, open_model.byte_ranges(checkpoint, self._login()), runs, wanted=self._wanted_schemes()
+        )
         self.is_sampling = True
         try:
             while True:
@@ -133,6 +143,7 @@ class Measurements:
         """Measure a figure of each layer, over a short text; only where the files are here.
 
         Results are put into the model's ``figures`` as they come; at the end plans that are ranked by them are exact.
+        Raises ResourceError, with the arithmetic, where there is no memory for it.
         """
         model, plan = self._planner.model, self._planner.plan
         missing = [] if plan is None or not model.has_figures else self._missing(figure)
@@ -147,7 +158,8 @@ class Measurements:
                 model.add_figures(figure, {step.layer: step.result})
             return progress_of(step)
 
-        with closing(self._jobs.in_turn(job, steps, noted)) as told:
+        memory = measuring(self._pool, model.chosen)
+        with memory, closing(self._jobs.in_turn(job, steps, noted)) as told:
             while True:
                 try:
                     step = next(told)

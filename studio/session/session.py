@@ -77,10 +77,12 @@ class Session:
         self._taken_over: list[Path] = []
         """Folders of earlier visits whose copy is this one's now."""
         self._before: Session | None = None
+        self.login: str | None = None
+        """The visitor's own for the Hub, kept as long as the visit and nowhere else."""
         self.has_let_go = False
         """Whether a copy was let go while its visitor was away."""
         self.planner = Planner(choice)
-        self.measurements = Measurements(self.planner, self.jobs)
+        self.measurements = Measurements(self.planner, self.jobs, shared.pool, lambda: self.login)
         self.texts = Texts(self.planner, workspace)
         self.copy = CompressedCopy(workspace, shared.pool, self.jobs)
         self.conversation = Conversation()
@@ -124,7 +126,7 @@ class Session:
 
         Raises ModelError, HubError or CheckpointError; the model before it then stays.
         """
-        checkpoint = yield from self.jobs.relay("open", open_model.open_model(name, self._paths, revision))
+        checkpoint = yield from self.jobs.relay("open", open_model.open_model(name, self._paths, revision, self.login))
         if self.checkpoint is not None and self.model.is_of(checkpoint):
             return self.checkpoint  # chosen again: what was made of it stays
         self.planner.take(OpenedModel.of(checkpoint), self.decision.begin(checkpoint))
@@ -160,7 +162,7 @@ class Session:
         return (yield from self._fetched(self.model))
 
     def _fetched(self, model: OpenedModel) -> Generator[Progress, None, Checkpoint]:
-        steps = open_model.fetch(model.chosen)
+        steps = open_model.fetch(model.chosen, self.login)
         fetched = yield from self.jobs.relay("compress", steps, lambda: self.planner.is_of(model))
         if not self.planner.fetched(model, fetched):
             raise Cancelled

@@ -59,7 +59,7 @@ def wire(page: Page, blocks: gr.Blocks) -> None:
         return trigger(handler, inputs=inputs, outputs=everything, **how)
 
     decide = DecisionHandlers(page)
-    loaded = on(blocks.load, do.visit, [], quick)
+    loaded = on(blocks.load, do.visit_as if login.has_login() else do.visit, [], quick)
     recalled = loaded.then(decide.recall, [*who, page.kept], everything, **quick)
     recalled.then(do.open_model, [*who, page.model.name], everything, **headers)
     for script in (MENUS, NAMES, RADIOS, FOCUS):

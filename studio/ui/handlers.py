@@ -52,8 +52,16 @@ class Handlers:
 
     def visit(self, request: gr.Request) -> Iterator[Updates]:
         """A page was opened: make its session, in the browser's language, with the default model chosen."""
+        yield from self._visit(request, None)
+
+    def visit_as(self, request: gr.Request, token: gr.OAuthToken | None) -> Iterator[Updates]:
+        """The same, where visitors can sign in: what only they may see on the Hub is theirs to open."""
+        yield from self._visit(request, None if token is None else token.token)
+
+    def _visit(self, request: gr.Request, login: str | None) -> Iterator[Updates]:
         visitor = visitor_of(request)
         session = Session(paths=settings().local_files and visitor.is_owner, visitor=visitor)
+        session.login = login
         SESSIONS.add(session)
         session.measurements.predicted = session.decision.plans
         query = dict(request.query_params)

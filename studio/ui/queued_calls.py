@@ -20,6 +20,10 @@ class QueuedCalls:
         """Return how many each session has."""
         return Counter(event.session_hash for event in list(self._blocks._queue.event_ids_to_events.values()))
 
+    def knows(self, function: object) -> bool:
+        """Return whether a number is that of a function of the page."""
+        return isinstance(function, int) and not isinstance(function, bool) and function in self._blocks.fns
+
     def session_of(self, call: str) -> str | None:
         """Return whose a call is, also of one that has ended and was not heard; None for one that never was."""
         queue = self._blocks._queue

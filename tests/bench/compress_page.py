@@ -89,7 +89,9 @@ def serve(port: str) -> None:
     checkpoint = replace(made_up(layers), folder=folder)
     survey_file.keep(checkpoint, made_up_survey(layers))
 
-    def opened(name: str, paths: bool, revision: str | None = None) -> Generator[Progress, None, Checkpoint]:
+    def opened(
+        name: str, paths: bool, revision: str | None = None, login: str | None = None
+    ) -> Generator[Progress, None, Checkpoint]:
         yield Progress("headers")
         return checkpoint
 

@@ -58,6 +58,9 @@ class Calls(Protocol):
     def session_of(self, call: str) -> str | None:
         """Return whose a call is, None for one that is not known."""
 
+    def knows(self, function: object) -> bool:
+        """Return whether a number is that of a function of the page."""
+
 
 @dataclass(frozen=True)
 class House:
@@ -186,6 +189,9 @@ class Door:
         session = said.get("session_hash")
         if session is not None:
             self._check_session(session, who)
+        function = said.get("fn_index")
+        if function is not None and not self._house.calls.knows(function):
+            raise Refused(400, "garbled")  # Gradio would look it up, and fill the log
         call = said.get("event_id")
         if isinstance(call, str):
             self._check_call_of(call, who)

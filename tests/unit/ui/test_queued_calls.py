@@ -14,3 +14,10 @@ def test_calls_are_counted_and_found_until_they_were_heard() -> None:
     assert calls.count() == 2
     assert calls.in_flight() == {"one": 2}
     assert [calls.session_of(call) for call in ("a", "c", "d")] == ["one", "two", None]
+
+
+def test_a_function_is_known_by_its_number_alone() -> None:
+    blocks: Any = SimpleNamespace(fns={0: None, 1: None, 7: None})
+    known = QueuedCalls(blocks).knows
+    assert all(map(known, (0, 1, 7)))
+    assert not any(map(known, (2, -1, True, 1.0, "1", None, [], {}, 1 << 70)))

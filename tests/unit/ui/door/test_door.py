@@ -37,6 +37,9 @@ class Calls:
     def session_of(self, call: str) -> str | None:
         return self.waiting.get(call)
 
+    def knows(self, function: object) -> bool:
+        return function == 3
+
 
 class Page:
     """What stands behind the door: it says what came."""
@@ -241,6 +244,82 @@ def test_another_visitor_cannot_use_a_session(ours: Server) -> None:
 def test_what_cannot_be_read_does_not_pass(ours: Server, body: bytes) -> None:
     assert ours.browser(has_cookie=False).post(JOIN, content=body).status_code == 400
     assert ours.page.came == []
+
+
+@pytest.mark.parametrize("function", [4, -1, "3", True, 3.5, [], {}, 1 << 80], ids=str)
+def test_what_is_no_function_is_not_looked_up(ours: Server, function: object) -> None:
+    """Gradio would answer with an error of its own, and fill the log with it."""
+    browser = ours.browser()
+    for path in (JOIN, "/gradio_api/run/predict", "/gradio_api/cancel"):
+        assert browser.post(path, json={"session_hash": "a", "fn_index": function}).status_code == 400
+    assert browser.post(JOIN, json={"session_hash": "a", "fn_index": 3}).status_code == 200
+
+
+def spelled(change: str, cookie: str) -> str:
+    name, _, value = cookie.partition("=")
+    return {
+        "nothing": "", "no value": f"{name}=", "another name": f"studio_visitor_00000000={value[::-1]}",
+        "one letter": f"{name}={value[:-1]}{'A' if value[-1] != 'A' else 'B'}", "cut": f"{name}={value[:-1]}",
+        "other case": f"{name}={value.swapcase()}", "longer": f"{name}=A{value[:-1]}", "quoted": f'{name}="{value}x"',
+        "fifth of five": "; ".join([*(f"studio_visitor_0000000{i}={str(i) * 32}" for i in range(4)), cookie]),
+    }[change]  # fmt: skip
+
+
+SPELLINGS = (
+    "nothing", "no value", "another name", "one letter", "cut", "other case", "longer", "quoted", "fifth of five"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", SPELLINGS)
+def test_a_cookie_that_is_nearly_anothers_opens_nothing(ours: Server, change: str) -> None:
+    """It is not signed: it is 192 random bits, and believed only where it is whole."""
+    victim = ours.browser(has_cookie=False)
+    cookie = victim.get("/").headers["set-cookie"].partition(";")[0]
+    assert len(cookie.partition("=")[2]) * 6 >= 128
+    assert victim.post(JOIN, json={"session_hash": "mine"}).status_code == 200
+    thief = ours.browser(has_cookie=False, cookie=spelled(change, cookie))
+    assert thief.post(JOIN, json={"session_hash": "mine"}).status_code == 403
+    assert thief.get("/gradio_api/queue/data?session_hash=mine").status_code == 403
+    assert victim.post(JOIN, json={"session_hash": "mine"}).status_code == 200
+
+
+def test_no_two_browsers_get_one_name(ours: Server) -> None:
+    names = {ours.browser(has_cookie=False).get("/").headers["set-cookie"].partition(";")[0] for _ in range(200)}
+    assert len({name.partition("=")[2] for name in names}) == 200
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"session_hash": "own", "session_hash": "mine"}',
+        '{"session_hash": "mine"}'.encode("utf-16"),
+        '{"session_hash": "mine"}'.encode("utf-32-be"),
+        b'{"session_h\\u0061sh": "mi\\u006ee"}',
+        b'\xef\xbb\xbf{"session_hash": "mine"}',
+    ],
+    ids=["twice", "utf-16", "utf-32", "escaped", "marked"],
+)
+def test_a_session_that_is_spelled_otherwise_is_still_anothers(ours: Server, body: bytes) -> None:
+    """By the same reader as the page's."""
+    one, other = ours.browser(), ours.browser()
+    assert one.post(JOIN, json={"session_hash": "mine"}).status_code == 200
+    assert other.post(JOIN, content=body).status_code in (400, 403)
+    assert len(ours.page.came) == 3
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/heartbeat/%6dine", "/gradio_api/heartbeat/mine/", "/gradio_api//heartbeat/mine",
+        "/gradio_api/./heartbeat/mine", "/gradio_api/queue/data?session_hash=own&session_hash=mine",
+        "/gradio_api/queue/data?session%5fhash=mine", "/x/gradio_api/heartbeat/mine",
+        "/gradio_api/call/visit/mine?session_hash=own",
+    ],
+)  # fmt: skip
+def test_a_session_is_anothers_however_its_path_is_spelled(ours: Server, path: str) -> None:
+    one, other = ours.browser(), ours.browser()
+    assert one.post(JOIN, json={"session_hash": "mine"}).status_code == 200
+    assert other.get(path).status_code in (403, 404)
 
 
 def test_a_call_of_no_session_is_refused_since_nobody_would_have_to_answer_for_it(ours: Server) -> None:
