@@ -71,11 +71,14 @@ class _Student:
     def __init__(self, checkpoint: Checkpoint, rounded: list[LayerRounded], replaced: list[LayerReplaced]) -> None:
         self._rounded, self._replaced = rounded, {event.layer.name: event for event in replaced}
         self._scales = {
-            event.layer.name: TrainedScale(event.packed) for event in rounded if is_trainable(event.packed.scheme)
+            event.layer.name: TrainedScale(event.packed)
+            for event in rounded
+            if event.squared_error and is_trainable(event.packed.scheme)  # what lost nothing stays as it is
         }
         self._fixed = {event.layer.name: event.packed for event in rounded if event.layer.name not in self._scales}
         self._norms: dict[str, tuple[Tensor, Tensor]] = {}
-        self._norm_layers = [layer for layer in checkpoint.layers if _is_norm(layer)] if rounded else []
+        is_lossy = any(event.squared_error for event in rounded)
+        self._norm_layers = [layer for layer in checkpoint.layers if _is_norm(layer)] if is_lossy else []
         for layer in self._norm_layers:
             before = self._replaced.get(layer.name)
             weight = (checkpoint.read(layer) if before is None else before.tensor).float()
@@ -111,8 +114,8 @@ class _Student:
             yield replace(event, packed=packed, squared_error=float(difference.square_().sum()))
         for layer in self._norm_layers:
             weight, growth = self._norms[layer.name]
-            tensor = (weight * (1 + growth.detach())).to(checkpoint.saved_dtype(layer))
-            yield LayerReplaced(layer, tensor)
+            trained = (weight * (1 + growth.detach())).to(checkpoint.saved_dtype(layer))
+            yield LayerReplaced(layer, torch.where(trained.isfinite(), trained, weight.to(trained.dtype)))
         yield from (event for name, event in self._replaced.items() if name not in self._norms)
 
 
@@ -139,12 +142,10 @@ def _trained(checkpoint: Checkpoint, student: _Student, tokens: Tensor) -> Gener
         for group in optimizer.param_groups:
             group["lr"] = RATE * wave * min(1.0, (number + 1) / WARM_UP)
         with closing(teacher.logits(targets[windows].reshape(1, -1, targets.shape[-1]), LOSS_TOKENS)) as logits:
-            count = windows.numel() * tokens.shape[1]
 
-            def gradient(said: Tensor, logits: Iterator[Tensor] = logits, count: int = count) -> Tensor:
-                """Of KL(original ‖ compressed), the mean over tokens."""
-                difference = said.float().softmax(-1).sub_(next(logits).float().softmax(-1))
-                return difference.div_(count).to(said.dtype)
+            def gradient(said: Tensor, logits: Iterator[Tensor] = logits) -> Tensor:
+                """Of KL(original ‖ compressed), the sum over tokens: Adam does not ask for its unit."""
+                return said.float().softmax(-1).sub_(next(logits).float().softmax(-1)).to(said.dtype)
 
             yield from model.run_backward(tokens[windows], gradient)
         optimizer.step()

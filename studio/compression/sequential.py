@@ -112,7 +112,7 @@ def round_sequentially(
             dense = [folded[layer] if layer in folded else _read(checkpoint, layer) for layer in layers]
             scheme, given = schemes[layers[0].name], known[layers[0]]
             rounded_so_far |= (
-                _two_sided(layers, dense, scheme, given, outputs)
+                _two_sided(layers, dense, scheme, given, outputs, pause)
                 if method.rounding.is_two_sided
                 else _rounded(layers, dense, scheme, method, given)
             )
@@ -250,9 +250,11 @@ def _two_sided(
     scheme: Scheme,
     statistics: Statistics,
     outputs: Mapping[str, Statistics],
+    pause: Callable[[], None],
 ) -> dict[Layer, Start]:
     """Return weights that share scheme and statistics, rounded side by side, each with its outputs' moments in view."""
-    found = two_sided(weights, scheme, statistics, [outputs.get(layer.name) for layer in layers], gptq_on)
+    moments = [outputs.get(layer.name) for layer in layers]
+    found = two_sided(weights, scheme, statistics, moments, gptq_on, pause)
     triples = zip(layers, weights, found, strict=True)
     return {layer: Start(weight, scheme, rounded) for layer, weight, rounded in triples}
 

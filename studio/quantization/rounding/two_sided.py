@@ -38,13 +38,16 @@ def two_sided(
     statistics: Statistics,
     outputs: Sequence[Statistics | None],
     one_sided: OneSided,
+    pause: Callable[[], None] = lambda: None,
 ) -> list[QuantizedWeight]:
     """Return weights [N_i, K] that are given the same, each rounded with its G [N_i, N_i] in view.
 
-    None stands for a weight of which no gradients are known: its rows are rounded as by ``one_sided`` alone.
+    None stands for a weight of which no gradients are known: its rows are rounded as by ``one_sided`` alone. ``pause``
+    is called before each lot.
     """
     rows = [_Rows(weight, scheme, statistics, given) for weight, given in zip(weights, outputs, strict=True)]
     while any(each.is_left for each in rows):
+        pause()
         now = [each for each in rows if each.is_left]
         lots = [each.lot() for each in now]
         targets, grids = torch.cat([lot for lot, _ in lots]), joined([grid for _, grid in lots])

@@ -1,10 +1,13 @@
 """Scales and norms trained in the end: predictions come nearer, codes stay, and the same comes out every time."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
@@ -13,6 +16,7 @@ from studio.compression import distillation
 from studio.compression.distillation import distilled
 from studio.compression.sequential import LayerReplaced, LayerRounded, round_sequentially
 from studio.quantization.methods import Method
+from studio.quantization.rounding import dequantize, round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.model import load_original
 
@@ -107,3 +111,19 @@ def test_it_can_be_stopped_at_any_step(tiny_model: Callable[[str], Path]) -> Non
         events.close()
     with pytest.raises(StopIteration):
         next(events)
+
+
+def test_what_lost_nothing_stays_as_it_is(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    """A model whose weights lie on the grid already: nothing is trained, norms neither."""
+    folder = tmp_path / "on-grid"
+    shutil.copytree(tiny_model("llama"), folder)
+    scheme, file = Scheme(Mode.INT4_SYM, 32), folder / "model.safetensors"
+    weights = load_file(file)
+    for layer in ratio_defining(of_folder(folder).layers):
+        rounded = round_to_nearest(weights[layer.name].float().clamp(-1, 1), scheme).stored()
+        scale = torch.full_like(rounded.scale, 2**-6)
+        weights[layer.name] = dequantize(replace(rounded, scale=scale), scheme.mode).bfloat16()
+    save_file(weights, file, {"format": "pt"})
+    events = found_by(of_folder(folder), scheme, is_trained=True).values()
+    assert events
+    assert all(isinstance(event, LayerRounded) and event.squared_error == 0 for event in events)
