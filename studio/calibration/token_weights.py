@@ -12,7 +12,7 @@ schemes or rounding.
 """
 
 import hashlib
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -40,34 +40,39 @@ STATES_BYTES = 1 << 30
 """What the blocks were given may take in memory: more windows than that go in several passes."""
 
 
+Hear = Callable[[str, Tensor], None]
+"""Takes the gradient [W', T, N] that came back to the output of the layer of this name."""
+
+
 def kept_weights(
-    checkpoint: Checkpoint, layers: Sequence[Layer], tokens: Tensor
+    checkpoint: Checkpoint, layers: Sequence[Layer], tokens: Tensor, also: Hear | None = None
 ) -> Generator[Progress, None, dict[str, Tensor]]:
-    """Return what :func:`token_weights` finds, at once where it was found before. Raises as it does."""
+    """Return what :func:`token_weights` finds, at once where it was found before and nobody else listens. Raises as it
+    does."""
     names = sorted(layer.name for layer in layers)
     shelf = Shelf(settings().cache_dir / "tokens", WEIGHTS_BYTES)
     # Sums differ in their last bits with these, and so does what is rounded by them: a recipe names them, too.
     sums_by = (device().type, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads())
     of = hashlib.sha256(repr((VERSION, SEED, names, sums_by)).encode()).hexdigest()[:16]
     file = f"{checkpoint.revision}/{digest(tokens)}-{of}.kept"
-    before = _unpacked(names, tokens, shelf.recall(file) or {})
+    before = _unpacked(names, tokens, shelf.recall(file) or {}) if also is None else None
     if before is not None:
         return before
-    weights = yield from token_weights(checkpoint, layers, tokens)
+    weights = yield from token_weights(checkpoint, layers, tokens, also)
     shelf.keep(file, _packed(names, weights))
     return weights
 
 
 def token_weights(
-    checkpoint: Checkpoint, layers: Iterable[Layer], tokens: Tensor
+    checkpoint: Checkpoint, layers: Iterable[Layer], tokens: Tensor, also: Hear | None = None
 ) -> Generator[Progress, None, dict[str, Tensor]]:
     """Yield while the model runs on ``tokens`` [W, T]; return each layer's weights, fp32 [W * T] of mean 1, by name.
 
-    Layers that are not given every token once (experts), and those that no gradient comes to, are missing. Raises
-    CheckpointError when a file is damaged.
+    ``also`` is given each gradient as it comes. Layers that are not given every token once (experts), and those that
+    no gradient comes to, are missing. Raises CheckpointError when a file is damaged.
     """
     model = BlockModel(checkpoint, fast_dtype())
-    sums = _Sums()
+    sums = _Sums(also)
     listen_to_gradients(model.model, layers, sums.hear)
     generator = torch.Generator().manual_seed(SEED)
     for lot in lots(checkpoint, tokens):
@@ -118,7 +123,8 @@ def lots(checkpoint: Checkpoint, tokens: Tensor) -> tuple[Tensor, ...]:
 class _Sums:
     """The squared gradient at each output, token by token, summed over the layers that are given the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: Hear | None = None) -> None:
+        self._also = also
         self._squares: dict[str, list[Tensor]] = {}
         self._owners: dict[str, str] = {}
         self._last: tuple[Tensor, str] | None = None
@@ -144,8 +150,10 @@ class _Sums:
         self._last = given, owner
         self._owners[name] = owner
         self._squares.setdefault(owner, [torch.zeros((), dtype=torch.float32)])
-        return partial(self._add, owner)
+        return partial(self._add, owner, name)
 
-    def _add(self, owner: str, gradient: Tensor) -> None:
+    def _add(self, owner: str, name: str, gradient: Tensor) -> None:
+        if self._also is not None:
+            self._also(name, gradient)
         parts = self._squares[owner]
         parts[-1] = parts[-1] + gradient.float().square().sum(-1).flatten()

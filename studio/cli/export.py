@@ -207,7 +207,8 @@ def _compressed(
         words = {}
     needs: Chosen = {k: v for target in targets for k, v in target.needs.items()}
     beside = place.with_name(f"{place.name}.compressed")
-    with compressing(here, source, {"method": "best"} | needs | words | chosen, calibrate, beside, revision) as (session, _):
+    asked = {"method": "best"} | needs | words | chosen
+    with compressing(here, source, asked, calibrate, beside, revision) as (session, _):
         _check_held(session, targets)  # before the work: a method that reads a text takes minutes, or hours
         note_uncalibrated(here, here.follow(session.compress()))
         yield _folder(session)

@@ -25,6 +25,7 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.row_reader import rows_of
 from studio.checkpoint.tensor_writer import DTYPE_NAMES, Slot, TensorFile
+from studio.compression.distillation import distilled
 from studio.compression.journal import Journal
 from studio.compression.sequential import LayerReplaced, round_sequentially
 from studio.planning.plan import Assignment, Plan
@@ -184,7 +185,8 @@ def _guide(
     errors: dict[str, float | None],
 ) -> Iterator[tuple[int, str]]:
     """Write the weights that a calibration reaches, yielding what is done of each and its name, or 0 and a block's."""
-    with closing(round_sequentially(checkpoint, schemes, method, tokens)) as events:
+    rounded = distilled if method.rounding.is_distilled else round_sequentially
+    with closing(rounded(checkpoint, schemes, method, tokens)) as events:
         for event in events:
             if isinstance(event, Progress):
                 yield 0, event.detail

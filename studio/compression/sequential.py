@@ -20,26 +20,29 @@ from studio.base.assets import asset
 from studio.base.errors import CheckpointError
 from studio.base.progress import Progress
 from studio.calibration.listeners import ActivationListener
+from studio.calibration.output_moments import OutputMoments
 from studio.calibration.texts import check_has_head, positions, read_text, token_ids, windows
 from studio.calibration.token_weights import kept_weights
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
 from studio.compression.block_tuning import tuned_block
 from studio.compression.channel_scaling import Fold, folds
-from studio.quantization.methods import Method
+from studio.quantization.methods import WINDOWS, Method
 from studio.quantization.packing import PackedTensor, pack
 from studio.quantization.rounding import Statistics
 from studio.quantization.rounding.awq import channel_scales, scaled
+from studio.quantization.rounding.methods import gptq_on
 from studio.quantization.rounding.regained import regained
 from studio.quantization.rounding.sign_round import Start
+from studio.quantization.rounding.two_sided import two_sided
 from studio.quantization.scheme import Scheme
 from studio.runtime.block_model import BlockModel
 from studio.runtime.machine import fast_dtype
 from studio.runtime.module_hooks import Call
 
 BUILTIN_TEXTS = (asset("calibration.txt"), asset("calibration-more.txt"))
-WINDOWS, WINDOW = 16, 256
-"""How much text calibrates, and how long a stretch of it is read at once, in tokens."""
+WINDOW = 256
+"""How long a stretch of text is read at once, in tokens."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,11 @@ def round_sequentially(
         for layer in checkpoint.layers
         if layer.name in schemes and layer.kind is Kind.LINEAR and len(layer.shape) == 2
     ]
-    weights = yield from kept_weights(checkpoint, wanted, tokens) if method.rounding.weighs_tokens else _unweighted()
+    moments = OutputMoments(wanted) if method.rounding.is_two_sided else None
+    also = None if moments is None else moments.add
+    measured = kept_weights(checkpoint, wanted, tokens, also) if method.rounding.weighs_tokens else _unweighted()
+    weights = yield from measured
+    outputs = {} if moments is None else moments.statistics()
     listener = ActivationListener(
         model.model, wanted, partial(_weighted_statistics, weights), _merge, lambda name: id(weights.get(name))
     )
@@ -103,7 +110,12 @@ def round_sequentially(
         for layers in _same_input_and_scheme(block_layers, known, schemes):
             pause()
             dense = [folded[layer] if layer in folded else _read(checkpoint, layer) for layer in layers]
-            rounded_so_far |= _rounded(layers, dense, schemes[layers[0].name], method, known[layers[0]])
+            scheme, given = schemes[layers[0].name], known[layers[0]]
+            rounded_so_far |= (
+                _two_sided(layers, dense, scheme, given, outputs, pause)
+                if method.rounding.is_two_sided
+                else _rounded(layers, dense, scheme, method, given)
+            )
             if not method.rounding.is_tuned:
                 _accept(rounded_so_far)
         for found in on_grid.values():
@@ -142,8 +154,8 @@ def round_sequentially(
         run.close()
 
 
-def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tensor:
-    """Return what calibrates: windows of a text, or of the built-in ones, int64 [W, T], W at most 16.
+def calibration_tokens(checkpoint: Checkpoint, text: str | None = None, count: int = WINDOWS) -> Tensor:
+    """Return what calibrates: windows of a text, or of the built-in ones, int64 [W, T], W at most ``count``.
 
     T is 256, or as many positions as the model has.
 
@@ -153,7 +165,7 @@ def calibration_tokens(checkpoint: Checkpoint, text: str | None = None) -> Tenso
     check_has_head(checkpoint)
     texts = [text] if text is not None else [read_text(asset) for asset in BUILTIN_TEXTS]
     ids = torch.cat([token_ids(checkpoint, one) for one in texts])
-    return windows(ids, WINDOWS, positions(checkpoint, WINDOW))
+    return windows(ids, count, positions(checkpoint, WINDOW))
 
 
 def _is_in(layer: Layer, unit: str) -> bool:
@@ -230,6 +242,21 @@ def _rounded(
         rows = slice(start, start := start + len(weight))
         results[layer] = Start(weight, scheme, whole.rows(rows))
     return results
+
+
+def _two_sided(
+    layers: list[Layer],
+    weights: list[Tensor],
+    scheme: Scheme,
+    statistics: Statistics,
+    outputs: Mapping[str, Statistics],
+    pause: Callable[[], None],
+) -> dict[Layer, Start]:
+    """Return weights that share scheme and statistics, rounded side by side, each with its outputs' moments in view."""
+    moments = [outputs.get(layer.name) for layer in layers]
+    found = two_sided(weights, scheme, statistics, moments, gptq_on, pause)
+    triples = zip(layers, weights, found, strict=True)
+    return {layer: Start(weight, scheme, rounded) for layer, weight, rounded in triples}
 
 
 def _same_input_and_scheme(

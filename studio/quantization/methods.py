@@ -21,6 +21,8 @@ def _rounding(module: str, name: str) -> Callable[[], Any]:
 
 
 NEAREST = _rounding("nearest", "round_to_nearest")
+WINDOWS = 16
+"""How much text calibrates where a method does not ask for more, in windows."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,12 @@ class Rounding:
     """Whether input channels are scaled before, where their inputs can make up for it (``rounding/awq.py``)."""
     is_tuned: bool = False
     """Whether a block's weights are then tuned together (``rounding/sign_round.py``)."""
+    is_two_sided: bool = False
+    """Whether output channels make up for each other's errors, too (``rounding/two_sided.py``)."""
+    is_distilled: bool = False
+    """Whether scales and norms are trained against the original's predictions, in the end."""
+    windows: int = WINDOWS
+    """How many stretches of text it reads, where the text is as long."""
 
 
 class Method(Word):
@@ -73,7 +81,22 @@ Method.register("nearest_gptq", Rounding(250, _rounding("methods", "nearest_gptq
 Method.register("gptq", Rounding(290, _rounding("methods", "fitted_gptq")))
 Method.register("awq", Rounding(320, _rounding("methods", "fitted"), scales_channels=True))
 Method.register("fisher_gptq", Rounding(415, _rounding("methods", "fitted_gptq"), weighs_tokens=True))
+Method.register(
+    "two_sided",
+    Rounding(560, _rounding("methods", "fitted_gptq"), weighs_tokens=True, is_two_sided=True, windows=32),
+)
 Method.register("tuned", Rounding(2750, _rounding("methods", "fitted_gptq"), weighs_tokens=True, is_tuned=True))
+Method.register(
+    "distilled",
+    Rounding(
+        5600,
+        _rounding("methods", "fitted_gptq"),
+        weighs_tokens=True,
+        is_two_sided=True,
+        is_distilled=True,
+        windows=341,
+    ),
+)
 
 BEST = Method.FISHER_GPTQ
 """What we recommend: the least damage, within a minute on a small model."""

@@ -26,6 +26,9 @@ from studio.runtime.module_hooks import Call, DecoderEnded, ended_by, module_uni
 Transform = Callable[[Layer, Tensor], Tensor]
 """A layer and its tensor as :meth:`Checkpoint.read` gives it -> the one to compute with, of the same shape."""
 
+Held = Callable[[Layer], Tensor | None]
+"""A layer -> its tensor, of the layer's shape, where it is not to be read; with a graph, gradients go back into it."""
+
 OutputHook = Callable[["Call", Callable[[], None], Any], Any]
 """A unit that has run, with its weights still there -> what goes on in place of its output. Given are its call, which
 can run again, a function to be called between pieces of work (the reader may stop there), and its output."""
@@ -49,7 +52,11 @@ class BlockModel:
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, dtype: torch.dtype = torch.bfloat16, transform: Transform | None = None
+        self,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype = torch.bfloat16,
+        transform: Transform | None = None,
+        held: Held | None = None,
     ) -> None:
         """Build the tree. Raises CheckpointError when the config makes no model."""
         self.model = empty_model(load_config(read_json(checkpoint.path / CONFIG)), dtype)
@@ -57,6 +64,7 @@ class BlockModel:
         self._checkpoint = checkpoint
         self._dtype = dtype
         self._transform = transform
+        self._held = held
         for parameter in self.model.parameters():
             parameter.data = parameter.data.to(dtype)
         self._empty: dict[str, Tensor] = self.model.state_dict(keep_vars=True)
@@ -253,6 +261,10 @@ class BlockModel:
 
     def _tensor(self, layer: Layer) -> Tensor:
         """Return a tensor as the model's code expects it."""
+        held = None if self._held is None else self._held(layer)
+        if held is not None:
+            shaped = held.reshape(layer.shape).to(self._dtype)
+            return shaped.mT if layer.transposed else shaped
         tensor = self._checkpoint.read(layer)
         if self._transform is not None:
             tensor = self._transform(layer, tensor)

@@ -13,14 +13,16 @@ from functools import partial
 from studio.base.errors import ResourceError
 from studio.base.units import format_bytes
 from studio.calibration.activations import MAX_TOKENS
+from studio.calibration.output_moments import MOMENTS_BYTES
 from studio.chat.judge import largest_part
 from studio.chat.model_pool import Pool
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
-from studio.compression.sequential import WINDOW, WINDOWS
+from studio.compression.distillation import ROUNDED_ON
+from studio.compression.sequential import WINDOW
 from studio.evaluation import evaluate
 from studio.planning.choice import Choice
-from studio.quantization.methods import Method
+from studio.quantization.methods import BEST, Method
 from studio.runtime.decoder import MOST_TOKENS
 from studio.runtime.machine import fast_dtype
 
@@ -56,14 +58,21 @@ class Need:
         return PIECES + self.block + self.states + self.statistics
 
 
-def calibration_need(checkpoint: Checkpoint) -> Need:
+def calibration_need(checkpoint: Checkpoint, method: Method = BEST) -> Need:
     """Return what rounding by a method that reads a text takes."""
     widths: dict[object, set[int]] = {}
     for layer in _linear(checkpoint):
         widths.setdefault(layer.block, set()).add(layer.matrix[1])
     squares = max((sum(width * width for width in each) for each in widths.values()), default=0)
-    states = STATES * WINDOWS * WINDOW * _widest(checkpoint) * NUMBER
-    return Need(fast_dtype().itemsize * largest_part(checkpoint), states, SQUARES * squares * NUMBER)
+    count, is_distilled = method.rounding.windows, method.rounding.is_distilled
+    states = STATES * (min(count, ROUNDED_ON) if is_distilled else count) * WINDOW * _widest(checkpoint) * NUMBER
+    statistics = SQUARES * squares * NUMBER
+    if method.rounding.is_two_sided:
+        statistics += min(MOMENTS_BYTES, sum(NUMBER * layer.matrix[0] ** 2 for layer in _linear(checkpoint)))
+    if is_distilled:  # a byte a code, and as many again for what is packed and Adam's numbers
+        statistics += 2 * sum(layer.numel for layer in _linear(checkpoint))
+        states += count * WINDOW * _narrowest(checkpoint) * fast_dtype().itemsize
+    return Need(fast_dtype().itemsize * largest_part(checkpoint), states, statistics)
 
 
 def drift_need(checkpoint: Checkpoint) -> Need:
@@ -99,7 +108,7 @@ def admitted(pool: Pool, need: Need | None, refusal: Callable[[Need, int], Resou
 
 def calibrating(pool: Pool, checkpoint: Checkpoint, choice: Choice) -> AbstractContextManager[None]:
     """Keep the memory that a choice's method takes where it reads a text. Raises ResourceError as it is entered."""
-    need = calibration_need(checkpoint) if choice.method.needs_inputs else None
+    need = calibration_need(checkpoint, choice.method) if choice.method.needs_inputs else None
     fits = [method.value for method in Method if not method.needs_inputs][-1]
     options = [*choice.arguments(repeated=False), *choice.arguments(repeated=True)]
     command = shlex.join([*PROGRAM, "compress", checkpoint.name, *options, "--out", "DIR"])
@@ -173,6 +182,10 @@ def no_measuring(need: Need, free: int, command: str) -> ResourceError:
 
 def _linear(checkpoint: Checkpoint) -> list[Layer]:
     return [layer for layer in checkpoint.layers if layer.kind is Kind.LINEAR]
+
+
+def _narrowest(checkpoint: Checkpoint) -> int:
+    return min((min(layer.matrix) for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING), default=0)
 
 
 def _widest(checkpoint: Checkpoint) -> int:

@@ -23,6 +23,7 @@ from studio.checkpoint.source_digests import check_source, source_digests
 from studio.compression.compress import Compressed
 from studio.export.studio_folder import machine, versions
 from studio.planning.recipe_plan import plan_of
+from studio.quantization.methods import Method
 from studio.session.session import Session
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -66,7 +67,7 @@ def rebuilt(
     """
     checkpoint = yield from opened_for(session, recipe, model)
     plan = plan_of(recipe, checkpoint.layers)
-    tokens = yield from _tokens(session, recipe, checkpoint, text)
+    tokens = yield from _tokens(session, recipe, checkpoint, text, plan.choice.method)
     return (yield from session.remake(recipe, plan, tokens))
 
 
@@ -92,7 +93,7 @@ def reasons(recipe: Recipe, threads: int) -> list[str]:
 
 
 def _tokens(
-    session: Session, recipe: Recipe, checkpoint: Checkpoint, text: str | Path | None
+    session: Session, recipe: Recipe, checkpoint: Checkpoint, text: str | Path | None, method: Method
 ) -> Generator[Progress, None, Tensor | None]:
     """Return the windows that the recipe's method read, int64 [W, T], None where it read none."""
     made = recipe.choices.calibration
@@ -105,7 +106,7 @@ def _tokens(
             raise TextError("recipe_needs_text", text=made.text[:80])
         given = made.text if text is None else text
         session.texts.calibrate_on(None if given == BUILTIN else given)
-        tokens = yield from session.calibration_windows(checkpoint)
+        tokens = yield from session.calibration_windows(checkpoint, method)
     if made.digest and digest(tokens) != made.digest:
         raise TextError("recipe_other_text", text=made.text[:80])
     return tokens

@@ -33,6 +33,7 @@ from studio.evaluation.drift import Drift
 from studio.planning import figures
 from studio.planning.choice import Choice
 from studio.planning.plan import Plan
+from studio.quantization.methods import Method
 from studio.runtime.sampling import Sampling
 from studio.session import referee
 from studio.session.admission import calibrating, comparing
@@ -211,19 +212,18 @@ class Session:
                 plan = yield from self._ranked(model)
                 text, tokens = self.texts.calibration, None
                 if plan.choice.method.needs_inputs:
-                    tokens = yield from self.calibration_windows(checkpoint)
+                    tokens = yield from self.calibration_windows(checkpoint, plan.choice.method)
                 return (yield from self._made(checkpoint, plan, text, tokens))
 
     def remake(self, recipe: Recipe, plan: Plan, tokens: Tensor | None) -> Generator[Progress, None, Compressed]:
         """Carry out the plan of a recipe of this model, calibrated on ``tokens``. Raises as :meth:`compress` does."""
         return (yield from self._made(self.model.chosen, plan, self.texts.calibration, tokens, recipe))
 
-    def calibration_windows(self, checkpoint: Checkpoint) -> Generator[Progress, None, Tensor]:
-        """Yield while there is something to write, and return what the model is calibrated on, int64 [W, T]."""
-        model, text = self.model, self.texts.calibration
-        return (
-            yield from calibration_windows(checkpoint, text, self._pool, self.jobs, lambda: self.planner.is_of(model))
-        )
+    def calibration_windows(self, checkpoint: Checkpoint, method: Method) -> Generator[Progress, None, Tensor]:
+        """Yield while there is something to write, and return what a method calibrates the model on, int64 [W, T]."""
+        model, text, count = self.model, self.texts.calibration, method.rounding.windows
+        windows = calibration_windows(checkpoint, text, self._pool, self.jobs, lambda: self.planner.is_of(model), count)
+        return (yield from windows)
 
     def _made(
         self, checkpoint: Checkpoint, plan: Plan, text: Text | None, tokens: Tensor | None, again: Recipe | None = None

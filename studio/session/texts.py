@@ -18,6 +18,7 @@ from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
 from studio.compression.sequential import calibration_tokens
 from studio.evaluation.evaluate import text_windows
+from studio.quantization.methods import WINDOWS
 from studio.session.jobs import Jobs
 from studio.session.model_jobs import own_words
 from studio.session.planner import Planner
@@ -74,16 +75,22 @@ def content_of(text: Text | None) -> str | None:
 
 
 def calibration_windows(
-    checkpoint: Checkpoint, text: Text | None, pool: Pool, jobs: Jobs, is_current: Callable[[], bool]
+    checkpoint: Checkpoint,
+    text: Text | None,
+    pool: Pool,
+    jobs: Jobs,
+    is_current: Callable[[], bool],
+    count: int = WINDOWS,
 ) -> Generator[Progress, None, Tensor]:
     """Yield while the model writes, where it is to, and return what it is calibrated on, int64 [W, T].
 
+    ``count``: how many windows of a text there are at most; of what the model writes there are always as many.
     Raises ResourceError for a model that writes its own text and does not fit in memory: it would be read from disk
     once for every token.
     """
     check_has_head(checkpoint)
     if text is None or text.file is not None:
-        return calibration_tokens(checkpoint, content_of(text))
+        return calibration_tokens(checkpoint, content_of(text), count)
     before = self_generated.recall(checkpoint)
     if before is not None:
         return before

@@ -96,10 +96,10 @@ def _scaled(line: dict[str, float], factor: float) -> dict[str, float]:
 
 def measured(checkpoint: Checkpoint, plans: list[Plan], is_short: bool) -> list[float]:
     """Return the KL divergence of each plan, nats a token."""
-    found = []
+    found, method = [], plans[0].choice.method
     with closing(Session(paths=True)) as session:
         finish(session.open(str(checkpoint.path)))
-        tokens = finish(session.calibration_windows(checkpoint)) if plans[0].choice.method.needs_inputs else None
+        tokens = finish(session.calibration_windows(checkpoint, method)) if method.needs_inputs else None
         for plan in plans:
             finish(session.copy.make(checkpoint, plan, None, tokens, lambda: True))
             drift = finish(session.copy.measure_drift(checkpoint, None, with_floor=False, is_short=is_short))

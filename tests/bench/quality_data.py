@@ -39,6 +39,8 @@ class Windows:
     """Token ids, int64: calibration [16, 256], tuning and test [24, 512]."""
 
     calibration: Tensor
+    part: Tensor
+    """The part of the text that calibration windows are of, [T]."""
     tuning: Tensor
     test: Tensor
 
@@ -84,7 +86,7 @@ def windows(file: Path, tokenizer: Any) -> Windows:
     """Return the windows of a text in WikiText's word-level form, or of any plain one."""
     ids = torch.tensor(tokenizer.encode(plain(file.read_text(encoding="utf-8"))), dtype=torch.int64)
     calibration, tuning, test = ids.tensor_split(3)
-    return Windows(spread(calibration, 16, 256), spread(tuning, 24, 512), spread(test, 24, 512))
+    return Windows(spread(calibration, 16, 256), calibration, spread(tuning, 24, 512), spread(test, 24, 512))
 
 
 def spread(ids: Tensor, count: int, length: int) -> Tensor:

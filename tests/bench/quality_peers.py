@@ -51,6 +51,8 @@ class Peer:
     target: str
     make: Callable[[Checkpoint, Tensor, Path], Made]
     """Checkpoint, calibration windows [W, T], an empty folder."""
+    windows: int = 16
+    """How many of the calibration part it reads: others read 16, and so do ours but where a method asks for more."""
 
 
 def linear(checkpoint: Checkpoint) -> list[Layer]:

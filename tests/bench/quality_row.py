@@ -21,20 +21,22 @@ from torch import Tensor
 from studio import export
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.file_names import WEIGHTS
-from studio.checkpoint.layers import Kind
+from studio.checkpoint.layers import Kind, Layer
 from studio.checkpoint.recipe import read_recipe
 from studio.compression.compress import compress
 from studio.evaluation.evaluate import Original
 from studio.evaluation.figures import Evaluation, Tally
-from studio.planning.choice import SENSITIVITIES, Choice, Sensitivity
-from studio.planning.plan import damage_scores, make_plan
+from studio.planning.budget import Budget
+from studio.planning.choice import SENSITIVITIES, Choice, Pin, Sensitivity
+from studio.planning.palettes import PALETTES
+from studio.planning.plan import Plan, damage_scores, make_plan
 from studio.planning.predicted_damage import measure
 from studio.planning.survey import sensitivities
 from studio.quantization.methods import Method
 from studio.quantization.packing import PackedTensor
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime.model import load_tokenizer
-from tests.bench.quality_data import dithered, windows
+from tests.bench.quality_data import dithered, spread, windows
 from tests.bench.quality_peers import PEERS, Made, Peer, Predict, predictor
 from tests.steps import finish
 
@@ -44,6 +46,8 @@ CORES = 2
 BATCH = 4
 """Windows judged at once."""
 BOTH = "OpenVINO, compressed-tensors"
+TARGET = "openvino"
+"""Whose schemes a budget is spent on."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,6 @@ def ours(
     """
 
     def make(checkpoint: Checkpoint, tokens: Tensor, folder: Path) -> Made:
-        from studio import __version__
-
         choice = Choice(scheme.mode, scheme.group_size, ratio, Mode.INT8_ASYM, method=method, sensitivity=by)
         began = time.perf_counter()
         scores: Mapping[str, float] | None = None
@@ -88,15 +90,47 @@ def ours(
                 if by == "damage"
                 else finish(sensitivities(checkpoint))
             )
-        plan = make_plan(checkpoint.layers, choice, scores)
-        compressed = finish(compress(checkpoint, plan, folder / WEIGHTS, tokens if method.needs_inputs else None))
-        seconds = time.perf_counter() - began
-        out = export.write_folder(checkpoint, compressed, folder / "out")
-        blocks = [a for a in plan.assignments if a.layer.kind is Kind.LINEAR]
-        bits = 8 * sum(a.nbytes for a in blocks) / sum(a.layer.numel for a in blocks)
-        return Made(lambda: predictor(checkpoint, exported(out)), bits, seconds, __version__)
+        return carried_out(checkpoint, make_plan(checkpoint.layers, choice, scores), tokens, folder, began)
 
     return make
+
+
+def ours_within(method: Method, bits: float) -> Callable[[Checkpoint, Tensor, Path], Made]:
+    """The studio, given so many bits a block weight to spend on OpenVINO's schemes, embedding and head at 8 bits.
+
+    What predicts each layer's damage is in the time.
+    """
+
+    def make(checkpoint: Checkpoint, tokens: Tensor, folder: Path) -> Made:
+        began = time.perf_counter()
+        damages = finish(measure(checkpoint, list(PALETTES[TARGET].schemes)))
+        blocks = [layer for layer in checkpoint.layers if layer.kind is Kind.LINEAR]
+        pins = tuple(Pin.parse(f"{layer.name}=int8_asym") for layer in checkpoint.layers if is_table(layer))
+        rest = make_plan(checkpoint.layers, Choice(Mode.INT8_ASYM, pins=pins)).assignments
+        beside = sum(a.nbytes for a in rest if a.layer.kind is not Kind.LINEAR)
+        limit = beside + int(bits * sum(layer.numel for layer in blocks) / 8)
+        choice = Choice(budget=Budget.parse(f"{limit}B"), target=TARGET, pins=pins, method=method)
+        plan = make_plan(checkpoint.layers, choice, damages=damages)
+        return carried_out(checkpoint, plan, tokens, folder, began)
+
+    return make
+
+
+def is_table(layer: Layer) -> bool:
+    return layer.kind in (Kind.EMBEDDING, Kind.HEAD)
+
+
+def carried_out(checkpoint: Checkpoint, plan: Plan, tokens: Tensor, folder: Path, began: float) -> Made:
+    """Return what a plan becomes; the time is from ``began`` to the written file."""
+    from studio import __version__
+
+    given = tokens if plan.choice.method.needs_inputs else None
+    compressed = finish(compress(checkpoint, plan, folder / WEIGHTS, given))
+    seconds = time.perf_counter() - began
+    out = export.write_folder(checkpoint, compressed, folder / "out")
+    blocks = [a for a in plan.assignments if a.layer.kind is Kind.LINEAR]
+    bits = 8 * sum(a.nbytes for a in blocks) / sum(a.layer.numel for a in blocks)
+    return Made(lambda: predictor(checkpoint, exported(out)), bits, seconds, __version__)
 
 
 def exported(folder: Path) -> dict[str, Tensor]:
@@ -112,18 +146,22 @@ def exported(folder: Path) -> dict[str, Tensor]:
 
 
 def _ours() -> dict[str, Peer]:
-    fisher = Method.FISHER_GPTQ
+    fisher, two_sided, distilled = Method.FISHER_GPTQ, Method.TWO_SIDED, Method.DISTILLED
     asked = [
         (Scheme(Mode.INT4_ASYM, 64), BOTH, list(Method)),
         (Scheme(Mode.INT4_SYM, 64), BOTH, [Method.GPTQ, fisher]),
-        (Scheme(Mode.NF4, 64), "OpenVINO", [Method.NEAREST, Method.LEAST_SQUARES, Method.GPTQ, fisher]),
+        (
+            Scheme(Mode.NF4, 64),
+            "OpenVINO",
+            [Method.NEAREST, Method.LEAST_SQUARES, Method.GPTQ, fisher, two_sided, distilled],
+        ),
         (Scheme(Mode.CB4_LEARNED, 64), "OpenVINO", [Method.LEAST_SQUARES, Method.GPTQ, fisher]),
         (Scheme(Mode.INT5_SYM, 32), "llama.cpp (Q5_0)", [fisher]),
         (Scheme(Mode.INT4_AFFINE, 64), "MLX, ONNX, OpenVINO", [Method.NEAREST, fisher]),
         (Scheme(Mode.INT4_AFFINE, 128), "MLX, ONNX, OpenVINO", [Method.NEAREST, fisher]),
     ]
     rows = {
-        f"{method.value} {scheme}": Peer(str(scheme), target, ours(method, scheme))
+        f"{method.value} {scheme}": Peer(str(scheme), target, ours(method, scheme), method.rounding.windows)
         for scheme, target, methods in asked
         for method in methods
     }
@@ -138,6 +176,11 @@ def _ours() -> dict[str, Peer]:
         (Scheme(Mode.NF4, 64), 0.667, "OpenVINO"),
     ):
         rows[f"fisher_gptq {scheme} + int8"] = Peer(f"{scheme}, int8_asym", target, ours(fisher, scheme, ratio))
+    # At a fifth's bytes, and as many as a layout of 4.30 bits may take: a budget.
+    for method, bits in ((fisher, 5.0646), (distilled, 5.0646), (distilled, 4.3)):
+        rows[f"{method.value}, budget of {bits:.2f} bits"] = Peer(
+            "a budget's", "OpenVINO", ours_within(method, bits), method.rounding.windows
+        )
     # And as many as int4_asym takes at group 64, or little more.
     rows["fisher_gptq nf4-g64 + 2 % int8"] = Peer(
         "nf4-g64, int8_asym", "OpenVINO", ours(fisher, Scheme(Mode.NF4, 64), 0.982)
@@ -185,7 +228,8 @@ def main() -> None:
     torch.set_num_threads(CORES)
     began = time.process_time()
     try:
-        made = peer.make(checkpoint, text.calibration, folder)
+        tokens = spread(text.part, peer.windows, text.calibration.shape[1])
+        made = peer.make(checkpoint, tokens, folder)
     except ImportError as error:
         print(error, file=sys.stderr)
         shutil.rmtree(folder)

@@ -29,8 +29,8 @@ class Blocks:
     scales: Tensor | None = None
     mins: Tensor | None = None
 
-    def rows(self, rows: slice) -> "Blocks":
-        """Return some rows."""
+    def rows(self, rows: slice | Tensor) -> "Blocks":
+        """Return some rows, as a slice or by their indices."""
         parts = (self.codes, self.d, self.dmin, self.scales, self.mins)
         return Blocks(*(None if part is None else part[rows] for part in parts))  # type: ignore[arg-type]
 

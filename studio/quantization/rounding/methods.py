@@ -37,5 +37,10 @@ def nearest_gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> Quan
 
 def fitted_gptq(weight: Tensor, scheme: Scheme, statistics: Statistics) -> QuantizedWeight:
     """Return GPTQ's codes on the grids of :func:`fitted`; a descent takes blocks and offsets from there."""
-    found = gptq(weight, scheme, fitted(weight, scheme, statistics), statistics)
+    return gptq_on(weight, scheme, fitted(weight, scheme, statistics), statistics)
+
+
+def gptq_on(weight: Tensor, scheme: Scheme, start: QuantizedWeight, statistics: Statistics) -> QuantizedWeight:
+    """Return GPTQ's codes on the grids of a start; a descent takes blocks and offsets from there."""
+    found = gptq(weight, scheme, start, statistics)
     return descend(weight, scheme, found, statistics) if found.blocks is not None or found.offset is not None else found

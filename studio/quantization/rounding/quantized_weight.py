@@ -38,8 +38,8 @@ class QuantizedWeight:
     """The grid of a format whose scales lie in blocks with the codes; its own codes are those above."""
     offset: Tensor | None = None
 
-    def rows(self, rows: slice) -> "QuantizedWeight":
-        """Return some rows."""
+    def rows(self, rows: slice | Tensor) -> "QuantizedWeight":
+        """Return some rows, as a slice or by their indices."""
         zeros = None if self.zero_point is None else self.zero_point[rows]
         blocks = None if self.blocks is None else self.blocks.rows(rows)
         offset = None if self.offset is None else self.offset[rows]

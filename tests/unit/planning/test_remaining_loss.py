@@ -14,6 +14,7 @@ SCHEMES = {str(scheme): scheme for palette in PALETTES.values() for scheme in pa
 def test_best_leaves_a_share_of_what_nearest_loses(scheme: Scheme) -> None:
     assert remaining_loss(scheme, Method.NEAREST) == 1
     assert 0 < remaining_loss(scheme, BEST) <= 1
+    assert remaining_loss(scheme, Method.DISTILLED) <= remaining_loss(scheme, Method.TWO_SIDED) <= 1
 
 
 @pytest.mark.parametrize("name", ["studio", "gguf"])

@@ -10,6 +10,7 @@ from studio.base.text import LANGUAGES
 from studio.base.units import format_bytes
 from studio.chat import model_pool
 from studio.chat.model_pool import Pool
+from studio.quantization.methods import Method
 from studio.runtime.decoder import MOST_TOKENS
 from studio.session import admission
 from studio.session.admission import Need, admitted, calibration_need, drift_need, no_drift
@@ -54,4 +55,7 @@ def test_needs_follow_from_shapes(tmp_path: Path) -> None:
     assert drift.block >= calibration.block >= 2 * largest
     assert calibration.statistics == 3 * 4 * (64 * 64 + 128 * 128)
     assert drift.statistics == 4 * 4 * 50 * MOST_TOKENS
+    two_sided, distilled = (calibration_need(checkpoint, each) for each in (Method.TWO_SIDED, Method.DISTILLED))
+    assert calibration.nbytes < two_sided.nbytes < distilled.nbytes
+    assert two_sided.statistics > calibration.statistics
     assert calibration.nbytes == admission.PIECES + calibration.block + calibration.states + calibration.statistics
