@@ -65,7 +65,7 @@ def main() -> None:
         dark = opened(browser, address + PLAIN, "zh-CN", 1440, 900, dark=True)
         dark.locator("#colour label").get_by_text(text("figure.damage.choice", "zh-Hans"), exact=True).click()
         expect(dark.locator("#map-legend .map-title")).to_contain_text(text("figure.damage.legend", "zh-Hans")[:12])
-        picture(dark, "page-dark-zh", down_to="#map-legend")
+        picture(dark, "page-dark-zh", down_to="#map-grid")
         phone = opened(browser, address, "zh-TW", 375, 812)
         phone.screenshot(path=ASSETS / "phone.png")
         browser.close()

@@ -23,32 +23,32 @@ def facts_of(file: Path) -> Facts:
     except OSError:
         return {}
     facts: Facts = {}
-    key = ""  # of the list whose items follow, a line each
+    items: list[str] | None = None  # those of a list that stands a line each
     if next(lines, "").strip() == "---":
         for line in lines:  # not by a library: of all that YAML can say, three facts matter, and a stranger wrote it
             if line.strip() == "---":
                 return facts
-            if key and re.match(r"\s*-\s", line):
-                facts[key] = [*facts[key], _plain(line.strip()[1:])]
-                continue
-            key = _read(line, facts)
+            if items is not None and re.match(r"\s*-\s", line):
+                items.append(_plain(line.strip()[1:]))
+            else:
+                items = _read(line, facts)
     return {}
 
 
-def _read(line: str, facts: Facts) -> str:
-    """Take in a line ``key: value``; return the key where its values stand in the lines below."""
+def _read(line: str, facts: Facts) -> list[str] | None:
+    """Take in a line ``key: value``; return the list of its values where these stand in the lines below."""
     key, colon, value = line.partition(":")
     if not colon or key not in KEYS:
-        return ""
+        return None
     value = value.strip()
     if value.startswith("[") and value.endswith("]"):
         facts[key] = [_plain(each) for each in value[1:-1].split(",") if each.strip()]
     elif value:
         facts[key] = _plain(value)
     else:
-        facts[key] = []
-        return key
-    return ""
+        facts[key] = items = list[str]()
+        return items
+    return None
 
 
 def _plain(value: str) -> str:
