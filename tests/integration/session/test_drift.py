@@ -169,7 +169,7 @@ def test_writing_can_be_stopped(session: Session) -> None:
 def test_a_model_that_does_not_fit_cannot_write_and_says_what_can_be_done(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "calibration_need", lambda _: None)  # which is refused before it
+    monkeypatch.setattr(admission, "calibration_need", lambda *_: None)  # which is refused before it
     monkeypatch.setattr(Pool, "free", lambda _: 1000)
     session.texts.calibrate_on("generated")
     session.planner.choose(Choice(method=Method.LEAST_SQUARES))

@@ -259,3 +259,19 @@ def test_steps_are_said_before_each_tensor(llama: Checkpoint) -> None:
     within = [layer for layer in llama.layers if ".layers.0." in layer.name]
     assert steps("model.layers.0") == len(within) + 1
     assert isinstance(next(BlockModel(llama).run(some_tokens())), Progress)
+
+
+def test_gradients_go_back_into_a_tensor_that_is_held(llama: Checkpoint) -> None:
+    """The same logits as with the file's own, and the gradient of a whole pass by autograd."""
+    name = "model.layers.0.mlp.up_proj.weight"
+    layer = next(layer for layer in llama.layers if layer.name == name)
+    weight = llama.read(layer).float().requires_grad_()
+    streamed = BlockModel(llama, torch.float32, held=lambda each: weight if each.name == name else None)
+    for _ in streamed.run_backward(some_tokens(), torch.ones_like):
+        pass
+    model = whole_model.load_original(llama).float().requires_grad_()
+    model(input_ids=some_tokens(), use_cache=False).logits.sum().backward()
+    expected = model.get_parameter(name).grad
+    assert weight.grad is not None
+    assert expected is not None
+    assert torch.allclose(weight.grad, expected, rtol=1e-3, atol=1e-4)
