@@ -1,13 +1,15 @@
 """The chat in a browser: where answers part, going on, asking anew, stopping, and an original that does not fit."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from studio.base.text import text
-from tests.conftest import served
+from studio.runtime.sampling import Sampling
+from tests.conftest import served, visiting
 from tests.walking import QUESTION, answer, compress, notice, overflow, pick, plain, ready, send
 
 pytestmark = pytest.mark.real
@@ -17,12 +19,33 @@ COLUMNS = ("original", "compressed")
 SHARE = re.compile(r"original ([\d.]+)%, compressed ([\d.]+)%")
 
 
-@pytest.fixture
-def page(visit: Visit, address: str) -> Page:
+@pytest.fixture(scope="module")
+def both(chromium: Any, address: str) -> Iterator[Page]:
     """A page with both columns ready: the built-in model at int4_asym parts from its original at once."""
-    page = ready(visit(plain(address)))
-    compress(page)
-    return page
+    with visiting(chromium) as visit:
+        page = ready(visit(plain(address)))
+        compress(page)
+        page.get_by_role("button", name=text("chat.settings")).click()
+        yield page
+
+
+@pytest.fixture
+def page(both: Page) -> Page:
+    """The same before anything is asked, with the settings that it begins with, which are in sight."""
+    pick(both, "language", "English")
+    expect(both.locator("#chat h2")).to_have_text(text("chat.heading"))  # else the answer comes after all is cleared
+    set_longest(both, Sampling().max_new_tokens)
+    both.locator("#clear").click()
+    expect(both.locator('#chat [data-testid="bot"]')).to_have_count(0)
+    expect(both.locator("#regenerate")).to_be_disabled()
+    return both
+
+
+def set_longest(page: Page, tokens: int) -> None:
+    """Set how long an answer may be."""
+    box = page.locator("#max_new_tokens input[type=number]")
+    box.fill(str(tokens))
+    box.press("Tab")
 
 
 def said(page: Page, column: str) -> list[str]:
@@ -58,9 +81,7 @@ def test_the_first_token_that_differs_is_marked_in_both_columns(page: Page) -> N
 
 def test_markup_that_is_typed_stays_text_beside_the_mark(page: Page) -> None:
     attack = "<mark title='x'>A</mark> <img src=x onerror=alert(1)> <|im_end|>"
-    page.get_by_role("button", name=text("chat.settings")).click()
-    page.locator("#max_new_tokens input[type=number]").fill("24")
-    page.locator("#max_new_tokens input[type=number]").press("Tab")
+    set_longest(page, 24)
     send(page, f"Repeat: {attack}")
     for column in COLUMNS:
         assert said(page, column)[0] == f"Repeat: {attack}"
@@ -95,11 +116,11 @@ def test_answers_asked_for_again_and_edited_take_the_place_of_the_last(page: Pag
 
 
 @pytest.mark.thorough
-def test_another_temperature_gives_another_answer_each_time(page: Page) -> None:
+def test_another_temperature_gives_another_answer_each_time(visit: Visit, address: str) -> None:
+    page = ready(visit(plain(address)))
     page.get_by_role("button", name=text("chat.settings")).click()
     page.locator("#temperature input[type=number]").fill("1.5")
-    page.locator("#max_new_tokens input[type=number]").fill("24")
-    page.locator("#max_new_tokens input[type=number]").press("Tab")
+    set_longest(page, 24)
     page.locator("#kv-bits label").nth(2).click()
     send(page, "Tell me a story.")
     first = answer(page, "original").inner_text()
@@ -110,8 +131,7 @@ def test_another_temperature_gives_another_answer_each_time(page: Page) -> None:
 
 
 def test_stop_and_ask_again_at_once(page: Page) -> None:
-    page.get_by_role("button", name=text("chat.settings")).click()
-    page.locator("#max_new_tokens input[type=number]").fill("1024")
+    set_longest(page, 1024)
     page.locator("#prompt textarea").fill("Tell me a long story about a fox and a bear.")
     page.locator("#send").click()
     expect(page.locator("#compressed-stats")).to_contain_text("tok/s")

@@ -36,7 +36,7 @@ def test_the_keyboard_alone_reaches_compress_and_runs_it(page: Page) -> None:
     expect(page.locator("#progress .good")).to_be_visible()
 
 
-@pytest.mark.parametrize(("scheme", "locale"), [("light", "en-US"), ("dark", "en-US"), ("light", "zh-CN")])
+@pytest.mark.parametrize(("scheme", "locale"), [("light", "en-US"), ("dark", "zh-CN")])
 def test_on_a_phone_nothing_sticks_out_and_the_answers_come_first(
     visit: Visit, address: str, scheme: str, locale: str
 ) -> None:

@@ -8,12 +8,32 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from studio.base.text import text
-from tests.walking import QUESTION, answer, choose_mode, compress, download, endless, figure, notice, send
+from tests.walking import (
+    QUESTION,
+    Visit,
+    answer,
+    choose_mode,
+    compress,
+    download,
+    endless,
+    figure,
+    notice,
+    plain,
+    ready,
+    send,
+)
 
 pytestmark = pytest.mark.real
 
 
-def test_cancel_ends_a_compression_and_the_page_goes_on(page: Page) -> None:
+@pytest.fixture(scope="module")
+def page(looked_at: Page) -> Page:
+    """One for all who only ask something."""
+    return looked_at
+
+
+def test_cancel_ends_a_compression_and_the_page_goes_on(visit: Visit, address: str) -> None:
+    page = ready(visit(plain(address)))
     choose_mode(page, "nvfp4")  # one that takes its time
     expect(page.locator("#cancel")).to_be_disabled()
     page.locator("#compress").click()
@@ -35,7 +55,8 @@ def test_without_a_copy_the_original_answers_alone(page: Page) -> None:
     expect(page.locator('#compressed [data-testid="bot"]')).to_have_count(0)
 
 
-def test_stop_ends_the_answers_and_the_page_goes_on(page: Page, tmp_path: Path) -> None:
+def test_stop_ends_the_answers_and_the_page_goes_on(visit: Visit, address: str, tmp_path: Path) -> None:
+    page = ready(visit(plain(address)))
     choose_mode(page, "int8_asym")
     compress(page)
     endless(page)

@@ -1,13 +1,15 @@
 """The map as a control: colours that follow the survey, cells that are picked, pinned and undone."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Request, expect
 
 from studio.base.text import text
+from tests.conftest import visiting
 from tests.walking import BLOCKS, PROJECTIONS, choose_mode, choose_ratio, figure, pick, plain, ready
 
 pytestmark = pytest.mark.real
@@ -16,13 +18,38 @@ OTHER = '#map-grid .cell[data-layer="model.layers.9.self_attn.o_proj.weight"]'
 PAINTED_ANEW = "const box = document.querySelector('#map-grid table').parentElement; box.innerHTML = box.innerHTML"
 
 
+@pytest.fixture(scope="module")
+def opened(chromium: Any, address: str) -> Iterator[Page]:
+    with visiting(chromium) as visit:
+        page = ready(visit(plain(address)))
+        expect(page.locator("#map-grid .cell.open")).to_have_count(0)
+        expect(page.locator("#verdict .tile.pending")).to_have_count(0)  # the loss is predicted
+        yield page
+
+
 @pytest.fixture
-def page(visit: Callable[..., Page], address: str) -> Page:
-    page = ready(visit(plain(address)))
-    expect(page.locator("#map-grid .cell.open")).to_have_count(0)
-    expect(page.locator("#verdict .tile.pending")).to_have_count(0)  # the loss is predicted: nothing is left to measure
-    expect(page.locator("#measuring .progress")).to_have_count(0)
-    return page
+def page(opened: Page) -> Page:
+    """One page for all, with the plan and the colour that it begins with, and nothing left to measure."""
+    if opened.locator("#mode input").input_value() != text("plan.mode_int4_asym"):
+        choose_mode(opened, "int4_asym")
+    if opened.locator("#ratio input[type=number]").input_value() != "1":
+        choose_ratio(opened, "1")
+    pick(opened, "colour", text("figure.weight.choice"))
+    expect(opened.locator("#map-legend .map-title")).to_have_text(text("figure.weight.legend"))
+    expect(figure(opened, "compressed")).to_have_text("85.8 MB")
+    expect(opened.locator("#map-grid .cell.open")).to_have_count(0)
+    expect(opened.locator("#measuring .progress")).to_have_count(0)
+    return opened
+
+
+def pin(page: Page, pattern: str) -> None:
+    """Type which layers are to be pinned, and press the button."""
+    closed = page.locator("#pinning button.label-wrap:not(.open)")
+    if closed.count():
+        closed.click()
+    page.locator("#pin-layer input").fill(pattern)
+    page.locator("#pin-layer input").press("Enter")
+    page.locator("#pin").click()
 
 
 def test_a_cell_that_is_clicked_can_be_pinned_and_the_pin_undone(page: Page) -> None:
@@ -42,26 +69,20 @@ def test_a_cell_that_is_clicked_can_be_pinned_and_the_pin_undone(page: Page) -> 
 
 
 def test_a_pattern_pins_a_row_and_all_pins_can_be_removed(page: Page) -> None:
-    page.locator("#pinning button").first.click()
-    page.locator("#pin-layer input").fill("*.down_proj")
-    page.locator("#pin-layer input").press("Enter")
-    page.locator("#pin").click()
+    pin(page, "*.down_proj")
     expect(page.locator("#map-grid .cell.pinned")).to_have_count(BLOCKS)
     page.locator("#unpin").click()
     expect(page.locator("#map-grid .cell.pinned")).to_have_count(0)
 
 
 def test_a_pattern_that_is_no_layers_is_one_sentence(page: Page) -> None:
-    page.locator("#pinning button").first.click()
-    page.locator("#pin-layer input").fill("nothing")
-    page.locator("#pin-layer input").press("Enter")
-    page.locator("#pin").click()
+    pin(page, "nothing")
     expect(page.locator("#pin-notice .notice")).to_have_text(text("error.no_such_layer", pattern="nothing"))
 
 
 def test_arrow_keys_move_over_the_map_and_enter_picks(page: Page) -> None:
     assert page.locator('#map-grid .cell[tabindex="0"]').count() == 1
-    page.locator('#map-grid .cell[tabindex="0"]').focus()
+    page.locator("#map-grid .cell").first.focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "ArrowUp"):
         page.keyboard.press(key)
     focused = page.evaluate("document.activeElement.dataset.layer")
@@ -85,25 +106,35 @@ def test_a_map_painted_anew_loses_neither_key_nor_click(page: Page) -> None:
     expect(page.locator("#pin-layer input")).to_have_value("model.layers.9.self_attn.o_proj.weight")
 
 
-def test_a_mode_seldom_chosen_is_measured_when_it_is(page: Page) -> None:
-    choose_mode(page, "nvfp4")
-    expect(page.locator("#map-grid .cell.open")).to_have_count(0)
-    expect(figure(page, "error")).to_have_text(re.compile(r"^\d\.\d\d%$|^1\d\.\d\d%$"))
-    expect(page.locator("#map-grid .cell")).to_have_count(PROJECTIONS * BLOCKS)
-
-
 def test_a_move_asks_the_server_once_and_nothing_after_it(page: Page) -> None:
     """What was measured already is looked up: no survey follows, and no second answer repaints the page."""
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(urlsplit(request.url).path.rpartition("/gradio_api/")[2]))
+
+    def note(request: Request) -> None:
+        _, of_the_page, path = urlsplit(request.url).path.rpartition("/gradio_api/")
+        if of_the_page:
+            asked.append(path)
+
+    page.on("request", note)
     for mode, size in (("int8_asym", "135 MB"), ("int4_asym", "85.8 MB")):
         choose_mode(page, mode)
         expect(figure(page, "compressed")).to_have_text(size)
     choose_ratio(page, "0.9")
     expect(figure(page, "compressed")).to_have_text("90.8 MB")
-    page.locator(CELL).click()  # an event of its own, after which all that came of the moves has come
+    # An event of its own, after which all that came of the moves has come.
+    page.locator(CELL.replace(".4.", ".5.")).click()
+    expect(page.locator("#pin-layer input")).to_have_value("model.layers.5.mlp.up_proj.weight")
     expect(page.locator("#layer-card tbody tr").nth(10)).to_be_visible()
+    page.remove_listener("request", note)
     assert asked[:4] == ["run/predict"] * 3 + ["queue/join"]
+
+
+def test_a_mode_seldom_chosen_is_measured_when_it_is(page: Page) -> None:
+    choose_mode(page, "int5_sym")
+    expect(figure(page, "compressed")).not_to_have_text("85.8 MB")
+    expect(page.locator("#map-grid .cell.open")).to_have_count(0)
+    expect(figure(page, "error")).to_have_text(re.compile(r"^\d\.\d\d%$|^1\d\.\d\d%$"))
+    expect(page.locator("#map-grid .cell")).to_have_count(PROJECTIONS * BLOCKS)
 
 
 def test_the_map_shows_bits_when_asked(page: Page) -> None:

@@ -27,12 +27,11 @@ def test_help_names_every_command() -> None:
         assert command in answer.stdout
 
 
-@pytest.mark.real
-def test_a_process_answers_on_stdout_and_reports_on_stderr(builtin: Checkpoint, tmp_path: Path) -> None:
-    answer = run_process("compress", "builtin", "--out", tmp_path / "out", "--json")
+def test_a_process_answers_on_stdout_and_reports_on_stderr(tiny_model: TinyModel, tmp_path: Path) -> None:
+    answer = run_process("compress", tiny_model("llama"), "--out", tmp_path / "out", "--json", "--group-size", "32")
     assert answer.code == 0
     assert answer.json["compressed_bytes"] == tensor_bytes(tmp_path / "out" / "weights.studio")
-    assert text("stage.compress") in answer.stderr.splitlines()[:2]  # the first says that its weights are on a grid
+    assert text("stage.compress") in answer.stderr.splitlines()[:2]  # the first says that headers are read
     assert len(answer.stderr.splitlines()) < 10
 
 
@@ -55,11 +54,10 @@ def test_an_interrupted_compression_leaves_nothing(
     assert names(tmp_path) == set()
 
 
-@pytest.mark.real
-def test_a_disk_that_fills_up_is_one_sentence_and_leaves_nothing(builtin: Checkpoint, tmp_path: Path) -> None:
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))"
+def test_a_disk_that_fills_up_is_one_sentence_and_leaves_nothing(tiny_model: TinyModel, tmp_path: Path) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))"
     out = tmp_path / "a" / "out"
-    answer = run_process("compress", "builtin", "--out", out, "--json", before=limit)
+    answer = run_process("compress", tiny_model("llama"), "--out", out, "--json", "--group-size", "32", before=limit)
     assert_refused(answer, "export_disk_full")
     assert f"“{out}”" in answer.json["error"]["message"]
     assert names(tmp_path) == set()
