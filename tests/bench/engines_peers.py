@@ -20,12 +20,14 @@ from torch import Tensor
 from studio import export as studio_export
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.file_names import WEIGHTS
+from studio.checkpoint.layers import Layer
 from studio.compression.compress import compress
 from studio.export import targets
 from studio.planning.choice import Choice
 from studio.planning.palettes import PALETTES
 from studio.planning.plan import make_plan
 from studio.quantization.methods import BEST, Method
+from studio.quantization.scheme import Scheme
 from tests.bench.quality_peers import linear, nncf_openvino
 from tests.steps import finish
 
@@ -169,8 +171,13 @@ def onnx_own(is_hqq: bool, checkpoint: Checkpoint, tokens: Tensor, folder: Path)
     seconds = time.process_time() - began
     file = folder / "theirs.onnx"
     quantizer.model.save_model_to_file(str(file), use_external_data_format=True)
-    zero = 16 if is_hqq else 4
-    return Made(partial(_session, file), 4 + (16 + zero) / GROUP, seconds, _version("onnxruntime"))
+    bits = 4 + 32 / GROUP if is_hqq else _bits(linear(checkpoint), "onnx", Scheme.parse(f"int4_asym-g{GROUP}"))
+    return Made(partial(_session, file), bits, seconds, _version("onnxruntime"))
+
+
+def _bits(layers: list[Layer], to: str, scheme: Scheme) -> float:
+    """Return the bits of a weight in a target's file, what fills up the last byte of a row counted."""
+    return sum(8 * PALETTES[to].nbytes(layer, scheme) for layer in layers) / sum(layer.numel for layer in layers)
 
 
 def with_fp32(checkpoint: Checkpoint, file: Path) -> Any:

@@ -158,7 +158,6 @@ def _ours() -> dict[str, Peer]:
         (Scheme(Mode.CB4_LEARNED, 64), "OpenVINO", [Method.LEAST_SQUARES, Method.GPTQ, fisher]),
         (Scheme(Mode.INT5_SYM, 32), "llama.cpp (Q5_0)", [fisher]),
         (Scheme(Mode.INT4_AFFINE, 64), "MLX, ONNX, OpenVINO", [Method.NEAREST, fisher]),
-        (Scheme(Mode.INT4_AFFINE, 128), "MLX, ONNX, OpenVINO", [Method.NEAREST, fisher]),
     ]
     rows = {
         f"{method.value} {scheme}": Peer(str(scheme), target, ours(method, scheme), method.rounding.windows)

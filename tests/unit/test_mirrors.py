@@ -98,7 +98,6 @@ ELSEWHERE = {
     "export/onnx/nodes": "engines/test_onnx.py",
     "export/onnx/weights": "engines/test_onnx.py",
     "export/openvino/graph": "engines/test_openvino.py",
-    "export/openvino/ir": "engines/test_openvino.py",
     "export/openvino/library": "unit/export/openvino/test_target.py",
     "export/compressed_model": "unit/export/test_targets.py",
     "export/studio_folder": "integration/test_export_refused.py",

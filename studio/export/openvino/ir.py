@@ -85,7 +85,10 @@ def _type(dtype: TorchDtype) -> str:
 
 
 class _Zeros:
-    """Constants without their numbers, a :class:`studio.export.openvino.graph.Store`."""
+    """Constants without their numbers, a :class:`studio.export.openvino.graph.Store`.
+
+    All share one piece of memory, which is there until :meth:`close`.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -102,6 +105,11 @@ class _Zeros:
             node.set_friendly_name(name_of((tensor, part)))
             self._made[tensor, part] = node
         return self._made[tensor, part]
+
+    def close(self) -> None:
+        """Give the memory back, which no graph of these constants may outlive."""
+        self._made.clear()
+        self._zeros = self._zeros[:0]
 
     def form(self, tensor: str) -> Constants | None:
         return self._layout.forms[tensor]
@@ -132,8 +140,9 @@ def built(folder: Path) -> Built:
     if shape is None:
         raise unknown_family(PROGRAM, str(config.model_type))
     layout = layout_of(model)
-    graph = model_of(shape, _Zeros(layout))
-    xml, small = _described(graph, layout)
+    zeros = _Zeros(layout)
+    xml, small = _described(model_of(shape, zeros), layout)
+    zeros.close()  # not sooner: the graph reads this memory, and holds none of it
     return Built(small, {f"{MODEL}.xml": xml, **_tokenizers(folder)})
 
 
