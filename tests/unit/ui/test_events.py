@@ -1,6 +1,7 @@
 """Lanes of the queue: chat waits for nothing that is long, and who is quick for nobody."""
 
 import asyncio
+import inspect
 from typing import Any
 
 import pytest
@@ -14,18 +15,31 @@ Lanes = dict[str, tuple[str, int | None]]
 @pytest.fixture(scope="module")
 def lanes() -> Lanes:
     """The lane of every handler by its name, and how many go through it at once."""
-
-    async def functions() -> list[Any]:
-        blocks, page = build()
-        with blocks:
-            wire(page, blocks)
-        return list(blocks.fns.values())
-
     return {
         each.name: (str(each.concurrency_id), each.concurrency_limit)
         for each in asyncio.run(functions())
         if each.fn is not None
     }
+
+
+async def functions() -> list[Any]:
+    blocks, page = build()
+    with blocks:
+        wire(page, blocks)
+    return list(blocks.fns.values())
+
+
+@pytest.mark.parametrize("can_sign_in", [False, True], ids=["nobody-signs-in", "visitors-sign-in"])
+def test_whoever_tells_steps_is_a_generator(monkeypatch: pytest.MonkeyPatch, can_sign_in: bool) -> None:
+    """One that returns another would be shown as that object: Gradio looks at the function, not at what it gives."""
+    monkeypatch.setattr("studio.ui.login.has_login", lambda: can_sign_in)
+    told = [each for each in asyncio.run(functions()) if "Iterator" in str(annotation(each.fn))]
+    assert {"compress", "visit_as" if can_sign_in else "visit"} <= {each.name for each in told}
+    assert [each.name for each in told if not inspect.isgeneratorfunction(inspect.unwrap(each.fn))] == []
+
+
+def annotation(function: Any) -> object:
+    return getattr(inspect.unwrap(function), "__annotations__", {}).get("return") if function else None
 
 
 def test_answers_have_a_lane_of_their_own(lanes: Lanes) -> None:
