@@ -21,7 +21,9 @@ class QueuedCalls:
         return Counter(event.session_hash for event in list(self._blocks._queue.event_ids_to_events.values()))
 
     def knows(self, function: object) -> bool:
-        """Return whether a number is that of a function of the page."""
+        """Return whether a number, or a name, is that of a function of the page."""
+        if isinstance(function, str):
+            return any(each.api_name == function for each in self._blocks.fns.values())
         return isinstance(function, int) and not isinstance(function, bool) and function in self._blocks.fns
 
     def session_of(self, call: str) -> str | None:

@@ -94,6 +94,6 @@ CASES = (
     Case("tokenizer that is a folder", directory(TOKENIZER), NOT_A_FILE, CHAT),
     Case("weights of a terabyte", long(WEIGHTS), ("damaged_file",)),
     Case("config of a terabyte", long(CONFIG), ("damaged_file", "file_too_large")),
-    Case("tokenizer of a terabyte", long(TOKENIZER), ("damaged_file", "file_too_large", "tokenizer_failed"), CHAT),
+    Case("tokenizer of a terabyte", long(TOKENIZER), ("tokenizer_memory", "file_too_large", "tokenizer_failed"), CHAT),
     Case("a folder of nothing", nothing, NOT_A_FILE),
 )

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 from hypothesis import strategies as st
@@ -46,7 +47,7 @@ def spoiled_json(sound: bytes, steps: Sequence[Step]) -> bytes:
         elif kind == "many" and isinstance(holder[key], list):
             holder[key] = (holder[key] * 50)[:2000]
         else:
-            holder[key] = ODD[what % len(ODD)]
+            holder[key] = deepcopy(ODD[what % len(ODD)])  # which the next step may spoil in turn
     return json.dumps(content[""]).encode()
 
 

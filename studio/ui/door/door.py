@@ -43,6 +43,7 @@ EXPORT = re.compile(r"/(\d{1,9}-[0-9a-f]{32})/")
 PRESENCE = re.compile(r"/presence/([^/]+)$")
 """Where a page asks whether its session is still known: see ``ui/presence.py``."""
 JOINS = re.compile(r"queue/join|(run|api|call)/.*")
+NAMED = re.compile(r"(?:run|api|call(?:/v2)?)/([^/]+)/?")
 OVERHEAD = 65_536
 """Bytes of an upload beside its file: the names of its parts."""
 PAGE_HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "same-origin"}
@@ -59,7 +60,7 @@ class Calls(Protocol):
         """Return whose a call is, None for one that is not known."""
 
     def knows(self, function: object) -> bool:
-        """Return whether a number is that of a function of the page."""
+        """Return whether a number, or a name, is that of a function of the page."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,9 @@ class Door:
         session = said.get("session_hash")
         if session is not None:
             self._check_session(session, who)
-        function = said.get("fn_index")
+        function, named = said.get("fn_index"), NAMED.fullmatch(api)
+        if function is None and named is not None:
+            function = named[1]
         if function is not None and not self._house.calls.knows(function):
             raise Refused(400, "garbled")  # Gradio would look it up, and fill the log
         call = said.get("event_id")

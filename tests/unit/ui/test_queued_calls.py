@@ -17,7 +17,7 @@ def test_calls_are_counted_and_found_until_they_were_heard() -> None:
 
 
 def test_a_function_is_known_by_its_number_alone() -> None:
-    blocks: Any = SimpleNamespace(fns={0: None, 1: None, 7: None})
+    blocks: Any = SimpleNamespace(fns={number: SimpleNamespace(api_name=f"f{number}") for number in (0, 1, 7)})
     known = QueuedCalls(blocks).knows
-    assert all(map(known, (0, 1, 7)))
+    assert all(map(known, (0, 1, 7, "f0", "f7")))
     assert not any(map(known, (2, -1, True, 1.0, "1", None, [], {}, 1 << 70)))

@@ -38,7 +38,7 @@ class Calls:
         return self.waiting.get(call)
 
     def knows(self, function: object) -> bool:
-        return function == 3
+        return function in (3, "predict", "visit", "compress")
 
 
 class Page:
@@ -253,6 +253,8 @@ def test_what_is_no_function_is_not_looked_up(ours: Server, function: object) ->
     for path in (JOIN, "/gradio_api/run/predict", "/gradio_api/cancel"):
         assert browser.post(path, json={"session_hash": "a", "fn_index": function}).status_code == 400
     assert browser.post(JOIN, json={"session_hash": "a", "fn_index": 3}).status_code == 200
+    for path in ("run/nothing", "api/nothing/", "call/nothing", "call/v2/nothing"):
+        assert browser.post(f"/gradio_api/{path}", json={"session_hash": "a"}).status_code == 400
 
 
 def spelled(change: str, cookie: str) -> str:
