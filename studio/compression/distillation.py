@@ -10,6 +10,7 @@ nothing of files or plans.
 """
 
 import math
+import re
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -37,6 +38,8 @@ RATE = 1e-3
 WARM_UP = 5
 """Steps in which the rate rises to that."""
 BETAS = (0.9, 0.99)
+NORM = re.compile(r"(norm|(^|[._])ln)(_?[a-z0-9]{1,4})?\.weight$", re.IGNORECASE)
+"""``input_layernorm.weight``, ``norm1.weight``, ``LayerNorm.weight``, GPT-2's ``ln_1.weight`` and ``ln_f.weight``."""
 SEED = 0
 """Of the order in which windows are read."""
 
@@ -121,7 +124,7 @@ class _Student:
 
 def _is_norm(layer: Layer) -> bool:
     """Return whether a tensor that is kept multiplies what a norm has made even, channel by channel."""
-    return layer.kind is Kind.OTHER and len(layer.shape) == 1 and layer.name.endswith("norm.weight")
+    return layer.kind is Kind.OTHER and len(layer.shape) == 1 and NORM.search(layer.name) is not None
 
 
 def _trained(checkpoint: Checkpoint, student: _Student, tokens: Tensor) -> Generator[Progress, None, None]:

@@ -18,6 +18,7 @@ from studio.compression.sequential import LayerReplaced, LayerRounded, round_seq
 from studio.quantization.methods import Method
 from studio.quantization.rounding import dequantize, round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
+from studio.runtime import block_model
 from studio.runtime.model import load_original
 
 SCHEME = Scheme(Mode.INT2_SYM, 32)
@@ -65,6 +66,35 @@ def test_predictions_come_nearer_and_codes_stay(architecture: str, tiny_model: C
         moved += not torch.equal(event.packed.scale, trained.packed.scale)
         assert trained.squared_error >= 0
     assert moved == len(before)
+
+
+def trained_norms(checkpoint: Checkpoint) -> set[str]:
+    """Return those that moved."""
+    return {
+        name
+        for name, event in found_by(checkpoint, SCHEME, is_trained=True).items()
+        if isinstance(event, LayerReplaced) and not torch.equal(event.tensor, checkpoint.read(event.layer))
+    }
+
+
+def test_a_norm_of_the_head_is_trained_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its graph is gone through once for every few positions."""
+    from transformers import AutoModelForCausalLM, ModernBertDecoderConfig
+
+    for module in (block_model, distillation):
+        monkeypatch.setattr(module, "LOSS_TOKENS", 24)
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    tokens = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1, "cls_token_id": 0, "sep_token_id": 1}
+    torch.manual_seed(0)
+    config = ModernBertDecoderConfig(vocab_size=256, **sizes, **tokens)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    assert {"lm_head.norm.weight", "model.final_norm.weight"} <= trained_norms(of_folder(tmp_path))
+
+
+def test_norms_of_other_names_are_trained_too(tiny_model: Callable[[str], Path]) -> None:
+    found = trained_norms(of_folder(tiny_model("gpt2")))
+    assert any(".ln_1." in name for name in found)
+    assert any(".ln_f." in name for name in found)
 
 
 def test_the_same_comes_out_again(tiny_model: Callable[[str], Path]) -> None:
