@@ -23,7 +23,7 @@ from studio.calibration.token_weights import lots
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.layers import Kind, Layer
 from studio.compression.sequential import LayerReplaced, LayerRounded, round_sequentially
-from studio.compression.trained_scale import TrainedScale, is_trainable
+from studio.compression.trained_scale import TrainedScale
 from studio.quantization.methods import Method
 from studio.quantization.scheme import Scheme
 from studio.runtime.block_model import LOSS_TOKENS, BlockModel
@@ -76,7 +76,7 @@ class _Student:
         self._scales = {
             event.layer.name: TrainedScale(event.packed)
             for event in rounded
-            if event.squared_error and is_trainable(event.packed.scheme)  # what lost nothing stays as it is
+            if event.squared_error and event.packed.scheme.mode.has_free_scales  # what lost nothing stays as it is
         }
         self._fixed = {event.layer.name: event.packed for event in rounded if event.layer.name not in self._scales}
         self._norms: dict[str, tuple[Tensor, Tensor]] = {}
