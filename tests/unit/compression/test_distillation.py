@@ -1,7 +1,7 @@
 """Scales and norms trained in the end: predictions come nearer, codes stay, and the same comes out every time."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
-from studio.checkpoint.layers import ratio_defining
+from studio.checkpoint.layers import Kind, ratio_defining
 from studio.compression import distillation
 from studio.compression.distillation import distilled
 from studio.compression.sequential import LayerReplaced, LayerRounded, round_sequentially
 from studio.quantization.methods import Method
+from studio.quantization.quantize import quantize
 from studio.quantization.rounding import dequantize, round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
 from studio.runtime import block_model
@@ -141,6 +143,37 @@ def test_it_can_be_stopped_at_any_step(tiny_model: Callable[[str], Path]) -> Non
         events.close()
     with pytest.raises(StopIteration):
         next(events)
+
+
+def test_progress_is_of_the_whole_and_never_falls(tiny_model: Callable[[str], Path]) -> None:
+    checkpoint = of_folder(tiny_model("llama"))
+    schemes = {layer.name: SCHEME for layer in ratio_defining(checkpoint.layers)}
+    events = distilled(checkpoint, schemes, Method.DISTILLED, TOKENS)
+    shares = [event.fraction or 0.0 for event in events if isinstance(event, Progress)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert len(set(shares)) > 20
+
+
+def test_training_meets_what_is_not_trained_as_the_file_has_it(
+    tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = of_folder(tiny_model("llama"))
+    embedding = next(layer for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING)
+    schemes = {layer.name: SCHEME for layer in ratio_defining(checkpoint.layers)}
+    students = []
+
+    def seen(_: Checkpoint, student: distillation._Student, __: Tensor) -> Iterator[Progress]:
+        students.append(student)
+        return iter(())
+
+    monkeypatch.setattr(distillation, "_trained", seen)
+    planned = {**schemes, embedding.name: Scheme(Mode.INT4_SYM, 32)}
+    list(distilled(checkpoint, schemes, Method.DISTILLED, TOKENS, planned))
+    held = students[0].held(embedding)
+    assert held is not None
+    rounded = quantize(checkpoint.read(embedding), planned[embedding.name]).packed.dequantize()
+    assert torch.equal(held, rounded)
 
 
 def test_what_lost_nothing_stays_as_it_is(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
