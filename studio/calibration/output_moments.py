@@ -43,5 +43,9 @@ class OutputMoments:
             self._tokens[name] = self._tokens.get(name, 0) + len(rows)
 
     def statistics(self) -> dict[str, Statistics]:
-        """Return the moments of each layer that a gradient came to, by name: ``hessian`` [N, N] is G."""
-        return {name: Statistics(sums / self._tokens[name], self._tokens[name]) for name, sums in self._sums.items()}
+        """Give away the moments of each layer that a gradient came to, by name: ``hessian`` [N, N] is G.
+
+        They are the sums themselves, divided in place: two copies of all would be gigabytes.
+        """
+        sums, self._sums = self._sums, {}
+        return {name: Statistics(each.div_(self._tokens[name]), self._tokens[name]) for name, each in sums.items()}

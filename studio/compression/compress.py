@@ -101,7 +101,10 @@ def _compress(
     errors = journal.read(plan, TensorFile(file, slots(checkpoint, plan), metadata).size)
     resumed = len(errors)
     total = sum(a.layer.numel for a in plan.assignments)
+    left_out: Path | None = None
     try:
+        # First, so that a disk that is too full for it spoils no finished work.
+        left_out = yield from carried(checkpoint, file.with_name(f"{file.name}.left-out"))
         kept = [slot for a in plan.assignments if a.layer.name in errors for slot, _ in _slots_of(checkpoint, a)]
         with (
             TensorFile(file, slots(checkpoint, plan), metadata, kept) as out,
@@ -111,9 +114,10 @@ def _compress(
             write = partial(writer.do, partial(_put, out))
             done = sum(a.layer.numel for a in plan.assignments if a.layer.name in errors)
             if schemes and tokens is not None:
-                for weights, name in _guide(checkpoint, schemes, plan.choice.method, tokens, write, errors):
+                guided = sum(a.layer.numel for a in plan.assignments if a.layer.name in schemes)
+                for weights, name, share in _guide(checkpoint, plan, schemes, tokens, write, errors):
                     done += weights
-                    yield Progress(STAGE, done, total, name)
+                    yield Progress(STAGE, max(done, int(share * guided)), total, name)
             missed = [a.layer for a in plan.assignments if a.layer.name in schemes and a.layer.name not in errors]
             unreached, stacks = (tuple(x.name for x in missed if (len(x.shape) > 2) is many) for many in (False, True))
             rest = [a for a in plan.assignments if a.layer.name not in errors]
@@ -127,11 +131,12 @@ def _compress(
                     done += a.layer.numel
                     yield Progress(STAGE, done, total, a.layer.name)
     except BaseException as error:
+        if left_out is not None:  # it is copied anew
+            left_out.unlink(missing_ok=True)
         if schemes or isinstance(error, Exception):  # what a calibration rounded is of no use to the next
             file.unlink(missing_ok=True)
             journal.forget()
         raise
-    left_out = yield from carried(checkpoint, file.with_name(f"{file.name}.left-out"))
     journal.forget()
     relative_error = {a.layer.name: errors[a.layer.name] or 0.0 for a in plan.assignments if a.scheme is not None}
     return Compressed(
@@ -178,28 +183,32 @@ def _calibrated(plan: Plan) -> dict[str, Scheme]:
 
 def _guide(
     checkpoint: Checkpoint,
+    plan: Plan,
     schemes: dict[str, Scheme],
-    method: Method,
     tokens: Tensor,
     write: Write,
     errors: dict[str, float | None],
-) -> Iterator[tuple[int, str]]:
-    """Write the weights that a calibration reaches, yielding what is done of each and its name, or 0 and a block's."""
-    rounded = distilled if method.rounding.is_distilled else round_sequentially
+) -> Iterator[tuple[int, str, float]]:
+    """Write the weights that a calibration reaches, yielding what is done of each and its name, or 0 and a block's; and
+    which share of the work is done where a method gives nothing before its end, else 0."""
+    method, share = plan.choice.method, 0.0
+    planned = {a.layer.name: a.scheme for a in plan.assignments if a.scheme is not None}
+    rounded = partial(distilled, planned=planned) if method.rounding.is_distilled else round_sequentially
     with closing(rounded(checkpoint, schemes, method, tokens)) as events:
         for event in events:
             if isinstance(event, Progress):
-                yield 0, event.detail
+                share = event.fraction or 0.0 if method.rounding.is_distilled else 0.0
+                yield 0, event.detail, share
                 continue
             name = event.layer.name
             if isinstance(event, LayerReplaced):
                 write([(name, event.tensor, 0)])
                 errors[name] = None
-                yield event.layer.numel, name
+                yield event.layer.numel, name, share
                 continue
             write([(f"{name}.{part}", array, 0) for part, array in event.packed.arrays().items()])
             errors[name] = relative(event.squared_error, event.squared_norm)
-            yield event.layer.numel, name
+            yield event.layer.numel, name, share
 
 
 def _write(

@@ -9,13 +9,6 @@ import torch
 from torch import Tensor
 
 from studio.quantization.packing import PackedTensor, pack, unpack
-from studio.quantization.scheme import Scheme
-
-
-def is_trainable(scheme: Scheme) -> bool:
-    """Return whether a layout's scales are floats of their own, of which each can be any: those in blocks with the
-    codes, powers of two and the like are not."""
-    return not scheme.mode.is_in_blocks and scheme.mode.stored_as.scale_dtype in ("F16", "BF16", "F32")
 
 
 class TrainedScale:
@@ -23,7 +16,7 @@ class TrainedScale:
 
     def __init__(self, packed: PackedTensor) -> None:
         """Raises ValueError for a layout whose scales cannot be trained."""
-        if not is_trainable(packed.scheme):
+        if not packed.scheme.mode.has_free_scales:
             raise ValueError(f"{packed.scheme} has no scales of which each can be any number")
         self._packed = packed
         self._rounded = unpack(packed)

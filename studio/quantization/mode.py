@@ -144,6 +144,12 @@ class Mode(Word):
         """Whether codes and scales lie together in blocks."""
         return self.stored_as.block is not None
 
+    @property
+    def has_free_scales(self) -> bool:
+        """Whether scales are floats of their own, of which each can be any: those in blocks with the codes, powers of
+        two and the like are not."""
+        return not self.is_in_blocks and self.stored_as.scale_dtype in ("F16", "BF16", "F32")
+
     @cached_property
     def block_format(self) -> "BlockFormat":
         """How such blocks are laid out. Raises ValueError for a mode that has none."""

@@ -173,7 +173,9 @@ class BlockModel:
                 ids = torch.zeros(given.shape[:2], dtype=torch.long)
                 with torch.enable_grad(), standing_in(self._decoder, given):
                     logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
-                    logits.backward(loss(logits.detach()))
+                    # What is held may have a graph of its own, before that of these positions: the next go back there.
+                    logits.backward(loss(logits.detach()), retain_graph=True)
+                del logits  # and with it the graph of these positions
                 assert given.grad is not None
                 gradient[:, start : start + LOSS_TOKENS] = given.grad
         finally:

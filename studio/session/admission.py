@@ -38,6 +38,8 @@ STATES = 3
 """Times that the text's states are held: what a block is given, its output, and the widest between."""
 SAVED = 12
 """Tensors as wide as the widest layer that a block keeps of a text for its gradients."""
+TRAINED = 8
+"""Bytes of a weight while its scale is trained: its value in fp32 and what the gradient asks for, and in 16 bits."""
 LOGITS = 4
 """Tables of logits that a comparison holds: two models', and the logarithms of both."""
 
@@ -70,9 +72,10 @@ def calibration_need(checkpoint: Checkpoint, method: Method = BEST) -> Need:
     if method.rounding.is_two_sided:
         statistics += min(MOMENTS_BYTES, sum(NUMBER * layer.matrix[0] ** 2 for layer in _linear(checkpoint)))
     if is_distilled:  # a byte a code, and as many again for what is packed and Adam's numbers
-        statistics += 2 * sum(layer.numel for layer in _linear(checkpoint))
+        statistics += 2 * sum(layer.numel for layer in checkpoint.layers if layer.is_weight)
         states += count * WINDOW * _narrowest(checkpoint) * fast_dtype().itemsize
-    return Need(fast_dtype().itemsize * largest_part(checkpoint), states, statistics)
+    of_weight = TRAINED if is_distilled else fast_dtype().itemsize
+    return Need(of_weight * largest_part(checkpoint), states, statistics)
 
 
 def drift_need(checkpoint: Checkpoint) -> Need:

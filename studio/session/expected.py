@@ -14,6 +14,7 @@ from studio.evaluation.evaluate import WINDOW
 from studio.quantization.methods import Method
 from studio.session.samples import LONGEST
 from studio.session.session import Session
+from studio.session.texts import windows_about
 
 CORES = 2
 """On which the costs were measured."""
@@ -33,7 +34,7 @@ WHOLE = "whole drift"
 """What a whole measurement is noted as."""
 _LOCK = threading.Lock()
 _SLOWER: dict[str, float] = {}
-"""How much longer each step took than expected, the last time."""
+"""How much longer each step took than expected, the last time; compressing by each method, by :func:`noted_as`."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,13 @@ class Expected:
 
 
 def compress_seconds(session: Session, method: Method) -> float:
-    """Return about how long rounding by ``method`` takes on this machine's cores."""
-    return _scaled(_weights(session) * method.rounding.nanoseconds * 1e-9)
+    """Return about how long rounding by ``method`` takes on this machine's cores, by the text that it will read."""
+    nanoseconds = method.rounding.nanoseconds
+    if method.rounding.is_distilled:  # what it does before takes no longer with more text, or hardly
+        share = min(1.0, windows_about(session.texts.calibration) / method.rounding.windows)
+        before = Method.TWO_SIDED.rounding.nanoseconds
+        nanoseconds = before + share * (nanoseconds - before)
+    return _scaled(_weights(session) * nanoseconds * 1e-9)
 
 
 def expected(session: Session, prompts: int) -> Expected:
@@ -63,7 +69,7 @@ def expected(session: Session, prompts: int) -> Expected:
     plan, checkpoint = session.plan, session.checkpoint
     if plan is None or checkpoint is None:
         return Expected(dict.fromkeys(STEPS, 0.0))
-    method = session.choice.method if session.choice.mode.bits < 8 else Method.NEAREST
+    method = _method(session)
     rank = 0.0 if plan.is_exact else _scaled(_weights(session) * RANK_NANOSECONDS * 1e-9)
     found = {"compress": OVERHEAD + compress_seconds(session, method) + rank, "samples": 0.0, "drift": 0.0}
     if checkpoint.can_chat:
@@ -71,7 +77,13 @@ def expected(session: Session, prompts: int) -> Expected:
         found["samples"] = OVERHEAD + _scaled(checkpoint.weights * tokens * TOKEN_NANOSECONDS * 1e-9)
         found["drift"] = _scaled(checkpoint.weights * SHORT_WINDOWS * WINDOW * DRIFT_NANOSECONDS * 1e-9)
     with _LOCK:
-        return Expected({step: seconds * _SLOWER.get(step, 1.0) for step, seconds in found.items()})
+        slower = {step: _SLOWER.get(noted_as(step, session), 1.0) for step in found}
+    return Expected({step: seconds * slower[step] for step, seconds in found.items()})
+
+
+def noted_as(step: str, session: Session) -> str:
+    """Return what the time of a step is noted under: compressing by one method says nothing of another's."""
+    return f"{step} {_method(session)}" if step == "compress" else step
 
 
 def whole_drift(session: Session) -> float:
@@ -88,6 +100,10 @@ def took(step: str, seconds: float, was_expected: float) -> None:
     if was_expected > 0:
         with _LOCK:
             _SLOWER[step] = min(20.0, max(0.2, _SLOWER.get(step, 1.0) * seconds / was_expected))
+
+
+def _method(session: Session) -> Method:
+    return session.choice.method if session.choice.mode.bits < 8 else Method.NEAREST
 
 
 def _weights(session: Session) -> int:

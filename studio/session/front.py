@@ -25,6 +25,7 @@ from studio.planning.predicted_loss import predicted_loss
 from studio.quantization.methods import BEST, Method
 from studio.session import referee
 from studio.session.session import Session
+from studio.session.texts import windows_about
 from studio.session.whole_jobs import fetched
 
 Kind = Literal["plan", "mix", "other"]
@@ -197,7 +198,7 @@ def _plans(session: Session, asked: Asked) -> list[Plan]:
 
 def _point(kind: Kind, plan: Plan, session: Session) -> FrontPoint | None:
     """Return a plan with what it is predicted to lose; None where a layer's damage cannot be had."""
-    kld = predicted_loss(plan, session.model.damages)
+    kld = predicted_loss(plan, session.model.damages, windows_about(session.texts.calibration))
     if kld is None:
         return None
     choice = plan.choice

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from studio.base.progress import Job, Progress
 from studio.base.steps import relayed
-from studio.session.expected import STEPS, Expected, expected, took
+from studio.session.expected import STEPS, Expected, expected, noted_as, took
 from studio.session.session import Session
 
 JOBS: tuple[Job, ...] = ("compress", "chat", "drift")
@@ -45,7 +45,7 @@ def make(session: Session, prompts: Sequence[str]) -> Generator[MakingStep, None
         session.measurements.check_can_predict()
         yield from relayed(session.fetch(), waits)  # which others need not wait for
     with (yield from relayed(session.jobs.placed("compress"), waits)):
-        yield from _made(session, prompts, _Clock(guess))
+        yield from _made(session, prompts, _Clock(guess, session))
 
 
 def _made(session: Session, prompts: Sequence[str], clock: "_Clock") -> Iterator[MakingStep]:
@@ -76,8 +76,9 @@ def clear_stop(session: Session) -> None:
 class _Clock:
     """Says at each step how long the rest will take."""
 
-    def __init__(self, guess: Expected) -> None:
+    def __init__(self, guess: Expected, session: Session) -> None:
         self._guess = guess
+        self._names = {step: noted_as(step, session) for step in STEPS}
 
     def timed(self, name: str, steps: Iterator[Progress]) -> Iterator[MakingStep]:
         began = time.monotonic()
@@ -85,4 +86,4 @@ class _Clock:
             elapsed = time.monotonic() - began
             fraction = (progress.fraction or 0.0) if progress.stage == name or name != "compress" else 0.0
             yield MakingStep(progress, name, self._guess.remaining(name, fraction, elapsed))
-        took(name, time.monotonic() - began, self._guess.seconds[name])
+        took(self._names[name], time.monotonic() - began, self._guess.seconds[name])

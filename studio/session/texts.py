@@ -16,12 +16,15 @@ from studio.chat.columns import original_column
 from studio.chat.model_pool import Pool
 from studio.checkpoint.checkpoint import Checkpoint
 from studio.checkpoint.tokenizer.guarded_tokenizer import well_formed
-from studio.compression.sequential import calibration_tokens
+from studio.compression.sequential import BUILTIN_TEXTS, WINDOW, calibration_tokens
 from studio.evaluation.evaluate import text_windows
 from studio.quantization.methods import WINDOWS
 from studio.session.jobs import Jobs
 from studio.session.model_jobs import own_words
 from studio.session.planner import Planner
+
+BYTES_A_TOKEN = 4
+"""Of text, about: 350 kB are 341 stretches of 256 tokens."""
 
 
 class Texts:
@@ -72,6 +75,14 @@ class Texts:
 def content_of(text: Text | None) -> str | None:
     """Return what a text says, None of the built-in ones."""
     return None if text is None or text.file is None else read_text(text.file)
+
+
+def windows_about(text: Text | None) -> int:
+    """Return about how many stretches a text has, without the model's tokenizer; of the built-in ones, 7."""
+    if text is not None and text.file is None:
+        return self_generated.WINDOWS
+    files = BUILTIN_TEXTS if text is None or text.file is None else (text.file,)
+    return int(sum(file.stat().st_size for file in files if file.is_file()) // (WINDOW * BYTES_A_TOKEN))
 
 
 def calibration_windows(

@@ -2,19 +2,15 @@
 
 from html import escape
 
-import torch
-
 from studio.base.text import DEFAULT, text
 from studio.calibration.texts import GENERATED, Text
-from studio.checkpoint.layers import ratio_defining
 from studio.quantization.methods import Method
+from studio.session.expected import compress_seconds
 from studio.session.session import Session
 from studio.ui.html import duration
 
 FEW = 12
 """Names that are listed unasked."""
-CORES = 2
-"""On which the costs were measured."""
 
 
 def method_choices(language: str = DEFAULT, session: Session | None = None) -> list[tuple[str, str]]:
@@ -23,7 +19,7 @@ def method_choices(language: str = DEFAULT, session: Session | None = None) -> l
     for method in Method:
         name = text(f"method.{method}", language)
         if session is not None and session.checkpoint is not None:
-            name += f" · {duration(expected_seconds(session, method), language)}"
+            name += f" · {duration(compress_seconds(session, method), language)}"
         choices.append((name, method.value))
     return choices
 
@@ -44,13 +40,6 @@ def which_text(chosen: Text | None, language: str) -> str:
     if chosen is None:
         return text("method.builtin_text", language)
     return text("method.generated_text", language) if chosen == GENERATED else chosen.name
-
-
-def expected_seconds(session: Session, method: Method) -> float:
-    """Return about how long compressing takes on this machine's cores: what a weight cost where it was measured."""
-    layers = ratio_defining(session.checkpoint.layers) if session.checkpoint is not None else []
-    weights = sum(layer.numel for layer in layers)
-    return weights * method.rounding.nanoseconds * 1e-9 * CORES / torch.get_num_threads()
 
 
 def uncalibrated(session: Session, language: str) -> str:

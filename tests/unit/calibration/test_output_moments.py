@@ -51,7 +51,10 @@ def test_pieces_are_summed_and_wide_layers_left_out(
     gradient = torch.randn(3, 7, narrow)
     for layer in layers:
         moments.add(layer.name, gradient)
+    sums = dict(moments._sums)
     found = moments.statistics()
     assert found.keys() == {layer.name for layer in some}
+    assert all(found[name].hessian is each for name, each in sums.items())  # no second copy of all
+    assert not moments.statistics()
     rows = gradient.flatten(0, 1)
     assert torch.allclose(found[some[0].name].hessian, rows.T @ rows / len(rows), atol=1e-5)

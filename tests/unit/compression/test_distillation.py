@@ -1,7 +1,7 @@
 """Scales and norms trained in the end: predictions come nearer, codes stay, and the same comes out every time."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from studio.base.progress import Progress
 from studio.checkpoint.checkpoint import Checkpoint, of_folder
-from studio.checkpoint.layers import ratio_defining
+from studio.checkpoint.layers import Kind, ratio_defining
 from studio.compression import distillation
 from studio.compression.distillation import distilled
 from studio.compression.sequential import LayerReplaced, LayerRounded, round_sequentially
 from studio.quantization.methods import Method
+from studio.quantization.quantize import quantize
 from studio.quantization.rounding import dequantize, round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
+from studio.runtime import block_model
 from studio.runtime.model import load_original
 
 SCHEME = Scheme(Mode.INT2_SYM, 32)
@@ -67,6 +70,35 @@ def test_predictions_come_nearer_and_codes_stay(architecture: str, tiny_model: C
     assert moved == len(before)
 
 
+def trained_norms(checkpoint: Checkpoint) -> set[str]:
+    """Return those that moved."""
+    return {
+        name
+        for name, event in found_by(checkpoint, SCHEME, is_trained=True).items()
+        if isinstance(event, LayerReplaced) and not torch.equal(event.tensor, checkpoint.read(event.layer))
+    }
+
+
+def test_a_norm_of_the_head_is_trained_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its graph is gone through once for every few positions."""
+    from transformers import AutoModelForCausalLM, ModernBertDecoderConfig
+
+    for module in (block_model, distillation):
+        monkeypatch.setattr(module, "LOSS_TOKENS", 24)
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    tokens = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 1, "cls_token_id": 0, "sep_token_id": 1}
+    torch.manual_seed(0)
+    config = ModernBertDecoderConfig(vocab_size=256, **sizes, **tokens)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(tmp_path)
+    assert {"lm_head.norm.weight", "model.final_norm.weight"} <= trained_norms(of_folder(tmp_path))
+
+
+def test_norms_of_other_names_are_trained_too(tiny_model: Callable[[str], Path]) -> None:
+    found = trained_norms(of_folder(tiny_model("gpt2")))
+    assert any(".ln_1." in name for name in found)
+    assert any(".ln_f." in name for name in found)
+
+
 def test_the_same_comes_out_again(tiny_model: Callable[[str], Path]) -> None:
     checkpoint = of_folder(tiny_model("llama"))
     first, second = (found_by(checkpoint, SCHEME, is_trained=True) for _ in range(2))
@@ -111,6 +143,37 @@ def test_it_can_be_stopped_at_any_step(tiny_model: Callable[[str], Path]) -> Non
         events.close()
     with pytest.raises(StopIteration):
         next(events)
+
+
+def test_progress_is_of_the_whole_and_never_falls(tiny_model: Callable[[str], Path]) -> None:
+    checkpoint = of_folder(tiny_model("llama"))
+    schemes = {layer.name: SCHEME for layer in ratio_defining(checkpoint.layers)}
+    events = distilled(checkpoint, schemes, Method.DISTILLED, TOKENS)
+    shares = [event.fraction or 0.0 for event in events if isinstance(event, Progress)]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert len(set(shares)) > 20
+
+
+def test_training_meets_what_is_not_trained_as_the_file_has_it(
+    tiny_model: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = of_folder(tiny_model("llama"))
+    embedding = next(layer for layer in checkpoint.layers if layer.kind is Kind.EMBEDDING)
+    schemes = {layer.name: SCHEME for layer in ratio_defining(checkpoint.layers)}
+    students = []
+
+    def seen(_: Checkpoint, student: distillation._Student, __: Tensor) -> Iterator[Progress]:
+        students.append(student)
+        return iter(())
+
+    monkeypatch.setattr(distillation, "_trained", seen)
+    planned = {**schemes, embedding.name: Scheme(Mode.INT4_SYM, 32)}
+    list(distilled(checkpoint, schemes, Method.DISTILLED, TOKENS, planned))
+    held = students[0].held(embedding)
+    assert held is not None
+    rounded = quantize(checkpoint.read(embedding), planned[embedding.name]).packed.dequantize()
+    assert torch.equal(held, rounded)
 
 
 def test_what_lost_nothing_stays_as_it_is(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:

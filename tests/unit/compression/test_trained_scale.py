@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from studio.compression.trained_scale import TrainedScale, is_trainable
+from studio.compression.trained_scale import TrainedScale
 from studio.quantization.packing import pack
 from studio.quantization.rounding import round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
@@ -42,6 +42,6 @@ def test_a_scale_that_16_bits_cannot_hold_stays() -> None:
 
 @pytest.mark.parametrize("scheme", FIXED, ids=str)
 def test_a_layout_without_free_scales_is_refused(scheme: Scheme) -> None:
-    assert not is_trainable(scheme)
+    assert not scheme.mode.has_free_scales
     with pytest.raises(ValueError, match=str(scheme)):
         TrainedScale(pack(round_to_nearest(WEIGHT, scheme), scheme))

@@ -58,4 +58,5 @@ def test_needs_follow_from_shapes(tmp_path: Path) -> None:
     two_sided, distilled = (calibration_need(checkpoint, each) for each in (Method.TWO_SIDED, Method.DISTILLED))
     assert calibration.nbytes < two_sided.nbytes < distilled.nbytes
     assert two_sided.statistics > calibration.statistics
+    assert distilled.block == 4 * two_sided.block
     assert calibration.nbytes == admission.PIECES + calibration.block + calibration.states + calibration.statistics

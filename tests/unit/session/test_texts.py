@@ -16,7 +16,7 @@ from studio.compression.sequential import calibration_tokens
 from studio.session.jobs import Jobs
 from studio.session.opened_model import OpenedModel
 from studio.session.planner import Planner
-from studio.session.texts import Texts, calibration_windows, content_of
+from studio.session.texts import Texts, calibration_windows, content_of, windows_about
 from tests.conftest import SENTENCES
 from tests.steps import finish
 
@@ -135,3 +135,9 @@ def test_what_the_model_wrote_before_is_not_written_again(llama: Checkpoint) -> 
 def test_what_writes_no_text_is_not_calibrated(llama: Checkpoint, text: Text | None) -> None:
     with pytest.raises(ModelError):
         windows(replace(llama, can_chat=False), text)
+
+
+def test_how_long_a_text_is_about_is_known_without_a_tokenizer(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("x" * 350_000)
+    assert [windows_about(each) for each in (None, GENERATED, Text("mine.txt", file))] == [7, 16, 341]
