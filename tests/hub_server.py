@@ -231,7 +231,8 @@ class _Handler(PushRoutes, BaseHTTPRequestHandler):
         """Answer model_info, or the listing of all files."""
         if model := self._model(repo, revision):
             facts = {"id": model.repo, "sha": model.sha, "siblings": model.siblings(), "cardData": model.card} | {
-                "private": model.repo in self.hub.account.private
+                "private": model.repo in self.hub.account.private or model.repo in self.hub.private,
+                "gated": "manual" if model.gated else False,
             }
             self._json(model.tree() if tree else facts)
 

@@ -53,7 +53,7 @@ IGNORE_PATTERNS = ("*.py", "*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.safet
 
 FIRST_READ_BYTES = 100_000  # most headers are shorter: one request per file
 SOMEBODYS = ".studio-login"
-"""Beside a model that was fetched with a visitor's own login."""
+"""Beside a model that was seen by a visitor's own login, and that not everybody may see."""
 AT_ONCE = 4
 """Large files that are fetched together."""
 PROBE_SECONDS, REMEMBER_SECONDS = 1.5, 60.0
@@ -168,14 +168,14 @@ def inspect(repo: str, revision: str | None = None, login: str | None = None) ->
     place = _snapshots(repo).parent
     is_first = not place.exists()  # else it may be another program's, whose models are not ours to remove
     with explained(repo):
-        sha, sizes, license, digests, languages = listing(repo, revision, MODEL, login)
+        sha, sizes, license, digests, languages, is_open = listing(repo, revision, MODEL, login)
 
         def fetch_json(name: str) -> dict[str, Any]:
             check_bytes(name, sizes[name])
             path = client.hf_hub_download(
                 repo, name, revision=sha, cache_dir=cache(), endpoint=endpoint(), token=token(login)
             )
-            if login is not None:
+            if login is not None and not is_open:
                 _mark(repo)
             if is_first:
                 note_download(place, repo)
@@ -336,8 +336,8 @@ def local_snapshot(repo: str, revision: str | None = None) -> tuple[str, Path] |
 
 
 def is_somebodys(repo: str) -> bool:
-    """Return whether a model that is kept was seen by a visitor's own login, so that others may not be shown it unless
-    the Hub says so."""
+    """Return whether a model that is kept was seen by a visitor's own login while it was private or gated, so that
+    others may not be shown it unless the Hub says so."""
     return (_snapshots(repo).parent / SOMEBODYS).exists()
 
 

@@ -79,6 +79,8 @@ class Listing(NamedTuple):
     digests: dict[str, str]
     """File -> SHA-256, of those that are kept as large ones."""
     languages: tuple[str, ...] = ()
+    is_open: bool = False
+    """Whether anybody may have it, as the Hub says: it is neither private nor gated."""
 
 
 def retry_after(response: httpx2.Response) -> float | None:
@@ -103,7 +105,8 @@ def listing(repo: str, revision: str | None, kind: str, login: str | None = None
         digests = {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs is not None}
         said = vars(info.card_data) if info.card_data else {}
         sound = {name: digest for name, digest in digests.items() if re.fullmatch("[0-9a-f]{64}", digest or "")}
-        return Listing(str(info.sha), sizes, License.of(said), sound, languages_of(said))
+        is_open = info.private is False and not info.gated
+        return Listing(str(info.sha), sizes, License.of(said), sound, languages_of(said), is_open)
 
 
 class HubRanges:

@@ -3,7 +3,8 @@
 The ratio rule is NNCF's (``nncf/quantization/algorithms/weight_compression/mixed_precision.py``, 3.4): linear weights
 but the head define the ratio; in order of rising sensitivity they take the primary mode while their share stays
 below it; all else takes the backup. A pinned weight stands outside of the rule, as NNCF's ignored ones do.
-Where fused layers share a scheme, a lot of them is taken as one weight: by its mean score, and by its first pin.
+Where fused layers share a scheme, a lot of them is taken as one weight: by its mean score, by its first pin, and with
+groups that fit all of it.
 """
 
 import math
@@ -18,7 +19,7 @@ from studio.base.errors import SchemeError
 from studio.checkpoint.layers import Kind, Layer, ratio_defining
 from studio.planning.allotment import Damages, allotted
 from studio.planning.choice import Choice
-from studio.planning.fused import JOINED, Joined, lots
+from studio.planning.fused import JOINED, Joined, lots, width_of
 from studio.planning.mixes import MIXES, NONE, fitting
 from studio.planning.palettes import PALETTES
 from studio.quantization.scheme import Mode, Scheme, fitting_group_sizes
@@ -190,14 +191,20 @@ def make_plan(
     # An 8-bit integer mode takes every weight; NNCF asks nothing of their widths.
     follows = choice.all_layers and choice.mode.is_mixable
     defining = [layer for layer in ratio_defining(layers, follows) if layer.name not in pinned]
-    widths = {layer.matrix[1] for layer in layers if layer.is_weight}  # few, also where there are thousands of layers
-    fitted = {width: fitted_scheme(width, choice) for width in widths}
-    backup = {width: _backup(width, choice) for width in widths}
-    misfits = [layer for layer in defining if fitted[layer.matrix[1]] is None]
+    together = lots(defining, _joined(choice))
+    shared = {layer.name: width_of(lot) for lot in together if len(lot) > 1 for layer in lot}
+
+    def width(layer: Layer) -> int:
+        """Return the input channels that its groups have to fit: a lot's, where it is in one."""
+        return shared.get(layer.name, layer.matrix[1])
+
+    widths = {width(layer) for layer in layers if layer.is_weight}  # few, also where there are thousands of layers
+    fitted = {each: fitted_scheme(each, choice) for each in widths}
+    backup = {each: _backup(each, choice) for each in widths}
+    misfits = [layer for layer in defining if fitted[width(layer)] is None]
     if choice.group_size_fallback == "error":
         _check_groups(misfits, defining, choice)
-    candidates = [layer for layer in defining if fitted[layer.matrix[1]] is not None] if misfits else defining
-    alike = lots(candidates, _joined(choice))
+    alike = [lot for lot in together if fitted[width(lot[0])] is not None]
     if choice.is_mixed and sensitivities is not None:
         alike = sorted(alike, key=lambda lot: _mean_score(lot, sensitivities))
     primary = _within_ratio(alike, choice.ratio if choice.mode.is_mixable else 1.0)
@@ -208,7 +215,7 @@ def make_plan(
             return None
         if layer.name in pinned:
             return pinned[layer.name]
-        return (fitted if layer.name in primary else backup)[layer.matrix[1]]
+        return (fitted if layer.name in primary else backup)[width(layer)]
 
     assignments = tuple([Assignment(layer, scheme(layer)) for layer in layers])
     is_exact = not choice.is_mixed or (sensitivities is not None and not are_estimates)

@@ -135,7 +135,7 @@ def front(session: Session, name: str, asked: Asked) -> Generator[Progress, None
     original = yield from fetched(session, name)
     others = []
     for given in asked.others:
-        others.append((yield from referee.opened_for(original, given, paths=True)))
+        others.append((yield from referee.opened_for(original, given, True, session.login)))
     largest = session.planner.choose(_budgeted(asked, f"{bounds(original.layers, PALETTES[asked.target])[1]}B"))
     refused = TARGETS[asked.target].refusal(largest, original)
     if refused is not None:

@@ -42,10 +42,12 @@ class Other:
     """A folder that the studio compressed, else any other."""
 
 
-def opened_for(original: Checkpoint, name: str, paths: bool) -> Generator[Progress, None, Other]:
+def opened_for(
+    original: Checkpoint, name: str, paths: bool, login: str | None = None
+) -> Generator[Progress, None, Other]:
     """Yield while a file or folder is opened and fetched; return it, once it is known to be of the ``original``.
 
-    ``paths``: whether a local one is accepted, beside a repository of the Hub.
+    ``paths``: whether a local one is accepted, beside a repository of the Hub; ``login``: a visitor's own there.
     Raises CheckpointError that says what differs, ModelError for a model that writes no text, HubError.
     """
     folder = compressed_folder(name) if paths else None
@@ -53,11 +55,11 @@ def opened_for(original: Checkpoint, name: str, paths: bool) -> Generator[Progre
         held = opened(folder).checkpoint
         check_same(original, held)
         return Other(name, folder.name, read_recipe(folder).compressed_bytes, folder)
-    checkpoint = yield from open_model(name, paths)
+    checkpoint = yield from open_model(name, paths, login=login)
     if not checkpoint.can_chat:
         raise ModelError("cannot_chat", architecture=checkpoint.architecture)
     check_same(original, checkpoint)
-    checkpoint = yield from fetch(checkpoint)
+    checkpoint = yield from fetch(checkpoint, login)
     check_rows(original, checkpoint)
     nbytes = sum(checkpoint.stored_as(layer).nbytes for layer in checkpoint.layers)
     return Other(name, checkpoint.title, nbytes, checkpoint)

@@ -287,7 +287,7 @@ class Session:
             raise ModelError("judge_nothing")
         with self.jobs.begun("drift"):
             original = self.model.chosen if self.model.is_here else (yield from self._fetched(self.model))
-            steps = referee.opened_for(original, name.strip(), self._paths)
+            steps = referee.opened_for(original, name.strip(), self._paths, self.login)
             return (yield from self.judge_opened((yield from self.jobs.relay("drift", steps))))
 
     def judge_opened(self, other: referee.Other, is_short: bool = True) -> Generator[Progress, None, Judged]:

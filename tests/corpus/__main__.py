@@ -1,10 +1,13 @@
-"""``python -m tests.corpus``: every hostile file, opened as a user would; a line for each, and what was wrong."""
+"""``python -m tests.corpus``: every hostile file, opened as a user would; a line for each, and what was wrong.
+
+Where all of them are, crafted requests to the page follow."""
 
 import argparse
 import sys
 
 from tests.bench.rows import Row, note
 from tests.conftest import COMPILED
+from tests.corpus.crafted import crafted
 from tests.corpus.run import KINDS, corpus, judged
 
 
@@ -36,6 +39,10 @@ def main() -> int:
             "hostile corpus of our own, at least 80 cases", told, "all refused or harmless, 5 s, 1 GB, true reason"
         )
         note("hostile", Row(row.what, row.found, row.must, holds=not wrong))
+        requests = crafted()
+        note("crafted", requests)
+        print(f"{requests.what}: {requests.found}")
+        wrong += not requests.holds
     return 1 if wrong else 0
 
 

@@ -95,8 +95,8 @@ class Corpus:
         out = place.folder / "out"
         if key and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
             faults.append("refused, and yet something was written")
-        if _leaks(out):
-            faults.append("somebody's secret is in what was written")
+        if leaks(outcome, out):
+            faults.append("somebody's secret is in what was written or said")
         return Verdict(kind, case, outcome, key, sentence, tuple(faults), seconds)
 
 
@@ -109,9 +109,10 @@ def _said(outcome: Outcome) -> tuple[str, str]:
         return ("", "") if outcome.status == 0 else (UNEXPECTED, outcome.error[-300:].strip())
 
 
-def _leaks(out: Path) -> bool:
-    files = [file for file in out.rglob("*") if file.is_file()] if out.is_dir() else []
-    return any(SECRET.encode() in file.read_bytes() for file in files)
+def leaks(outcome: Outcome, out: Path) -> bool:
+    """Return whether somebody else's file is in what was said, or in the file or folder that was written."""
+    files = [file for file in (out, *out.rglob("*")) if file.is_file()]
+    return SECRET in outcome.out + outcome.error or any(SECRET.encode() in file.read_bytes() for file in files)
 
 
 def environment(base: Path) -> dict[str, str]:

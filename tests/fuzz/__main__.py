@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.bench.rows import Row, note
 from tests.corpus.run import import_all
-from tests.fuzz.child import GB, SECONDS, fuzzed
+from tests.fuzz.child import BATCH, GB, SECONDS, Find, digest, fuzzed, seeds_tried, spoiled
 from tests.fuzz.targets import TARGETS
 
 SHORT = {"safetensors": 100, "gguf": 60, "config": 40, "recipe": 60, "tokenizer": 4}
@@ -22,10 +22,34 @@ def short() -> int:
     finds = 0
     with tempfile.TemporaryDirectory() as place:
         for name, batch in SHORT.items():
-            tried, find = fuzzed(name, time.monotonic(), Path(place), first=1, batch=batch)
-            finds += find is not None
-            print(f"{name}: {tried} inputs: {'all read or refused' if find is None else find.why}", flush=True)
+            count, found = seeds_tried(name, Path(place))
+            tried, find = fuzzed(name, Path(place), spoiled(0.0, 1, (), batch))
+            found += [] if find is None else [find]
+            finds += len(found)
+            said = "; ".join(each.why for each in found) or "all read or refused"
+            print(f"{name}: {count + tried} inputs: {said}", flush=True)
     return 1 if finds else 0
+
+
+def searched(name: str, until: float, first: int, place: Path) -> tuple[int, dict[str, Find]]:
+    """Try a target's seeds once, and then what is new until the time has come; return how many, and what was found.
+
+    An input counts once, and is not tried again: it would end each round at its beginning.
+    """
+    count, still = seeds_tried(name, place)
+    found = {digest(find.content): find for find in still}
+    for old in still:
+        print(f"FOUND {name}, as before: {digest(old.content)}: {old.why}", flush=True)
+    while time.monotonic() < until and len(found) < MOST:
+        tried, find = fuzzed(name, place, spoiled(until, first, found))
+        count += tried
+        first += 1 + tried // BATCH
+        if find is not None:
+            found[digest(find.content)] = find
+            print(f"FOUND {name}: {find.kept(name) if tried else ''}: {find.why}", flush=True)
+            if not tried:  # it was not even ready, nor will it be
+                break
+    return count, found
 
 
 def main() -> int:
@@ -41,17 +65,10 @@ def main() -> int:
     finds, told = 0, list[str]()
     with tempfile.TemporaryDirectory() as place:
         for name in [asked.only] if asked.only else TARGETS:
-            until, count, first, found = time.monotonic() + 60 * asked.minutes, 0, asked.seed, 0
-            while time.monotonic() < until and found < MOST:
-                tried, find = fuzzed(name, until, Path(place), first)
-                count += tried
-                first += 1 + tried // 200
-                if find is not None:
-                    found += 1
-                    print(f"FOUND {name}: {find.kept(name)}: {find.why}", flush=True)
-            finds += found
+            count, found = searched(name, time.monotonic() + 60 * asked.minutes, asked.seed, Path(place))
+            finds += len(found)
             told.append(f"{name} {count:,}")
-            print(f"{name}: {count} inputs, {found} finds", flush=True)
+            print(f"{name}: {count} inputs, {len(found)} finds", flush=True)
     if not asked.only:
         said = f"{finds} finds in {', '.join(told)} inputs, {asked.minutes:g} minutes each"
         must = f"no crash, no hang over {SECONDS:g} s, no memory over {GB >> 30} GB"

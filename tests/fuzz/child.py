@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class Find:
 
     def kept(self, target: str) -> Path:
         """Keep it among the seeds."""
-        file = SEEDS / target / hashlib.sha256(self.content).hexdigest()[:16]
+        file = SEEDS / target / digest(self.content)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(self.content)
         return file
@@ -48,17 +48,59 @@ def seeds_of(target: str) -> list[bytes]:
     return [file.read_bytes() for file in sorted((SEEDS / target).glob("*")) if file.name[0] != "."]
 
 
-def fuzzed(name: str, until: float, folder: Path, first: int, batch: int = BATCH) -> tuple[int, Find | None]:
-    """Try inputs until something is found or the time has come, ``first`` the number of the first batch.
+def digest(content: bytes) -> str:
+    """Return the name of an input among the seeds."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
-    Returns how many were tried.
-    """
+
+Inputs = Callable[[Target], Iterator[bytes]]
+"""What is tried of a target."""
+
+
+def those(contents: Sequence[bytes]) -> Inputs:
+    """Return just these inputs."""
+    return lambda _: iter(contents)
+
+
+def spoiled(until: float, first: int, known: Collection[str], batch: int = BATCH) -> Inputs:
+    """Return what each batch's number, from ``first`` on, makes of the sound input, until the time has come; but for
+    those of ``known`` digests, which ended a process before."""
+
+    def inputs(target: Target) -> Iterator[bytes]:
+        number = first
+        while time.monotonic() < until or number == first:
+            for steps in drawn(number, batch):
+                content = target.spoil(target.sound, steps)
+                if digest(content) not in known:
+                    yield content
+                if time.monotonic() > until and number > first:
+                    return
+            number += 1
+
+    return inputs
+
+
+def seeds_tried(name: str, folder: Path) -> tuple[int, list[Find]]:
+    """Try what was found before, each once; return how many there are, and those that are found still."""
+    left, finds = seeds_of(name), list[Find]()
+    count = len(left)
+    while left:
+        tried, find = fuzzed(name, folder, those(left))
+        if find is None:
+            break
+        finds.append(find)
+        left = left[tried:] if tried else []  # it was not even ready
+    return count, finds
+
+
+def fuzzed(name: str, folder: Path, inputs: Inputs) -> tuple[int, Find | None]:
+    """Try inputs until something is found, or all are tried. Returns how many were tried, with that one."""
     current, count, why = folder / "current", folder / "count", folder / "why"
     for file in (current, count, why):
         file.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
-        _work(name, until, folder, first, batch)
+        _work(name, folder, inputs)
     watch = _Watch(child, current)
     while not (found := os.waitpid(child, os.WNOHANG))[0]:
         time.sleep(0.1)
@@ -112,7 +154,7 @@ def _count(file: Path) -> int:
     return int(file.read_text() or 0) if file.exists() else 0
 
 
-def _work(name: str, until: float, folder: Path, first: int, batch: int) -> None:
+def _work(name: str, folder: Path, inputs: Inputs) -> None:
     """Be the child; never returns."""
     code = 1
     try:
@@ -120,7 +162,7 @@ def _work(name: str, until: float, folder: Path, first: int, batch: int) -> None
         with TARGETS[name]() as target:
             room = psutil.Process().memory_info().vms + GB
             resource.setrlimit(resource.RLIMIT_AS, (room, room))
-            for number, content in enumerate(_inputs(name, target, until, first, batch), 1):
+            for number, content in enumerate(inputs(target), 1):
                 (folder / "current").write_bytes(content)
                 (folder / "count").write_text(str(number))
                 try:
@@ -139,18 +181,6 @@ def _check(error: UserError) -> None:
     sentence = error.sentence()
     if not sentence.isprintable() or len(sentence) > 2000:
         raise ValueError(f"not one sentence: {sentence[:300]!r}")
-
-
-def _inputs(name: str, target: Target, until: float, first: int, batch: int) -> Iterator[bytes]:
-    """Yield what was found before, and then what each batch's number makes of the sound input."""
-    yield from seeds_of(name)
-    number = first
-    while time.monotonic() < until or number == first:
-        for steps in drawn(number, batch):
-            yield target.spoil(target.sound, steps)
-            if time.monotonic() > until and number > first:
-                return
-        number += 1
 
 
 def drawn(number: int, count: int) -> list[list[Step]]:

@@ -8,7 +8,10 @@ import pytest
 
 from studio.base.errors import HubError, ModelError, UserError
 from studio.base.settings import settings
+from studio.base.progress import Progress
 from studio.checkpoint import hub
+from studio.checkpoint.hub_client import MODEL, listing
+from studio.session import referee
 from studio.session.session import Session
 from studio.session.visitor import Visitor
 from tests.conftest import save_tiny_model
@@ -102,3 +105,41 @@ def test_a_visitors_login_follows_to_no_other_host(private: LocalHub, sessions: 
     elsewhere = [request for request in private.requests if request.path.startswith("/stored/")]
     assert elsewhere
     assert {request.authorization for request in elsewhere} == {None}
+
+
+def test_what_everybody_may_see_is_nobodys_while_the_hub_is_silent(
+    private: LocalHub, sessions: Sessions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where somebody who signed in fetched it."""
+    private.add("owner/open", tmp_path / "llama")
+    mine, other = sessions
+    finish(mine.open("owner/open"))
+    finish(mine.fetch())
+    monkeypatch.setattr(hub, "reachable", lambda: False)
+    private.status = 503
+    assert finish(other.open("owner/open")).folder is not None
+
+
+def test_what_is_gated_or_private_is_not_everybodys(private: LocalHub, tmp_path: Path) -> None:
+    private.add("owner/open", tmp_path / "llama")
+    private.add("owner/gated", tmp_path / "llama", gated=True)
+    seen = {name: listing(name, None, MODEL, LOGIN).is_open for name in ("owner/open", "owner/gated", REPO)}
+    assert seen == {"owner/open": True, "owner/gated": False, REPO: False}
+
+
+def test_a_private_model_is_judged_by_the_visitors_own_login(private: LocalHub, sessions: Sessions) -> None:
+    mine = sessions[0]
+    original = finish(mine.open(REPO))
+    finish(mine.fetch())
+    private.requests.clear()
+    assert finish(referee.opened_for(mine.model.chosen, REPO, False, LOGIN)).given == REPO
+    judged: list[referee.Other] = []
+
+    def note(other: referee.Other) -> Iterator[Progress]:
+        judged.append(other)
+        yield Progress("drift")
+
+    mine.judge_opened = note  # type: ignore[assignment, method-assign]
+    finish(mine.judge(REPO))
+    assert [other.title for other in judged] == [original.title]
+    assert logins(private) == {f"Bearer {LOGIN}"}

@@ -93,6 +93,51 @@ def test_the_experts_of_a_block_are_one_lot() -> None:
     assert len({a.scheme for a in plan.assignments}) == 2
 
 
+def stacked(block: int, part: str, rows: int, width: int) -> Layer:
+    return a_layer(f"model.layers.{block}.mlp.experts.{part}", Kind.LINEAR, (4, rows, width))
+
+
+def test_stacked_experts_of_a_block_are_one_lot_beside_what_is_none() -> None:
+    layers = [
+        each
+        for block in range(2)
+        for each in (
+            stacked(block, "gate_up_proj", 256, 128),
+            stacked(block, "down_proj", 128, 128),
+            a_layer(f"model.layers.{block}.mlp.shared_expert.down_proj.weight", Kind.LINEAR, (128, 128)),
+        )
+    ]
+    assert [len(lot) for lot in lots(layers, JOINED)] == [2, 1, 2, 1]
+    plan = make_plan(layers, Choice.of("int4_sym", 64, 0.6, "int8_sym", share_fused=True), scores(layers))
+    assert cautions(plan) == []
+    assert len({a.scheme for a in plan.assignments}) == 2
+
+
+@pytest.mark.parametrize(
+    ("fallback", "one", "all_of_them"),
+    [("adjust", "int4_sym-g32", "int4_sym-g32"), ("ignore", "None", "None")],
+)
+def test_experts_of_several_widths_have_groups_that_fit_all(fallback: str, one: str, all_of_them: str) -> None:
+    """Of 96 channels a group of 64 is none, so that down_proj alone would be adjusted, or left."""
+    apart, together = (
+        make_plan(
+            [stacked(0, "gate_up_proj", 192, 128), stacked(0, "down_proj", 128, 96)],
+            Choice.of("int4_sym", 64, group_size_fallback=fallback, share_fused=share),
+        )
+        for share in (False, True)
+    )
+    assert [str(a.scheme) for a in apart.assignments] == ["int4_sym-g64", one]
+    assert [str(a.scheme) for a in together.assignments] == [all_of_them] * 2
+
+
+def test_experts_that_no_group_fits_take_one_backup() -> None:
+    """In groups of 32, of which 80 channels are no whole number."""
+    layers = [stacked(0, "gate_up_proj", 160, 128), stacked(0, "down_proj", 128, 80)]
+    words: dict[str, Any] = {"group_size_fallback": "adjust", "share_fused": True}
+    plan = make_plan(layers, Choice.of("int4_sym", 64, backup="mxfp8_e4m3", **words))
+    assert [str(a.scheme) for a in plan.assignments] == ["int8_asym", "int8_asym"]
+
+
 def test_parts_of_other_widths_and_nothing_joined_are_apart() -> None:
     names = [f"model.layers.0.self_attn.{part}.weight" for part in JOINED[0]]
     layers = [a_layer(name, Kind.LINEAR, (64, width)) for name, width in zip(names, (128, 128, 96), strict=True)]
