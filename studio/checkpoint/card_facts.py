@@ -10,6 +10,8 @@ KEYS = ("license", "license_name", "language")
 """What is read; all else is passed over."""
 LANGUAGE = re.compile(r"[A-Za-z]{2,16}(?:[-_][A-Za-z0-9]{2,8}){0,2}")
 """``en``, ``zh-Hant``, ``multilingual``."""
+COMMENT = re.compile(r"(?:^|\s)#.*")
+"""To the end of a line."""
 MAX_LANGUAGES = 200
 
 Facts = dict[str, str | list[str]]
@@ -19,7 +21,7 @@ def facts_of(file: Path) -> Facts:
     """Return what the card in ``file`` says, nothing where there is none, or the second line of dashes is missing."""
     try:
         with file.open("rb") as stream:
-            lines = iter(stream.read(MAX_CARD_BYTES).decode("utf-8", "replace").splitlines())
+            lines = iter(stream.read(MAX_CARD_BYTES).decode("utf-8-sig", "replace").splitlines())
     except OSError:
         return {}
     facts: Facts = {}
@@ -28,6 +30,9 @@ def facts_of(file: Path) -> Facts:
         for line in lines:  # not by a library: of all that YAML can say, three facts matter, and a stranger wrote it
             if line.strip() == "---":
                 return facts
+            line = COMMENT.sub("", line)
+            if not line.strip():
+                continue
             if items is not None and re.match(r"\s*-\s", line):
                 items.append(_plain(line.strip()[1:]))
             else:

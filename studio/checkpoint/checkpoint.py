@@ -250,7 +250,8 @@ def _ranges(repository: "Repository") -> "Callable[[TensorEntry], bytes]":
     def read(entry: TensorEntry) -> bytes:
         from studio.checkpoint.hub_client import HubRanges
 
-        return HubRanges(repository.repo, repository.sha).read_bytes(entry.file, entry.start, entry.nbytes)
+        ranges = HubRanges(repository.repo, repository.sha, login=repository.login)
+        return ranges.read_bytes(entry.file, entry.start, entry.nbytes)
 
     return read
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.base.errors import ModelError
+from studio.base.settings import settings
 from studio.base.typed_paths import is_there, typed_path
 from studio.checkpoint import stored_as
 from studio.checkpoint.checkpoint import bytes_in, read_json
@@ -128,9 +129,9 @@ def of_folder(folder: Path) -> Provenance:
         raise no_weights(folder.name, names, read)
     entries = joined(read_header(folder / file) for file in files)
     config = read(CONFIG)
-    settings = read(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in names else {}
+    tokenizer = read(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in names else {}
     entries = dict(with_packed(config, entries, lambda entry: bytes_in(folder, entry), True))
-    return replace(_of_safetensors(str(folder), config, entries, names, settings), license=of_card(folder / CARD))
+    return replace(_of_safetensors(str(folder), config, entries, names, tokenizer), license=of_card(folder / CARD))
 
 
 def of_studio(folder: Path) -> Provenance:
@@ -169,7 +170,7 @@ def _of_hub(name: str) -> Provenance:
     if not is_repo_id(name):
         raise ModelError("bad_model_name", model=name[:80])
     kept = hub.local_snapshot(name)
-    if kept is not None and not hub.reachable():
+    if kept is not None and not hub.reachable() and (settings().is_private or not hub.is_somebodys(name)):
         return replace(of_folder(kept[1]), name=name, revision=kept[0])
     found = hub.inspect(name)
     ranges = HubRanges(found.repo, found.sha)
@@ -215,8 +216,8 @@ def _quantizer(said: Any) -> str:
     return _word(said.get("quant_method")) + (f" ({_word(made_by)})" if _word(made_by) else "")
 
 
-def _tokenizer(names: list[str], settings: Mapping[str, Any]) -> str:
-    return _word(settings.get("tokenizer_class")) or ("SentencePiece" if SENTENCE_PIECE in names else "")
+def _tokenizer(names: list[str], said: Mapping[str, Any]) -> str:
+    return _word(said.get("tokenizer_class")) or ("SentencePiece" if SENTENCE_PIECE in names else "")
 
 
 def _word(value: Any) -> str:

@@ -94,5 +94,6 @@ def _sweep(folder: Path, digest: str) -> None:
         lock = FileLock(file.with_suffix(".lock"), blocking=False, thread_local=False)
         if _locked(lock):  # nobody is at it
             file.unlink(missing_ok=True)
-            file.with_name(f"{file.name}.journal").unlink(missing_ok=True)
+            for beside in folder.glob(f"{file.name}.*"):  # its journal, and the tensors that go along
+                beside.unlink(missing_ok=True)
             _release(lock, file)

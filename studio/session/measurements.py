@@ -133,6 +133,11 @@ class Measurements:
             is_current = partial(self._planner.is_of, model)
             model.scores = yield from self._jobs.in_turn("compress", steps, progress_of, is_current)
 
+    @property
+    def is_damage_needed(self) -> bool:
+        """Whether ranking the plan's layers measures damages that are not known yet, once the files are here."""
+        return self._planner.is_ranked_by_damage and bool(self._missing("damage"))
+
     def check_can_predict(self) -> None:
         """Raise ModelError where layers are ranked by damage and the model writes no text."""
         checkpoint = self._planner.model.chosen

@@ -14,7 +14,7 @@ from studio.base.typed_paths import typed_path
 from studio.calibration.dataset import is_dataset
 from studio.calibration.texts import BUILTIN, GENERATED
 from studio.checkpoint.checkpoint import Checkpoint
-from studio.checkpoint.file_names import PACKED
+from studio.checkpoint.file_names import LEFT_OUT, PACKED
 from studio.compression.compress import Compressed
 from studio.evaluation.drift import Drift
 from studio.export.compressed_model import opened
@@ -93,7 +93,7 @@ def compressed_into(session: Session, target: Path) -> Generator[Progress, None,
     if session.copy.folder is None:
         raise ModelError("nothing_compressed")
     move_in(session.copy.folder, target)
-    return replace(done, file=target / PACKED)
+    return replace(done, file=target / PACKED, left_out=None if done.left_out is None else target / LEFT_OUT)
 
 
 def evaluation_text(session: Session, text: str | None) -> None:

@@ -197,14 +197,17 @@ NEEDS = {"share_fused": True}
 PRESETS: dict[str, Words] = {
     "smallest": {"mode": "int4_sym", "group_size": 64, "backup": "none", "method": "best", **NEEDS},
     "balanced": {
-        "mode": "int4_sym", "group_size": 64, "backup": "none", "method": "best", "pins": ["*down_proj=int8_sym"],
+        "mode": "int4_sym", "group_size": 64, "backup": "none", "method": "best", "pins": ["*mlp.down_proj=int8_sym"],
         **NEEDS,
     },
     "safest": {
         "mode": "int8_sym", "pins": [f"{part}=none" for part in ("*embed*", "*wte*", "*wpe*", "*lm_head*")], **NEEDS,
     },
 }  # fmt: skip
-"""Symmetric, embeddings and head at 16 bits, and what vLLM joins of one scheme."""
+"""Symmetric, embeddings and head at 16 bits, and what vLLM joins of one scheme.
+
+A pin on one expert would be on all of its block, so none is.
+"""
 
 TARGET = Target(
     "compressed-tensors", suffix="", refusal=refusal, size=size, file_size=file_size, write=write,

@@ -40,3 +40,10 @@ def test_there_is_a_most() -> None:
 def test_facts_that_begin_after_a_long_beginning_are_not_looked_for(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("---\n" + "x: y\n" * MAX_CARD_BYTES + "license: mit\n---\n")
     assert facts_of(tmp_path / "README.md") == {}
+
+
+def test_comments_empty_lines_and_a_mark_of_the_byte_order_lose_nothing(tmp_path: Path) -> None:
+    lines = "\ufeff---\nlicense: mit # a note\nlanguage:\n- en\n# one more\n\n- c#\n- zh # too\n---\n"
+    (tmp_path / "README.md").write_text(lines, encoding="utf-8")
+    facts = facts_of(tmp_path / "README.md")
+    assert facts == {"license": "mit", "language": ["en", "c#", "zh"]}

@@ -128,3 +128,15 @@ def test_a_job_that_leaves_nothing_leaves_no_lock(shared: Path, workspace: Path)
     with unfinished("job", workspace) as file:
         file.write_text("half")
     assert {path.suffix for path in shared.iterdir()} == {".safetensors", ".lock"}
+
+
+def test_what_goes_along_is_removed_with_its_weights(shared: Path, workspace: Path) -> None:
+    for number in range(KEPT_FILES + 1):
+        with unfinished(f"job-{number}", workspace) as file:
+            file.write_text("half")
+            for ending in ("journal", "left-out"):
+                file.with_name(f"{file.name}.{ending}").write_text("half")
+            os.utime(file, (time.time() - 100 + number,) * 2)
+    with unfinished("next", workspace):
+        stems = {path.name.split(".")[0] for path in shared.iterdir() if ".safetensors" in path.name}
+    assert stems == {f"job-{number}" for number in range(2, KEPT_FILES + 1)}

@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 
 from studio.checkpoint.layers import Kind, Layer
+from studio.export.compressed_tensors.target import TARGET as COMPRESSED_TENSORS
 from studio.export.compressed_tensors.vllm import cautions
 from studio.planning.choice import Choice
 from studio.planning.fused import JOINED, lots
 from studio.planning.plan import Plan, make_plan
-from studio.quantization.scheme import Scheme
+from studio.planning.presets import preset_choice
+from studio.quantization.scheme import Mode, Scheme
 from tests.unit.planning.test_allotment import damages
 from tests.unit.planning.test_plan import a_layer
 
@@ -148,3 +150,11 @@ def test_parts_of_other_widths_and_nothing_joined_are_apart() -> None:
 def test_a_mix_of_llama_cpps_is_what_it_is() -> None:
     plans = [make_plan(LAYERS, Choice.of(mix="q4_k_m", share_fused=share)) for share in (False, True)]
     assert plans[0].assignments == plans[1].assignments
+
+
+def test_no_preset_pins_experts_to_eight_bits() -> None:
+    words = COMPRESSED_TENSORS.presets["balanced"]
+    plan = make_plan(EXPERTS, preset_choice(words, EXPERTS, can_chat=True))
+    assert {a.scheme.mode for a in plan.assignments if a.scheme is not None} == {Mode.INT4_SYM}
+    dense = [a_layer("model.layers.0.mlp.down_proj.weight", Kind.LINEAR, (128, 128))]
+    assert str(make_plan(dense, preset_choice(words, dense, can_chat=True)).assignments[0].scheme) == "int8_sym"

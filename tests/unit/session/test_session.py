@@ -12,6 +12,7 @@ from studio.chat import model_pool
 from studio.planning.choice import Choice
 from studio.quantization.methods import Method
 from studio.quantization.scheme import Mode
+from studio.session.admission import calibration_need, measuring_need
 from studio.session.session import Session
 from studio.session.shared import Shared
 from tests.conftest import SENTENCES
@@ -132,3 +133,35 @@ def test_a_visitor_who_compresses_twice_at_once_does_it_one_after_the_other(
     again = finish(second)
     assert session.copy.compressed is again
     assert again.plan == made.plan
+
+
+@pytest.mark.parametrize("is_short", [False, True], ids=["the larger fits", "the larger does not"])
+def test_ranking_and_calibrating_take_memory_one_after_the_other(
+    session: Session, monkeypatch: pytest.MonkeyPatch, is_short: bool
+) -> None:
+    choice = Choice(Mode.INT4_ASYM, 32, 0.5, sensitivity="damage", method=Method.GPTQ)
+    session.planner.choose(choice)
+    checkpoint = session.model.chosen
+    needs = [need.nbytes for need in (calibration_need(checkpoint, choice.method), measuring_need(checkpoint))]
+    there = max(needs) + (-1 if is_short else min(needs) // 2)
+    monkeypatch.setattr(model_pool, "available_memory", lambda: int(there / model_pool.HEADROOM) + 1 - 2 * is_short)
+    if is_short:
+        fetched = []
+        monkeypatch.setattr(session, "_fetched", lambda model: fetched.append(model))
+        with pytest.raises(ResourceError):
+            finish(session.compress())
+        assert fetched == []
+        return
+    finish(session.compress())
+    assert session.is_copy_of_plan
+
+
+def test_ranking_by_damage_alone_is_refused_before_a_model_is_fetched(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.planner.choose(Choice(Mode.INT4_ASYM, 32, 0.5, sensitivity="damage"))
+    monkeypatch.setattr(model_pool, "available_memory", lambda: 1 << 20)
+    monkeypatch.setattr(session, "_fetched", lambda model: pytest.fail("it was fetched"))
+    with pytest.raises(ResourceError) as caught:
+        finish(session.compress())
+    assert caught.value.key == "measuring_memory"
