@@ -185,7 +185,7 @@ def _trained(checkpoint: Checkpoint, student: _Student, tokens: Tensor) -> Gener
     if not student.parameters:
         return
     teacher = BlockModel(checkpoint, fast_dtype())
-    order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(SEED))
+    order = torch.randperm(len(tokens), dtype=torch.int64, generator=torch.Generator().manual_seed(SEED))
     steps = order.split(STEP)
     done, whole = 0, 4 * len(tokens)  # windows: once forward by the original, thrice as long by the student
 
@@ -193,7 +193,7 @@ def _trained(checkpoint: Checkpoint, student: _Student, tokens: Tensor) -> Gener
         share = (done + windows * (event.fraction or 0.0)) / whole
         return _at(ROUNDING_SHARE + (1 - ROUNDING_SHARE) * share, event)
 
-    targets = torch.empty(0)
+    targets = torch.empty(0, dtype=torch.float32)
     for lot in lots(checkpoint, tokens):
         said = yield from relayed(teacher.run(lot), partial(at, len(lot)))
         if not done:  # all at once: pieces that are joined in the end would be held twice

@@ -136,7 +136,7 @@ def measuring(pool: Pool, checkpoint: Checkpoint) -> AbstractContextManager[None
 
 
 def _measured_by(checkpoint: Checkpoint) -> str:
-    return shlex.join([*PROGRAM, "survey", checkpoint.name])
+    return shlex.join([*PROGRAM, "compress", checkpoint.name, "--sensitivity", "damage"])
 
 
 def no_calibration(need: Need, free: int, fits: str, command: str) -> ResourceError:

@@ -102,13 +102,14 @@ class Decision:
         self.picked = preset if preset in self.target.presets else CUSTOM
         self._follow()
 
-    def run_in(self, program: str) -> None:
-        """Go on with another program: the same preset of what it loads, or a plan of one's own with what it needs."""
+    def run_in(self, program: str, is_made: bool = False) -> None:
+        """Go on with another program: the same preset of what it loads, or a plan of one's own with what it needs;
+        not where ``is_made`` says that a copy was made of it, which a look at another program would make stale."""
         before = self.preset
         self.program = runners.known().get(program, self.program)
         if before != CUSTOM:
             self._follow()
-        elif self._planner.plan is not None and self.target.needs:
+        elif self._planner.plan is not None and self.target.needs and not is_made:
             with suppress(SchemeError):  # a budget that is no longer met
                 self._planner.choose(Choice.of(**self._planner.choice.words() | dict(self.target.needs)))
 

@@ -61,7 +61,7 @@ class DecisionHandlers:
     @in_turn
     def run_in(self, session: Session, language: str, program: str) -> Updates:
         """Another program is to run it: the preset becomes one of what that loads."""
-        session.decision.run_in(program)
+        session.decision.run_in(program, session.copy.compressed is not None)
         kept: Updates = {self.page.kept: gr.update(value=browser_memory.remembered(session))}
         return self._replanned(session, language) | kept | decision_updates.program(self.page, session)
 

@@ -37,6 +37,8 @@ METADATA = {"format": "pt"}
 LAYOUT = "pack-quantized"
 RULES = "_keys_to_ignore_on_load_unexpected"
 """What transformers calls the names that a family's files may hold and its model has no place for."""
+TOWER = re.compile(r"(^|\.)(visual|vision|audio)")
+"""The beginning of the name of a part that reads no text."""
 USAGE = """## Run it
 
 transformers (`pip install transformers compressed-tensors`) unpacks the weights when it first computes with them:
@@ -131,16 +133,20 @@ def laid_out(model: CompressedModel) -> ModelFolder:
 
 
 def carries(model: CompressedModel) -> frozenset[str]:
-    """Return what stands beside the model and goes along: the tensors that transformers is told to pass over.
+    """Return what stands beside the model and goes along: what transformers is told to pass over, such as layers that
+    predict further tokens.
 
-    All others it would report, and other loaders refuse.
+    All others it would report. Towers for pictures or sound stay behind: the folder's config is the text model's alone,
+    by which no other loader knows them.
     """
     if not model.left_out:
         return frozenset()
     config = load_config(read_json(model.folder / CONFIG))
     rules = [re.compile(rule) for rule in getattr(empty_model(config), RULES, None) or ()]
     taken = {name for a in model.plan.assignments for name in (a.layer.name, *a.layer.tied)}
-    return frozenset(n for n in model.left_out if n not in taken and any(rule.search(n) for rule in rules))
+    return frozenset(
+        n for n in model.left_out if n not in taken and not TOWER.search(n) and any(rule.search(n) for rule in rules)
+    )
 
 
 def quantization(plan: Plan, beside: Sequence[str] = ()) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from studio.base.errors import HubError, ModelError, UserError
-from studio.base.settings import settings
 from studio.base.progress import Progress
+from studio.base.settings import settings
 from studio.checkpoint import hub
 from studio.checkpoint.hub_client import MODEL, listing
 from studio.session import referee

@@ -52,7 +52,7 @@ def test_what_no_browser_loads_is_a_sentence(visitor: Visitor, models: dict[str,
     progress = visitor.page.export.in_browser_progress
     assert text("error.nothing_compressed") in visitor.says(progress)
     assert asked(visitor) is None
-    compressed(visitor, models["first"], mode="nf4", group_size=32)
+    compressed(visitor, models["first"], mode="mxfp4", group_size=32)
     visitor.do("answer_in_browser", "?")
     assert "onnxruntime" in visitor.says(progress)
     assert asked(visitor) is None

@@ -36,8 +36,15 @@ class Page:
 
     def workers(self) -> set[int]:
         """Return the processes below the one that forks them."""
-        [server] = [each for each in psutil.Process().children() if "serve" in " ".join(each.cmdline())]
+        [server] = [  # browser tests may have servers of their own
+            each
+            for each in psutil.Process().children()
+            if each.is_running() and each.status() != psutil.STATUS_ZOMBIE and self._is_mine(each)
+        ]
         return {each.pid for child in server.children() for each in child.children(recursive=True)}
+
+    def _is_mine(self, process: psutil.Process) -> bool:
+        return process.environ().get("STUDIO_CACHE_DIR") == str(self.cache)
 
     def standing(self, visitor: Visitor) -> dict[str, bool]:
         """Ask as the visitor's own browser does: others are not told."""

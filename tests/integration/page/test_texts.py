@@ -125,7 +125,7 @@ def test_what_of_a_download_is_kept_is_said(visitor: Visitor, monkeypatch: pytes
     assert here is not None
     visitor.session.model.checkpoint = replace(here, folder=None, large_files={"0" * 64: 4_000_000_000})
 
-    def stopped(checkpoint: Checkpoint) -> Iterator[Progress]:
+    def stopped(checkpoint: Checkpoint, login: str | None) -> Iterator[Progress]:
         yield Progress("download", 1, 2)
         monkeypatch.setattr(hub, "fetched_bytes", lambda *_: 3_000_000_000)
         raise Cancelled
