@@ -6,7 +6,7 @@ by the arithmetic; what passes through in pieces is counted as ``PIECES``.
 
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -133,6 +133,15 @@ def measuring(pool: Pool, checkpoint: Checkpoint) -> AbstractContextManager[None
     """Keep the memory that a figure of each layer takes for which a text is read. Raises ResourceError as it is
     entered."""
     return admitted(pool, measuring_need(checkpoint), partial(no_measuring, command=_measured_by(checkpoint)))
+
+
+def check_memory(pool: Pool, checkpoint: Checkpoint, choice: Choice, is_measured: bool) -> None:
+    """Raise ResourceError where there is no memory for measuring damage, if ``is_measured``, or then for carrying a
+    choice out: one at a time, neither kept."""
+    with measuring(pool, checkpoint) if is_measured else nullcontext():
+        pass
+    with calibrating(pool, checkpoint, choice):
+        pass
 
 
 def _measured_by(checkpoint: Checkpoint) -> str:

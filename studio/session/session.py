@@ -36,7 +36,7 @@ from studio.planning.plan import Plan
 from studio.quantization.methods import Method
 from studio.runtime.sampling import Sampling
 from studio.session import referee
-from studio.session.admission import calibrating, comparing, measuring
+from studio.session.admission import calibrating, check_memory, comparing
 from studio.session.compressed_copy import CompressedCopy
 from studio.session.decision import Decision
 from studio.session.jobs import Jobs
@@ -204,7 +204,7 @@ class Session:
         """
         self.measurements.check_can_predict()
         model = self.model
-        self._check_memory()  # before it is downloaded
+        check_memory(self._pool, model.chosen, self.choice, self.measurements.is_damage_needed)  # before the download
         with self.jobs.begun("compress"):
             checkpoint = yield from self._fetched(model)
             with (yield from self.jobs.placed("compress")):
@@ -214,15 +214,6 @@ class Session:
                     if plan.choice.method.needs_inputs:
                         tokens = yield from self.calibration_windows(checkpoint, plan.choice.method)
                     return (yield from self._made(checkpoint, plan, text, tokens))
-
-    def _check_memory(self) -> None:
-        """Raise ResourceError where there is no memory for ranking, or then for calibrating: one at a time."""
-        checkpoint = self.model.chosen
-        if self.measurements.is_damage_needed:
-            with measuring(self._pool, checkpoint):
-                pass
-        with calibrating(self._pool, checkpoint, self.choice):
-            pass
 
     def remake(self, recipe: Recipe, plan: Plan, tokens: Tensor | None) -> Generator[Progress, None, Compressed]:
         """Carry out the plan of a recipe of this model, calibrated on ``tokens``. Raises as :meth:`compress` does."""

@@ -1,10 +1,9 @@
 """Output errors are what their formula says, for every scheme, and are kept as long as they are whole."""
 
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -22,23 +21,13 @@ from studio.planning.output_error import measure, output_errors, output_loss, re
 from studio.quantization.packing import pack
 from studio.quantization.rounding import round_to_nearest
 from studio.quantization.scheme import Mode, Scheme
-
-Result = TypeVar("Result")
+from tests.steps import heard
 
 SCHEMES = [
     Scheme(Mode.INT8_SYM),
     Scheme(Mode.INT8_ASYM),
     *(Scheme(mode, group) for mode in (Mode.INT4_SYM, Mode.INT4_ASYM, Mode.NF4) for group in (-1, 32, 64)),
 ]
-
-
-def finished(steps: Generator[Any, None, Result]) -> tuple[list[Any], Result]:
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
 
 
 @pytest.fixture
@@ -49,7 +38,7 @@ def llama(tiny_model: Callable[[str], Path]) -> Checkpoint:
 @pytest.fixture
 def inputs(llama: Checkpoint) -> dict[str, Inputs]:
     ids = torch.randint(3, 300, (1, 40), generator=torch.Generator().manual_seed(0))
-    return finished(calibrate(llama, ids))[1]
+    return heard(calibrate(llama, ids))[1]
 
 
 @pytest.fixture
@@ -67,7 +56,7 @@ def test_it_is_what_the_formula_says_in_pieces_of_any_size(
         return [(start, min(start + rows, count)) for start in range(0, count, rows)]
 
     monkeypatch.setattr(layer_losses, "chunks", pieces)
-    _, errors = finished(output_errors(llama, inputs, SCHEMES))
+    _, errors = heard(output_errors(llama, inputs, SCHEMES))
     for layer in ratio_defining(llama.layers)[::5]:
         weight, given = llama.read(layer).double(), inputs[layer.name].rows.double()
         for scheme in SCHEMES:
@@ -77,13 +66,13 @@ def test_it_is_what_the_formula_says_in_pieces_of_any_size(
 
 
 def test_more_bits_and_smaller_groups_err_less(llama: Checkpoint, inputs: dict[str, Inputs]) -> None:
-    _, errors = finished(output_errors(llama, inputs, SCHEMES))
+    _, errors = heard(output_errors(llama, inputs, SCHEMES))
     mean = {str(scheme): sum(each[str(scheme)] for each in errors.values()) / len(errors) for scheme in SCHEMES}
     assert mean["int8_asym"] < mean["int4_asym-g32"] < mean["int4_asym-gall"] < 1
 
 
 def test_progress_counts_weights_and_ends_with_each_layers_errors(llama: Checkpoint, inputs: dict[str, Inputs]) -> None:
-    steps, errors = finished(output_errors(llama, inputs, SCHEMES[:2]))
+    steps, errors = heard(output_errors(llama, inputs, SCHEMES[:2]))
     assert {step.layer: step.result for step in steps if isinstance(step, LayerMeasured)} == errors
     assert (
         progress_of(steps[-1]).done
@@ -94,7 +83,7 @@ def test_progress_counts_weights_and_ends_with_each_layers_errors(llama: Checkpo
 
 def test_groups_that_do_not_divide_a_row_are_left_out(llama: Checkpoint, inputs: dict[str, Inputs]) -> None:
     wide = Scheme(Mode.INT4_SYM, 128)
-    _, errors = finished(output_errors(llama, inputs, [SCHEMES[0], wide]))
+    _, errors = heard(output_errors(llama, inputs, [SCHEMES[0], wide]))
     widths = {layer.name: layer.matrix[1] for layer in ratio_defining(llama.layers)}
     assert {name for name, found in errors.items() if str(wide) in found} == {n for n, k in widths.items() if k == 128}
 
@@ -102,7 +91,7 @@ def test_groups_that_do_not_divide_a_row_are_left_out(llama: Checkpoint, inputs:
 def test_a_layer_that_was_given_nothing_has_no_errors(llama: Checkpoint, inputs: dict[str, Inputs]) -> None:
     first = next(iter(inputs))
     rest = {name: given for name, given in inputs.items() if name != first}
-    _, errors = finished(output_errors(llama, rest, SCHEMES[:1]))
+    _, errors = heard(output_errors(llama, rest, SCHEMES[:1]))
     assert [name for name, found in errors.items() if not found] == [first]
 
 
@@ -126,15 +115,15 @@ def test_weights_that_are_not_finite_are_named(llama: Checkpoint, inputs: dict[s
     tensors[layer.name][0, 0] = torch.nan
     save_file(tensors, tmp_path / WEIGHTS, {"format": "pt"})  # with the same header
     with pytest.raises(CheckpointError) as caught:
-        finished(output_errors(replace(llama, folder=tmp_path), inputs, SCHEMES[:1]))
+        heard(output_errors(replace(llama, folder=tmp_path), inputs, SCHEMES[:1]))
     assert (caught.value.key, caught.value.values) == ("not_finite", {"tensor": layer.name})
 
 
 def test_they_are_measured_once(llama: Checkpoint, cache: Path) -> None:
-    steps, errors = finished(measure(llama, SCHEMES))
+    steps, errors = heard(measure(llama, SCHEMES))
     assert any(isinstance(step, LayerMeasured) for step in steps)
     assert recall(llama, SCHEMES) == errors
-    assert finished(measure(llama, SCHEMES)) == ([], errors)
+    assert heard(measure(llama, SCHEMES)) == ([], errors)
     assert recall(llama, SCHEMES[:2]) is None
     assert recall(replace(llama, revision="other"), SCHEMES) is None
     assert len(list(cache.iterdir())) == 1
@@ -155,11 +144,11 @@ def test_they_are_measured_once(llama: Checkpoint, cache: Path) -> None:
     ids=["cut", "list", "deep", "layer_gone", "scheme_gone", "flat", "negative", "infinite"],
 )  # fmt: skip
 def test_a_file_that_is_not_whole_is_ignored(damage: Callable[[str], str], llama: Checkpoint, cache: Path) -> None:
-    _, errors = finished(measure(llama, SCHEMES[:2]))
+    _, errors = heard(measure(llama, SCHEMES[:2]))
     (file,) = cache.iterdir()
     file.write_text(damage(file.read_text()))
     assert recall(llama, SCHEMES[:2]) is None
-    assert finished(measure(llama, SCHEMES[:2]))[1] == errors
+    assert heard(measure(llama, SCHEMES[:2]))[1] == errors
     assert recall(llama, SCHEMES[:2]) == errors
 
 
@@ -168,6 +157,6 @@ def test_a_cache_that_cannot_be_written_costs_nothing(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(settings(), "cache_dir", tmp_path / "file")
-    _, errors = finished(measure(llama, SCHEMES[:1]))
+    _, errors = heard(measure(llama, SCHEMES[:1]))
     assert all(errors.values())
     assert recall(llama, SCHEMES[:1]) is None

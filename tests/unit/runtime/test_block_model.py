@@ -5,9 +5,9 @@ The models are real ones of transformers, of every family the studio names, a fe
 
 import gc
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import torch
@@ -22,8 +22,7 @@ from studio.checkpoint.file_names import WEIGHTS
 from studio.checkpoint.layers import Kind, Layer
 from studio.runtime import model as whole_model
 from studio.runtime.block_model import BlockModel
-
-Result = TypeVar("Result")
+from tests.steps import heard
 
 WORDS, LENGTH = 48, 24
 TINY: dict[str, Any] = {
@@ -98,16 +97,6 @@ def save_family(family: str, folder: Path) -> Checkpoint:
     return of_folder(folder)
 
 
-def finished(steps: Generator[Any, None, Result]) -> tuple[list[Any], Result]:
-    """Return what a generator yields and what it returns."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            return seen, end.value
-
-
 def some_tokens(batch: int = 2) -> Tensor:
     return torch.randint(3, WORDS, (batch, LENGTH), generator=torch.Generator().manual_seed(1))
 
@@ -136,7 +125,7 @@ def test_it_computes_what_the_whole_model_does(
     with torch.no_grad():
         expected = whole_model.load_original(checkpoint)(input_ids=some_tokens(), use_cache=False).logits
     streamed = BlockModel(checkpoint, dtype)
-    steps, hidden = finished(streamed.run(some_tokens()))
+    steps, hidden = heard(streamed.run(some_tokens()))
     (logits,) = streamed.logits(hidden, LENGTH)
     assert torch.equal(logits, expected)
     assert expected.isfinite().all()
@@ -146,13 +135,13 @@ def test_it_computes_what_the_whole_model_does(
 
 def test_a_second_run_gives_the_same(llama: Checkpoint) -> None:
     streamed = BlockModel(llama)
-    first, second = (finished(streamed.run(some_tokens()))[1] for _ in range(2))
+    first, second = (heard(streamed.run(some_tokens()))[1] for _ in range(2))
     assert torch.equal(first, second)
 
 
 def test_logits_come_in_slices(llama: Checkpoint) -> None:
     streamed = BlockModel(llama, torch.float32)
-    _, hidden = finished(streamed.run(some_tokens()))
+    _, hidden = heard(streamed.run(some_tokens()))
     slices = list(streamed.logits(hidden, 10))
     assert [part.shape for part in slices] == [(2, 10, WORDS), (2, 10, WORDS), (2, 4, WORDS)]
     (whole,) = streamed.logits(hidden, LENGTH)
@@ -172,14 +161,14 @@ def test_only_one_block_is_in_memory(llama: Checkpoint) -> None:
     model: Any = streamed.model
     for layer in model.model.layers:
         layer.mlp.down_proj.register_forward_pre_hook(lambda *_: seen.append(present(streamed)))
-    finished(streamed.run(some_tokens()))
+    heard(streamed.run(some_tokens()))
     assert len(seen) == TINY["num_hidden_layers"]
     for index, names in enumerate(seen):
         assert names == {layer.name for layer in llama.layers if f".layers.{index}." in layer.name}
 
 
 def test_progress_names_the_parts_and_only_grows(llama: Checkpoint) -> None:
-    steps, _ = finished(BlockModel(llama).run(some_tokens()))
+    steps, _ = heard(BlockModel(llama).run(some_tokens()))
     blocks = [f"model.layers.{index}" for index in range(TINY["num_hidden_layers"])]
     assert list(dict.fromkeys(step.detail for step in steps)) == ["model.embed_tokens", *blocks, "model.norm"]
     assert [step.done for step in steps] == sorted(step.done for step in steps)
@@ -189,7 +178,7 @@ def test_progress_names_the_parts_and_only_grows(llama: Checkpoint) -> None:
 def test_every_yield_can_be_the_last(llama: Checkpoint) -> None:
     streamed = BlockModel(llama)
     hooks = [len(module._forward_pre_hooks) for module in streamed.model.modules()]
-    steps, expected = finished(streamed.run(some_tokens()))
+    steps, expected = heard(streamed.run(some_tokens()))
     threads = threading.active_count()
     for count in range(len(steps)):
         run = streamed.run(some_tokens())
@@ -199,7 +188,7 @@ def test_every_yield_can_be_the_last(llama: Checkpoint) -> None:
         assert threading.active_count() == threads
         assert present(streamed) == set()
     assert hooks == [len(module._forward_pre_hooks) for module in streamed.model.modules()]
-    assert torch.equal(finished(streamed.run(some_tokens()))[1], expected)
+    assert torch.equal(heard(streamed.run(some_tokens()))[1], expected)
 
 
 def test_a_run_that_nobody_follows_ends(llama: Checkpoint) -> None:
@@ -219,7 +208,7 @@ def test_a_file_that_is_gone_is_named_and_nothing_stays(llama: Checkpoint) -> No
         pass
     (llama.path / WEIGHTS).unlink()
     with pytest.raises(CheckpointError):
-        finished(run)
+        heard(run)
     assert present(streamed) == set()
 
 
@@ -244,8 +233,8 @@ def test_weights_can_be_replaced(family: str, tmp_path: Path) -> None:
         return torch.zeros_like(weight) if layer.kind is Kind.LINEAR else weight
 
     streamed = BlockModel(checkpoint, torch.float32, zeroed)
-    _, hidden = finished(streamed.run(some_tokens()))
-    _, original = finished(BlockModel(checkpoint, torch.float32).run(some_tokens()))
+    _, hidden = heard(streamed.run(some_tokens()))
+    _, original = heard(BlockModel(checkpoint, torch.float32).run(some_tokens()))
     assert not torch.equal(hidden, original)
     assert given.keys() == {layer.name for layer in checkpoint.layers if layer.kind is not Kind.HEAD}
     for layer in checkpoint.layers:
@@ -255,7 +244,7 @@ def test_weights_can_be_replaced(family: str, tmp_path: Path) -> None:
 
 def test_steps_are_said_before_each_tensor(llama: Checkpoint) -> None:
     """A large block takes seconds to read: whoever waits may stop within it."""
-    steps: Callable[[str], int] = [step.detail for step in finished(BlockModel(llama).run(some_tokens()))[0]].count
+    steps: Callable[[str], int] = [step.detail for step in heard(BlockModel(llama).run(some_tokens()))[0]].count
     within = [layer for layer in llama.layers if ".layers.0." in layer.name]
     assert steps("model.layers.0") == len(within) + 1
     assert isinstance(next(BlockModel(llama).run(some_tokens())), Progress)
